@@ -1,0 +1,1 @@
+"""Reading a checkpoint safely and recognising its architecture."""

@@ -1,0 +1,65 @@
+"""One tree of exceptions; every message is one line that says what is wrong and what to do next.
+
+::
+
+    TrpexportError                 exit code 2: the input can't be used
+    ├── CheckpointError            a checkpoint file can't be read, or isn't one
+    │   ├── UnsafeCheckpointError  it holds pickled code
+    │   └── ArchitectureError      its architecture is unknown or ambiguous
+    ├── PlanError                  a plan is malformed, or belongs to another network
+    ├── ModelError                 an ONNX file or bundle can't be read or run
+    ├── OutputError                the output place can't be written
+    ├── MissingDependencyError     a package is not installed; names the command to type
+    ├── NothingToDoError           exit code 3: no layer would get cheaper
+    └── VerificationError          exit code 4: two networks that must agree do not
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrpexportError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class CheckpointError(TrpexportError):
+    """A checkpoint file can't be read, or is not a checkpoint."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint holds pickled code, which is only loaded when asked for by name."""
+
+
+class ArchitectureError(CheckpointError):
+    """The architecture of a checkpoint is unknown or ambiguous."""
+
+
+class PlanError(TrpexportError):
+    """A plan is malformed, or belongs to another network."""
+
+
+class ModelError(TrpexportError):
+    """An ONNX file or a bundle can't be read or run."""
+
+
+class OutputError(TrpexportError):
+    """The output place can't be written, or holds something that must not be harmed."""
+
+
+class MissingDependencyError(TrpexportError):
+    """A package is not installed."""
+
+
+class NothingToDoError(TrpexportError):
+    """No layer of the network would get cheaper."""
+
+    exit_code = 3
+
+
+class VerificationError(TrpexportError):
+    """Two networks that must compute the same do not."""
+
+    exit_code = 4

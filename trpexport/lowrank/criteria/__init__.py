@@ -1,0 +1,1 @@
+"""Rank criteria: one file each."""

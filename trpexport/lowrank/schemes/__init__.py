@@ -1,0 +1,1 @@
+"""Factorization schemes: one file each."""

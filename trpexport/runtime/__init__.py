@@ -1,0 +1,1 @@
+"""The edge room: onnxruntime and numpy only, never torch."""
