@@ -16,7 +16,6 @@ from typing import Any
 from trpexport.errors import ModelError, OutputError
 
 MODEL = "model.onnx"
-BASELINE = "baseline.onnx"
 WEIGHTS = "model.safetensors"
 PLAN = "plan.json"
 GOLDEN = "golden.npz"

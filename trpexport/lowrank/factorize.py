@@ -1,0 +1,134 @@
+"""The rewrite: convolutions become chains of factors, and the dense network they stand for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.errors import PlanError
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.spectrum import svd
+from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
+from trpexport.plan import ConvSpec, LayerPlan, Plan
+
+
+def factorize(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of ``model`` in which each planned convolution is a chain of its factors.
+
+    The factors stand in an ``nn.Sequential`` under the convolution's name, so that a layer
+    ``layer1.0.conv1`` becomes ``layer1.0.conv1.0`` and ``layer1.0.conv1.1``, on the device and
+    in the dtype of the original.
+
+    Raises:
+        PlanError: the plan is for another network, or a weight holds NaN or infinity.
+    """
+    return _rewrite(model, plan, _factors)
+
+
+def dense_twin(factorized: nn.Module, plan: Plan) -> nn.Module:
+    """Return the dense network that a factorized one stands for, by the products of its factors.
+
+    Raises:
+        PlanError: the plan is for another network.
+    """
+    modules = dict(factorized.named_modules())
+    replacements: dict[nn.Module, nn.Module] = {}
+    for layer in plan.rewritten:
+        chain = modules.get(layer.name)
+        if not isinstance(chain, nn.Sequential):
+            raise PlanError(f"the plan is for another network: {layer.name} is no chain of factors")
+        replacements[chain] = dense_conv(chain, layer)
+    return _replaced(factorized, replacements)
+
+
+def dense_conv(chain: nn.Sequential, layer: LayerPlan) -> Conv:
+    """Return the one convolution that a chain of factors stands for, in the factors' dtype."""
+    state = chain.state_dict()
+    weight = product(chain, layer)
+    conv = make_conv(layer.conv).to(state["0.weight"])
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        if conv.bias is not None:
+            conv.bias.copy_(state[f"{len(chain) - 1}.bias"])
+    return conv.train(chain.training)
+
+
+def product(chain: nn.Sequential, layer: LayerPlan) -> Tensor:
+    """Return the dense kernel that a chain of factors stands for, in float64."""
+    assert layer.scheme is not None
+    state = chain.state_dict()
+    weights = [state[f"{index}.weight"].to(torch.float64) for index in range(len(chain))]
+    return SCHEMES[layer.scheme].product(weights, layer.conv)
+
+
+def truncated_weight(weight: Tensor, layer: LayerPlan) -> Tensor:
+    """Return the kernel cut to the planned rank by its SVD, in float64."""
+    assert layer.scheme is not None
+    assert layer.rank is not None
+    scheme = SCHEMES[layer.scheme]
+    return scheme.fold(svd(scheme.unfold(weight, layer.conv)).truncated(layer.rank), layer.conv)
+
+
+def make_conv(conv: ConvSpec) -> Conv:
+    """Return a convolution module with these attributes."""
+    make: Any = CONVOLUTIONS[conv.ndim - 1]
+    module: Conv = make(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=conv.bias,
+        padding_mode=conv.padding_mode,
+    )
+    return module
+
+
+def _factors(original: Conv, layer: LayerPlan) -> nn.Sequential:
+    assert layer.scheme is not None
+    assert layer.rank is not None
+    scheme = SCHEMES[layer.scheme]
+    left, right = svd(scheme.unfold(original.weight, layer.conv)).factors(layer.rank)
+    factors = [make_conv(factor).to(original.weight) for factor in layer.factors]
+    with torch.no_grad():
+        for factor, values in zip(
+            factors, scheme.factor_weights(left, right, layer.conv), strict=True
+        ):
+            factor.weight.copy_(values)
+        if original.bias is not None:
+            assert factors[-1].bias is not None
+            factors[-1].bias.copy_(original.bias)
+    return nn.Sequential(*factors).train(original.training)
+
+
+def _rewrite(
+    model: nn.Module, plan: Plan, make: Callable[[Conv, LayerPlan], nn.Module]
+) -> nn.Module:
+    modules = dict(model.named_modules())
+    replacements: dict[nn.Module, nn.Module] = {}
+    for layer in plan.rewritten:
+        module = modules.get(layer.name)
+        if not isinstance(module, CONVOLUTIONS):
+            raise PlanError(f"the plan is for another network: it has no convolution {layer.name}")
+        if conv_spec(module) != layer.conv:
+            raise PlanError(
+                f"the plan is for another network: {layer.name} is {layer.conv} in it and "
+                f"{conv_spec(module)} in the network"
+            )
+        replacements[module] = make(module, layer)
+    return _replaced(model, replacements)
+
+
+def _replaced(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Return a copy of ``model`` with modules replaced wherever they stand, shared ones too.
+
+    The replaced modules themselves are not copied.
+    """
+    memo: dict[int, Any] = {id(old): new for old, new in replacements.items()}
+    return copy.deepcopy(model, memo)

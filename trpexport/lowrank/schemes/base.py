@@ -1,0 +1,105 @@
+"""What a factorization scheme is: how a kernel unfolds into matrices, and folds into factors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from trpexport.cost import macs
+from trpexport.plan import ConvSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class Scheme(ABC):
+    """One way to write a convolution as a chain of cheaper ones.
+
+    A scheme unfolds the kernel, (out_channels, in_channels / groups, *kernel_size), into a batch
+    of matrices, (batch, rows, columns). Each matrix is truncated to the same rank R,
+    ``left @ right`` with left (batch, rows, R) and right (batch, R, columns), and the two are
+    folded into the weights of the factors. The batch is what is factorized on its own: the groups
+    of a grouped convolution, or the output filters of network decoupling.
+
+    Every method is a pure function of its arguments.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+        """Say why the scheme can't take ``conv``, or None if it can."""
+        return None
+
+    @abstractmethod
+    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+        """Return (batch, rows, columns) of the unfolded kernel."""
+
+    @abstractmethod
+    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+        """Turn a kernel into matrices of :meth:`matrix_shape`."""
+
+    @abstractmethod
+    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
+        """Turn matrices of :meth:`matrix_shape` back into a kernel."""
+
+    @abstractmethod
+    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+        """Return the chain of convolutions that stands in for ``conv`` at ``rank``.
+
+        The last one carries the bias: a bias before padding would leak into the border.
+        """
+
+    @abstractmethod
+    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+        """Fold left (batch, rows, R) and right (batch, R, columns) into the factors' kernels."""
+
+    @abstractmethod
+    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+        """Undo :meth:`factor_weights`: return (left, right)."""
+
+    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+        """Return the dense kernel that the factors with these kernels stand for."""
+        left, right = self.matrices_of(weights, conv)
+        return self.fold(left @ right, conv)
+
+    def full_rank(self, conv: ConvSpec) -> int:
+        """Return the rank at which the factors reproduce any kernel of this shape."""
+        _, rows, columns = self.matrix_shape(conv)
+        return min(rows, columns)
+
+    def break_even_rank(self, conv: ConvSpec, input_size: Sequence[int]) -> int:
+        """Return the largest rank at which the factors need fewer MACs than ``conv``; 0 if none.
+
+        The cost of the factors is proportional to the rank.
+        """
+        dense = macs((conv,), input_size)
+        per_rank = macs(self.factor_specs(conv, 1), input_size)
+        return min(self.full_rank(conv), max(0, -(-dense // per_rank) - 1))
+
+
+def restrict(conv: ConvSpec, kept: Sequence[bool]) -> ConvSpec:
+    """Return ``conv`` with its geometry in the dimensions that are ``kept``, and none elsewhere.
+
+    In the other dimensions the kernel and the stride are 1 and nothing is padded: they pass
+    through untouched.
+    """
+    padding: tuple[int, ...] | Literal["same"] = "same"
+    if conv.padding != "same":
+        padding = tuple(p if keep else 0 for p, keep in zip(conv.padding, kept, strict=True))
+    pads = any(kept) if padding == "same" else any(padding)
+    return replace(
+        conv,
+        kernel_size=_where(kept, conv.kernel_size),
+        stride=_where(kept, conv.stride),
+        dilation=_where(kept, conv.dilation),
+        padding=padding if pads else (0,) * conv.ndim,
+        padding_mode=conv.padding_mode if pads else "zeros",
+    )
+
+
+def _where(kept: Sequence[bool], values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(value if keep else 1 for value, keep in zip(values, kept, strict=True))

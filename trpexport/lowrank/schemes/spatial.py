@@ -1,0 +1,83 @@
+"""Spatial-wise decomposition: a vertical convolution, then a horizontal one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.plan import ConvSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Spatial(Scheme):
+    """The kernel as an (in·kh) x (out·kw) matrix: ``W = V H`` (TRP, arXiv 2004.14566, section 3.1).
+
+    Jaderberg et al., "Speeding up Convolutional Neural Networks with Low Rank Expansions"
+    (arXiv 1405.3866), scheme 2. V becomes R filters kh x 1 with the vertical stride, padding and
+    dilation; H becomes filters 1 x kw with the horizontal ones. Padding acts on rows and columns
+    independently in every padding mode, so each factor pads its own dimension. A kernel one
+    column wide has no horizontal pass: the first factor then takes the horizontal stride and
+    padding as well, which is the same function at fewer MACs.
+    """
+
+    name = "spatial"
+    summary = "R filters kh x 1, then 1 x kw"
+
+    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+        """Only images have rows and columns."""
+        return (
+            None if conv.ndim == 2 else f"spatial pairs need a 2-D convolution, not {conv.ndim}-D"
+        )
+
+    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+        """Return (groups, in / groups · kh, out / groups · kw)."""
+        (kh, kw), g = conv.kernel_size, conv.groups
+        return g, conv.in_channels // g * kh, conv.out_channels // g * kw
+
+    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+        """Turn a kernel into one matrix a group: rows (in, kh), columns (out, kw)."""
+        split = weight.reshape(conv.groups, -1, *weight.shape[1:])
+        return split.permute(0, 2, 3, 1, 4).reshape(self.matrix_shape(conv))
+
+    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
+        """Turn the matrices back into a kernel."""
+        (kh, kw), g = conv.kernel_size, conv.groups
+        split = matrices.reshape(g, conv.in_channels // g, kh, conv.out_channels // g, kw)
+        return split.permute(0, 3, 1, 2, 4).reshape(conv.out_channels, -1, kh, kw)
+
+    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+        """Return in -> R·groups with a kh x 1 kernel, then R·groups -> out with a 1 x kw kernel."""
+        has_columns = conv.kernel_size[1] > 1
+        vertical = restrict(conv, [True, not has_columns])
+        horizontal = restrict(conv, [False, has_columns])
+        middle = rank * conv.groups
+        return (
+            replace(vertical, out_channels=middle, bias=False),
+            replace(horizontal, in_channels=middle),
+        )
+
+    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+        """Fold V = left into kh x 1 filters, and H = right into 1 x kw filters."""
+        (kh, kw), g, rank = conv.kernel_size, conv.groups, right.shape[1]
+        first = left.reshape(g, -1, kh, rank).permute(0, 3, 1, 2)
+        second = right.reshape(g, rank, -1, kw).permute(0, 2, 1, 3)
+        return (
+            first.reshape(g * rank, -1, kh, 1),
+            second.reshape(conv.out_channels, rank, 1, kw),
+        )
+
+    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+        """Return (V, H), one pair a group."""
+        first, second = weights
+        (kh, kw), (g, rows, columns) = conv.kernel_size, self.matrix_shape(conv)
+        left = first.reshape(g, -1, rows // kh, kh).permute(0, 2, 3, 1)
+        right = second.reshape(g, columns // kw, -1, kw).permute(0, 2, 1, 3)
+        return left.reshape(g, rows, -1), right.reshape(g, -1, columns)
+
+
+SCHEMES.register(Spatial.name, Spatial())
