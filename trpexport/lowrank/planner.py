@@ -263,6 +263,30 @@ def make_plan(
     return analysis.plan(criterion, keep_expensive=keep_expensive)
 
 
+def keep_all(
+    model: nn.Module, *, input_shape: Sequence[int], architecture: str | None = None
+) -> Plan:
+    """Return the plan that leaves every convolution of ``model`` as it is.
+
+    Raises:
+        PlanError: the network can't run such an input.
+    """
+    traced = trace(model, input_shape)
+    return Plan(
+        scheme="none",
+        criterion="none",
+        input_shape=tuple(input_shape),
+        layers=tuple(
+            LayerSpectrum(layer.name, layer.conv, layer.input_sizes, None, None).kept(
+                "exported as it is"
+            )
+            for layer in traced.layers
+        ),
+        other_macs=traced.other_macs,
+        architecture=architecture,
+    )
+
+
 def revise_plan(
     model: nn.Module,
     edited: Plan,

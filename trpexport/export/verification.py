@@ -1,0 +1,167 @@
+"""Nothing is exported that was not verified: whole networks, on as many inputs as time allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.errors import VerificationError
+from trpexport.export.drift import first_drifting_conv
+from trpexport.export.outputs import INPUT, run
+from trpexport.lowrank.equivalence import LayerCheck, check_layers, first_drift
+from trpexport.lowrank.factorize import dense_twin
+from trpexport.lowrank.trace import example_input
+from trpexport.plan import Plan
+from trpexport.runtime.compare import FLOAT32, Comparison, OutputComparer
+from trpexport.runtime.session import open_session, run_in_batches
+
+LEAST_INPUTS = 8
+MOST_INPUTS = 1024
+# What one batch may cost: enough to keep the cores busy, little enough to fit in memory.
+_BATCH_MACS = 2_000_000_000
+_BATCH_ELEMENTS = 4_000_000
+_LARGEST_BATCH = 64
+
+Comparisons = dict[str, Comparison]
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """Where a verification takes its inputs from: the same ones every time it is asked.
+
+    Attributes:
+        model: a network, for the device and dtype of its inputs.
+        shape: shape of the network's input, batch first.
+        macs: MACs of the network for one image, which set the batch size.
+        given: real inputs (images, *shape[1:]); standard normal ones are drawn where it is None.
+    """
+
+    model: nn.Module
+    shape: Sequence[int]
+    macs: int
+    given: Tensor | None = None
+
+    def golden(self) -> Tensor:
+        """Return the first inputs, at least 1 and at most 8 of them."""
+        elements = max(1, int(torch.Size(self.shape[1:]).numel()))
+        return self._batch(0, max(1, min(LEAST_INPUTS, _BATCH_ELEMENTS // elements)))
+
+    def batches(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> Iterator[Tensor]:
+        """Yield batches for ``seconds``, but at least 8 images and at most 1,024 in all."""
+        elements = max(1, int(torch.Size(self.shape[1:]).numel()))
+        size = min(_LARGEST_BATCH, _BATCH_MACS // max(1, self.macs), _BATCH_ELEMENTS // elements)
+        size = max(1, size)
+        total = MOST_INPUTS if self.given is None else min(MOST_INPUTS, len(self.given))
+        end = clock() + seconds
+        start = 0
+        while start < total and (start < LEAST_INPUTS or clock() < end):
+            batch = self._batch(start, min(size, total - start))
+            yield batch
+            start += len(batch)
+
+    def _batch(self, start: int, size: int) -> Tensor:
+        if self.given is None:
+            return example_input(self.model, (size, *self.shape[1:]), seed=start)
+        return self.given[start : start + size].to(next(self.model.parameters()))
+
+
+@dataclass(frozen=True)
+class FactorizationCheck:
+    """What the verification of a rewrite found.
+
+    Attributes:
+        layers: one check a rewritten layer.
+        equivalence: factorized against the dense network of its products, by output.
+        approximation: factorized against the original, by output.
+    """
+
+    layers: tuple[LayerCheck, ...]
+    equivalence: Comparisons
+    approximation: Comparisons
+
+
+def verify_factorization(
+    original: nn.Module,
+    factorized: nn.Module,
+    plan: Plan,
+    inputs: InputSource,
+    *,
+    seconds: float,
+) -> FactorizationCheck:
+    """Check that a factorized network computes what its plan says.
+
+    Raises:
+        VerificationError: it does not; the first layer that drifts is named.
+    """
+    x = inputs.golden()
+    layers = check_layers(original, factorized, plan, x[:1])
+    for layer in layers:
+        if not layer.is_equivalent:
+            raise VerificationError(
+                f"{layer.name} drifts: its factors do not compute the truncated convolution "
+                f"(weight error {layer.factor_error:.2g}, output error "
+                f"{layer.equivalence_error:.2g}); nothing was written, please report this"
+            )
+    twin = dense_twin(factorized, plan)
+    equivalence, approximation = OutputComparer(), OutputComparer()
+    for batch in inputs.batches(seconds):
+        outputs = run(factorized, batch)
+        equivalence.update(run(twin, batch), outputs)
+        approximation.update(run(original, batch), outputs)
+    check = FactorizationCheck(layers, equivalence.result(), approximation.result())
+    wrong = _first_unequal(check.equivalence)
+    if wrong is not None:
+        names = [layer.name for layer in plan.rewritten]
+        where = first_drift(twin, factorized, names, x, FLOAT32.rms_error)
+        raise VerificationError(
+            f"{where or 'the network'} drifts: the factorized network is not the dense one that "
+            f"its factors stand for ({check.equivalence[wrong]}); nothing was written"
+        )
+    return check
+
+
+def compare_onnx(
+    model: nn.Module, path: Path, inputs: InputSource, *, seconds: float
+) -> Comparisons:
+    """Compare an ONNX file, run by ONNX Runtime, with the network it was made from, by output."""
+    session = open_session(path)
+    comparer = OutputComparer()
+    for batch in inputs.batches(seconds):
+        comparer.update(run(model, batch), run_in_batches(session, {INPUT: batch.cpu().numpy()}))
+    return comparer.result()
+
+
+def verify_onnx(
+    model: nn.Module, path: Path, inputs: InputSource, *, seconds: float
+) -> Comparisons:
+    """Check that an ONNX file computes what the network it was made from computes.
+
+    Raises:
+        VerificationError: it does not; the first layer that drifts is named.
+    """
+    comparisons = compare_onnx(model, path, inputs, seconds=seconds)
+    wrong = _first_unequal(comparisons)
+    if wrong is not None:
+        where = first_drifting_conv(model, path, inputs.golden(), FLOAT32.rms_error)
+        raise VerificationError(
+            f"{where or 'the network'} drifts: the ONNX file is not the PyTorch network "
+            f"({wrong}: {comparisons[wrong]}); nothing was written, try the other exporter "
+            "(--legacy-exporter) or another --opset"
+        )
+    return comparisons
+
+
+def is_equivalent(comparisons: Comparisons) -> bool:
+    """Whether every output agrees within float32 tolerance."""
+    return _first_unequal(comparisons) is None
+
+
+def _first_unequal(comparisons: Comparisons) -> str | None:
+    return next((name for name, c in comparisons.items() if not c.is_equivalent()), None)
