@@ -5,9 +5,25 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .family import FAMILIES, PRESETS, Architecture, Family, parse_architecture, register
+from .family import (
+    FAMILIES,
+    PRESETS,
+    Architecture,
+    Family,
+    infer_architecture,
+    parse_architecture,
+    register,
+)
 
-__all__ = ["FAMILIES", "PRESETS", "Architecture", "Family", "parse_architecture", "register"]
+__all__ = [
+    "FAMILIES",
+    "PRESETS",
+    "Architecture",
+    "Family",
+    "infer_architecture",
+    "parse_architecture",
+    "register",
+]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 from torch import nn
 
-from trpexport.errors import ArchitectureError
+from trpexport.errors import ArchitectureError, TrpexportError
 from trpexport.registry import Registry
 
 Value = int | bool | str
 Config = Mapping[str, Value]
 Shapes = Mapping[str, tuple[int, ...]]
+Size = tuple[int, int]
+T = TypeVar("T")
+
+# Above any published depth, width or number of classes, and small enough that no tensor size
+# overflows when a network is built on the meta device.
+MAX_SETTING = 99_999
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,12 @@ class Family:
         build: makes a network; keyword arguments are the configuration's, ``num_classes`` and
             ``in_channels``.
         presets: well-known members by name.
-        input_size: height and width, in pixels, that the family was published for.
+        input_size: height and width, in pixels, that the family was published for; a function of
+            the configuration where its members differ.
         infer: reads a full configuration, ``num_classes`` and ``in_channels`` included, from the
-            names and shapes of a state dict; None where they can't be this family's. It may be
-            wrong: whoever calls it compares all names and shapes with the network it describes.
+            names and shapes of a state dict; None where they can't be this family's. It never
+            raises, but it may be wrong: whoever calls it compares all names and shapes with the
+            network it describes. Write it with :func:`none_on_misfit`.
         source: where the architecture comes from.
         aliases: (regular expression, replacement) pairs that turn the parameter names that other
             code bases use into this family's.
@@ -39,7 +49,7 @@ class Family:
     name: str
     build: Callable[..., nn.Module]
     presets: Mapping[str, Config]
-    input_size: tuple[int, int]
+    input_size: Size | Callable[[Config], Size]
     infer: Callable[[Shapes], Config | None]
     source: str
     aliases: tuple[tuple[str, str], ...] = ()
@@ -50,6 +60,14 @@ class Family:
         for pattern, replacement in self.aliases:
             key = re.sub(pattern, replacement, key)
         return key
+
+    def describe(self, config: Config) -> str:
+        """Return the shortest text form of a configuration: a preset's name, or all settings."""
+        for name, preset in self.presets.items():
+            if dict(preset) == dict(config):
+                return name
+        settings = ",".join(f"{key}={value}" for key, value in config.items())
+        return f"{self.name}({settings})"
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,12 @@ class Architecture:
     in_channels: int = 3
 
     def build(self) -> nn.Module:
-        """Make the network, with fresh weights, in training mode."""
+        """Make the network, with fresh weights, in training mode.
+
+        Raises:
+            ArchitectureError: the family has no such member (a depth that it can't divide into
+                stages, an unknown block). What :func:`infer_architecture` gives can be built.
+        """
         return self.family.build(
             **self.config, num_classes=self.num_classes, in_channels=self.in_channels
         )
@@ -73,7 +96,8 @@ class Architecture:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Shape of one image as a batch: 1 x in_channels x height x width."""
-        return (1, self.in_channels, *self.family.input_size)
+        size = self.family.input_size
+        return (1, self.in_channels, *(size(self.config) if callable(size) else size))
 
     @property
     def caution(self) -> str | None:
@@ -81,11 +105,7 @@ class Architecture:
         return self.family.caution(self.config)
 
     def __str__(self) -> str:
-        for name, config in self.family.presets.items():
-            if dict(config) == dict(self.config):
-                return name
-        arguments = ",".join(f"{key}={value}" for key, value in self.config.items())
-        return f"{self.family.name}({arguments})"
+        return self.family.describe(self.config)
 
 
 FAMILIES: Registry[Family] = Registry("family")
@@ -108,22 +128,107 @@ def parse_architecture(text: str, *, num_classes: int, in_channels: int = 3) -> 
     """
     match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text)
     if match is None:
-        family, config = PRESETS[text.strip()]
+        family, config = _look_up(PRESETS, text.strip())
         return Architecture(family, config, num_classes, in_channels)
-    family = FAMILIES[match[1]]
+    family = _look_up(FAMILIES, match[1])
     example = next(iter(family.presets.values()))
-    config = {}
+    given = {}
     for item in filter(None, (part.strip() for part in match[2].split(","))):
-        key, _, value = item.partition("=")
+        key, _, value = (part.strip() for part in item.partition("="))
         if key not in example:
             raise ArchitectureError(
                 f"{family.name} has no setting {key!r}: choose from {', '.join(example)}"
             )
-        config[key] = _parse_value(family.name, key, value, example[key])
-    missing = [key for key in example if key not in config]
+        given[key] = _parse_value(family.name, key, value, example[key])
+    missing = [key for key in example if key not in given]
     if missing:
         raise ArchitectureError(f"{family.name}(...) needs {', '.join(missing)} as well")
+    # In the order of the presets, so that one configuration has one text form.
+    config = MappingProxyType({key: given[key] for key in example})
+    return Architecture(family, config, num_classes, in_channels)
+
+
+def infer_architecture(family: Family, shapes: Shapes) -> Architecture | None:
+    """Return the member of ``family`` that a state dict could belong to, or None.
+
+    Args:
+        family: the family to try.
+        shapes: the tensors' shapes by the family's own names (:meth:`Family.canonical_name`).
+
+    Returns:
+        An architecture that can be built, from a look at a few names and shapes only: compare all
+        of them with the network it builds.
+    """
+    inferred = family.infer(shapes)
+    if inferred is None:
+        return None
+    config = dict(inferred)
+    num_classes, in_channels = int(config.pop("num_classes")), int(config.pop("in_channels"))
     return Architecture(family, MappingProxyType(config), num_classes, in_channels)
+
+
+def none_on_misfit(read: Callable[[Shapes], Config]) -> Callable[[Shapes], Config | None]:
+    """Make a :attr:`Family.infer` of a function that reads shapes as if they fitted.
+
+    The function may look up names that are missing and unpack shapes of another rank: the result
+    is then None. So it is where a number can't be a setting.
+    """
+
+    @functools.wraps(read)
+    def infer(shapes: Shapes) -> Config | None:
+        try:
+            config = read(shapes)
+        except (LookupError, ValueError, ZeroDivisionError):
+            return None
+        numbers = (value for value in config.values() if type(value) is int)
+        return config if all(1 <= number <= MAX_SETTING for number in numbers) else None
+
+    return infer
+
+
+def count_children(shapes: Shapes, module: str) -> int:
+    """Return how many children of ``module`` own tensors.
+
+    Raises:
+        LookupError: none do.
+    """
+    start = f"{module}."
+    children = {key[len(start) :].partition(".")[0] for key in shapes if key.startswith(start)}
+    if not children:
+        raise LookupError(f"no tensor lies in {module}")
+    return len(children)
+
+
+def choose(setting: str, choices: Mapping[str, T], value: str) -> T:
+    """Return the choice called ``value``.
+
+    Raises:
+        ArchitectureError: there is none.
+    """
+    if value not in choices:
+        raise ArchitectureError(f"{setting}={value!r} is unknown: choose from {', '.join(choices)}")
+    return choices[value]
+
+
+def blocks_per_stage(depth: int, *, layers: int, others: int) -> int:
+    """Return n, where a network with n blocks in each stage has ``layers * n + others`` layers.
+
+    Raises:
+        ArchitectureError: no whole number of blocks gives this depth.
+    """
+    blocks, rest = divmod(depth - others, layers)
+    if rest or blocks < 1:
+        raise ArchitectureError(
+            f"depth={depth} can't be built: give {layers}n+{others}, such as {layers * 3 + others}"
+        )
+    return blocks
+
+
+def _look_up(registry: Registry[T], name: str) -> T:
+    try:
+        return registry[name]
+    except TrpexportError as error:
+        raise ArchitectureError(str(error)) from None
 
 
 def _parse_value(family: str, key: str, value: str, example: Value) -> Value:
@@ -131,7 +236,7 @@ def _parse_value(family: str, key: str, value: str, example: Value) -> Value:
         if value in ("True", "False"):
             return value == "True"
     elif isinstance(example, int):
-        if re.fullmatch(r"\d+", value):
+        if re.fullmatch(r"[1-9][0-9]{0,4}", value):
             return int(value)
     elif value:
         return value
