@@ -1,3 +1,101 @@
-"""Low-rank CNNs from training to the edge."""
+"""Low-rank CNNs from training to the edge.
+
+The public names load what they need when they are first used, so that ``import trpexport`` is
+instant and the commands that need no torch never load it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trpexport.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+    from trpexport.errors import TrpexportError
+    from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
+    from trpexport.export.pipeline import (
+        Decomposition,
+        Source,
+        decompose_checkpoint,
+        export_checkpoint,
+    )
+    from trpexport.lowrank.factorize import dense_twin, factorize
+    from trpexport.lowrank.module_cost import count_modules
+    from trpexport.lowrank.planner import Analysis, analyse, make_plan, revise_plan
+    from trpexport.lowrank.survey import survey
+    from trpexport.plan import ConvSpec, LayerPlan, Plan, read_plan
+    from trpexport.runtime.flops import count_onnx
+    from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Analysis": "trpexport.lowrank.planner",
+    "BundleReport": "trpexport.export.bundling",
+    "Checkpoint": "trpexport.checkpoints",
+    "ConvSpec": "trpexport.plan",
+    "Decomposition": "trpexport.export.pipeline",
+    "ExportSettings": "trpexport.export.bundling",
+    "LayerPlan": "trpexport.plan",
+    "Plan": "trpexport.plan",
+    "Source": "trpexport.export.pipeline",
+    "TrpexportError": "trpexport.errors",
+    "analyse": "trpexport.lowrank.planner",
+    "count_modules": "trpexport.lowrank.module_cost",
+    "count_onnx": "trpexport.runtime.flops",
+    "decompose_checkpoint": "trpexport.export.pipeline",
+    "dense_twin": "trpexport.lowrank.factorize",
+    "export_bundle": "trpexport.export.bundling",
+    "export_checkpoint": "trpexport.export.pipeline",
+    "factorize": "trpexport.lowrank.factorize",
+    "load_checkpoint": "trpexport.checkpoints",
+    "make_plan": "trpexport.lowrank.planner",
+    "read_plan": "trpexport.plan",
+    "revise_plan": "trpexport.lowrank.planner",
+    "save_checkpoint": "trpexport.checkpoints",
+    "survey": "trpexport.lowrank.survey",
+    "verify_against_golden": "trpexport.runtime.verify",
+    "verify_bundle": "trpexport.runtime.verify",
+    "verify_models": "trpexport.runtime.verify",
+}
+
+__all__ = [
+    "Analysis",
+    "BundleReport",
+    "Checkpoint",
+    "ConvSpec",
+    "Decomposition",
+    "ExportSettings",
+    "LayerPlan",
+    "Plan",
+    "Source",
+    "TrpexportError",
+    "__version__",
+    "analyse",
+    "count_modules",
+    "count_onnx",
+    "decompose_checkpoint",
+    "dense_twin",
+    "export_bundle",
+    "export_checkpoint",
+    "factorize",
+    "load_checkpoint",
+    "make_plan",
+    "read_plan",
+    "revise_plan",
+    "save_checkpoint",
+    "survey",
+    "verify_against_golden",
+    "verify_bundle",
+    "verify_models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'trpexport' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -62,7 +62,8 @@ def test_chain_is_the_convolution_of_its_product(
     chain = factorize(model, plan)[0]  # type: ignore[index]
 
     # The truncated kernel, by torch's own SVD of the unfolded kernel.
-    u, s, vh = torch.linalg.svd(scheme.unfold(model[0].weight.data, conv), full_matrices=False)
+    weight = model.state_dict()["0.weight"]
+    u, s, vh = torch.linalg.svd(scheme.unfold(weight, conv), full_matrices=False)
     dense = make_conv(conv).double()
     dense.load_state_dict(model[0].state_dict())
     kernel = (u[:, :, :rank] * s[:, None, :rank]) @ vh[:, :rank]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -11,12 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from trpexport.cost import macs
 from trpexport.errors import PlanError
 from trpexport.plan import ConvSpec
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# The modules whose MACs are known.
+COUNTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ def conv_spec(module: Conv) -> ConvSpec:
     )
 
 
+def module_macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
+    """Return the MACs of one call of a convolution or a linear layer, for the whole batch."""
+    if isinstance(module, CONVOLUTIONS):
+        return len(x) * macs((conv_spec(module),), x.shape[2:])
+    if isinstance(module, TRANSPOSED):
+        return x.numel() * module.out_channels // module.groups * prod(module.kernel_size)
+    assert isinstance(module, nn.Linear)
+    return output.numel() * module.in_features
+
+
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put networks into evaluation mode without gradients, and give every module its mode back."""
@@ -96,6 +109,30 @@ def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tens
     return torch.randn(*shape, generator=generator).to(weight)
 
 
+def run_example(
+    model: nn.Module, input_shape: Sequence[int], hooks: Mapping[nn.Module, Callable[..., None]]
+) -> None:
+    """Run ``model`` once on an example input, calling ``hooks`` as forward hooks.
+
+    Raises:
+        PlanError: the network can't run an input of ``input_shape``.
+    """
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        with evaluating(model):
+            model(example_input(model, input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        shape = "x".join(map(str, input_shape))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PlanError(
+            f"the network can't run an input of shape {shape} ({reason}): "
+            "give the right one with --input-shape"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     """Run ``model`` once on an input of ``input_shape`` (batch first) and note its convolutions.
 
@@ -115,24 +152,9 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             spatial = inputs[0].shape[-len(module.kernel_size) :]
             sizes.setdefault(module, []).append(tuple(spatial))
         else:
-            other_macs += _macs(module, inputs[0], output) // int(input_shape[0])
+            other_macs += module_macs(module, inputs[0], output) // int(input_shape[0])
 
-    counted = (*CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
-    hooks = [m.register_forward_hook(note) for m in names if isinstance(m, counted)]
-    try:
-        with evaluating(model):
-            model(example_input(model, input_shape))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        shape = "x".join(map(str, input_shape))
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PlanError(
-            f"the network can't run an input of shape {shape} ({reason}): "
-            "give the right one with --input-shape"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-
+    run_example(model, input_shape, {m: note for m in names if isinstance(m, COUNTED)})
     used = sorted(sizes, key=order.index)
     unused = [module for module in untouchable if module not in sizes]
     layers = tuple(
@@ -161,11 +183,3 @@ def _untouchable(module: Conv) -> str | None:
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks, which a rewrite would lose"
     return None
-
-
-def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
-    """Return the MACs of a linear layer or a transposed convolution for a whole batch."""
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    assert isinstance(module, _TRANSPOSED)
-    return x.numel() * module.out_channels // module.groups * prod(module.kernel_size)

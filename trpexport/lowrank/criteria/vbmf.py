@@ -44,11 +44,10 @@ class Vbmf(Criterion):
     def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
         """Return the number of singular values above the noise, at least 1."""
         rows, columns = min(shape), max(shape)
-        squares = np.asarray(singular_values, dtype=np.float64) ** 2
-        if squares[0] == 0.0:
+        if singular_values[0] == 0.0:
             return 1
         # The free energy is invariant to the scale; dividing it out keeps the search well scaled.
-        squares = squares / squares[0]
+        squares = np.square(singular_values / singular_values[0])
         noise = _noise_variance(squares, rows, columns)
         threshold = columns * noise * _threshold(rows / columns)
         return max(1, int((squares > threshold).sum()))
@@ -77,7 +76,7 @@ def _noise_variance(squares: NDArray[np.float64], rows: int, columns: int) -> fl
     # At most this many components can be signal (corollary 3), which bounds the variance below.
     most = min(int(np.ceil(rows / (1 + alpha))) - 1, rows - 1)
     lower = float(max(squares[most] / (columns * x_bar), squares[most:].mean() / columns))
-    lower = max(lower, np.finfo(np.float64).tiny)
+    lower = max(lower, float(np.finfo(np.float64).eps) ** 2)  # less than rounding is no noise
     if lower >= upper:
         return upper
     found = minimize_scalar(

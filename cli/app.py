@@ -1,0 +1,77 @@
+"""The application: all commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+import trpexport
+from trpexport.errors import TrpexportError
+
+from .decompose import decompose
+from .export import export
+from .flops import flops
+from .inspect import inspect
+from .verify import verify
+
+# The base of everything that the parser raises about what was typed; typer exports no more of it.
+_UsageError: Any = typer.BadParameter.__base__
+
+# Plain help pages: rich ones would double the time that --help takes.
+app = typer.Typer(
+    name="trpexport",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
+    if version:
+        typer.echo(f"trpexport {trpexport.__version__}")
+        raise typer.Exit
+
+
+for _command in (decompose, inspect, export, verify, flops):
+    app.command()(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are one line on standard error.
+
+    Args:
+        arguments: what was typed after ``trpexport``; the process's own arguments where None.
+    """
+    command = typer.main.get_command(app)
+    args = None if arguments is None else list(arguments)
+    try:
+        code = command.main(args, prog_name="trpexport", standalone_mode=False)
+    except TrpexportError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        context = error.ctx.command_path if error.ctx else "trpexport"
+        message = error.format_message().rstrip(".")
+        if not message:  # typing a group without a command asks for its help
+            return 0
+        return _fail(f"{message}: see {context} --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; nothing was written", 130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,51 @@
+"""What goes to the terminal: tables and JSON to standard output, progress to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from trpexport.stages import Stages
+
+# Tables are made for this width where nobody watches: a pipe has no width of its own.
+PIPE_WIDTH = 200
+
+
+def console() -> Console:
+    """Return where tables and sentences go."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, highlight=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables and sentences."""
+    target = console()
+    for part in parts:
+        target.print(part)
+
+
+def show_json(data: Any) -> None:
+    """Print facts for machines."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+@contextmanager
+def progress() -> Iterator[Stages]:
+    """Yield stages that say on standard error what is going on."""
+    from trpexport.stages import Stages
+
+    if not sys.stderr.isatty():
+        yield Stages(lambda name: print(f"- {name}", file=sys.stderr, flush=True))
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield Stages(lambda name: status.update(f"{name} ..."))

@@ -1,0 +1,48 @@
+"""``trpexport export``: a checkpoint to a verified bundle, without decomposition."""
+
+from __future__ import annotations
+
+from . import options as opt
+from .console import progress, show, show_json
+
+
+def export(
+    checkpoint: opt.CheckpointFile,
+    out: opt.Out = None,
+    arch: opt.Arch = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    opset: opt.Opset = 18,
+    dynamic_batch: opt.DynamicBatch = False,
+    legacy_exporter: opt.LegacyExporter = False,
+    no_simplify: opt.NoSimplify = False,
+    verify_seconds: opt.VerifySeconds = 20.0,
+    inputs: opt.Inputs = None,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Export a checkpoint as it is: the baseline that a decomposed network is compared with.
+
+    Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
+    is written then.
+    """
+    from trpexport.export.pipeline import export_checkpoint
+    from trpexport.report.tables import bundle_summary
+
+    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
+    settings = opt.settings(
+        opset=opset,
+        dynamic=dynamic_batch,
+        legacy=legacy_exporter,
+        no_simplify=no_simplify,
+        seconds=verify_seconds,
+        force=force,
+    )
+    array = opt.read_inputs(inputs)
+    with progress() as stages:
+        result = export_checkpoint(source, out, settings=settings, inputs=array, stages=stages)
+    if as_json:
+        show_json({"bundle": str(result.path), **result.data})
+    else:
+        show(bundle_summary(result.data, result.path))

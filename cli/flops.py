@@ -1,0 +1,63 @@
+"""``trpexport flops``: MACs, parameters and activations of a network, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options as opt
+from .console import show, show_json
+
+if TYPE_CHECKING:
+    from trpexport.runtime.flops import GraphCost
+
+
+def flops(
+    network: Annotated[
+        Path, typer.Argument(metavar="X", help="An ONNX file, a bundle, or a checkpoint.")
+    ],
+    shape: opt.NamedShapes = None,
+    arch: opt.Arch = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Count MACs, FLOPs (2 x MACs), parameters and activation bytes, layer by layer.
+
+    Convolutions and matrix products are counted; biases, activations and normalisation are left
+    out, and what is not known is listed. An ONNX file or bundle is counted without torch.
+    """
+    from trpexport.report.costs import cost_table
+
+    cost = _count(network, shape, arch, model, input_shape, unsafe_pickle)
+    if as_json:
+        show_json(cost.to_json())
+    else:
+        show(*cost_table(cost))
+
+
+def _count(
+    network: Path,
+    shape: list[str] | None,
+    arch: str | None,
+    model: str | None,
+    input_shape: str | None,
+    unsafe_pickle: bool,
+) -> GraphCost:
+    from trpexport.bundle import MODEL
+    from trpexport.runtime.onnx_file import is_checkpoint
+
+    if network.is_dir():
+        network = network / MODEL
+    if not is_checkpoint(network):
+        from trpexport.runtime.flops import count_onnx
+
+        return count_onnx(network, shapes=opt.parse_named_shapes(shape))
+    from trpexport.lowrank.module_cost import count_modules
+
+    checkpoint = opt.source(network, arch, model, input_shape, unsafe_pickle).load()
+    assert checkpoint.input_shape is not None
+    return count_modules(checkpoint.module, checkpoint.input_shape)

@@ -1,0 +1,55 @@
+"""``trpexport inspect``: the spectrum of every layer, and the rank that each criterion gives it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .console import progress, show, show_json
+
+DEFAULT_CRITERIA = ("value:0.05", "relative:0.1", "energy:0.9", "energy1:0.9", "vbmf")
+
+
+def inspect(
+    checkpoint: opt.CheckpointFile,
+    scheme: opt.Scheme = "spatial",
+    criterion: Annotated[
+        list[str] | None, typer.Option(help="A criterion to show, NAME:VALUE. Repeatable.")
+    ] = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    stride_1_only: opt.Stride1Only = False,
+    arch: opt.Arch = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Show what a checkpoint is, each layer's singular values, and the ranks they suggest.
+
+    Writes nothing. The last row gives the MACs that each criterion would save.
+    """
+    from trpexport.export.pipeline import Decomposition
+    from trpexport.lowrank.criteria import parse_criterion
+    from trpexport.report.spectra import inspection, spectrum_table
+
+    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
+    criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
+    decomposition = Decomposition(
+        scheme=scheme,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        stride_1_only=stride_1_only,
+    )
+    with progress() as stages:
+        with stages("load the checkpoint"):
+            loaded = source.load()
+        with stages("compute spectra"):
+            analysis = decomposition.analyse(loaded)
+            facts = inspection(loaded, analysis, criteria)
+    if as_json:
+        show_json(facts)
+    else:
+        show(*spectrum_table(facts), *(f"note: {note}" for note in loaded.notes))

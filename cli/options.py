@@ -1,0 +1,153 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+if TYPE_CHECKING:
+    from trpexport.export.bundling import ExportSettings
+    from trpexport.export.pipeline import Source
+
+
+CheckpointFile = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A .pth, .th, .pt, .tar or .safetensors file.")
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(help="Architecture, if it is not recognised; a wrong name lists the near ones."),
+]
+Model = Annotated[str | None, typer.Option(help="Your own network, as package.module:factory.")]
+InputShape = Annotated[
+    str | None, typer.Option(help="Shape of the input, as in 1x3x224x224.", metavar="NxCxHxW")
+]
+UnsafePickle = Annotated[
+    bool,
+    typer.Option("--unsafe-pickle", help="Load a pickled module. This runs code from the file."),
+]
+Scheme = Annotated[
+    str, typer.Option(help="channel, spatial or decoupling; a wrong name lists all.")
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Only layers whose name matches this glob; the stem too. Repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="No layers whose name matches this glob. Repeatable.")
+]
+Stride1Only = Annotated[
+    bool, typer.Option("--stride-1-only", help="Leave strided convolutions as they are.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Directory to write; else named after the checkpoint."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that stands there.")]
+Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
+DynamicBatch = Annotated[
+    bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
+]
+LegacyExporter = Annotated[
+    bool, typer.Option("--legacy-exporter", help="Use the TorchScript-based exporter.")
+]
+NoSimplify = Annotated[bool, typer.Option("--no-simplify", help="Do not run onnxsim.")]
+VerifySeconds = Annotated[
+    float, typer.Option(help="Time to spend on comparing networks; at least 8 inputs are run.")
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(help="A .npy array of real inputs to verify on; random ones if not given."),
+]
+NamedShapes = Annotated[
+    list[str] | None,
+    typer.Option(help="Shape of a dynamic ONNX input, as in input=1x3x224x224. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
+
+
+_SHAPE = r"[1-9]\d{0,8}(x[1-9]\d{0,8})+"
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Read ``1x3x224x224``.
+
+    Raises:
+        TrpexportError: it is something else.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(_SHAPE, text):
+        raise TrpexportError(f"--input-shape {text!r} must look like 1x3x224x224")
+    return tuple(map(int, text.split("x")))
+
+
+def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Read ``input=1x3x224x224``, several of them.
+
+    Raises:
+        TrpexportError: one is something else.
+    """
+    shapes = {}
+    for text in texts or ():
+        name, _, shape = text.rpartition("=")
+        if not name or not re.fullmatch(_SHAPE, shape):
+            raise TrpexportError(f"--shape {text!r} must look like input=1x3x224x224")
+        shapes[name] = tuple(map(int, shape.split("x")))
+    return shapes
+
+
+def source(
+    path: Path, arch: str | None, model: str | None, input_shape: str | None, unsafe: bool
+) -> Source:
+    """Say which checkpoint to read, and how."""
+    from trpexport.export.pipeline import Source
+
+    return Source(path, arch, model, parse_shape(input_shape), unsafe)
+
+
+def settings(
+    *, opset: int, dynamic: bool, legacy: bool, no_simplify: bool, seconds: float, force: bool
+) -> ExportSettings:
+    """Say how to export.
+
+    Raises:
+        TrpexportError: the time is not a number of seconds.
+    """
+    from trpexport.export.bundling import ExportSettings
+
+    if not 0 <= seconds < float("inf"):
+        raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
+    return ExportSettings(
+        opset=opset,
+        dynamic_batch=dynamic,
+        legacy_exporter=legacy,
+        simplify=not no_simplify,
+        verify_seconds=seconds,
+        replace=force,
+    )
+
+
+def read_inputs(path: Path | None) -> Any:
+    """Read an array of inputs, or None for none.
+
+    Raises:
+        TrpexportError: the file is missing or holds no array of numbers.
+    """
+    if path is None:
+        return None
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrpexportError(
+            f"can't read the inputs {path} ({error}): give one array saved by numpy.save"
+        ) from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise TrpexportError(f"{path} holds no array of numbers: give one saved by numpy.save")
+    return array

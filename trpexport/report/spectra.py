@@ -1,0 +1,98 @@
+"""The spectrum of every layer, and what criteria make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from trpexport.lowrank.survey import survey
+from trpexport.report.tables import Parts, plain_table
+from trpexport.report.text import bar, percent, quantity
+
+if TYPE_CHECKING:
+    from trpexport.checkpoints import Checkpoint
+    from trpexport.lowrank.criteria import Criterion
+    from trpexport.lowrank.planner import Analysis, LayerSpectrum
+
+
+def inspection(
+    checkpoint: Checkpoint, analysis: Analysis, criteria: Sequence[Criterion]
+) -> dict[str, Any]:
+    """Return what ``trpexport inspect`` shows, as JSON-ready data."""
+    return {
+        "architecture": checkpoint.label,
+        "sha256": checkpoint.sha256,
+        "input_shape": list(analysis.input_shape),
+        "scheme": analysis.scheme.name,
+        "notes": list(checkpoint.notes),
+        "layers": [_layer(layer, analysis, criteria) for layer in analysis.layers],
+        "criteria": [asdict(choice) for choice in survey(analysis, criteria)],
+    }
+
+
+def _layer(
+    layer: LayerSpectrum, analysis: Analysis, criteria: Sequence[Criterion]
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": layer.name,
+        "convolution": str(layer.conv),
+        "macs": layer.macs((layer.conv,)),
+        "reason_kept": layer.reason,
+    }
+    if layer.values is None:
+        return facts
+    return facts | {
+        "full_rank": analysis.scheme.full_rank(layer.conv),
+        "break_even_rank": analysis.scheme.break_even_rank(layer.conv, layer.input_sizes[0]),
+        "ranks": {str(criterion): analysis.rank(layer, criterion) for criterion in criteria},
+        "spectrum": layer.envelope,
+    }
+
+
+def spectrum_table(facts: Mapping[str, Any]) -> Parts:
+    """Show an inspection: a bar of each spectrum, and the rank that each criterion gives."""
+    names = [choice["criterion"] for choice in facts["criteria"]]
+    shape = "x".join(map(str, facts["input_shape"]))
+    heading = escape(
+        f"{facts['architecture']}, input {shape}, {facts['scheme']}; ranks up to the break-even "
+        "one are cheaper (green)"
+    )
+    table = plain_table()
+    table.add_column("layer", no_wrap=True)
+    table.add_column("convolution", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("singular values", no_wrap=True, min_width=24)
+    table.add_column("largest", justify="right", no_wrap=True)
+    table.add_column("full rank", justify="right")
+    table.add_column("break-even", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for layer in facts["layers"]:
+        _add_layer(table, layer, names)
+    totals = [f"{choice['macs_ratio']:.2f}x" for choice in facts["criteria"]]
+    errors = [percent(choice["weight_error"]) for choice in facts["criteria"]]
+    empty = [""] * 6
+    table.add_row("MACs saved", *empty, *totals, style="bold")
+    table.add_row("weight error", *empty, *errors, style="bold")
+    return heading, table
+
+
+def _add_layer(table: Table, layer: Mapping[str, Any], names: Sequence[str]) -> None:
+    start = [layer["name"], layer["convolution"], quantity(layer["macs"])]
+    if layer["reason_kept"] is not None:
+        table.add_row(*start, layer["reason_kept"], style="dim")
+        return
+    spectrum, best = layer["spectrum"], layer["break_even_rank"]
+    ranks = [layer["ranks"][name] for name in names]
+    table.add_row(
+        *start,
+        bar(spectrum),
+        f"{spectrum[0]:.3g}",
+        str(layer["full_rank"]),
+        str(best) if best else "none",
+        *(f"[green]{rank}[/green]" if rank <= best else str(rank) for rank in ranks),
+    )

@@ -1,0 +1,85 @@
+"""What ONNX Runtime means when it refuses a network, in one line that says what to do next."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from trpexport.errors import ModelError
+from trpexport.runtime.onnx_file import not_onnx
+
+
+class _Cause(NamedTuple):
+    """A way in which loading fails: how it reads in ONNX Runtime's words, and in ours."""
+
+    pattern: re.Pattern[str]
+    message: str
+
+
+_CAUSES = tuple(
+    _Cause(re.compile(pattern), message)
+    for pattern, message in (
+        (
+            r"Unsupported model IR version: (?P<found>\d+), max supported IR version: (?P<top>\d+)",
+            "{label} has IR version {found}, onnxruntime {version} reads up to {top}: update it "
+            '(pip install -U "trpexport[edge]"), or export for this runtime',
+        ),
+        (
+            r"Opset (?P<found>\d+) is under development.*?for domain (?P<domain>\S+) is till "
+            r"opset (?P<top>\d+)",
+            "{label} has opset {found} of {domain}, onnxruntime {version} runs up to {top}: update "
+            'it (pip install -U "trpexport[edge]"), or export with a lower opset',
+        ),
+        (
+            r"Fatal error: (?P<domain>.*?):(?P<operator>\w+)\(-?\d+\) is not a registered",
+            "{label} uses the operator {operator} of the domain {domain!r}, which onnxruntime "
+            "{version} does not have: export without this custom operator",
+        ),
+        (
+            r'In Node, \(".*?", (?P<operator>\w+), "(?P<domain>.*?)", .*?'
+            r"(No Op registered for|No opset import for)",
+            "{label} uses the operator {operator} of the domain {domain!r}, which onnxruntime "
+            "{version} does not have: export without this custom operator",
+        ),
+        (
+            r"Could not find an implementation for (?P<operator>\w+)\((?P<found>\d+)\)",
+            "{label} uses {operator} as of opset {found} with types that onnxruntime {version} "
+            "can't run on the CPU: export with another opset or precision",
+        ),
+        (
+            r'External data path does not exist: "(?P<file>.*?)"',
+            "{label} keeps its weights in {file}, which is missing: copy that file as well",
+        ),
+        (
+            r"External (data|initializer)",
+            "{label} keeps its weights in a second file, which is missing or damaged: copy both "
+            "files again",
+        ),
+    )
+)
+_UNPARSABLE = re.compile(r"[Pp]rotobuf parsing failed|No graph was found in the protobuf")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+
+
+def explain_load_failure(label: str, error: Exception, version: str) -> ModelError:
+    """Return the error that tells a user why ONNX Runtime refused the network.
+
+    Args:
+        label: what the network is called in the message.
+        error: what ONNX Runtime raised.
+        version: the version of ONNX Runtime.
+    """
+    text = plain_text(error)
+    if _UNPARSABLE.search(text):
+        return not_onnx(label)
+    for cause in _CAUSES:
+        if match := cause.pattern.search(text):
+            return ModelError(
+                cause.message.format(label=label, version=version, **match.groupdict())
+            )
+    return ModelError(f"onnxruntime {version} can't load {label}: {text}")
+
+
+def plain_text(error: Exception) -> str:
+    """Return the words of one of ONNX Runtime's exceptions on one line, without its prefix."""
+    return _PREFIX.sub("", " ".join(str(error).split()))

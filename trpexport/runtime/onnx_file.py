@@ -1,0 +1,75 @@
+"""What can be told of an ONNX file before it is parsed: a wrong file is named for what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trpexport.errors import ModelError
+
+# A safetensors header is at most 100 MB long: github.com/huggingface/safetensors, "Format".
+_SAFETENSORS_HEADER_LIMIT = 100_000_000
+_HEAD_LENGTH = 9  # its length in 8 bytes, then its opening brace
+
+
+def check_onnx_file(path: Path) -> None:
+    """Refuse a path that can't hold an ONNX network.
+
+    Raises:
+        ModelError: there is no file, it can't be read, it is empty, or it is a checkpoint.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path} is a directory: name the ONNX file in it")
+    try:
+        head = _read_head(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist: make one with trpexport export") from None
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
+    check_onnx_head(head, str(path))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file holds weights, not a network, by its first bytes; no for an unreadable one."""
+    try:
+        return _begins_checkpoint(_read_head(path))
+    except OSError:
+        return False
+
+
+def check_onnx_head(head: bytes, label: str) -> None:
+    """Refuse content that is no ONNX network by its first bytes.
+
+    Args:
+        head: the content, or no less than its first 9 bytes.
+        label: what the content is called in a message.
+
+    Raises:
+        ModelError: it is empty, or it is a checkpoint.
+    """
+    if not head:
+        raise ModelError(f"{label} is empty: copy it again, or make one with trpexport export")
+    if _begins_checkpoint(head):
+        raise ModelError(
+            f"{label} is a checkpoint, not an ONNX file; make one with trpexport export"
+        )
+
+
+def not_onnx(label: str) -> ModelError:
+    """Return the error for content that can't be parsed as an ONNX network."""
+    return ModelError(
+        f"{label} is not an ONNX file, or was cut short: copy it again, or make one with "
+        "trpexport export"
+    )
+
+
+def _read_head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_LENGTH)
+
+
+def _begins_checkpoint(head: bytes) -> bool:
+    """Whether this begins like a torch.save file (zip or pickle) or a safetensors file."""
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return True
+    header_length = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and header_length <= _SAFETENSORS_HEADER_LIMIT

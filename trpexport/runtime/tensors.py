@@ -1,0 +1,112 @@
+"""Named arrays and what is known of them: type aliases, and the shapes of a network's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from trpexport.errors import ModelError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = Mapping[str, Array]
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+NO_SHAPES: Shapes = MappingProxyType({})
+UNNAMED = "?"  # stands for a dynamic dimension without a name
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a network.
+
+    Attributes:
+        name: its name in the file.
+        shape: one entry a dimension, a name where it is dynamic (:data:`UNNAMED` if it
+            has none). Empty for a scalar, and where the file does not say.
+        dtype: the element type.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: np.dtype[Any]
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape can stand here."""
+        if not self.shape:
+            return True
+        return len(shape) == len(self.shape) and all(
+            isinstance(wanted, str) or wanted == given
+            for wanted, given in zip(self.shape, shape, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{shape_text(self.shape)}]"
+
+
+def shape_text(shape: Sequence[int | str]) -> str:
+    """Return a shape as it is typed on the command line: ``1x3x224x224``."""
+    return "x".join(map(str, shape))
+
+
+def resolve_shapes(
+    inputs: Sequence[TensorInfo], overrides: Shapes, batch: int = 1
+) -> dict[str, Shape]:
+    """Return a shape without dynamic dimensions for every input.
+
+    Args:
+        inputs: the inputs of a network.
+        overrides: whole shapes by input name; they also fix the dimensions of the same name in
+            the other inputs.
+        batch: the first dimension, where it is dynamic and not overridden.
+
+    Raises:
+        ModelError: an override is for no input or does not fit; or a dimension other than the
+            first is dynamic and has none.
+    """
+    for name in overrides:
+        if name not in {info.name for info in inputs}:
+            names = ", ".join(info.name for info in inputs)
+            raise ModelError(f"there is no input {name!r} to give a shape: choose from {names}")
+    sizes: dict[str, int] = {}
+    for info in inputs:
+        if info.name in overrides:
+            bind_dimensions(info, overrides[info.name], sizes)
+    return {
+        info.name: overrides.get(info.name) or _fixed_shape(info, sizes, batch) for info in inputs
+    }
+
+
+def bind_dimensions(info: TensorInfo, shape: Shape, sizes: dict[str, int]) -> None:
+    """Add to ``sizes`` what ``shape`` makes of the named dimensions of ``info``.
+
+    Raises:
+        ModelError: the shape does not fit, or contradicts ``sizes``.
+    """
+    if not info.accepts(shape) or min(shape, default=1) < 1:
+        raise ModelError(
+            f"the input {info} can't have the shape {shape_text(shape)}: "
+            "only its named dimensions are free, and none can be below 1"
+        )
+    for name, size in zip(info.shape, shape, strict=False):  # info.shape may be unknown
+        if isinstance(name, str) and name != UNNAMED and sizes.setdefault(name, size) != size:
+            raise ModelError(
+                f"the dimension {name} can't be both {sizes[name]} and {size}: "
+                f"give {info.name} a shape that agrees with the other inputs"
+            )
+
+
+def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shape:
+    shape = [sizes.get(n, n) if isinstance(n, str) else n for n in info.shape]
+    if shape and isinstance(shape[0], str):
+        shape[0] = batch
+    fixed = tuple(n for n in shape if isinstance(n, int))
+    if len(fixed) < len(shape):
+        raise ModelError(
+            f"the input {info} has dynamic dimensions: give its shape, "
+            f"as in --shape {info.name}=1x3x224x224"
+        )
+    return fixed

@@ -1,0 +1,154 @@
+"""Whether two networks compute the same, judged with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trpexport.bundle import GOLDEN, MODEL, read_manifest
+from trpexport.errors import ModelError
+from trpexport.runtime.compare import FLOAT32, Comparison, Tolerance, compare_outputs
+from trpexport.runtime.golden import read_golden
+from trpexport.runtime.session import Session, open_session, run_in_batches
+from trpexport.runtime.tensors import NO_SHAPES, Array, Arrays, Shapes
+
+_BATCH = 8  # images in memory at a time
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of comparing a network with its reference.
+
+    Attributes:
+        outputs: a comparison an output, by the reference's name for it.
+        tolerance: how far they were allowed to differ.
+    """
+
+    outputs: Mapping[str, Comparison]
+    tolerance: Tolerance = FLOAT32
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether every output keeps within the tolerance."""
+        return all(output.is_equivalent(self.tolerance) for output in self.outputs.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON-ready data."""
+        return {
+            "is_equivalent": self.is_equivalent,
+            "tolerance": asdict(self.tolerance),
+            "outputs": {name: output.to_json() for name, output in self.outputs.items()},
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {output}" for name, output in self.outputs.items())
+
+
+def verify_models(
+    reference: Path,
+    candidate: Path,
+    *,
+    inputs: Arrays | None = None,
+    count: int = 8,
+    seconds: float | None = None,
+    seed: int = 0,
+    shapes: Shapes = NO_SHAPES,
+    tolerance: Tolerance = FLOAT32,
+) -> Verification:
+    """Compare two ONNX files on the same inputs.
+
+    Inputs and outputs are matched by name; where the names are not the same, by order.
+
+    Args:
+        reference: the network that is right.
+        candidate: the network in question.
+        inputs: arrays by the reference's input names; random ones if None. With arrays given,
+            ``count``, ``seconds``, ``seed`` and ``shapes`` play no part.
+        count: least number of random inputs.
+        seconds: go on with fresh random inputs for at least this long.
+        seed: seed of the random inputs.
+        shapes: whole input shapes, needed where a dimension other than the first is dynamic.
+        tolerance: how far the outputs may differ.
+
+    Raises:
+        ModelError: a file can't be run, or the two can't be compared: they differ in the number,
+            shapes or types of inputs or outputs.
+    """
+    truth, suspect = open_session(reference), open_session(candidate)
+
+    def outputs() -> Iterator[tuple[Arrays, Arrays]]:
+        batches = _random_batches(truth, count, seconds, seed, shapes)
+        for batch in batches if inputs is None else (inputs,):
+            expected = run_in_batches(truth, batch)
+            in_order = {info.name: batch[info.name] for info in truth.inputs}
+            yield expected, _run_matched(suspect, in_order, list(expected))
+
+    return Verification(compare_outputs(outputs()), tolerance)
+
+
+def verify_bundle(directory: Path, *, tolerance: Tolerance = FLOAT32) -> Verification:
+    """Compare a bundle's network with the golden outputs that its export wrote down.
+
+    Raises:
+        ModelError: it is no bundle, a file was changed since the export, or the network can't be
+            run here.
+    """
+    return verify_against_golden(directory / MODEL, directory, tolerance=tolerance)
+
+
+def verify_against_golden(
+    model: Path, bundle: Path, *, tolerance: Tolerance = FLOAT32
+) -> Verification:
+    """Compare any ONNX file with the golden outputs of a bundle.
+
+    Args:
+        model: the network in question, converted or quantized from the bundle's.
+        bundle: directory of the export.
+        tolerance: how far the outputs may differ.
+
+    Raises:
+        ModelError: ``bundle`` is no bundle or was changed, or the network can't be run on its
+            inputs.
+    """
+    read_manifest(bundle)
+    golden = read_golden(bundle / GOLDEN)
+    outputs = _run_matched(open_session(model), golden.inputs, list(golden.outputs))
+    return Verification(compare_outputs([(golden.outputs, outputs)]), tolerance)
+
+
+def _run_matched(session: Session, inputs: Arrays, outputs: Sequence[str]) -> dict[str, Array]:
+    """Run a network on arrays that bear another network's names; its outputs get those too."""
+    inner = _match([info.name for info in session.inputs], list(inputs), "input", session)
+    outer = _match([info.name for info in session.outputs], outputs, "output", session)
+    results = run_in_batches(session, {name: inputs[inner[name]] for name in inner})
+    return {outer[name]: array for name, array in results.items()}
+
+
+def _match(
+    own: Sequence[str], foreign: Sequence[str], kind: str, session: Session
+) -> dict[str, str]:
+    """Map a network's names to another's: each to itself if they are the same, else by order."""
+    if len(own) != len(foreign):
+        raise ModelError(
+            f"{session.label} can't be compared: it has {len(own)} {kind}s ({', '.join(own)}), "
+            f"the reference {len(foreign)} ({', '.join(foreign)})"
+        )
+    return dict(zip(own, own if set(own) == set(foreign) else foreign, strict=True))
+
+
+def _random_batches(
+    session: Session, count: int, seconds: float | None, seed: int, shapes: Shapes
+) -> Iterator[dict[str, Array]]:
+    """Yield ``count`` random images in batches, then more until ``seconds`` have passed."""
+    end = time.perf_counter() + (seconds or 0.0)
+    seen = 0
+    while seen < count or time.perf_counter() < end:
+        left = count - seen
+        batch = min(left, _BATCH) if left > 0 else _BATCH
+        inputs = session.random_inputs(batch, seed, shapes)
+        yield inputs
+        seen += max((len(array) for array in inputs.values() if array.ndim), default=1)
+        seed += 1
