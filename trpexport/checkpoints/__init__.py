@@ -1,1 +1,22 @@
 """Reading a checkpoint safely and recognising its architecture."""
+
+from __future__ import annotations
+
+from trpexport.checkpoints.identify import Match, identify
+from trpexport.checkpoints.keys import KeyDifference, Reading, key_difference
+from trpexport.checkpoints.loading import Checkpoint, load_checkpoint
+from trpexport.checkpoints.reading import StateFile, read_state_dict
+from trpexport.checkpoints.saving import save_checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "KeyDifference",
+    "Match",
+    "Reading",
+    "StateFile",
+    "identify",
+    "key_difference",
+    "load_checkpoint",
+    "read_state_dict",
+    "save_checkpoint",
+]

@@ -1,0 +1,88 @@
+"""Bits flipped and tails cut off at random: a clean load or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import io
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from trpexport.checkpoints import load_checkpoint, save_checkpoint
+from trpexport.errors import CheckpointError
+
+Weights = dict[str, Tensor]
+ENOUGH = 500 * 2**10  # KiB; a corrupted size could ask for gigabytes
+
+
+@pytest.fixture(scope="module", params=["zip", "legacy", "safetensors", "own"])
+def content(
+    request: pytest.FixtureRequest,
+    small: Any,
+    seeded: Weights,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> bytes:
+    if request.param == "safetensors":
+        return safetensors.torch.save(seeded, {"format": "pt"})
+    if request.param == "own":
+        network: nn.Module = small.build()
+        path = tmp_path_factory.mktemp("damaged") / "net.safetensors"
+        save_checkpoint(path, network, architecture=small)
+        return path.read_bytes()
+    buffer = io.BytesIO()
+    torch.save(
+        {"state_dict": seeded, "epoch": 3},
+        buffer,
+        _use_new_zipfile_serialization=request.param == "zip",
+    )
+    return buffer.getvalue()
+
+
+@st.composite
+def damages(draw: st.DrawFn) -> tuple[float | None, list[tuple[float, int]]]:
+    """Where to cut, as a share of the length, and which bits to flip; headers more often."""
+    cut = draw(st.none() | st.none() | st.floats(0, 0.999))
+    place = st.floats(0, 0.3) | st.floats(0, 0.999) | st.floats(0.9, 0.999)
+    flips = st.lists(st.tuples(place, st.integers(0, 7)), min_size=cut is None, max_size=3)
+    return cut, draw(flips)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(damage=damages())
+def test_damaged_files(
+    content: bytes,
+    weights: Weights,
+    small: Any,
+    tmp_path: Path,
+    damage: tuple[float | None, list[tuple[float, int]]],
+) -> None:
+    cut, flips = damage
+    damaged = bytearray(content)
+    for place, bit in flips:
+        damaged[int(place * len(damaged))] ^= 1 << bit
+    if cut is not None:
+        del damaged[int(cut * len(damaged)) :]
+    path = tmp_path / "damaged.pth"
+    path.write_bytes(damaged)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        checkpoint = load_checkpoint(path, arch=str(small))
+    except CheckpointError as error:
+        assert str(error).isprintable()
+    else:
+        assert all(p.isfinite().all() for p in checkpoint.module.parameters())
+        assert cut is None
+        if content.startswith(b"PK"):  # with checksums, what is loaded is what was saved
+            state = checkpoint.module.state_dict()
+            assert all(torch.equal(state[name], weight) for name, weight in weights.items())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ENOUGH

@@ -1,0 +1,109 @@
+"""A user's own network by package.module:factory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trpexport.checkpoints.factory import build_from_factory
+from trpexport.errors import CheckpointError
+
+SOURCE = """
+import torch
+from torch import nn
+
+def small():
+    from userpack.layers import make   # found only while the folder can be imported
+    return make()
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+class Needy(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+def broken():
+    raise KeyError("width\\nsecond line")
+
+def leaves():
+    raise SystemExit(2)
+
+def lazy():
+    return nn.LazyLinear(3)
+
+def nothing():
+    return {"not": "a network"}
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "userpack"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "nets.py").write_text(SOURCE)
+    (folder / "layers.py").write_text("from torch import nn\ndef make(): return nn.Linear(2, 3)\n")
+    (folder / "script.py").write_text("import sys\nsys.exit('usage: train.py')\n")
+    (folder / "wrong.py").write_text("def f(:\n")
+    (folder / "needs.py").write_text("import package_that_nobody_has\n")
+    monkeypatch.chdir(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "userpack"]:
+        del sys.modules[name]
+
+
+def test_a_factory_in_the_working_directory() -> None:
+    before = list(sys.path)
+    network = build_from_factory("userpack.nets:small")
+    assert isinstance(network, nn.Linear)
+    assert sys.path == before
+
+
+def test_a_class_and_a_nested_name_are_factories_too() -> None:
+    network = build_from_factory("userpack.nets:Own")
+    assert network.get_parameter("weight").dtype == torch.float32
+    assert isinstance(build_from_factory("userpack.nets:nn.Identity"), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("userpack.nets", "must be package.module:factory, for example"),
+        ("userpack/nets.py:small", "must be package.module:factory"),
+        ("userpack.nets:", "must be package.module:factory"),
+        (":small", "must be package.module:factory"),
+        ("userpack.nowhere:small", "there is no module userpack.nowhere: run from the folder"),
+        ("nopack.nets:small", "there is no module nopack: run from the folder"),
+        ("userpack.needs:f", "userpack.needs needs the module package_that_nobody_has: install"),
+        (
+            "userpack.nets:smal",
+            "has no smal; it has Needy, Own, broken, lazy, leaves, nothing, small",
+        ),
+        ("userpack.nets:number", "number is a int, not a function or class"),
+        ("userpack.nets:Needy", "raised TypeError: .*missing 1 required .*'width'"),
+        ("userpack.nets:broken", r"raised KeyError: 'width\\nsecond line'"),
+        ("userpack.nets:leaves", "calling it without arguments raised SystemExit: 2"),
+        ("userpack.nets:nothing", "must return a torch.nn.Module, not dict"),
+        ("userpack.nets:lazy", "has lazy parameters"),
+        ("userpack.script:main", "raised SystemExit: usage: train.py; keep what runs a training"),
+        ("userpack.wrong:f", "importing userpack.wrong raised SyntaxError"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_what_can_go_wrong_is_said_in_one_line(text: str, says: str) -> None:
+    before = list(sys.path)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        build_from_factory(text)
+    assert "\n" not in str(caught.value)
+    assert "--model" in str(caught.value)
+    assert sys.path == before

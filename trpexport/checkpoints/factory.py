@@ -1,0 +1,104 @@
+"""A user's own network, named as ``package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from trpexport.checkpoints.wording import one_line
+from trpexport.errors import CheckpointError
+
+
+@contextmanager
+def importable_working_directory() -> Iterator[None]:
+    """Let modules in the current directory be imported, as ``python -m`` does."""
+    directory = str(Path.cwd())
+    sys.path.insert(0, directory)
+    try:
+        yield
+    finally:
+        if directory in sys.path:
+            sys.path.remove(directory)
+
+
+def build_from_factory(text: str) -> nn.Module:
+    """Import a factory and make a network with it, in float32 on the CPU.
+
+    Args:
+        text: ``package.module:factory``; the factory takes no arguments and returns the network.
+            Modules in the current directory can be imported.
+
+    Raises:
+        CheckpointError: the text, the module, the factory or what it returns can't be used.
+    """
+    module_name, _, attribute = text.partition(":")
+    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
+        raise CheckpointError(
+            f"--model {text!r} must be package.module:factory, for example nets.resnet:make_net"
+        )
+    with importable_working_directory():
+        factory = _attribute(text, _import(text, module_name), attribute)
+        network = _call(text, factory)
+    if not isinstance(network, nn.Module):
+        raise CheckpointError(
+            f"--model {text}: it must return a torch.nn.Module, not {type(network).__name__}"
+        )
+    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
+        raise CheckpointError(
+            f"--model {text}: the network has lazy parameters: let the factory run it once"
+        )
+    return network.float().cpu()
+
+
+def _import(text: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if f"{module_name}.".startswith(f"{missing}."):
+            raise CheckpointError(
+                f"--model {text}: there is no module {missing}: run from the folder that has it, "
+                "or install it"
+            ) from error
+        raise CheckpointError(
+            f"--model {text}: {module_name} needs the module {missing}: install it"
+        ) from error
+    except (Exception, SystemExit) as error:  # foreign code; a script may also exit
+        raise CheckpointError(
+            f"--model {text}: importing {module_name} raised {type(error).__name__}: "
+            f"{one_line(error)}; keep what runs a training behind if __name__ == '__main__'"
+        ) from error
+
+
+def _attribute(text: str, module: ModuleType, attribute: str) -> Callable[[], object]:
+    try:
+        factory = operator.attrgetter(attribute)(module)
+    except AttributeError as error:
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        choice = f"it has {', '.join(sorted(public)[:8])}" if public else "it has no functions"
+        raise CheckpointError(
+            f"--model {text}: {module.__name__} has no {attribute}; {choice}"
+        ) from error
+    if not callable(factory):
+        raise CheckpointError(
+            f"--model {text}: {attribute} is a {type(factory).__name__}, not a function or class"
+        )
+    return factory  # type: ignore[no-any-return]
+
+
+def _call(text: str, factory: Callable[[], object]) -> object:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:  # foreign code
+        raise CheckpointError(
+            f"--model {text}: calling it without arguments raised {type(error).__name__}: "
+            f"{one_line(error)}"
+        ) from error

@@ -1,0 +1,173 @@
+"""From a checkpoint file to a network that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from trpexport.checkpoints.factory import build_from_factory
+from trpexport.checkpoints.identify import Match, identify, match_architecture, match_network
+from trpexport.checkpoints.keys import Reading
+from trpexport.checkpoints.reading import StateFile, read_state_dict
+from trpexport.checkpoints.saving import StoredFacts, stored_facts
+from trpexport.checkpoints.weights import float32_weights
+from trpexport.errors import ArchitectureError, CheckpointError
+
+if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
+    from models_zoo.family import Architecture
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its weights, and where they come from.
+
+    Attributes:
+        path: the file.
+        sha256: its SHA-256 as hexadecimal text.
+        module: the network in evaluation mode, float32, on the CPU.
+        architecture: what it is; None for a network that is not of the zoo.
+        label: what to call it: the architecture's text, the factory's, or the class's name.
+        input_shape: shape of one input, batch first; None where nobody says.
+        notes: what was stripped, cast, ignored or can't be known, for the reader.
+        metadata: what :func:`save_checkpoint` stored beside the weights.
+    """
+
+    path: Path
+    sha256: str
+    module: nn.Module
+    architecture: Architecture | None
+    label: str
+    input_shape: tuple[int, ...] | None
+    notes: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    model: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    unsafe_pickle: bool = False,
+) -> Checkpoint:
+    """Read a checkpoint file, recognise its architecture, and build the network.
+
+    Args:
+        path: a file of ``torch.save`` (either format) or a safetensors file.
+        arch: the architecture's text form, where it can't be recognised or is to be checked.
+        model: ``package.module:factory`` that makes the network, for one that is not of the zoo.
+        input_shape: shape of one input, batch first; else the file's own or the architecture's.
+        unsafe_pickle: load a file that holds pickled code, **which runs that code**.
+
+    Raises:
+        UnsafeCheckpointError: the file holds pickled code, and ``unsafe_pickle`` is False.
+        ArchitectureError: its architecture is unknown or ambiguous, or not the one given.
+        CheckpointError: it can't be read, or holds weights that can't be used.
+    """
+    path = Path(path)
+    if arch is not None and model is not None:
+        raise CheckpointError("--arch and --model exclude each other: give one of them")
+    state = read_state_dict(path, unsafe_pickle=unsafe_pickle)
+    weights, cast_notes = float32_weights(path, state.tensors)
+    stored = stored_facts(path, state.metadata)
+    try:
+        built = _build(state, weights, stored, arch, model)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{path}: {error}") from error
+    shape = _input_shape(path, built.architecture, input_shape, stored)
+    # Who names the architecture needs no word on what the weights can't tell about it.
+    recognised = built.architecture if arch is None and stored.architecture is None else None
+    caution = recognised.caution if recognised else None
+    notes = (*state.notes, built.reading.note, *cast_notes, caution)
+    return Checkpoint(
+        path=path,
+        sha256=state.sha256,
+        module=built.module.eval(),
+        architecture=built.architecture,
+        label=built.label,
+        input_shape=shape,
+        notes=tuple(note for note in notes if note),
+        metadata=stored.metadata,
+    )
+
+
+@dataclass(frozen=True)
+class _Built:
+    module: nn.Module
+    architecture: Architecture | None
+    label: str
+    reading: Reading
+
+
+def _build(
+    state: StateFile,
+    weights: Mapping[str, Tensor],
+    stored: StoredFacts,
+    arch: str | None,
+    model: str | None,
+) -> _Built:
+    """Build the network that the user named, else the one pickled, stored or recognised."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if model is not None:
+        network = build_from_factory(model)
+        built = _Built(network, None, model, match_network(network, f"--model {model}", shapes))
+    elif arch is None and state.module is not None:
+        return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))
+    else:
+        match = _match(shapes, stored, arch)
+        architecture = match.architecture
+        built = _Built(architecture.build(), architecture, str(architecture), match.reading)
+    _fill(
+        state.path, built.module, {name: weights[old] for name, old in built.reading.names.items()}
+    )
+    return built
+
+
+def _match(shapes: Mapping[str, tuple[int, ...]], stored: StoredFacts, arch: str | None) -> Match:
+    if arch is not None:
+        remedy = "leave --arch out to have the architecture recognised, or name another"
+        return match_architecture(arch, shapes, remedy=remedy)
+    if stored.architecture is not None:
+        remedy = "the file's metadata is wrong, name the architecture with --arch"
+        return match_architecture(stored.architecture, shapes, remedy=remedy)
+    return identify(shapes)
+
+
+def _fill(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights, whose names and shapes are known to fit, into a network."""
+    for name, target in network.state_dict().items():
+        if not isinstance(target, Tensor) or name not in weights:
+            continue  # a module's extra state, a batch counter
+        if target.is_floating_point() and not weights[name].is_floating_point():
+            raise CheckpointError(
+                f"{path}: {name} holds integers ({weights[name].dtype}), the network wants floats: "
+                "give the float checkpoint that it was made from"
+            )
+    # Not strict, because only batch counters can be missing.
+    network.load_state_dict(dict(weights), strict=False)
+
+
+def _input_shape(
+    path: Path, architecture: Architecture | None, given: Sequence[int] | None, stored: StoredFacts
+) -> tuple[int, ...] | None:
+    if given is None:
+        shape, source = stored.input_shape, "its metadata"
+    else:
+        shape, source = tuple(given), "--input-shape"
+    if shape is None:
+        return architecture.input_shape if architecture else None
+    text = "x".join(map(str, shape))
+    if len(shape) < 2 or any(size < 1 for size in shape):
+        raise CheckpointError(
+            f"{source} {text} is no input shape: give batch, channels and sizes, such as 1x3x32x32"
+        )
+    if architecture is not None and shape[1] != architecture.in_channels:
+        raise CheckpointError(
+            f"{path} has {architecture.in_channels} input channels, {source} says {shape[1]} "
+            f"({text}): give the shape that the network was trained on"
+        )
+    return shape

@@ -1,0 +1,125 @@
+"""Reading a checkpoint file into plain CPU tensors, without running any code from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.bundle import sha256_of
+from trpexport.checkpoints.formats import Format, check_zip, recognise_format
+from trpexport.checkpoints.unpickling import TRUST, load_weights_only, load_with_pickle
+from trpexport.checkpoints.wording import one_line
+from trpexport.checkpoints.wrappers import unwrap
+from trpexport.errors import CheckpointError, UnsafeCheckpointError
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: the file.
+        sha256: its SHA-256 as hexadecimal text.
+        tensors: parameters and buffers by the names in the file, on the CPU, in the file's types.
+        metadata: the header's texts of a safetensors file.
+        notes: what was taken and what was left, for the reader.
+        module: the network, where it was pickled whole and that was allowed.
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    module: nn.Module | None = None
+
+
+def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFile:
+    """Read a ``.pth``, ``.th`` or ``.safetensors`` file; its content decides, not its name.
+
+    Files of ``torch.save``, both the zip format and the one before torch 1.6, are loaded with
+    ``weights_only=True``. Weights saved on an accelerator come to the CPU.
+
+    A zip file's checksums are compared, so a flipped bit is found. The older format and
+    safetensors carry none: there a damaged structure is found, and later NaN and infinity, but a
+    weight that merely changed can't be.
+
+    Args:
+        path: the file.
+        unsafe_pickle: load a file that holds pickled code as well, **which runs that code**.
+
+    Raises:
+        UnsafeCheckpointError: the file holds pickled code, and ``unsafe_pickle`` is False.
+        CheckpointError: it can't be read, is damaged, or holds no weights that can be used.
+    """
+    path = Path(path)
+    file_format = recognise_format(path)
+    sha256 = sha256_of(path)
+    if file_format == "safetensors":
+        tensors, metadata = _read_safetensors(path)
+        root: object = tensors
+    else:
+        metadata = {}
+        root = _read_pickle(path, file_format, unsafe_pickle)
+    try:
+        contents = unwrap(root)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    size = path.stat().st_size
+    for name, tensor in contents.tensors.items():
+        complaint = _complaint(tensor, size)
+        if complaint is not None:
+            raise CheckpointError(f"{path}: {name} {complaint}")
+    plain = {name: tensor.detach() for name, tensor in contents.tensors.items()}
+    return StateFile(path, sha256, plain, metadata, contents.notes, contents.module)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except Exception as error:  # SafetensorError, and what torch raises on a strange dtype or size
+        raise CheckpointError(
+            f"{path} is truncated or damaged ({one_line(error)}): download or save it again"
+        ) from error
+
+
+def _read_pickle(path: Path, file_format: Format, unsafe_pickle: bool) -> object:
+    if file_format == "zip":
+        check_zip(path)
+    try:
+        if file_format == "tar":
+            raise UnsafeCheckpointError(
+                f"{path} is a tar archive: unpack it first; if torch.save wrote it (before 2017), "
+                f"load it with that torch and save its state_dict again, {TRUST}"
+            )
+        return load_weights_only(path, file_format)
+    except UnsafeCheckpointError:
+        if not unsafe_pickle:
+            raise
+    return load_with_pickle(path, file_format)
+
+
+def _complaint(tensor: Tensor, file_size: int) -> str | None:
+    """Say why a tensor can't be taken; its values are not looked at."""
+    if tensor.is_quantized:
+        return "is quantized: give the float checkpoint that it was made from"
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "is a sparse or nested tensor: save it dense, with to_dense()"
+    if tensor.is_meta:
+        return "was saved without its values (meta device): save the network that has them"
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"is a {type(tensor).__name__}: save it as a plain tensor"
+    if tensor.numel() == 0:
+        return "has no values: save the network after it was built in full"
+    # A forged stride of 0 makes a few bytes look like terabytes.
+    if tensor.numel() * tensor.element_size() > file_size:
+        return f"claims {tensor.numel()} values, more than the file holds: download it again"
+    return None

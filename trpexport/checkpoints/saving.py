@@ -1,0 +1,120 @@
+"""Writing weights as safetensors with the architecture beside them, and reading that back."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from trpexport.checkpoints.wording import one_line
+from trpexport.errors import CheckpointError, OutputError
+
+if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
+    from models_zoo.family import Architecture
+
+METADATA_KEY = "trpexport"
+_OWN_KEYS = ("architecture", "num_classes", "in_channels")
+
+
+@dataclass(frozen=True)
+class StoredFacts:
+    """What :func:`save_checkpoint` wrote beside the weights.
+
+    Attributes:
+        architecture: text form of the architecture; None where the network is not of the zoo.
+        input_shape: shape of one input, batch first.
+        metadata: all of it, with whatever else the writer added.
+    """
+
+    architecture: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    *,
+    architecture: Architecture | None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write a network's weights as safetensors that :func:`load_checkpoint` reads without help.
+
+    The file appears whole or not at all. Its header's ``trpexport`` entry holds JSON:
+    ``architecture``, ``num_classes``, ``in_channels``, ``input_shape``, and ``metadata``.
+
+    Args:
+        path: the file to write or replace.
+        module: the network.
+        architecture: what it is; None for one that is not of the zoo.
+        metadata: further JSON data; ``input_shape`` overrides the architecture's.
+
+    Raises:
+        OutputError: the file can't be written.
+        ValueError: ``metadata`` says something else about the architecture (a programming error).
+    """
+    import safetensors.torch
+
+    taken = [key for key in _OWN_KEYS if key in metadata]
+    if taken:
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: give the architecture")
+    facts: dict[str, Any] = {}
+    if architecture is not None:
+        facts = {
+            "architecture": str(architecture),
+            "num_classes": architecture.num_classes,
+            "in_channels": architecture.in_channels,
+            "input_shape": architecture.input_shape,
+        }
+    header = {
+        "format": "pt",  # what other readers of safetensors expect
+        METADATA_KEY: json.dumps({**facts, **metadata}, allow_nan=False),
+    }
+    tensors = {
+        # Copied, because safetensors refuses tensors that share memory.
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    _write_atomically(Path(path), safetensors.torch.save(tensors, header))
+
+
+def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
+    """Read what :func:`save_checkpoint` wrote into a safetensors header; empty for other files.
+
+    Raises:
+        CheckpointError: there is such an entry, and it is damaged.
+    """
+    if METADATA_KEY not in header:
+        return StoredFacts()
+    try:
+        data = json.loads(header[METADATA_KEY])
+        architecture, shape = data.get("architecture"), data.get("input_shape")
+        if not (architecture is None or isinstance(architecture, str)):
+            raise TypeError(f"architecture is {architecture!r}")
+        if not (shape is None or all(type(size) is int for size in shape)):
+            raise TypeError(f"input_shape is {shape!r}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: its {METADATA_KEY} metadata is damaged ({one_line(error)}): save it again"
+        ) from error
+    return StoredFacts(architecture, None if shape is None else tuple(shape), data)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            staging.write_bytes(data)
+            os.replace(staging, path)  # noqa: PTH105 - the name says that it overwrites
+        finally:
+            staging.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
