@@ -111,7 +111,7 @@ def main() -> None:
     """Train, decompose, say how much that cost, and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--energy", type=float, default=0.97)
     parser.add_argument("--period", type=int, default=20)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
@@ -135,8 +135,7 @@ def main() -> None:
         losses = []
         for rows in torch.randperm(len(train_x))[: batches * 128].reshape(batches, 128):
             x = augment(train_x[rows]).to(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = cross_entropy(model(x), train_y[rows])
+            loss = cross_entropy(model(x), train_y[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             projection.pull()

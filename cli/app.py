@@ -21,10 +21,12 @@ from .verify import verify
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
 
+# What the extras bring: a command that needs one of them says so.
+_OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
+
 # Plain help pages: rich ones would double the time that --help takes.
 app = typer.Typer(
     name="trpexport",
-    no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,14 +34,22 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"trpexport {trpexport.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
 
 
 for _command in (decompose, inspect, export, verify, flops):
@@ -53,17 +63,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     command = typer.main.get_command(app)
-    args = None if arguments is None else list(arguments)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = command.main(args, prog_name="trpexport", standalone_mode=False)
+        code = command.main(typed or ["--help"], prog_name="trpexport", standalone_mode=False)
     except TrpexportError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:
         context = error.ctx.command_path if error.ctx else "trpexport"
-        message = error.format_message().rstrip(".")
-        if not message:  # typing a group without a command asks for its help
-            return 0
-        return _fail(f"{message}: see {context} --help", 2)
+        return _fail(f"{error.format_message().rstrip('.')}: see {context} --help", 2)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
+            raise
+        return _fail(f'{error.name} is not installed: pip install "trpexport[cpu]"', 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; nothing was written", 130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough

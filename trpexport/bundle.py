@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -88,8 +89,10 @@ def check_target(target: Path, *, replace: bool = False) -> None:
         parent = parent.parent
     if not parent.is_dir():
         raise OutputError(f"can't write {target}: {parent} is not a directory")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"can't write {target}: no permission to write in {parent}")
+    try:  # permissions do not tell the whole story: a disk may be read-only, or no disk at all
+        Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent)).rmdir()
+    except OSError as error:
+        raise _output_error(target, error) from error
 
 
 def write_manifest(directory: Path, facts: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from trpexport.export.bundling import BundleReport, ExportSettings, export_bundl
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
 from trpexport.lowrank.factorize import factorize
 from trpexport.lowrank.planner import Analysis, analyse, keep_all, revise_plan
+from trpexport.lowrank.schemes import SCHEMES
 from trpexport.plan import Plan, read_plan
 from trpexport.stages import Stages
 
@@ -127,8 +128,9 @@ def decompose_checkpoint(
         TrpexportError: as the steps themselves.
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
-    criterion = parse_criterion(decomposition.criterion)
-    out = out or default_directory(source.path, decomposition.scheme)
+    # What was typed wrong is said before any work is done.
+    criterion, scheme = parse_criterion(decomposition.criterion), SCHEMES[decomposition.scheme]
+    out = out or default_directory(source.path, scheme.name)
     bundle.check_target(out, replace=settings.replace)
     edited = read_plan(decomposition.plan) if decomposition.plan else None
     with stages("load the checkpoint"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 import torch
@@ -54,15 +55,19 @@ class InputSource:
     def batches(
         self, seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> Iterator[Tensor]:
-        """Yield batches for ``seconds``, but at least 8 images and at most 1,024 in all."""
+        """Yield batches for ``seconds``, but at least 8 images and at most 1,024 in all.
+
+        The first two hold 1 and 3 images, so that a batch size that is said to be open is.
+        """
         elements = max(1, int(torch.Size(self.shape[1:]).numel()))
         size = min(_LARGEST_BATCH, _BATCH_MACS // max(1, self.macs), _BATCH_ELEMENTS // elements)
         size = max(1, size)
         total = MOST_INPUTS if self.given is None else min(MOST_INPUTS, len(self.given))
         end = clock() + seconds
         start = 0
+        sizes = chain((1, 3), repeat(size))
         while start < total and (start < LEAST_INPUTS or clock() < end):
-            batch = self._batch(start, min(size, total - start))
+            batch = self._batch(start, min(next(sizes), total - start))
             yield batch
             start += len(batch)
 
