@@ -15,5 +15,8 @@ def shared() -> Path:
     """Folder with real checkpoints, data and reference outputs; the test is skipped without it."""
     path = Path(os.environ.get("TRPEXPORT_SHARED", ROOT.parent / "shared"))
     if not (path / "checkpoints").is_dir():
-        pytest.skip(f"needs the shared material: {path} is missing (set TRPEXPORT_SHARED)")
+        reason = f"needs the shared material: {path} is missing (set TRPEXPORT_SHARED)"
+        if os.environ.get("TRPEXPORT_REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     return path

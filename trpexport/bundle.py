@@ -116,18 +116,20 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
+        hashes = {Path(name): str(facts["sha256"]) for name, facts in manifest["files"].items()}
+        if any(name.name != str(name) for name in hashes):
+            raise ValueError("a file outside of the bundle")
     except OSError:
         raise ModelError(
             f"{directory} is not a bundle: it has no {MANIFEST}; make one with trpexport decompose"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(f"{path} is damaged: export the bundle again") from None
-    for name, facts in files.items():
+    for name, expected in hashes.items():
         file = directory / name
         if not file.is_file():
             raise ModelError(f"{directory} lacks {name}: export the bundle again")
-        if sha256_of(file) != facts.get("sha256"):
+        if sha256_of(file) != expected:
             raise ModelError(
                 f"{file} was changed after the export (its SHA-256 is not the manifest's): "
                 "export the bundle again"

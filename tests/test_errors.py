@@ -1,0 +1,25 @@
+"""The tree of exceptions and its exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from trpexport import errors
+from trpexport.errors import TrpexportError
+
+TREE = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+}
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_the_drawing_shows_every_exception_and_its_code(name: str) -> None:
+    kind = TREE[name]
+    assert issubclass(kind, TrpexportError)
+    assert errors.__doc__ is not None
+    assert name in errors.__doc__
+    special = {"NothingToDoError": 3, "VerificationError": 4}
+    assert kind.exit_code == special.get(name, 2)
+    assert kind.__doc__
