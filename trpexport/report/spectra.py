@@ -11,12 +11,14 @@ from rich.table import Table
 
 from trpexport.lowrank.survey import survey
 from trpexport.report.tables import Parts, plain_table
-from trpexport.report.text import bar, percent, quantity
+from trpexport.report.text import bar, percent
 
 if TYPE_CHECKING:
     from trpexport.checkpoints import Checkpoint
     from trpexport.lowrank.criteria import Criterion
     from trpexport.lowrank.planner import Analysis, LayerSpectrum
+
+_BAR_WIDTH = 16
 
 
 def inspection(
@@ -63,35 +65,37 @@ def spectrum_table(facts: Mapping[str, Any]) -> Parts:
     )
     table = plain_table()
     table.add_column("layer", no_wrap=True)
-    table.add_column("convolution", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("singular values", no_wrap=True, min_width=24)
-    table.add_column("largest", justify="right", no_wrap=True)
-    table.add_column("full rank", justify="right")
-    table.add_column("break-even", justify="right")
+    table.add_column("convolution")
+    table.add_column("singular values", no_wrap=True, min_width=_BAR_WIDTH)
+    table.add_column("full\nrank", justify="right", no_wrap=True)
+    table.add_column("break\neven", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace(":", "\n"), justify="right", no_wrap=True)
     for layer in facts["layers"]:
         _add_layer(table, layer, names)
     totals = [f"{choice['macs_ratio']:.2f}x" for choice in facts["criteria"]]
     errors = [percent(choice["weight_error"]) for choice in facts["criteria"]]
-    empty = [""] * 6
+    empty = [""] * 4
     table.add_row("MACs saved", *empty, *totals, style="bold")
     table.add_row("weight error", *empty, *errors, style="bold")
-    return heading, table
+    kept = [
+        f"kept  {layer['name']}: {layer['reason_kept']}"
+        for layer in facts["layers"]
+        if layer["reason_kept"] is not None
+    ]
+    return heading, table, *map(escape, kept)
 
 
 def _add_layer(table: Table, layer: Mapping[str, Any], names: Sequence[str]) -> None:
-    start = [layer["name"], layer["convolution"], quantity(layer["macs"])]
+    start = [layer["name"], layer["convolution"]]
     if layer["reason_kept"] is not None:
-        table.add_row(*start, layer["reason_kept"], style="dim")
+        table.add_row(*start, "kept", style="dim")
         return
     spectrum, best = layer["spectrum"], layer["break_even_rank"]
     ranks = [layer["ranks"][name] for name in names]
     table.add_row(
         *start,
-        bar(spectrum),
-        f"{spectrum[0]:.3g}",
+        bar(spectrum, _BAR_WIDTH),
         str(layer["full_rank"]),
         str(best) if best else "none",
         *(f"[green]{rank}[/green]" if rank <= best else str(rank) for rank in ranks),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from trpexport.plan import LayerPlan, Plan
 from trpexport.report.text import percent, quantity, ratio
@@ -28,40 +27,42 @@ def plain_table() -> Table:
 
 
 def plan_table(plan: Plan) -> Parts:
-    """Show what happens to each convolution, and the totals."""
-    heading = escape(f"{plan.architecture or 'network'}, {plan.scheme}, {plan.criterion}")
+    """Show what happens to each convolution, the totals, and why layers are kept."""
+    mixed = any(layer.scheme != plan.scheme for layer in plan.rewritten)
     table = plain_table()
-    for name in ("layer", "convolution", "scheme"):
-        table.add_column(name, no_wrap=True)
-    for name in ("rank", "MACs before", "after", "saved", "weight error"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("kept because", overflow="fold")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("convolution", no_wrap=True)
+    for name in ("rank", "MACs", "after", "saved", "weight error"):
+        table.add_column(name, justify="right", no_wrap=name != "weight error")
     for layer in plan.layers:
-        table.add_row(*_plan_row(layer), style=None if layer.is_rewritten else "dim")
+        row = _plan_row(layer, mixed=mixed)
+        table.add_row(*row, style=None if layer.is_rewritten else "dim")
     if plan.other_macs:
         macs = quantity(plan.other_macs)
-        table.add_row("(linear layers)", "", "", "", macs, macs, "", "", "not convolutions")
+        table.add_row("others", "linear layers", "kept", macs, macs, style="dim")
     table.add_row(
-        Text("all", style="bold"),
+        "all",
         f"{len(plan.rewritten)} of {len(plan.layers)} rewritten",
-        "",
         "",
         quantity(plan.macs_before),
         quantity(plan.macs_after),
         ratio(plan.macs_before, plan.macs_after),
+        style="bold",
     )
-    return heading, table
+    heading = f"{plan.architecture or 'network'}, {plan.scheme}, {plan.criterion}"
+    kept = [f"kept  {layer.name}: {layer.reason}" for layer in plan.layers if layer.reason]
+    return escape(heading), table, *map(escape, kept)
 
 
-def _plan_row(layer: LayerPlan) -> list[str]:
+def _plan_row(layer: LayerPlan, *, mixed: bool) -> list[str]:
+    start = [layer.name, str(layer.conv)]
     macs = quantity(layer.macs)
     if not layer.is_rewritten:
-        return [layer.name, str(layer.conv), "-", "-", macs, macs, "", "", layer.reason or ""]
+        return [*start, "kept", macs, macs]
+    rank = f"{layer.rank} of {layer.full_rank}"
     return [
-        layer.name,
-        str(layer.conv),
-        layer.scheme or "",
-        f"{layer.rank} of {layer.full_rank}",
+        *start,
+        f"{layer.scheme} {rank}" if mixed else rank,
         macs,
         quantity(layer.factor_macs),
         ratio(layer.macs, layer.factor_macs),
@@ -82,11 +83,11 @@ def bundle_summary(report: Mapping[str, Any], path: Path) -> str:
     rewrite = report["equivalence"]["factorized_against_dense"]
     onnx = report["equivalence"]["onnx_against_torch"]["final"]
     if rewrite is not None:
-        lines.append(f"Equivalent  pairs = the dense layers they stand for: {_worst(rewrite)}")
-    lines.append(f"Equivalent  ONNX Runtime = PyTorch: {_worst(onnx)}")
+        lines.append(f"Equivalent  pairs = the dense layers they stand for, {_worst(rewrite)}")
+    lines.append(f"Equivalent  ONNX Runtime = PyTorch, {_worst(onnx)}")
     change = report["approximation"]["factorized_against_original"]
     if change is not None:
-        lines.append(f"Approximate to the original network: {_change(change)}")
+        lines.append(f"Approximate to the original: {_change(change)}")
     lines += [f"Note        {note}" for note in report["notes"]]
     lines += [f"Wrote       {path}", f"Check it    trpexport verify {shlex.quote(str(path))}"]
     return escape("\n".join(lines))
@@ -95,7 +96,7 @@ def bundle_summary(report: Mapping[str, Any], path: Path) -> str:
 def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> str:
     error = max(output["max_error"] for output in outputs.values())
     count = min(output["inputs"] for output in outputs.values())
-    return f"largest difference {error:.1g} of the output's RMS on {count} inputs"
+    return f"within {error:.1g} of the output's RMS on {count} inputs"
 
 
 def _change(outputs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -104,7 +105,7 @@ def _change(outputs: Mapping[str, Mapping[str, Any]]) -> str:
     text = f"RMS difference {'unbounded' if error is None else percent(error)}"
     if output["top1_agreement"] is not None:
         text += f", same top-1 on {percent(output['top1_agreement'])} of {output['inputs']} inputs"
-    return f"{text}; measure the accuracy on your data"
+    return f"{text};\n            measure the accuracy on your data"
 
 
 def choices_table(choices: Sequence[Choice], plan: Plan) -> Parts:
