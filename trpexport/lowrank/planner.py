@@ -16,7 +16,7 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.criteria import DEFAULT, Criterion, parse_criterion
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.spectrum import relative_error, svd
-from trpexport.lowrank.trace import TracedConv, trace
+from trpexport.lowrank.trace import CONVOLUTIONS, TracedConv, conv_spec, trace
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
 
@@ -307,9 +307,9 @@ def revise_plan(
     Raises:
         PlanError: it is another network's, or a rank is below 1 or above the full rank.
     """
+    _check_same_network(model, edited.layers, source)
     shape = tuple(input_shape or edited.input_shape)
     traced = trace(model, shape)
-    _check_same_network(traced.layers, edited.layers, source)
     wanted = {layer.name: layer for layer in edited.layers}
     layers = tuple(
         _revise_layer(layer, wanted[layer.name], keep_expensive, source) for layer in traced.layers
@@ -351,10 +351,12 @@ def _revise_layer(
     return guarded(replace(bare, values=values), scheme, wanted.rank, keep_expensive)
 
 
-def _check_same_network(
-    traced: Sequence[TracedConv], planned: Sequence[LayerPlan], source: str
-) -> None:
-    here = {layer.name: layer.conv for layer in traced}
+def _check_same_network(model: nn.Module, planned: Sequence[LayerPlan], source: str) -> None:
+    here = {
+        name: conv_spec(module)
+        for name, module in model.named_modules()
+        if isinstance(module, CONVOLUTIONS)
+    }
     there = {layer.name: layer.conv for layer in planned}
     for name in [*there, *here]:
         if name not in here:
