@@ -1,6 +1,6 @@
 """Train the checkpoint that ``make demo`` decomposes: ResNet-20 on Fashion-MNIST, with TRP.
 
-    python benchmarks/train_demo_checkpoint.py --data /usr/share/datasets/fashion-mnist
+    python -m benchmarks.train_demo_checkpoint --data /usr/share/datasets/fashion-mnist
 
 Trained Rank Pruning (Xu et al., arXiv 2004.14566): every ``--period`` iterations each convolution
 but the stem is projected onto the rank that holds ``--energy`` of its spectrum, and the
