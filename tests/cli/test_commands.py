@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Run
+from tests.conftest import Run
 from tests.data import cifar10_test_images
 from trpexport import bundle
 from trpexport.runtime.session import open_session, run_in_batches

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.conftest import Run
+from tests.conftest import Run
 from trpexport import bundle
 
 QUICK = ("--verify-seconds", "0", "--no-simplify")
