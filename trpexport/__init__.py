@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     )
     from trpexport.lowrank.factorize import dense_twin, factorize
     from trpexport.lowrank.module_cost import count_modules
-    from trpexport.lowrank.planner import Analysis, analyse, make_plan, revise_plan
+    from trpexport.lowrank.planner import Analysis, analyse, make_plan
+    from trpexport.lowrank.revision import revise_plan
     from trpexport.lowrank.survey import survey
     from trpexport.plan import ConvSpec, LayerPlan, Plan, read_plan
     from trpexport.runtime.flops import count_onnx
@@ -51,7 +52,7 @@ _HOME = {
     "load_checkpoint": "trpexport.checkpoints",
     "make_plan": "trpexport.lowrank.planner",
     "read_plan": "trpexport.plan",
-    "revise_plan": "trpexport.lowrank.planner",
+    "revise_plan": "trpexport.lowrank.revision",
     "save_checkpoint": "trpexport.checkpoints",
     "survey": "trpexport.lowrank.survey",
     "verify_against_golden": "trpexport.runtime.verify",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trpexport.errors import PlanError, TrpexportError
 from trpexport.lowrank.factorize import dense_twin, factorize
-from trpexport.lowrank.planner import analyse, keep_all, make_plan, revise_plan
+from trpexport.lowrank.planner import analyse, keep_all, make_plan
+from trpexport.lowrank.revision import revise_plan
 from trpexport.lowrank.survey import Choice, mildest, survey
 from trpexport.plan import Plan, parse_plan, read_plan
 

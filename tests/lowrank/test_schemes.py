@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.strategies import convolutions, input_size
 from trpexport.cost import macs, output_size
 from trpexport.lowrank.factorize import factorize, make_conv
-from trpexport.lowrank.planner import revise_plan
+from trpexport.lowrank.revision import revise_plan
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import conv_spec, trace
 from trpexport.plan import ConvSpec, LayerPlan, Plan

@@ -17,7 +17,8 @@ from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
 from trpexport.lowrank.factorize import factorize
-from trpexport.lowrank.planner import Analysis, analyse, keep_all, revise_plan
+from trpexport.lowrank.planner import Analysis, analyse, keep_all
+from trpexport.lowrank.revision import revise_plan
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.plan import Plan, read_plan
 from trpexport.stages import Stages

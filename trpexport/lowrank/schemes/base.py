@@ -38,13 +38,15 @@ class Scheme(ABC):
     def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
         """Return (batch, rows, columns) of the unfolded kernel."""
 
-    @abstractmethod
     def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn a kernel into matrices of :meth:`matrix_shape`."""
+        """Turn a kernel into matrices of :meth:`matrix_shape`: its elements in their own order."""
+        return weight.reshape(self.matrix_shape(conv))
 
-    @abstractmethod
     def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn matrices of :meth:`matrix_shape` back into a kernel."""
+        """Turn matrices of :meth:`matrix_shape` back into a kernel: undo :meth:`unfold`."""
+        return matrices.reshape(
+            conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
+        )
 
     @abstractmethod
     def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:

@@ -32,16 +32,6 @@ class Channel(Scheme):
         g = conv.groups
         return g, conv.out_channels // g, conv.in_channels // g * prod(conv.kernel_size)
 
-    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn a kernel into one matrix a group."""
-        return weight.reshape(self.matrix_shape(conv))
-
-    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn the matrices back into a kernel."""
-        return matrices.reshape(
-            conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
-        )
-
     def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
         """Return in -> R·groups with the original geometry, then R·groups -> out, 1x1."""
         pointwise = restrict(conv, [False] * conv.ndim)

@@ -36,16 +36,6 @@ class Decoupling(Scheme):
         """Return (out, in / groups, kernel)."""
         return conv.out_channels, conv.in_channels // conv.groups, prod(conv.kernel_size)
 
-    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn a kernel into one matrix an output filter."""
-        return weight.reshape(self.matrix_shape(conv))
-
-    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
-        """Turn the matrices back into a kernel."""
-        return matrices.reshape(
-            conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
-        )
-
     def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
         """Return in -> out·R, 1x1, then out·R -> out with groups=out and the original geometry."""
         pointwise = restrict(conv, [False] * conv.ndim)
