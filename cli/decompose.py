@@ -36,6 +36,10 @@ def decompose(
     dynamic_batch: opt.DynamicBatch = False,
     legacy_exporter: opt.LegacyExporter = False,
     no_simplify: opt.NoSimplify = False,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Add the original network, for bench to compare with."),
+    ] = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -62,6 +66,7 @@ def decompose(
         no_simplify=no_simplify,
         seconds=verify_seconds,
         force=force,
+        baseline=baseline,
     )
     decomposition = Decomposition(
         scheme=scheme,

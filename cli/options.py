@@ -111,7 +111,14 @@ def source(
 
 
 def settings(
-    *, opset: int, dynamic: bool, legacy: bool, no_simplify: bool, seconds: float, force: bool
+    *,
+    opset: int,
+    dynamic: bool,
+    legacy: bool,
+    no_simplify: bool,
+    seconds: float,
+    force: bool,
+    baseline: bool = False,
 ) -> ExportSettings:
     """Say how to export.
 
@@ -127,6 +134,7 @@ def settings(
         dynamic_batch=dynamic,
         legacy_exporter=legacy,
         simplify=not no_simplify,
+        baseline=baseline,
         verify_seconds=seconds,
         replace=force,
     )

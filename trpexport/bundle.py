@@ -17,6 +17,7 @@ from typing import Any
 from trpexport.errors import ModelError, OutputError
 
 MODEL = "model.onnx"
+BASELINE = "baseline.onnx"
 WEIGHTS = "model.safetensors"
 PLAN = "plan.json"
 GOLDEN = "golden.npz"

@@ -88,6 +88,21 @@ def test_the_file_says_where_it_comes_from(made: tuple[Path, Plan, nn.Module]) -
     assert props["trpexport.criterion"] == "rank:4"
 
 
+def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
+    model = tiny()
+    plan = make_plan(model, scheme="spatial", criterion="rank:4", input_shape=SHAPE)
+    settings = ExportSettings(verify_seconds=0, simplify=False, baseline=True)
+    out = tmp_path / "out"
+    export_bundle(factorize(model, plan), plan, out, original=model, settings=settings)
+    assert bundle.read_manifest(out)["baseline"] == bundle.BASELINE
+    x = torch.randn(SHAPE)
+    baseline = open_session(out / bundle.BASELINE).run({"input": x.numpy()})["output"]
+    with torch.no_grad():
+        np.testing.assert_allclose(baseline, model(x).numpy(), rtol=1e-4, atol=1e-5)
+    report = json.loads((out / bundle.REPORT).read_text())
+    assert report["file_bytes"] == (out / bundle.MODEL).stat().st_size
+
+
 def test_a_network_can_be_exported_as_it_is(tmp_path: Path) -> None:
     model = tiny()
     plan = keep_all(model, input_shape=SHAPE)

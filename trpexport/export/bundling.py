@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from trpexport.export.verification import (
     verify_factorization,
     verify_onnx,
 )
+from trpexport.lowrank.planner import keep_all
 from trpexport.plan import Plan
 from trpexport.runtime.golden import write_golden
 from trpexport.stages import Stages
@@ -41,6 +42,7 @@ class ExportSettings:
         dynamic_batch: leave the batch size of the ONNX file open.
         legacy_exporter: use the TorchScript-based exporter.
         simplify: run onnxsim on the file.
+        baseline: write the original network into the bundle as well, to bench against.
         verify_seconds: how long whole networks are compared, all comparisons together.
         replace: replace a bundle that stands in the place.
     """
@@ -49,6 +51,7 @@ class ExportSettings:
     dynamic_batch: bool = False
     legacy_exporter: bool = False
     simplify: bool = True
+    baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
 
@@ -117,6 +120,8 @@ def export_bundle(
     check = job.verify_rewrite()
     with bundle.staged_directory(out, replace=settings.replace) as staging:
         exported = job.export_onnx(staging / bundle.MODEL)
+        if settings.baseline and plan.rewritten:
+            job.export_baseline(staging / bundle.BASELINE)
         report = job.write_rest(staging, check, exported)
     return BundleReport(out, plan, report)
 
@@ -195,6 +200,22 @@ class _Job:
             exporter, settings.opset, settings.dynamic_batch, size, steps, tuple(notes)
         )
 
+    def export_baseline(self, path: Path) -> None:
+        """Write the original network in the same way, for benchmarks to compare with."""
+        with self.stages("export the baseline"):
+            plan = keep_all(
+                self.original,
+                input_shape=self.plan.input_shape,
+                architecture=self.plan.architecture,
+            )
+            replace(
+                self,
+                network=self.original,
+                plan=plan,
+                settings=replace(self.settings, verify_seconds=0),
+                stages=Stages(),
+            ).export_onnx(path)
+
     def _simplify(self, path: Path, steps: dict[str, Comparisons]) -> str | None:
         """Put a simplified file in the place of ``path`` if it is equivalent; else say why not."""
         if path.with_name(f"{path.name}.data").exists():
@@ -241,7 +262,10 @@ class _Job:
             "seconds": {name: round(s, 3) for name, s in self.stages.seconds.items()},
         }
         bundle.write_json(directory / bundle.REPORT, report)
-        bundle.write_manifest(directory, manifest_facts(self.plan, checkpoint, exported))
+        facts = manifest_facts(self.plan, checkpoint, exported)
+        if (directory / bundle.BASELINE).exists():
+            facts["baseline"] = bundle.BASELINE
+        bundle.write_manifest(directory, facts)
         return report
 
 
