@@ -12,6 +12,8 @@ import typer
 import trpexport
 from trpexport.errors import TrpexportError
 
+from .arm_setup import arm_setup
+from .bench import bench
 from .decompose import decompose
 from .export import export
 from .flops import flops
@@ -52,7 +54,7 @@ def main(
     """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
 
 
-for _command in (decompose, inspect, export, verify, flops):
+for _command in (decompose, inspect, export, verify, flops, bench, arm_setup):
     app.command()(_command)
 
 

@@ -37,6 +37,11 @@ def show_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
+def show_csv(text: str) -> None:
+    """Print a table for machines."""
+    print(text, end="")
+
+
 @contextmanager
 def progress() -> Iterator[Stages]:
     """Yield stages that say on standard error what is going on."""

@@ -21,11 +21,15 @@ class Stages:
         self._announce = announce
         self.seconds: dict[str, float] = {}
 
+    def say(self, line: str) -> None:
+        """Announce what is going on, without timing it."""
+        if self._announce is not None:
+            self._announce(line)
+
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time the block as the stage ``name``; the same name again adds up."""
-        if self._announce is not None:
-            self._announce(name)
+        self.say(name)
         started = time.perf_counter()
         try:
             yield

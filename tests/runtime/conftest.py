@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.runtime.loopback import Device, loopback_device
 
 Shape = Sequence[int | str | None] | None
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -78,3 +80,16 @@ def linear(write_onnx: Callable[..., Path]) -> Callable[..., Path]:
         )
 
     return write
+
+
+@pytest.fixture(scope="session")
+def running_device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    with loopback_device(tmp_path_factory.mktemp("device")) as device:
+        yield device
+
+
+@pytest.fixture
+def device(running_device: Device) -> Iterator[Device]:
+    """A machine to reach over SSH, with nothing on it."""
+    yield running_device
+    running_device.clear()

@@ -43,3 +43,9 @@ def bar(values: Sequence[float], width: int = 24) -> str:
         height = max(values[start:end]) / top
         text += _BLOCKS[min(7, int(height * 8))] if height > 0 else " "
     return text
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in milliseconds with three significant digits."""
+    value = 1e3 * seconds
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"

@@ -58,7 +58,10 @@ _CAUSES = tuple(
     )
 )
 _UNPARSABLE = re.compile(r"[Pp]rotobuf parsing failed|No graph was found in the protobuf")
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+_PREFIX = re.compile(
+    r"^(\S+\.(cc|h):\d+ .*?\) )?"  # the place in its source, with the function's signature
+    r"(\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?)?"
+)
 
 
 def explain_load_failure(label: str, error: Exception, version: str) -> ModelError:

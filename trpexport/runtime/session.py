@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from trpexport.errors import MissingDependencyError, ModelError, TrpexportError
+from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.runtime.load_failures import explain_load_failure, plain_text
 from trpexport.runtime.onnx_file import check_onnx_file, check_onnx_head
+from trpexport.runtime.providers import (
+    NO_OPTIONS,
+    Options,
+    Provider,
+    check_options,
+    check_placement,
+    configure,
+    find_provider,
+    node_placement,
+    refused_options,
+)
+from trpexport.runtime.session_options import make_session_options, quiet, record
 from trpexport.runtime.tensors import (
     NO_SHAPES,
     UNNAMED,
@@ -30,7 +43,6 @@ _NUMPY_NAMES = {
     **{name: name for name in ("float16", "int8", "int16", "int32", "int64", "bool")},
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
 }
-_SILENT = 4  # ONNX Runtime's "fatal": its errors reach us as exceptions, so nothing is lost
 
 
 def import_onnxruntime() -> ModuleType:
@@ -56,13 +68,18 @@ class Session:
 
     Attributes:
         label: what it is called in messages: its path.
+        provider: the provider that was asked for, and that runs it.
+        placement: number of its nodes, before fusions, by ONNX Runtime's name of the provider
+            that runs them; None where this ONNX Runtime does not tell (before 1.24).
         inputs: its inputs, in the file's order.
         outputs: its outputs, in the file's order.
     """
 
-    def __init__(self, runtime: Any, label: str) -> None:
+    def __init__(self, runtime: Any, label: str, provider: Provider) -> None:
         self._runtime = runtime
         self.label = label
+        self.provider = provider
+        self.placement = node_placement(runtime)
         self.inputs = tuple(_tensor_info(value, label) for value in runtime.get_inputs())
         self.outputs = tuple(_tensor_info(value, label) for value in runtime.get_outputs())
 
@@ -90,8 +107,69 @@ class Session:
         try:
             outputs = self._runtime.run(None, dict(inputs))
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-            raise ModelError(f"{self.label} failed while running: {plain_text(error)}") from error
+            raise self._failure(error) from error
         return {info.name: array for info, array in zip(self.outputs, outputs, strict=True)}
+
+    def prepared(
+        self, inputs: Arrays, *, device: str | None = None, device_id: int = 0
+    ) -> Callable[[], None]:
+        """Return a function that runs the network once on ``inputs`` and drops the outputs.
+
+        Everything that can be done beforehand is, so that timing it measures the network.
+
+        Args:
+            inputs: an array for every input, by name.
+            device: where inputs are put once and outputs stay, as ONNX Runtime calls it ("cuda");
+                None for the host's memory.
+            device_id: which one of them.
+
+        Raises:
+            ModelError: as for :meth:`run`; what fails while it runs is raised by the function.
+        """
+        self._check(inputs)
+        run = self._bound_run(inputs, device, device_id) if device else self._host_run(inputs)
+
+        def checked_run() -> None:
+            try:
+                run()
+            except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+                raise self._failure(error) from error
+
+        return checked_run
+
+    def _host_run(self, inputs: Arrays) -> Callable[[], None]:
+        names = [info.name for info in self.outputs]
+        feed = dict(inputs)
+
+        def run() -> None:
+            self._runtime.run(names, feed)
+
+        return run
+
+    def _bound_run(self, inputs: Arrays, device: str, device_id: int) -> Callable[[], None]:
+        ort_value = import_onnxruntime().OrtValue
+        binding = self._runtime.io_binding()
+        try:
+            for name, array in inputs.items():
+                value = ort_value.ortvalue_from_numpy(array, device, device_id)
+                binding.bind_ortvalue_input(name, value)
+            for info in self.outputs:
+                binding.bind_output(info.name, device, device_id)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise self._failure(error) from error
+
+        def run() -> None:
+            self._runtime.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    def _failure(self, error: Exception) -> ModelError:
+        return ModelError(f"{self.label} failed while running: {plain_text(error)}")
+
+    def end_profiling(self) -> Path:
+        """Stop the profiler of a session with a ``profile_prefix`` and return its trace."""
+        return Path(self._runtime.end_profiling())
 
     def random_inputs(
         self, batch: int = 1, seed: int = 0, overrides: Shapes = NO_SHAPES
@@ -132,17 +210,39 @@ class Session:
                 )
 
 
-def open_session(model: Path | bytes, *, threads: int | None = None) -> Session:
-    """Open a network to run on the CPU.
+def open_session(
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    provider_options: Options = NO_OPTIONS,
+    graph_optimization: str = "all",
+    allow_spinning: bool | None = None,
+    arena: bool = True,
+    profile_prefix: Path | None = None,
+    optimized_path: Path | None = None,
+) -> Session:
+    """Open a network to run on one provider, and make sure that it does run there.
+
+    Operators run one after another; what they spread over threads is their own work.
 
     Args:
         model: an ONNX file or its content.
         threads: threads that one operator is spread over; None leaves it to ONNX Runtime.
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
+        provider_options: the provider's options.
+        graph_optimization: a name in :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`.
+        allow_spinning: whether threads that wait for work keep their cores busy; None leaves it
+            to ONNX Runtime.
+        arena: whether memory is kept for the next run instead of being given back.
+        profile_prefix: run under the profiler; its trace gets this path and a suffix.
+        optimized_path: where to write the optimized graph.
 
     Raises:
-        ModelError: it is no ONNX file, is damaged, or needs something this runtime lacks.
-        MissingDependencyError: ONNX Runtime is not installed.
-        TrpexportError: ``threads`` is below 1.
+        ModelError: it is no ONNX file, is damaged, or needs something this runtime lacks; or the
+            provider refuses its options, or would leave all of the network to another one.
+        MissingDependencyError: ONNX Runtime is not installed, or lacks the provider.
+        TrpexportError: ``threads`` is below 1, or a name is unknown.
     """
     if isinstance(model, bytes):
         label = "the network"
@@ -150,24 +250,32 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> Session:
     else:
         label = str(model)
         check_onnx_file(model)
+    chosen = find_provider(provider)
+    check_options(chosen, provider_options)
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
-    if threads is not None:
-        if threads < 1:
-            raise TrpexportError(f"can't run on {threads} threads: choose 1 or more")
-        options.intra_op_num_threads = threads
+    options = make_session_options(
+        onnxruntime,
+        threads=threads,
+        graph_optimization=graph_optimization,
+        allow_spinning=allow_spinning,
+        arena=arena,
+    )
+    record(options, profile_prefix, optimized_path)
     content = model if isinstance(model, bytes) else str(model)
-    try:
-        # Its fallback prints, and would run on another provider than the one that was asked for.
-        runtime = onnxruntime.InferenceSession(
-            content, options, ["CPUExecutionProvider"], enable_fallback=0
-        )
-        return Session(runtime, label)
-    except ModelError:
-        raise
-    except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-        raise explain_load_failure(label, error, onnxruntime.__version__) from error
+    with quiet(onnxruntime, chosen):
+        providers = configure(onnxruntime, options, chosen, provider_options, threads)
+        try:
+            # Its fallback prints, and would run on another provider than the one asked for.
+            runtime = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
+            session = Session(runtime, label, chosen)
+        except ModelError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            if provider_options and "option" in str(error):
+                raise refused_options(chosen, provider_options, error) from error
+            raise explain_load_failure(label, error, onnxruntime.__version__) from error
+    check_placement(chosen, provider_options, runtime.get_providers(), session.placement, label)
+    return session
 
 
 def run_in_batches(session: Session, inputs: Arrays) -> dict[str, Array]:

@@ -1,0 +1,44 @@
+"""``trpexport arm-setup``: prepare the emulation of ARM processors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import progress, show, show_json
+from .options import Json
+
+
+def arm_setup(
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Where to put it; in your cache folder if not given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download an aarch64 Python with ONNX Runtime, and QEMU to run it: for bench --emulate.
+
+    Says what it downloads: about 70 MB, 180 MB on disk. Installs nothing on the system. Running it
+    again finds it ready.
+    """
+    from trpexport.runtime.arm_setup import prepare
+
+    with progress() as stages:
+        environment = prepare(directory, announce=stages.say)
+    if as_json:
+        show_json(
+            {
+                "directory": str(environment.root),
+                "versions": dict(environment.versions),
+                "counts_unavailable": environment.counts_unavailable,
+            }
+        )
+        return
+    show(
+        f"ready in {environment.root}",
+        ", ".join(f"{name} {version}" for name, version in environment.versions.items()),
+    )
+    if environment.counts_unavailable:
+        show(f"instructions can't be counted: {environment.counts_unavailable}")

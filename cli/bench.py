@@ -1,0 +1,191 @@
+"""``trpexport bench``: latency that can be believed, here, on a device, or emulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from .console import progress, show, show_csv, show_json
+from .options import Json, NamedShapes, parse_named_shapes
+
+if TYPE_CHECKING:
+    from trpexport.runtime.bench import BenchSettings
+
+
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="ONNX files or bundles; the first is the base."),
+    ],
+    provider: Annotated[
+        str, typer.Option(help="cpu, arm, cuda, ...; a wrong name lists all.")
+    ] = "cpu",
+    provider_option: Annotated[
+        list[str] | None, typer.Option(help="An option of the provider, key=value. Repeatable.")
+    ] = None,
+    threads: Annotated[
+        str, typer.Option(help="Threads of one operator; several to sweep, as in 1,2,4.")
+    ] = "1",
+    batch: Annotated[
+        int | None, typer.Option(help="Images at a time, where the file leaves that open.")
+    ] = None,
+    shape: NamedShapes = None,
+    min_time: Annotated[
+        float, typer.Option(help="Seconds to time each model for, at least.")
+    ] = 2.0,
+    min_runs: Annotated[int, typer.Option(help="Runs of each model to time, at least.")] = 50,
+    graph_optimization: Annotated[
+        str, typer.Option(help="ONNX Runtime's: disable, basic, extended or all.")
+    ] = "all",
+    allow_spinning: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-spinning/--no-spinning", help="Whether waiting threads keep cores busy."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A .npy or .npz file of real inputs; else they are drawn.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of drawn inputs and the order of turns.")] = 0,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="Do not measure peak memory.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show the time of every convolution instead.")
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Measure on user@device, over your own ssh.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The Python to run on --host.")] = "python3",
+    emulate: Annotated[
+        str | None,
+        typer.Option(help="Verify and count instructions on an emulated ARM CPU, no latency."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two records, old.json and new.json.")
+    ] = False,
+    allow_other_machine: Annotated[
+        bool, typer.Option("--allow-other-machine", help="With --compare: of two machines.")
+    ] = False,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the record as CSV.")] = False,
+) -> None:
+    """Measure ONNX files or bundles against the first of them, in turns, in one process.
+
+    Prints latency beside MACs, and the measured speed-up with its 95 % interval: where that holds
+    1, there is no measurable difference. A bundle made with --baseline is compared with its
+    baseline. A provider that does not really run is an error. Needs no torch.
+    """
+    from trpexport.runtime.bench import BenchSettings, find_models
+    from trpexport.runtime.providers import parse_provider_options
+
+    if sum(map(bool, (profile, host, emulate, compare))) > 1:
+        raise TrpexportError("--profile, --host, --emulate and --compare exclude each other")
+    if compare:
+        _compare(models, allow_other_machine, as_json)
+        return
+    settings = BenchSettings(
+        models=find_models(models),
+        provider=provider,
+        provider_options=parse_provider_options(provider_option or ()),
+        threads=_numbers(threads),
+        batch=batch,
+        shapes=parse_named_shapes(shape),
+        min_time=min_time,
+        min_runs=min_runs,
+        graph_optimization=graph_optimization,
+        allow_spinning=allow_spinning,
+        data=None if data is None else str(data),
+        seed=seed,
+        memory=not no_memory,
+    )
+    if profile:
+        _profile(settings, models, as_json)
+    elif emulate:
+        _emulate(settings, emulate, as_json)
+    else:
+        _measure(settings, host, python, as_json, as_csv)
+
+
+def _measure(
+    settings: BenchSettings, host: str | None, python: str, as_json: bool, as_csv: bool
+) -> None:
+    from trpexport.report.benches import bench_tables
+    from trpexport.runtime.bench import bench as measure
+    from trpexport.runtime.records import attach_costs, to_csv
+
+    with progress() as stages:
+        if host is None:
+            record = measure(settings, announce=stages.say)
+        else:
+            from trpexport.runtime.remote import run_on_host
+
+            record = run_on_host(host, settings, python=python, announce=stages.say)
+        record = attach_costs(record, settings.models)
+    if as_json:
+        show_json(record)
+    elif as_csv:
+        show_csv(to_csv(record))
+    else:
+        show(*bench_tables(record))
+
+
+def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
+    from trpexport.report.profiles import profile_tables
+    from trpexport.runtime.profiling import profile_bench
+
+    with progress() as stages:
+        stages.say("profile " + ", ".join(model.label for model in settings.models))
+        result = profile_bench(settings, [Path(model) for model in models])
+    if as_json:
+        show_json(result.to_json())
+    else:
+        show(*profile_tables(result))
+
+
+def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
+    from trpexport.report.benches import emulation_table
+    from trpexport.runtime.emulation import run_emulated
+    from trpexport.runtime.flops import count_onnx
+    from trpexport.runtime.session import open_session
+
+    paths = [Path(model.path) for model in settings.models]
+    with progress() as stages:
+        session = open_session(paths[0], threads=1)
+        inputs = session.random_inputs(settings.batch or 1, settings.seed, settings.shapes)
+        emulated = run_emulated(cpu, paths, inputs, announce=stages.say)
+    shapes = {name: array.shape for name, array in inputs.items()}
+    macs = [count_onnx(path, shapes=shapes).macs for path in paths]
+    if as_json:
+        facts: dict[str, Any] = emulated.to_json()
+        for entry, count in zip(facts["models"], macs, strict=True):
+            entry["macs"] = count
+        show_json(facts)
+    else:
+        labels = [model.label for model in settings.models]
+        show(*emulation_table(emulated, labels, macs))
+
+
+def _compare(records: list[str], allow_other_machine: bool, as_json: bool) -> None:
+    from trpexport.report.benches import changes_table
+    from trpexport.runtime.records import compare_records, read_record
+
+    if len(records) != 2:
+        raise TrpexportError("--compare takes two records: bench --compare old.json new.json")
+    old, new = (read_record(Path(record)) for record in records)
+    changes = compare_records(old, new, allow_other_machine=allow_other_machine)
+    if as_json:
+        show_json([change.to_json() for change in changes])
+    else:
+        show(*changes_table(changes))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise TrpexportError(f"--threads {text!r} must look like 1 or 1,2,4") from None
