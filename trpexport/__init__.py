@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     )
     from trpexport.lowrank.factorize import dense_twin, factorize
     from trpexport.lowrank.module_cost import count_modules
-    from trpexport.lowrank.planner import Analysis, analyse, make_plan
+    from trpexport.lowrank.planner import Analysis, analyse, keep_all, make_plan
     from trpexport.lowrank.revision import revise_plan
     from trpexport.lowrank.survey import survey
     from trpexport.plan import ConvSpec, LayerPlan, Plan, read_plan
+    from trpexport.runtime.bench import BenchSettings, bench
     from trpexport.runtime.flops import count_onnx
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Analysis": "trpexport.lowrank.planner",
+    "BenchSettings": "trpexport.runtime.bench",
     "BundleReport": "trpexport.export.bundling",
     "Checkpoint": "trpexport.checkpoints",
     "ConvSpec": "trpexport.plan",
@@ -42,6 +44,7 @@ _HOME = {
     "Source": "trpexport.export.pipeline",
     "TrpexportError": "trpexport.errors",
     "analyse": "trpexport.lowrank.planner",
+    "bench": "trpexport.runtime.bench",
     "count_modules": "trpexport.lowrank.module_cost",
     "count_onnx": "trpexport.runtime.flops",
     "decompose_checkpoint": "trpexport.export.pipeline",
@@ -49,6 +52,7 @@ _HOME = {
     "export_bundle": "trpexport.export.bundling",
     "export_checkpoint": "trpexport.export.pipeline",
     "factorize": "trpexport.lowrank.factorize",
+    "keep_all": "trpexport.lowrank.planner",
     "load_checkpoint": "trpexport.checkpoints",
     "make_plan": "trpexport.lowrank.planner",
     "read_plan": "trpexport.plan",
@@ -62,6 +66,7 @@ _HOME = {
 
 __all__ = [
     "Analysis",
+    "BenchSettings",
     "BundleReport",
     "Checkpoint",
     "ConvSpec",
@@ -73,6 +78,7 @@ __all__ = [
     "TrpexportError",
     "__version__",
     "analyse",
+    "bench",
     "count_modules",
     "count_onnx",
     "decompose_checkpoint",
@@ -80,6 +86,7 @@ __all__ = [
     "export_bundle",
     "export_checkpoint",
     "factorize",
+    "keep_all",
     "load_checkpoint",
     "make_plan",
     "read_plan",

@@ -1,0 +1,49 @@
+"""Networks for benchmarks: exported dense, and decomposed at ranks that share a divisor."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import trpexport as tx
+
+FAST = tx.ExportSettings(verify_seconds=0)
+
+
+def random_network(preset: str, num_classes: int) -> nn.Module:
+    """Return a network of the zoo with random weights: its speed does not depend on them."""
+    torch.manual_seed(0)
+    zoo = importlib.import_module("trpexport.models_zoo")
+    network: nn.Module = zoo.parse_architecture(preset, num_classes=num_classes).build().eval()
+    return network
+
+
+def export_dense(model: nn.Module, shape: Sequence[int], out: Path) -> Path:
+    """Export a network as it is and return its ONNX file."""
+    plan = tx.keep_all(model, input_shape=shape)
+    tx.export_bundle(model, plan, out, settings=FAST)
+    return out / "model.onnx"
+
+
+def aligned(plan: tx.Plan, multiple: int) -> tx.Plan:
+    """Return a plan with every rank rounded to the nearest multiple, at least one of them."""
+    layers = []
+    for layer in plan.layers:
+        if layer.rank is None or layer.full_rank is None:
+            layers.append(layer)
+            continue
+        rank = max(multiple, round(layer.rank / multiple) * multiple)
+        layers.append(replace(layer, rank=min(rank, layer.full_rank)))
+    return replace(plan, layers=tuple(layers))
+
+
+def export_decomposed(model: nn.Module, plan: tx.Plan, out: Path) -> tuple[Path, tx.Plan]:
+    """Decompose a network by a plan whose ranks may be edited; return the file and the plan."""
+    plan = tx.revise_plan(model, plan)
+    tx.export_bundle(tx.factorize(model, plan), plan, out, original=model, settings=FAST)
+    return out / "model.onnx", plan
