@@ -8,12 +8,13 @@ CHECKPOINT := models_zoo/checkpoints/resnet20-fashion-trp.safetensors
 .PHONY: demo test test-slow lint clean
 
 demo: $(READY)
-	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial -o demo --force
+	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --baseline -o demo --force
 	$(BIN)/trpexport verify demo
+	$(BIN)/trpexport bench demo
 	@echo
 	@echo "The directory demo/ now holds a verified ONNX network. Try next:"
 	@echo "  $(BIN)/trpexport inspect $(CHECKPOINT)"
-	@echo "  $(BIN)/trpexport flops demo"
+	@echo "  $(BIN)/trpexport bench demo --profile"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
 test: $(READY)

@@ -108,12 +108,12 @@ def _read_data(path: Path) -> dict[str, Array]:
         ModelError: the file can't be read, or is no such file.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {path.stem: loaded}
-        with loaded as archive:
-            names = [name for name in archive.files if not name.startswith(_GOLDEN_OUTPUT)]
-            return {name.removeprefix(_GOLDEN_INPUT): archive[name] for name in names}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {path.stem: loaded}
+            names = [name for name in loaded.files if not name.startswith(_GOLDEN_OUTPUT)]
+            return {name.removeprefix(_GOLDEN_INPUT): loaded[name] for name in names}
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror or error}") from None
     except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
