@@ -1,0 +1,59 @@
+"""A device's environment: the edge extra, and no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from trpexport import bundle
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> None:
+    from trpexport.export.bundling import ExportSettings
+    from trpexport.export.pipeline import Source, export_checkpoint
+
+    out = tmp_path / "out"
+    checkpoint = Source(shared / "checkpoints/resnet20-12fca82f.th")
+    export_checkpoint(checkpoint, out, settings=ExportSettings(verify_seconds=0))
+
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "bare")], check=True)
+    python = str(tmp_path / "bare/bin/python")
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    constraints = str(ROOT / "constraints.txt")
+    subprocess.run([*install, "-c", constraints, "-e", f"{ROOT}[edge]"], check=True)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [str(tmp_path / "bare/bin/trpexport"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    absent = subprocess.run([python, "-c", "import torch"], check=False, capture_output=True)
+    assert absent.returncode != 0
+    model = out / bundle.MODEL
+    for command in (
+        ("bench", model, "--provider", "cpu", "--min-time", "0.1"),
+        ("bench", model, "--profile", "--min-runs", "4"),
+        ("verify", out),
+        ("verify", model, model),
+        ("flops", model),
+    ):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    # What needs torch says so in one line.
+    done = run("decompose", checkpoint.path)
+    assert done.returncode == 2
+    assert 'torch is not installed: pip install "trpexport[cpu]"' in done.stderr
+
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        run("bench", model, "--min-time", "0", "--min-runs", "1", "--no-memory")
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 1.0
