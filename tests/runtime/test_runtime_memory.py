@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import helper
 
 from trpexport.errors import ModelError
+from trpexport.runtime import memory
 from trpexport.runtime.device_app import build_device_app
 from trpexport.runtime.memory import PeakMemory, baseline_memory, measure_peak_memory
 
@@ -49,6 +51,32 @@ def test_peak_memory_is_that_of_the_network_alone(heavy: Path) -> None:
     assert 10 * MIB < baseline < 250 * MIB
     for figure in (peak.with_arena, peak.without_arena):
         assert 64 * MIB < figure - baseline < 230 * MIB
+
+
+def test_files_in_the_working_directory_do_not_get_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert baseline_memory() > 10 * MIB
+
+
+def test_both_ways_to_allocate_are_measured(
+    linear: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[dict[str, Any]] = []
+
+    def peak(job: dict[str, Any], label: str) -> int:
+        jobs.append(job)
+        return 100 * len(jobs)
+
+    monkeypatch.setattr(memory, "_peak_of_child", peak)
+    inputs = {"input": np.zeros((1, 3), np.float32)}
+    assert measure_peak_memory(linear(), inputs, OPTIONS, baseline=7) == PeakMemory(7, 100, 200)
+    assert [job["options"] for job in jobs] == [
+        {**OPTIONS, "arena": True},
+        {**OPTIONS, "arena": False},
+    ]
 
 
 def test_a_process_that_fails_is_one_line(linear: WriteOnnx) -> None:

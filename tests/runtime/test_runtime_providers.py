@@ -395,30 +395,49 @@ def test_spinning_is_set(allowed: bool, entry: str, options_of: Callable[..., An
 # --- prepared runs --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device_name", [None, "cpu"])
 def test_a_prepared_run_runs_on_the_inputs(
-    device_name: str | None, linear: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+    linear: WriteOnnx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = open_session(linear())
     runs: list[Any] = []
-    method = "run_with_iobinding" if device_name else "run"
-    real = getattr(session._runtime, method)
-
-    def spy(*args: Any) -> Any:
-        runs.append(args)
-        return real(*args)
-
-    monkeypatch.setattr(session._runtime, method, spy)
+    monkeypatch.setattr(session._runtime, "run", lambda *args: runs.append(args))
     x = np.eye(3, dtype=np.float32)
-    run = session.prepared({"input": x}, device=device_name)
-    assert not runs
+    run = session.prepared({"input": x})
+    assert runs == []
     run()
     run()
     assert len(runs) == 2
-    if device_name:
-        (output,) = runs[0][0].get_outputs()
-        weight = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
-        np.testing.assert_allclose(output.numpy(), weight, rtol=1e-6)
+    assert runs[1][0] == ["output"]
+    assert runs[1][1]["input"] is x
+
+
+def test_a_bound_run_waits_for_the_device(
+    linear: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(linear())
+    binding = session._runtime.io_binding()
+    calls: list[str] = []
+
+    def spy(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def called(*args: Any) -> Any:
+            calls.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(owner, name, called)
+
+    spy(session._runtime, "run_with_iobinding")
+    spy(binding, "synchronize_outputs")
+    monkeypatch.setattr(session._runtime, "io_binding", lambda: binding)
+    run = session.prepared({"input": np.eye(3, dtype=np.float32)}, device="cpu")
+    assert calls == []
+    run()
+    run()
+    assert calls == ["run_with_iobinding", "synchronize_outputs"] * 2
+    (output,) = binding.get_outputs()
+    weight = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+    np.testing.assert_allclose(output.numpy(), weight, rtol=1e-6)
 
 
 def test_a_prepared_run_checks_its_inputs_and_tells_of_failures(

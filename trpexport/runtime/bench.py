@@ -148,17 +148,20 @@ class _Job:
         all_inputs = bench_inputs([session for session, _ in opened], self._settings)
         candidates = []
         for file, (session, seconds), inputs in zip(files, opened, all_inputs, strict=True):
-            run = session.prepared(
-                inputs,
-                device=session.provider.device if self._settings.io_binding else None,
-                device_id=int(self._settings.provider_options.get("device_id", "0")),
-            )
+            run = self._prepare(session, inputs)
             started = self._clock()
             run()
             first = self._seconds_since(started)
             _check_finite(session, inputs)
             candidates.append(_Candidate(file, session, inputs, run, seconds, first))
         return candidates
+
+    def _prepare(self, session: Session, inputs: Arrays) -> Run:
+        device = session.provider.device
+        if device is None or not self._settings.io_binding:
+            return session.prepared(inputs)
+        device_id = int(self._settings.provider_options.get("device_id", "0"))
+        return session.prepared(inputs, device=device, device_id=device_id)
 
     def _memory(self, candidate: _Candidate, options: dict[str, Any]) -> dict[str, int] | None:
         if not self._settings.memory:

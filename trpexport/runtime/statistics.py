@@ -90,10 +90,11 @@ def ratio_interval(
     The interval resamples rounds, which are independent where runs within a block are not
     (percentile bootstrap; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 
-    Measured repeatedly on a machine with more work than cores, this came out within 0.7 %
-    (standard deviation), on one thread and on two. The ratio of the two medians over all runs:
-    the same in long measurements, twice that in short ones (15 rounds). Of the means: 3 %. Of the
-    minima within a round: 0.1 % on one thread, but 4 % on two, where a single lucky run decides.
+    Two ResNet-20 measured again and again on a machine with more work than cores: the standard
+    deviation of this estimate was 0.7 % on one thread and on two. That of the ratio of the two
+    medians over all runs was the same in long measurements, and twice that in short ones (15
+    rounds, one thread); of the two means, 3 %; of the median ratio of the minima within a round,
+    0.1 % on one thread, but 4 % on two, where a single lucky run decides.
 
     Args:
         base: seconds of the runs of the baseline, one array a round.

