@@ -11,7 +11,7 @@ from . import options as opt
 from .console import show, show_json
 
 if TYPE_CHECKING:
-    from trpexport.runtime.flops import GraphCost
+    from trpexport.runtime.counting.flops import GraphCost
 
 
 def flops(
@@ -53,7 +53,7 @@ def _count(
     if network.is_dir():
         network = network / MODEL
     if not is_checkpoint(network):
-        from trpexport.runtime.flops import count_onnx
+        from trpexport.runtime.counting.flops import count_onnx
 
         return count_onnx(network, shapes=opt.parse_named_shapes(shape))
     from trpexport.lowrank.module_cost import count_modules

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from trpexport.lowrank.revision import revise_plan
     from trpexport.lowrank.survey import survey
     from trpexport.plan import ConvSpec, LayerPlan, Plan, read_plan
-    from trpexport.runtime.bench import BenchSettings, bench
-    from trpexport.runtime.flops import count_onnx
+    from trpexport.runtime.counting.flops import count_onnx
+    from trpexport.runtime.measuring.bench import BenchSettings, bench
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Analysis": "trpexport.lowrank.planner",
-    "BenchSettings": "trpexport.runtime.bench",
+    "BenchSettings": "trpexport.runtime.measuring.bench",
     "BundleReport": "trpexport.export.bundling",
     "Checkpoint": "trpexport.checkpoints",
     "ConvSpec": "trpexport.plan",
@@ -44,9 +44,9 @@ _HOME = {
     "Source": "trpexport.export.pipeline",
     "TrpexportError": "trpexport.errors",
     "analyse": "trpexport.lowrank.planner",
-    "bench": "trpexport.runtime.bench",
+    "bench": "trpexport.runtime.measuring.bench",
     "count_modules": "trpexport.lowrank.module_cost",
-    "count_onnx": "trpexport.runtime.flops",
+    "count_onnx": "trpexport.runtime.counting.flops",
     "decompose_checkpoint": "trpexport.export.pipeline",
     "dense_twin": "trpexport.lowrank.factorize",
     "export_bundle": "trpexport.export.bundling",

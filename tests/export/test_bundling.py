@@ -14,7 +14,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tests.export.networks import SHAPE, tiny
 from trpexport import bundle
@@ -22,7 +22,7 @@ from trpexport.errors import ModelError, OutputError, VerificationError
 from trpexport.export import bundling, simplify
 from trpexport.export.bundling import ExportSettings, export_bundle
 from trpexport.export.to_onnx import to_onnx
-from trpexport.export.verification import InputSource
+from trpexport.export.verification import ReferenceRuns
 from trpexport.lowrank.factorize import factorize
 from trpexport.lowrank.planner import keep_all, make_plan
 from trpexport.lowrank.schemes import SCHEMES
@@ -288,14 +288,20 @@ def test_a_rewrite_needs_its_original(tmp_path: Path) -> None:
 
 def test_inputs_stop_at_the_time_but_not_before_eight() -> None:
     times = iter(range(10_000))
-    source = InputSource(nn.Conv2d(3, 1, 1), SHAPE, macs=10**9)
-    batches = list(source.batches(0, clock=lambda: float(next(times))))
-    assert [len(batch) for batch in batches] == [1, 3, 2, 2]
-    source = InputSource(nn.Conv2d(3, 1, 1), SHAPE, macs=1)
-    assert sum(map(len, source.batches(1e9))) == 1024
-    again: list[Tensor] = list(source.batches(1e9))
-    assert torch.equal(again[3], list(source.batches(1e9))[3])
-    assert not torch.equal(again[0], again[1])
+    network = nn.Conv2d(3, 1, 1)
+    reference = ReferenceRuns(network, SHAPE, macs=10**9)
+    runs = list(reference.runs(0, clock=lambda: float(next(times))))
+    assert [len(batch) for batch, _ in runs] == [1, 3, 2, 2]
+    reference = ReferenceRuns(network, SHAPE, macs=1)
+    runs = list(reference.runs(1e9))
+    assert sum(len(batch) for batch, _ in runs) == 1024
+    assert not torch.equal(runs[2][0], runs[3][0])
+    again = list(reference.runs(1e9))
+    for (x, outputs), (same_x, same_outputs) in zip(runs, again, strict=True):
+        assert torch.equal(x, same_x)
+        assert same_outputs is outputs  # computed once
+        with torch.no_grad():
+            np.testing.assert_array_equal(outputs["output"], network(x).numpy())
 
 
 def test_stages_are_announced_and_timed() -> None:

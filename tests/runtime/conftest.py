@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.runtime.loopback import Device, loopback_device
+from tests.runtime.elsewhere.loopback import Device, loopback_device
 
 Shape = Sequence[int | str | None] | None
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -31,7 +31,7 @@ for name in sys.argv[2:]:
     for inner in pkgutil.walk_packages(getattr(module, "__path__", ()), name + "."):
         importlib.import_module(inner.name)
 
-from trpexport.runtime.flops import count_onnx
+from trpexport.runtime.counting.flops import count_onnx
 from trpexport.runtime.verify import verify_bundle, verify_models
 
 model = directory / "model.onnx"

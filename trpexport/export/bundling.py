@@ -21,7 +21,7 @@ from trpexport.export.to_onnx import DEFAULT_OPSET, annotate, to_onnx
 from trpexport.export.verification import (
     Comparisons,
     FactorizationCheck,
-    InputSource,
+    ReferenceRuns,
     compare_onnx,
     is_equivalent,
     verify_factorization,
@@ -109,12 +109,11 @@ def export_bundle(
         original = network
     bundle.check_target(out, replace=settings.replace)
     job = _Job(
-        network=network,
         original=original,
         plan=plan,
         checkpoint=checkpoint,
         settings=settings,
-        inputs=_input_source(network, plan, inputs),
+        reference=ReferenceRuns(network, plan.input_shape, plan.macs_after, _given(plan, inputs)),
         stages=stages or Stages(),
     )
     check = job.verify_rewrite()
@@ -126,34 +125,35 @@ def export_bundle(
     return BundleReport(out, plan, report)
 
 
-def _input_source(
-    network: nn.Module, plan: Plan, inputs: NDArray[np.floating[Any]] | None
-) -> InputSource:
-    given = None
-    if inputs is not None:
-        if inputs.ndim != len(plan.input_shape) or inputs.shape[1:] != plan.input_shape[1:]:
-            wanted = "x".join(map(str, plan.input_shape[1:]))
-            raise ModelError(
-                f"the inputs to verify on have shape {'x'.join(map(str, inputs.shape))}, "
-                f"the network takes (images, {wanted})"
-            )
-        if not len(inputs):
-            raise ModelError("there are no inputs to verify on")
-        given = Tensor(np.ascontiguousarray(inputs, dtype=np.float32))
-    return InputSource(network, plan.input_shape, plan.macs_after, given)
+def _given(plan: Plan, inputs: NDArray[np.floating[Any]] | None) -> Tensor | None:
+    if inputs is None:
+        return None
+    if inputs.ndim != len(plan.input_shape) or inputs.shape[1:] != plan.input_shape[1:]:
+        wanted = "x".join(map(str, plan.input_shape[1:]))
+        raise ModelError(
+            f"the inputs to verify on have shape {'x'.join(map(str, inputs.shape))}, "
+            f"the network takes (images, {wanted})"
+        )
+    if not len(inputs):
+        raise ModelError("there are no inputs to verify on")
+    return Tensor(np.ascontiguousarray(inputs, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class _Job:
     """One export on its way into a bundle."""
 
-    network: nn.Module
     original: nn.Module
     plan: Plan
     checkpoint: Checkpoint | None
     settings: ExportSettings
-    inputs: InputSource
+    reference: ReferenceRuns
     stages: Stages
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to export."""
+        return self.reference.network
 
     def verify_rewrite(self) -> FactorizationCheck | None:
         """Check the factorized network against its plan; None where nothing was rewritten."""
@@ -162,9 +162,8 @@ class _Job:
         with self.stages("verify the rewrite"):
             return verify_factorization(
                 self.original,
-                self.network,
                 self.plan,
-                self.inputs,
+                self.reference,
                 seconds=self.settings.verify_seconds / 2,
             )
 
@@ -184,7 +183,7 @@ class _Job:
             if exporter == "legacy" and not settings.legacy_exporter:
                 notes.append(f"opset {settings.opset} was written by the legacy exporter")
         with self.stages("verify the export"):
-            steps["exported"] = verify_onnx(self.network, path, self.inputs, seconds=0)
+            steps["exported"] = verify_onnx(path, self.reference, seconds=0)
         if settings.simplify:
             with self.stages("simplify"):
                 note = self._simplify(path, steps)
@@ -194,7 +193,7 @@ class _Job:
             _check_with_onnx(path)
             share = 2 if self.plan.rewritten else 1  # the rewrite had its half
             seconds = settings.verify_seconds / share
-            steps["final"] = verify_onnx(self.network, path, self.inputs, seconds=seconds)
+            steps["final"] = verify_onnx(path, self.reference, seconds=seconds)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
         return ExportedFile(
             exporter, settings.opset, settings.dynamic_batch, size, steps, tuple(notes)
@@ -210,9 +209,11 @@ class _Job:
             )
             replace(
                 self,
-                network=self.original,
                 plan=plan,
                 settings=replace(self.settings, verify_seconds=0),
+                reference=ReferenceRuns(
+                    self.original, plan.input_shape, plan.macs_after, self.reference.given
+                ),
                 stages=Stages(),
             ).export_onnx(path)
 
@@ -225,7 +226,7 @@ class _Job:
         if reason is not None:
             return f"not simplified: {reason}"
         try:
-            comparisons = compare_onnx(self.network, simplified, self.inputs, seconds=0)
+            comparisons = compare_onnx(simplified, self.reference, seconds=0)
         except ModelError as error:
             simplified.unlink()
             return f"not simplified: the simplified file does not run ({error})"
@@ -242,7 +243,7 @@ class _Job:
         """Write all other files of the bundle and return the report."""
         checkpoint, rewritten = self.checkpoint, bool(self.plan.rewritten)
         with self.stages("write the bundle"):
-            x = self.inputs.golden()
+            x = self.reference.golden()
             inputs = {INPUT: x.cpu().numpy()}
             write_golden(directory / bundle.GOLDEN, inputs, run(self.network, x))
             save_checkpoint(

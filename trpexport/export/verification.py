@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
+from math import prod
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.errors import VerificationError
@@ -27,54 +29,69 @@ MOST_INPUTS = 1024
 _BATCH_MACS = 2_000_000_000
 _BATCH_ELEMENTS = 4_000_000
 _LARGEST_BATCH = 64
+_REMEMBERED_ELEMENTS = 1_000_000  # of one batch: the outputs of classifiers, not of segmentation
 
 Comparisons = dict[str, Comparison]
+Outputs = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
-class InputSource:
-    """Where a verification takes its inputs from: the same ones every time it is asked.
+class ReferenceRuns:
+    """Inputs, and what the network that is being verified makes of them: the same every time.
+
+    Several files and networks are compared with it, so its outputs are remembered.
 
     Attributes:
-        model: a network, for the device and dtype of its inputs.
-        shape: shape of the network's input, batch first.
-        macs: MACs of the network for one image, which set the batch size.
+        network: the network.
+        shape: shape of its input, batch first.
+        macs: its MACs for one image, which set the batch size.
         given: real inputs (images, *shape[1:]); standard normal ones are drawn where it is None.
     """
 
-    model: nn.Module
+    network: nn.Module
     shape: Sequence[int]
     macs: int
     given: Tensor | None = None
+    _remembered: dict[int, Outputs] = field(default_factory=dict, repr=False, compare=False)
 
     def golden(self) -> Tensor:
         """Return the first inputs, at least 1 and at most 8 of them."""
-        elements = max(1, int(torch.Size(self.shape[1:]).numel()))
-        return self._batch(0, max(1, min(LEAST_INPUTS, _BATCH_ELEMENTS // elements)))
+        return self._batch(0, max(1, min(LEAST_INPUTS, _BATCH_ELEMENTS // self._elements)))
 
-    def batches(
+    def runs(
         self, seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> Iterator[Tensor]:
-        """Yield batches for ``seconds``, but at least 8 images and at most 1,024 in all.
+    ) -> Iterator[tuple[Tensor, Outputs]]:
+        """Yield (inputs, outputs) for ``seconds``, but at least 8 images and at most 1,024 in all.
 
-        The first two hold 1 and 3 images, so that a batch size that is said to be open is.
+        The first two batches hold 1 and 3 images, so that a batch size that is said to be open is.
         """
-        elements = max(1, int(torch.Size(self.shape[1:]).numel()))
-        size = min(_LARGEST_BATCH, _BATCH_MACS // max(1, self.macs), _BATCH_ELEMENTS // elements)
-        size = max(1, size)
+        most = min(_LARGEST_BATCH, _BATCH_ELEMENTS // self._elements)
+        size = max(1, min(most, _BATCH_MACS // max(1, self.macs)))
         total = MOST_INPUTS if self.given is None else min(MOST_INPUTS, len(self.given))
         end = clock() + seconds
         start = 0
         sizes = chain((1, 3), repeat(size))
         while start < total and (start < LEAST_INPUTS or clock() < end):
             batch = self._batch(start, min(next(sizes), total - start))
-            yield batch
+            yield batch, self._outputs(start, batch)
             start += len(batch)
+
+    @property
+    def _elements(self) -> int:
+        return max(1, prod(self.shape[1:]))
 
     def _batch(self, start: int, size: int) -> Tensor:
         if self.given is None:
-            return example_input(self.model, (size, *self.shape[1:]), seed=start)
-        return self.given[start : start + size].to(next(self.model.parameters()))
+            return example_input(self.network, (size, *self.shape[1:]), seed=start)
+        return self.given[start : start + size].to(next(self.network.parameters()))
+
+    def _outputs(self, start: int, batch: Tensor) -> Outputs:
+        if start in self._remembered:
+            return self._remembered[start]
+        outputs = run(self.network, batch)
+        if sum(array.size for array in outputs.values()) <= _REMEMBERED_ELEMENTS:
+            self._remembered[start] = outputs
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -93,19 +110,20 @@ class FactorizationCheck:
 
 
 def verify_factorization(
-    original: nn.Module,
-    factorized: nn.Module,
-    plan: Plan,
-    inputs: InputSource,
-    *,
-    seconds: float,
+    original: nn.Module, plan: Plan, reference: ReferenceRuns, *, seconds: float
 ) -> FactorizationCheck:
     """Check that a factorized network computes what its plan says.
+
+    Args:
+        original: the network before the rewrite.
+        plan: the plan that was applied.
+        reference: the factorized network and its inputs.
+        seconds: how long whole networks are compared.
 
     Raises:
         VerificationError: it does not; the first layer that drifts is named.
     """
-    x = inputs.golden()
+    factorized, x = reference.network, reference.golden()
     layers = check_layers(original, factorized, plan, x[:1])
     for layer in layers:
         if not layer.is_equivalent:
@@ -116,8 +134,7 @@ def verify_factorization(
             )
     twin = dense_twin(factorized, plan)
     equivalence, approximation = OutputComparer(), OutputComparer()
-    for batch in inputs.batches(seconds):
-        outputs = run(factorized, batch)
+    for batch, outputs in reference.runs(seconds):
         equivalence.update(run(twin, batch), outputs)
         approximation.update(run(original, batch), outputs)
     check = FactorizationCheck(layers, equivalence.result(), approximation.result())
@@ -132,29 +149,26 @@ def verify_factorization(
     return check
 
 
-def compare_onnx(
-    model: nn.Module, path: Path, inputs: InputSource, *, seconds: float
-) -> Comparisons:
+def compare_onnx(path: Path, reference: ReferenceRuns, *, seconds: float) -> Comparisons:
     """Compare an ONNX file, run by ONNX Runtime, with the network it was made from, by output."""
     session = open_session(path)
     comparer = OutputComparer()
-    for batch in inputs.batches(seconds):
-        comparer.update(run(model, batch), run_in_batches(session, {INPUT: batch.cpu().numpy()}))
+    for batch, outputs in reference.runs(seconds):
+        comparer.update(outputs, run_in_batches(session, {INPUT: batch.cpu().numpy()}))
     return comparer.result()
 
 
-def verify_onnx(
-    model: nn.Module, path: Path, inputs: InputSource, *, seconds: float
-) -> Comparisons:
+def verify_onnx(path: Path, reference: ReferenceRuns, *, seconds: float) -> Comparisons:
     """Check that an ONNX file computes what the network it was made from computes.
 
     Raises:
         VerificationError: it does not; the first layer that drifts is named.
     """
-    comparisons = compare_onnx(model, path, inputs, seconds=seconds)
+    comparisons = compare_onnx(path, reference, seconds=seconds)
     wrong = _first_unequal(comparisons)
     if wrong is not None:
-        where = first_drifting_conv(model, path, inputs.golden(), FLOAT32.rms_error)
+        network, x = reference.network, reference.golden()
+        where = first_drifting_conv(network, path, x, FLOAT32.rms_error)
         raise VerificationError(
             f"{where or 'the network'} drifts: the ONNX file is not the PyTorch network "
             f"({wrong}: {comparisons[wrong]}); nothing was written, try the other exporter "

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from trpexport.lowrank.trace import COUNTED, module_macs, run_example
-from trpexport.runtime.flops import GraphCost, LayerCost
+from trpexport.runtime.counting.flops import GraphCost, LayerCost
 
 
 def count_modules(model: nn.Module, input_shape: Sequence[int]) -> GraphCost:

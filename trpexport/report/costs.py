@@ -9,7 +9,7 @@ from rich.markup import escape
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import quantity
-from trpexport.runtime.flops import GraphCost
+from trpexport.runtime.counting.flops import GraphCost
 
 
 def cost_table(cost: GraphCost) -> Parts:

@@ -1,0 +1,1 @@
+"""MACs, parameters and activations of ONNX files, from shapes alone."""

@@ -1,0 +1,1 @@
+"""Running on another machine over ssh, or on an emulated ARM processor."""

@@ -1,0 +1,1 @@
+"""The measuring method: timing, statistics, memory, the machine, records."""

@@ -1,0 +1,1 @@
+"""Time by node, folded back onto the convolutions of a plan."""
