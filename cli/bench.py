@@ -38,6 +38,12 @@ def bench(
         float, typer.Option(help="Seconds to time each model for, at least.")
     ] = 2.0,
     min_runs: Annotated[int, typer.Option(help="Runs of each model to time, at least.")] = 50,
+    max_time: Annotated[
+        float, typer.Option(help="Seconds at most, where a busy machine blurs the speed-ups.")
+    ] = 30.0,
+    warmup_seconds: Annotated[
+        float, typer.Option(help="Longest time to wait until run times are steady.")
+    ] = 10.0,
     graph_optimization: Annotated[
         str, typer.Option(help="ONNX Runtime's: disable, basic, extended or all.")
     ] = "all",
@@ -97,6 +103,8 @@ def bench(
         shapes=parse_named_shapes(shape),
         min_time=min_time,
         min_runs=min_runs,
+        max_time=max_time,
+        warmup_seconds=warmup_seconds,
         graph_optimization=graph_optimization,
         allow_spinning=allow_spinning,
         data=None if data is None else str(data),

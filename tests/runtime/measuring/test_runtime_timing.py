@@ -250,3 +250,37 @@ def test_the_real_clock_is_used_by_default() -> None:
     (measurement,) = measure([lambda: None], Method(min_seconds=0, warm_up=WarmUp(max_runs=20)))
     assert (measurement.seconds >= 0).all()
     assert measurement.seconds.max() < 1
+
+
+class NoisyClock:
+    """A clock under which every run of either model takes from one to two milliseconds."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.random = np.random.default_rng(0)
+
+    def __call__(self) -> int:
+        return self.now
+
+    def run(self) -> None:
+        self.now += int(self.random.uniform(1e6, 2e6))
+
+
+def test_a_busy_machine_is_measured_for_longer() -> None:
+    def rounds(precision: float, max_seconds: float = 30.0) -> int:
+        clock = NoisyClock()
+        method = Method(
+            min_seconds=0.1,
+            min_runs=1,
+            max_seconds=max_seconds,
+            precision=precision,
+            warm_up=WarmUp(max_seconds=0),
+        )
+        return len(measure([clock.run, clock.run], method, clock=clock)[0].rounds)
+
+    quick = rounds(precision=1.0)
+    patient = rounds(precision=0.02)
+    assert patient > 3 * quick
+    # And not for ever: 1.5 ms a run, 7 runs a block.
+    bounded = rounds(precision=0.0, max_seconds=1.0)
+    assert bounded == pytest.approx(1.0 / (1.5e-3 * 7), rel=0.25)

@@ -44,6 +44,8 @@ class BenchSettings:
         shapes: whole input shapes by name, for other dynamic dimensions.
         min_time: least number of seconds that each model is timed for.
         min_runs: least number of timed runs of each model.
+        max_time: largest number of seconds that each model is timed for on a machine so busy that
+            speed-ups are not known to 5 % earlier.
         warmup_seconds: longest time to wait until a model's run time is steady.
         graph_optimization: a name in
             :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`.
@@ -64,6 +66,7 @@ class BenchSettings:
     shapes: Shapes = field(default_factory=lambda: NO_SHAPES)
     min_time: float = 1.0
     min_runs: int = 30
+    max_time: float = 30.0
     warmup_seconds: float = 10.0
     graph_optimization: str = "all"
     allow_spinning: bool | None = None
@@ -88,6 +91,8 @@ class BenchSettings:
             ("batch", self.batch, 1),
             ("min-time", self.min_time, 0),
             ("min-runs", self.min_runs, 1),
+            ("max-time", self.max_time, 0),
+            ("warmup-seconds", self.warmup_seconds, 0),
             ("warmup-seconds", self.warmup_seconds, 0),
             ("seed", self.seed, 0),
             ("threads", min(self.threads, default=0), 1),
@@ -106,6 +111,7 @@ class BenchSettings:
         return Method(
             min_seconds=self.min_time,
             min_runs=self.min_runs,
+            max_seconds=self.max_time,
             warm_up=WarmUp(max_seconds=self.warmup_seconds),
             seed=self.seed,
         )

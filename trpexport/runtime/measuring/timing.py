@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from trpexport.runtime.measuring.statistics import ratio_interval
 from trpexport.runtime.tensors import Array
 
 Clock = Callable[[], int]  # nanoseconds since some fixed point
@@ -60,12 +61,17 @@ class Method:
     Attributes:
         min_seconds: least time that the counted runs of each model add up to.
         min_runs: least number of counted runs of each model.
+        max_seconds: time to spend on each model at most, beyond these, until the speed-ups are
+            known to ``precision``. On a quiet machine that takes no longer at all.
+        precision: width of the interval of a speed-up, relative to its lower end, that will do.
         warm_up: when a model is warm.
         seed: of the order of the models in each round.
     """
 
     min_seconds: float = 1.0
     min_runs: int = 30
+    max_seconds: float = 30.0
+    precision: float = 0.05
     warm_up: WarmUp = field(default_factory=WarmUp)
     seed: int = 0
 
@@ -141,9 +147,15 @@ def measure(
     generator = np.random.default_rng(method.seed)
     with garbage_collector_off():
         models = [_Model(run, warm_up(run, method.warm_up, clock=clock)) for run in runs]
-        while not all(model.is_done(method) for model in models):
+        next_look = 0
+        while True:
             for index in generator.permutation(len(models)):
                 models[index].run_block(clock)
+            rounds = len(models[0].rounds)
+            if rounds >= next_look and all(model.has_enough(method) for model in models):
+                if _settled(models, method):
+                    break
+                next_look = rounds + MIN_ROUNDS  # each look takes milliseconds
     return [Measurement(model.warm_up, tuple(model.rounds)) for model in models]
 
 
@@ -191,21 +203,35 @@ class _Model:
         self.rounds: list[Array] = []
         self._run = run
         self._block = block_for(warm_up.seconds)
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     def run_block(self, clock: Clock) -> None:
         for _ in range(self._block.uncounted):
             self._run()
         times = np.array([_seconds_of(self._run, clock) for _ in range(self._block.counted)])
         self.rounds.append(times)
-        self._seconds += float(times.sum())
+        self.seconds += float(times.sum())
 
-    def is_done(self, method: Method) -> bool:
+    def has_enough(self, method: Method) -> bool:
+        """Whether the least numbers of rounds, runs and seconds are reached."""
         return (
             len(self.rounds) >= MIN_ROUNDS
             and len(self.rounds) * self._block.counted >= method.min_runs
-            and self._seconds >= method.min_seconds
+            and self.seconds >= method.min_seconds
         )
+
+
+def _settled(models: Sequence[_Model], method: Method) -> bool:
+    """Whether the speed-ups over the first model are known well enough, or time is up.
+
+    It stops at a width, whatever the speed-up itself is: a rule that looked at the verdict would
+    find differences where there are none.
+    """
+    if max(model.seconds for model in models) >= method.max_seconds:
+        return True
+    base, *others = models
+    intervals = [ratio_interval(base.rounds, other.rounds, seed=method.seed) for other in others]
+    return all(found.high <= found.low * (1 + method.precision) for found in intervals)
 
 
 def _seconds_of(run: Run, clock: Clock) -> float:
