@@ -89,10 +89,10 @@ def decompose(
         choices = survey(error.analysis) if error.analysis else []
         if as_json:
             show_json({"error": str(error), "choices": [vars(choice) for choice in choices]})
-        elif choices:
+        elif any(choice.layers for choice in choices):
             show(*choices_table(choices, error.plan), next_command(choices, checkpoint, scheme))
-        else:
-            show(*plan_table(error.plan))
+        else:  # nothing helps: the reasons of the layers say why
+            show(*plan_table(error.plan), next_command(choices, checkpoint, scheme))
         raise
     if as_json:
         show_json({"bundle": str(result.path), **result.data})

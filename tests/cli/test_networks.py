@@ -72,6 +72,25 @@ def test_own_networks(run: Run, own: Path, tmp_path: Path, scheme: str) -> None:
     assert run("verify", out).code == 0
 
 
+def test_where_no_criterion_helps_the_reasons_are_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "line.py").write_text(
+        "from torch import nn\n"
+        "def factory():\n"
+        "    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.Conv1d(8, 8, 3), nn.Flatten())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    weights = {"0.weight": (8, 2, 3), "0.bias": (8,), "1.weight": (8, 8, 3), "1.bias": (8,)}
+    torch.save({name: torch.ones(shape) for name, shape in weights.items()}, "line.pth")
+    options = ("--model", "line:factory", "--input-shape", "1x2x20", "--include", "1")
+    result = run("decompose", "line.pth", *options)
+    assert result.code == 3
+    assert "kept  1: spatial pairs need a 2-D convolution, not 1-D" in result.out
+    assert "try another --scheme" in result.out
+
+
 def test_own_networks_need_their_input_shape(run: Run, own: Path) -> None:
     result = run("decompose", own, "--model", "own_network:factory")
     assert result.code == 2
