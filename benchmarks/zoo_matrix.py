@@ -4,15 +4,16 @@
 
 Random weights; every layer that the scheme takes is rewritten at a quarter of its full rank, the
 guard off. The ImageNet networks run at 64 x 64: the same layers at a tenth of the cost. Each ONNX
-file has an open batch size and is compared with PyTorch at batch 1, 3 and more. Goes on where an
-interrupted run stopped; writes ``results/zoo_matrix.json``.
+file has an open batch size and is compared with PyTorch at batch 1, 3 and more. Appends a line a
+pair to ``results/zoo_matrix.jsonl``, the networks in random order: an interrupted run goes on where
+it stopped, and several may run side by side.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 from trpexport.lowrank.schemes import SCHEMES
 
-TARGET = RESULTS / "zoo_matrix.json"
+TARGET = RESULTS / "zoo_matrix.jsonl"
 
 
 def measure(preset: str, scheme: str) -> dict[str, Any]:
@@ -57,21 +58,26 @@ def measure(preset: str, scheme: str) -> dict[str, Any]:
     }
 
 
+def done() -> set[tuple[str, str]]:
+    """Return the pairs that are in the result already."""
+    if not TARGET.exists():
+        return set()
+    rows = map(json.loads, TARGET.read_text().splitlines())
+    return {(row["network"], row["scheme"]) for row in rows}
+
+
 def main() -> None:
     """Measure what is not measured yet, and save after each network."""
-    found: dict[str, Any] = {"environment": environment(), "results": []}
-    if TARGET.exists():
-        found["results"] = json.loads(TARGET.read_text())["results"]
-    done = {(row["network"], row["scheme"]) for row in found["results"]}
-    for preset in importlib.import_module("trpexport.models_zoo").PRESETS:
-        for scheme in SCHEMES:
-            if (preset, scheme) in done:
-                continue
-            found["results"].append(measure(preset, scheme))
-            print(json.dumps(found["results"][-1]), flush=True)
-            staged = TARGET.with_suffix(".tmp")
-            staged.write_text(json.dumps(found, indent=1) + "\n")
-            os.replace(staged, TARGET)  # noqa: PTH105 - the name says that it overwrites
+    presets = importlib.import_module("trpexport.models_zoo").PRESETS
+    pairs = [(preset, scheme) for preset in presets for scheme in SCHEMES]
+    random.shuffle(pairs)
+    for preset, scheme in pairs:
+        if (preset, scheme) in done():
+            continue
+        row = measure(preset, scheme) | {"environment": environment()}
+        with TARGET.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{preset} {scheme}: {row['onnx_error']:.1g}", flush=True)
 
 
 if __name__ == "__main__":
