@@ -21,7 +21,6 @@ class Criterion(ABC):
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
     # Settings worth showing to somebody who does not know yet which one to type.
     suggestions: ClassVar[tuple[float | None, ...]] = (None,)
 

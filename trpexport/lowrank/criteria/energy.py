@@ -20,7 +20,6 @@ class Energy(Threshold):
     """
 
     name = "energy"
-    summary = "share of the sum of squared singular values"
     suggestions = (0.95, 0.9, 0.8)
     power: ClassVar[int] = 2
 
@@ -38,7 +37,6 @@ class Energy1(Energy):
     """Keep the fewest singular values with at least ``value`` of their plain sum."""
 
     name = "energy1"
-    summary = "share of the sum of singular values"
     power = 1
 
 

@@ -17,7 +17,6 @@ class Fraction(Threshold):
     """Keep ``value`` of the full rank, rounded down, at least 1."""
 
     name = "fraction"
-    summary = "share of the full rank, rounded down"
     suggestions = (0.5, 0.33, 0.25)
 
     def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:

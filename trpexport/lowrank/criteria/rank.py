@@ -24,7 +24,6 @@ class Rank(Criterion):
 
     count: int
     name = "rank"
-    summary = "this rank for every layer"
     suggestions = (16, 8)
 
     @classmethod

@@ -16,7 +16,6 @@ class Relative(Threshold):
     """Keep every singular value >= ``value`` times the largest: independent of the scale."""
 
     name = "relative"
-    summary = "singular values of at least this share of the largest"
     suggestions = (0.01, 0.1, 0.2)
     low_included = True
 

@@ -21,7 +21,6 @@ class Value(Threshold):
     """
 
     name = "value"
-    summary = "singular values of at least this"
     suggestions = (0.05, 0.5, 1.0)
     high = math.inf
     low_included = True

@@ -30,7 +30,6 @@ class Vbmf(Criterion):
     """
 
     name = "vbmf"
-    summary = "analytic EVBMF, no number"
 
     @classmethod
     def parse(cls, value: str | None) -> Self:

@@ -28,7 +28,6 @@ class Scheme(ABC):
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
 
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """Say why the scheme can't take ``conv``, or None if it can."""

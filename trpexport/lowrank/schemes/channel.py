@@ -25,7 +25,6 @@ class Channel(Scheme):
     """
 
     name = "channel"
-    summary = "R filters kh x kw, then 1x1"
 
     def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
         """Return (groups, out / groups, in / groups · kernel)."""

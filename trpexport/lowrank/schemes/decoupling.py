@@ -26,7 +26,6 @@ class Decoupling(Scheme):
     """
 
     name = "decoupling"
-    summary = "1x1 to out·R channels, then kh x kw with groups=out"
 
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """A 1x1 kernel is one path already."""

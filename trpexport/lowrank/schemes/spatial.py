@@ -26,7 +26,6 @@ class Spatial(Scheme):
     """
 
     name = "spatial"
-    summary = "R filters kh x 1, then 1 x kw"
 
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """Only images have rows and columns."""
