@@ -43,7 +43,7 @@ def _heading(record: Mapping[str, Any]) -> str:
 def _latency_table(models: Sequence[Mapping[str, Any]]) -> Any:
     table = plain_table()
     table.add_column("model", no_wrap=True)
-    for name in ("MACs", "median", "MAD", "p90", "p99", "speed-up (95 %)"):
+    for name in ("MACs", "median", "MAD", "p99", "speed-up (95 %)"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("MACs\nsaved", justify="right", no_wrap=True)
     table.add_column("effi-\nciency", justify="right", no_wrap=True)
@@ -53,7 +53,7 @@ def _latency_table(models: Sequence[Mapping[str, Any]]) -> Any:
         table.add_row(
             escape(model["label"]),
             _macs(model),
-            *(milliseconds(seconds[name]) for name in ("median", "mad", "p90", "p99")),
+            *(milliseconds(seconds[name]) for name in ("median", "mad", "p99")),
             "baseline" if ratio is None else _interval(ratio),
             f"{model['macs_ratio']:.2f}x" if model["macs_ratio"] else "",
             percent(model["efficiency"]) if model["efficiency"] else "",
@@ -65,20 +65,18 @@ def _latency_table(models: Sequence[Mapping[str, Any]]) -> Any:
 def _resources_table(models: Sequence[Mapping[str, Any]]) -> Any:
     table = plain_table()
     table.add_column("model", no_wrap=True)
-    for name in ("images/s", "minimum", "p95", "first run", "opening", "file"):
+    for name in ("images/s", "min\nms", "p90\nms", "p95\nms", "first run\nms", "opening\nms"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("peak\nmemory", justify="right", no_wrap=True)
-    table.add_column("without\narena", justify="right", no_wrap=True)
-    table.add_column("runs", justify="right", no_wrap=True)
+    for name in ("file", "peak\nmemory", "without\narena", "runs"):
+        table.add_column(name, justify="right", no_wrap=True)
     for model in models:
-        memory = model["memory"]
+        memory, seconds = model["memory"], model["seconds"]
+        times = [seconds["min"], seconds["p90"], seconds["p95"]]
+        times += [model["first_run_seconds"], model["session_seconds"]]
         table.add_row(
             escape(model["label"]),
             f"{model['throughput_per_second']:.1f}",
-            milliseconds(model["seconds"]["min"]),
-            milliseconds(model["seconds"]["p95"]),
-            milliseconds(model["first_run_seconds"]),
-            milliseconds(model["session_seconds"]),
+            *(milliseconds(value).removesuffix(" ms") for value in times),
             f"{quantity(model['file_bytes'])}B",
             f"{quantity(memory['with_arena_bytes'])}B" if memory else "",
             f"{quantity(memory['without_arena_bytes'])}B" if memory else "",
