@@ -279,11 +279,18 @@ def test_a_full_disk_harms_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_rewrite_needs_its_original(tmp_path: Path) -> None:
+def test_trained_factors_stand_for_their_own_products(tmp_path: Path) -> None:
+    """Fine-tuned factors are no truncations of anything: no original is asked for or claimed."""
     model = tiny()
     plan = make_plan(model, scheme="spatial", criterion="rank:4", input_shape=SHAPE)
-    with pytest.raises(ModelError, match="give the original"):
-        export_bundle(factorize(model, plan), plan, tmp_path / "out")
+    network = factorize(model, plan)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape))
+    report = export_bundle(network, plan, tmp_path / "out", settings=QUICK).data
+    assert report["equivalence"]["factorized_against_dense"] is not None
+    assert report["approximation"]["factorized_against_original"] is None
+    assert report["parameters"]["before"] == sum(p.numel() for p in model.parameters())
 
 
 def test_inputs_stop_at_the_time_but_not_before_eight() -> None:

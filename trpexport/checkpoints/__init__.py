@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trpexport.checkpoints.bundles import load_bundle
 from trpexport.checkpoints.identify import Match, identify
 from trpexport.checkpoints.keys import KeyDifference, Reading, key_difference
 from trpexport.checkpoints.loading import Checkpoint, load_checkpoint
@@ -16,6 +17,7 @@ __all__ = [
     "StateFile",
     "identify",
     "key_difference",
+    "load_bundle",
     "load_checkpoint",
     "read_state_dict",
     "save_checkpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from trpexport.checkpoints.reading import StateFile, read_state_dict
 from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
 from trpexport.errors import ArchitectureError, CheckpointError
+from trpexport.lowrank.factorize import with_factors
+from trpexport.plan import Plan
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
@@ -32,6 +35,7 @@ class Checkpoint:
         architecture: what it is; None for a network that is not of the zoo.
         label: what to call it: the architecture's text, the factory's, or the class's name.
         input_shape: shape of one input, batch first; None where nobody says.
+        plan: how its convolutions were made into factors; None for a dense network.
         notes: what was stripped, cast, ignored or can't be known, for the reader.
         metadata: what :func:`save_checkpoint` stored beside the weights.
     """
@@ -42,6 +46,7 @@ class Checkpoint:
     architecture: Architecture | None
     label: str
     input_shape: tuple[int, ...] | None
+    plan: Plan | None
     notes: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -90,6 +95,7 @@ def load_checkpoint(
         architecture=built.architecture,
         label=built.label,
         input_shape=shape,
+        plan=stored.plan,
         notes=tuple(note for note in notes if note),
         metadata=stored.metadata,
     )
@@ -113,10 +119,15 @@ def _build(
     """Build the network that the user named, else the one pickled, stored or recognised."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
-        network = build_from_factory(model)
+        network = _factorized(build_from_factory(model), stored)
         built = _Built(network, None, model, match_network(network, f"--model {model}", shapes))
     elif arch is None and state.module is not None:
         return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))
+    elif stored.plan is not None:
+        architecture = _stored_architecture(stored, arch)
+        network = _factorized(architecture.build(), stored)
+        reading = match_network(network, f"{architecture} and its plan", shapes)
+        built = _Built(network, architecture, str(architecture), reading)
     else:
         match = _match(shapes, stored, arch)
         architecture = match.architecture
@@ -125,6 +136,25 @@ def _build(
         state.path, built.module, {name: weights[old] for name, old in built.reading.names.items()}
     )
     return built
+
+
+def _factorized(network: nn.Module, stored: StoredFacts) -> nn.Module:
+    return network if stored.plan is None else with_factors(network, stored.plan)
+
+
+def _stored_architecture(stored: StoredFacts, arch: str | None) -> Architecture:
+    """Return the architecture that a plan was made for; the weights can't tell it any more."""
+    text = arch or stored.architecture
+    if text is None:
+        raise ArchitectureError(
+            "it holds factors of a network that is not of the zoo: name what makes the network "
+            "before the rewrite, as in --model package.module:factory"
+        )
+    zoo = importlib.import_module("trpexport.models_zoo")
+    architecture: Architecture = zoo.parse_architecture(
+        text, num_classes=stored.num_classes, in_channels=stored.in_channels
+    )
+    return architecture
 
 
 def _match(shapes: Mapping[str, tuple[int, ...]], stored: StoredFacts, arch: str | None) -> Match:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError, OutputError
+from trpexport.plan import Plan, parse_plan
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
 
 METADATA_KEY = "trpexport"
-_OWN_KEYS = ("architecture", "num_classes", "in_channels")
+_OWN_KEYS = ("architecture", "num_classes", "in_channels", "plan")
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,18 @@ class StoredFacts:
 
     Attributes:
         architecture: text form of the architecture; None where the network is not of the zoo.
+        num_classes: of the architecture.
+        in_channels: likewise.
         input_shape: shape of one input, batch first.
+        plan: how its convolutions were made into factors; None for a network that is dense.
         metadata: all of it, with whatever else the writer added.
     """
 
     architecture: str | None = None
+    num_classes: int = 0
+    in_channels: int = 0
     input_shape: tuple[int, ...] | None = None
+    plan: Plan | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,17 +50,20 @@ def save_checkpoint(
     module: nn.Module,
     *,
     architecture: Architecture | None,
+    plan: Plan | None = None,
     metadata: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write a network's weights as safetensors that :func:`load_checkpoint` reads without help.
 
     The file appears whole or not at all. Its header's ``trpexport`` entry holds JSON:
-    ``architecture``, ``num_classes``, ``in_channels``, ``input_shape``, and ``metadata``.
+    ``architecture``, ``num_classes``, ``in_channels``, ``input_shape``, ``plan``, and
+    ``metadata``.
 
     Args:
         path: the file to write or replace.
         module: the network.
         architecture: what it is; None for one that is not of the zoo.
+        plan: how its convolutions were made into factors; None for a dense network.
         metadata: further JSON data; ``input_shape`` overrides the architecture's.
 
     Raises:
@@ -73,6 +83,8 @@ def save_checkpoint(
             "in_channels": architecture.in_channels,
             "input_shape": architecture.input_shape,
         }
+    if plan is not None and plan.rewritten:
+        facts["plan"] = plan.to_json()
     header = {
         "format": "pt",  # what other readers of safetensors expect
         METADATA_KEY: json.dumps({**facts, **metadata}, allow_nan=False),
@@ -97,15 +109,23 @@ def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
     try:
         data = json.loads(header[METADATA_KEY])
         architecture, shape = data.get("architecture"), data.get("input_shape")
+        plan = data.pop("plan", None)
         if not (architecture is None or isinstance(architecture, str)):
             raise TypeError(f"architecture is {architecture!r}")
         if not (shape is None or all(type(size) is int for size in shape)):
             raise TypeError(f"input_shape is {shape!r}")
+        return StoredFacts(
+            architecture=architecture,
+            num_classes=int(data.get("num_classes", 0)),
+            in_channels=int(data.get("in_channels", 0)),
+            input_shape=None if shape is None else tuple(shape),
+            plan=None if plan is None else parse_plan(plan, f"{path}: its plan"),
+            metadata=data,
+        )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its {METADATA_KEY} metadata is damaged ({one_line(error)}): save it again"
         ) from error
-    return StoredFacts(architecture, None if shape is None else tuple(shape), data)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

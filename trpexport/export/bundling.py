@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from trpexport import bundle
 from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.errors import ModelError
-from trpexport.export.facts import ExportedFile, manifest_facts, provenance, report_facts
+from trpexport.export.facts import (
+    ExportedFile,
+    manifest_facts,
+    preprocessing_of,
+    provenance,
+    report_facts,
+)
 from trpexport.export.outputs import INPUT, run
 from trpexport.export.simplify import simplify
 from trpexport.export.to_onnx import DEFAULT_OPSET, annotate, to_onnx
@@ -27,6 +33,7 @@ from trpexport.export.verification import (
     verify_factorization,
     verify_onnx,
 )
+from trpexport.lowrank.factorize import dense_twin
 from trpexport.lowrank.planner import keep_all
 from trpexport.plan import Plan
 from trpexport.runtime.golden import write_golden
@@ -89,7 +96,7 @@ def export_bundle(
             it is, with a plan that rewrites nothing.
         plan: the plan.
         out: the directory to write; it appears whole or not at all.
-        original: the network before the rewrite; needed where the plan rewrites a layer.
+        original: the network before the rewrite; None where the factors were trained since.
         checkpoint: where the network comes from, for the bundle's provenance.
         settings: how to export; the defaults where it is None.
         inputs: real inputs (images, channels, height, width) to verify on; standard normal ones
@@ -103,10 +110,6 @@ def export_bundle(
     """
     settings = settings or ExportSettings()
     out = Path(out)
-    if original is None:
-        if plan.rewritten:
-            raise ModelError("give the original network: without it nothing can be verified")
-        original = network
     bundle.check_target(out, replace=settings.replace)
     job = _Job(
         original=original,
@@ -119,8 +122,8 @@ def export_bundle(
     check = job.verify_rewrite()
     with bundle.staged_directory(out, replace=settings.replace) as staging:
         exported = job.export_onnx(staging / bundle.MODEL)
-        if settings.baseline and plan.rewritten:
-            job.export_baseline(staging / bundle.BASELINE)
+        if settings.baseline and plan.rewritten and original is not None:
+            job.export_baseline(original, staging / bundle.BASELINE)
         report = job.write_rest(staging, check, exported)
     return BundleReport(out, plan, report)
 
@@ -143,7 +146,7 @@ def _given(plan: Plan, inputs: NDArray[np.floating[Any]] | None) -> Tensor | Non
 class _Job:
     """One export on its way into a bundle."""
 
-    original: nn.Module
+    original: nn.Module | None
     plan: Plan
     checkpoint: Checkpoint | None
     settings: ExportSettings
@@ -199,11 +202,11 @@ class _Job:
             exporter, settings.opset, settings.dynamic_batch, size, steps, tuple(notes)
         )
 
-    def export_baseline(self, path: Path) -> None:
+    def export_baseline(self, original: nn.Module, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
         with self.stages("export the baseline"):
             plan = keep_all(
-                self.original,
+                original,
                 input_shape=self.plan.input_shape,
                 architecture=self.plan.architecture,
             )
@@ -212,7 +215,7 @@ class _Job:
                 plan=plan,
                 settings=replace(self.settings, verify_seconds=0),
                 reference=ReferenceRuns(
-                    self.original, plan.input_shape, plan.macs_after, self.reference.given
+                    original, plan.input_shape, plan.macs_after, self.reference.given
                 ),
                 stages=Stages(),
             ).export_onnx(path)
@@ -241,7 +244,8 @@ class _Job:
         self, directory: Path, check: FactorizationCheck | None, exported: ExportedFile
     ) -> dict[str, Any]:
         """Write all other files of the bundle and return the report."""
-        checkpoint, rewritten = self.checkpoint, bool(self.plan.rewritten)
+        checkpoint = self.checkpoint
+        preprocessing = preprocessing_of(checkpoint)
         with self.stages("write the bundle"):
             x = self.reference.golden()
             inputs = {INPUT: x.cpu().numpy()}
@@ -249,21 +253,22 @@ class _Job:
             save_checkpoint(
                 directory / bundle.WEIGHTS,
                 self.network,
-                architecture=checkpoint.architecture if checkpoint and not rewritten else None,
-                metadata={"input_shape": self.plan.input_shape, "factorized": rewritten},
+                architecture=checkpoint.architecture if checkpoint else None,
+                plan=self.plan,
+                metadata={"input_shape": self.plan.input_shape, **preprocessing},
             )
             bundle.write_json(directory / bundle.PLAN, self.plan.to_json())
         report = {
             **report_facts(self.plan, check, exported),
             "parameters": {
-                "before": _parameter_count(self.original),
+                "before": _parameter_count(self.original or dense_twin(self.network, self.plan)),
                 "after": _parameter_count(self.network),
             },
             "notes": [*(checkpoint.notes if checkpoint else ()), *exported.notes],
             "seconds": {name: round(s, 3) for name, s in self.stages.seconds.items()},
         }
         bundle.write_json(directory / bundle.REPORT, report)
-        facts = manifest_facts(self.plan, checkpoint, exported)
+        facts = manifest_facts(self.plan, checkpoint, exported) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE
         bundle.write_manifest(directory, facts)

@@ -14,6 +14,7 @@ import trpexport
 from trpexport import bundle
 from trpexport.checkpoints import Checkpoint
 from trpexport.cost import FLOPS_PER_MAC
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.export.verification import Comparisons, FactorizationCheck
 from trpexport.lowrank.equivalence import LayerCheck
 from trpexport.plan import LayerPlan, Plan
@@ -78,6 +79,19 @@ def manifest_facts(
     }
 
 
+def preprocessing_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return how images become input, as a checkpoint's metadata say; empty where they don't.
+
+    Raises:
+        DataError: what they say makes no sense.
+    """
+    data = checkpoint.metadata.get("preprocessing") if checkpoint else None
+    if checkpoint is None or data is None:
+        return {}
+    found = Preprocessing.from_json(data, str(checkpoint.path))
+    return {"preprocessing": found.to_json()}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of this project, of Python and of the packages that shape an export."""
     found = {"trpexport": trpexport.__version__, "python": platform.python_version()}
@@ -94,6 +108,7 @@ def report_facts(
 ) -> dict[str, Any]:
     """Return what the plan, the verification and the export say for ``report.json``."""
     checks = {layer.name: layer for layer in check.layers} if check else {}
+    found = check.approximation if check else None
     before, after = plan.macs_before, plan.macs_after
     return {
         "schema_version": bundle.SCHEMA_VERSION,
@@ -111,7 +126,7 @@ def report_facts(
             "onnx_against_torch": {step: _json(found) for step, found in exported.steps.items()},
         },
         "approximation": {
-            "factorized_against_original": _json(check.approximation) if check else None
+            "factorized_against_original": _json(found) if found else None
         },
     }
 

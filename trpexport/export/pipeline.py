@@ -136,6 +136,10 @@ def decompose_checkpoint(
     edited = read_plan(decomposition.plan) if decomposition.plan else None
     with stages("load the checkpoint"):
         checkpoint = source.load()
+    if checkpoint.plan is not None:
+        raise CheckpointError(
+            f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
+        )
     analysis = None
     with stages("compute spectra"):
         if edited is not None:
@@ -189,7 +193,7 @@ def export_checkpoint(
     with stages("load the checkpoint"):
         checkpoint = source.load()
     assert checkpoint.input_shape is not None
-    plan = keep_all(
+    plan = checkpoint.plan or keep_all(
         checkpoint.module, input_shape=checkpoint.input_shape, architecture=checkpoint.label
     )
     return export_bundle(

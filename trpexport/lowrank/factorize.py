@@ -29,6 +29,20 @@ def factorize(model: nn.Module, plan: Plan) -> nn.Module:
     return _rewrite(model, plan, _factors)
 
 
+def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of ``model`` with the factors of ``plan``, their weights yet to be loaded.
+
+    Raises:
+        PlanError: the plan is for another network.
+    """
+
+    def chain(original: Conv, layer: LayerPlan) -> nn.Sequential:
+        factors = [make_conv(factor).to(original.weight) for factor in layer.factors]
+        return nn.Sequential(*factors).train(original.training)
+
+    return _rewrite(model, plan, chain)
+
+
 def dense_twin(factorized: nn.Module, plan: Plan) -> nn.Module:
     """Return the dense network that a factorized one stands for, by the products of its factors.
 
