@@ -58,3 +58,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Result(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Path:
+    """Folder of Debian's dataset-fashion-mnist; the test is skipped without it."""
+    path = Path("/usr/share/datasets/fashion-mnist")
+    if not path.is_dir():
+        reason = f"needs the Debian package dataset-fashion-mnist: {path} is missing"
+        if os.environ.get("TRPEXPORT_REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

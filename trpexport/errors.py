@@ -8,6 +8,8 @@
     │   └── ArchitectureError      its architecture is unknown or ambiguous
     ├── PlanError                  a plan is malformed, or belongs to another network
     ├── ModelError                 an ONNX file or bundle can't be read or run
+    ├── DataError                  a data set can't be read, or does not fit the network
+    ├── TrainingError              a run can't go on: it diverged, or its state belongs elsewhere
     ├── OutputError                the output place can't be written
     ├── MissingDependencyError     a package is not installed; names the command to type
     ├── NothingToDoError           exit code 3: no layer would get cheaper
@@ -43,6 +45,14 @@ class PlanError(TrpexportError):
 
 class ModelError(TrpexportError):
     """An ONNX file or a bundle can't be read or run."""
+
+
+class DataError(TrpexportError):
+    """A data set can't be read, or does not fit the network."""
+
+
+class TrainingError(TrpexportError):
+    """A training run can't go on: it diverged, or its state belongs to another run."""
 
 
 class OutputError(TrpexportError):

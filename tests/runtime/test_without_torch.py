@@ -13,7 +13,9 @@ from trpexport.bundle import GOLDEN, MODEL, write_manifest
 from trpexport.runtime.golden import read_golden, write_golden
 from trpexport.runtime.session import open_session
 
-TORCH_FREE = [f"trpexport.{name}" for name in ("bundle", "cost", "errors", "plan", "registry")]
+TORCH_FREE = [
+    f"trpexport.{name}" for name in ("bundle", "cost", "datasets", "errors", "plan", "registry")
+]
 
 PROGRAM = """
 import importlib, pkgutil, sys

@@ -1,0 +1,37 @@
+"""Data sets: one file each, found by being in this folder. No torch."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from trpexport.datasets.base import ArraySplit, Dataset, Reader, Split
+from trpexport.datasets.locations import expanded
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.errors import DataError
+from trpexport.registry import Registry
+
+__all__ = ["DATASETS", "ArraySplit", "Dataset", "Preprocessing", "Reader", "Split", "open_dataset"]
+
+DATASETS: Registry[Reader] = Registry("data set")
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def open_dataset(text: str) -> Dataset:
+    """Open the data set that ``NAME`` or ``NAME:PATH`` names, as in ``cifar10:DIR``.
+
+    Its files are looked for; what they hold is read by :meth:`Dataset.split`.
+
+    Raises:
+        TrpexportError: the name is unknown.
+        DataError: there is no data set at the path, or the path is missing or not wanted.
+        MissingDependencyError: a package that reads it is not installed.
+    """
+    name, colon, location = text.partition(":")
+    path = expanded(text)
+    if name not in DATASETS and path.exists():
+        kind = "npz" if path.suffix == ".npz" else "imagefolder"
+        raise DataError(f"{text} says where the data are, not what they are: try {kind}:{text}")
+    return DATASETS[name].open(location if colon else None)

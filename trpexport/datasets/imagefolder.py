@@ -1,0 +1,123 @@
+"""Image files sorted into folders, one a class; on disk or in a tar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.datasets import DATASETS
+from trpexport.datasets.base import Dataset, Reader
+from trpexport.datasets.decoding import SUFFIXES, EncodedSplit
+from trpexport.datasets.locations import existing, printable
+from trpexport.datasets.preprocessing import IMAGENET
+from trpexport.datasets.trees import Tree, open_tree
+from trpexport.errors import DataError
+
+USAGE = "imagefolder:DIR"
+# What the folders above the classes may be called. ImageNet's own test set has no labels, so that
+# its val is what networks are tested on.
+_TRAIN = ("train",)
+_TEST = ("test", "val", "valid", "validation")
+
+
+class ImageFiles(EncodedSplit):
+    """Image files in folders or a tar.
+
+    Args:
+        tree: where they lie.
+        names: of the files.
+        labels: class numbers, (n,).
+    """
+
+    def __init__(self, tree: Tree, names: Sequence[str], labels: NDArray[np.int64]) -> None:
+        super().__init__(labels)
+        self._tree = tree
+        self._names = names
+
+    def encoded(self, index: int) -> tuple[bytes, str]:
+        """Return the bytes of an image file, and what to call it in a message."""
+        name = self._names[index]
+        return self._tree.read(name), self._tree.describe(name)
+
+
+def open_imagefolder(location: str | None) -> Dataset:
+    """Open ``[train|test]/CLASS/FILE``, in a folder or a tar (compressed or not).
+
+    ``val`` counts as ``test`` where there is no ``test`` with classes. Without such a level all
+    images are one split, ``test``: as ``train`` they would be tested on what was trained on. A
+    single folder around it all is passed through. Classes are in the order of their names.
+
+    Raises:
+        DataError: there is no such folder or tar, it is damaged or has no classes, or those of
+            train and test differ.
+    """
+    path = existing(location, USAGE)
+    tree = open_tree(path, SUFFIXES)
+    top = _top(tree)
+    levels = _levels(tree, top)
+    classes = {name: tree.folders(level) for name, level in levels.items()}
+    first = next(iter(classes.values()))
+    if not first:
+        raise DataError(
+            f"{printable(path)} has no images in folders named after their classes: arrange them "
+            "as train/CLASS/FILE.jpg and test/CLASS/FILE.jpg"
+        )
+    for name, others in classes.items():
+        for odd in sorted(set(first) ^ set(others)):
+            lacking = name if odd in first else next(iter(classes))
+            raise DataError(
+                f"{printable(path)}: train and test must have the same class folders, but "
+                f"{printable(odd)} is missing in {printable(levels[lacking])}"
+            )
+    return Dataset(
+        name=f"imagefolder:{location}",
+        classes=tuple(first),
+        channels=3,
+        preprocessing=IMAGENET,
+        readers={name: partial(_read, tree, level, first) for name, level in levels.items()},
+    )
+
+
+def _top(tree: Tree) -> str:
+    """Return the folder that holds train and test, or else the classes."""
+    folders = tree.folders("")
+    if len(folders) == 1 and {*_TRAIN, *_TEST} & set(tree.folders(folders[0])):
+        return folders[0]
+    return ""
+
+
+def _levels(tree: Tree, top: str) -> dict[str, str]:
+    """Return the folder of each split."""
+    prefix = f"{top}/" if top else ""
+    present = set(tree.folders(top))
+    levels = {}
+    for split, names in (("train", _TRAIN), ("test", _TEST)):
+        there = [f"{prefix}{name}" for name in names if name in present]
+        if there:
+            levels[split] = next((level for level in there if tree.folders(level)), there[0])
+    # Among other folders, one called train that holds no folders is a class of vehicles.
+    is_level = any(map(tree.folders, levels.values())) or present <= {*_TRAIN, *_TEST}
+    return levels if levels and is_level else {"test": top}
+
+
+def _read(tree: Tree, level: str, classes: Sequence[str]) -> ImageFiles:
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        folder = f"{level}/{name}" if level else name
+        images = [file for file in tree.files(folder) if file.lower().endswith(SUFFIXES)]
+        if not images:
+            raise DataError(
+                f"{tree.describe(folder)} has no images: add some, or delete the class everywhere"
+            )
+        names += images
+        labels += [label] * len(images)
+    return ImageFiles(tree, names, np.array(labels, np.int64))
+
+
+DATASETS.register(
+    "imagefolder", Reader(USAGE, "images in folders, one a class, or a tar of it", open_imagefolder)
+)

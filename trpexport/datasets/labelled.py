@@ -1,0 +1,47 @@
+"""Images and labels that came from separate places: do they belong together?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.datasets.base import ArraySplit
+from trpexport.datasets.locations import damaged
+
+
+def checked_labels(
+    labels: NDArray[Any], count: int, classes: int, source: object
+) -> NDArray[np.int64]:
+    """Return labels as int64, (n,), once they fit the images and the classes.
+
+    Args:
+        labels: class numbers.
+        count: number of images.
+        classes: number of classes.
+        source: where they come from, for the message.
+
+    Raises:
+        DataError: there are no images, another number of labels, or a label out of range.
+    """
+    if count == 0:
+        raise damaged(source, "it holds no images")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise damaged(source, f"its labels are {labels.dtype} of shape {labels.shape}")
+    if len(labels) != count:
+        raise damaged(source, f"it holds {count} images and {len(labels)} labels")
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise damaged(
+            source,
+            f"image {wrong[0]} has the label {labels[wrong[0]]}, and there are {classes} classes",
+        )
+    return labels.astype(np.int64)
+
+
+def array_split(
+    images: NDArray[np.uint8], labels: NDArray[Any], classes: int, source: object
+) -> ArraySplit:
+    """Return images, (n, channels, height, width), with their labels, (n,), once these fit."""
+    return ArraySplit(images, checked_labels(labels, len(images), classes, source))

@@ -1,0 +1,184 @@
+"""How an image becomes a network's input: resize, centre crop, normalise. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.datasets.packages import require
+from trpexport.errors import DataError
+
+if TYPE_CHECKING:
+    from trpexport.datasets.base import Split
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input.
+
+    A checkpoint carries it in its metadata under ``preprocessing``, a bundle in its manifest.
+
+    Attributes:
+        mean: of each channel, for pixels in 0..1.
+        std: standard deviation of each channel, likewise.
+        size: (height, width) of the input, cut from the centre; None to take images as they are.
+        resize: length in pixels of the shorter edge before the cut; None to leave it.
+
+    Raises:
+        DataError: the values make no sense.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            fault = f"a mean of {len(self.mean)} channels and a std of {len(self.std)}"
+        elif not all(map(np.isfinite, self.mean)):
+            fault = f"a mean of {self.mean}"
+        elif not all(0 < std < np.inf for std in self.std):
+            fault = f"a std of {self.std}, which must be above 0"
+        elif self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
+            fault = f"a size of {self.size}, which must be a height and a width above 0"
+        elif self.resize is not None and self.resize <= 0:
+            fault = f"a resize of {self.resize}, which must be above 0"
+        else:
+            return
+        raise DataError(f"the preprocessing has {fault}: correct it")
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize an image and cut out its centre, as torchvision does with Pillow's images.
+
+        Args:
+            image: (height, width, channels).
+
+        Returns:
+            (channels, height, width).
+
+        Raises:
+            DataError: it is smaller than the cut.
+            MissingDependencyError: Pillow, which resizes, is not installed.
+        """
+        planes = image.transpose(2, 0, 1)
+        if self.resize is not None:
+            planes = _resized(planes, self.resize)
+        return np.ascontiguousarray(self._cut(planes))
+
+    def prepare_split(
+        self, split: Split, indices: Sequence[int] | NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8]:
+        """Return some images of a split, resized and cut, (n, channels, height, width).
+
+        They are decoded side by side, and only they; images in memory take a short cut.
+
+        Args:
+            split: where they come from.
+            indices: their numbers, at least one.
+
+        Raises:
+            DataError: one can't be decoded, is smaller than the cut, or they differ in size.
+        """
+        images = split.in_memory()
+        if images is not None and self.resize is None:
+            return np.ascontiguousarray(self._cut(images[np.asarray(indices)]))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            prepared = list(pool.map(lambda i: self.prepare(split.image(i)), map(int, indices)))
+        shapes = sorted({image.shape for image in prepared})
+        if len(shapes) > 1:
+            (_, height, width), (_, other_height, other_width) = shapes[0], shapes[-1]
+            raise DataError(
+                f"images differ in size ({height}x{width} and {other_height}x{other_width}): give "
+                "the preprocessing a size to cut out, and a resize before it"
+            )
+        return np.stack(prepared)
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scale pixels to 0..1, subtract the mean, divide by the standard deviation.
+
+        Args:
+            images: (n, channels, height, width).
+
+        Raises:
+            DataError: the images have another number of channels.
+        """
+        if images.shape[1] != len(self.mean):
+            raise DataError(
+                f"the images have {images.shape[1]} channels, but the preprocessing has the mean "
+                f"of {len(self.mean)}: use the preprocessing that the network was trained with"
+            )
+        mean = np.asarray(self.mean, np.float32).reshape(1, -1, 1, 1)
+        std = np.asarray(self.std, np.float32).reshape(1, -1, 1, 1)
+        scaled = images.astype(np.float32) / np.float32(255)
+        result: NDArray[np.float32] = (scaled - mean) / std
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "size": None if self.size is None else list(self.size),
+            "resize": self.resize,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], source: str) -> Preprocessing:
+        """Read what :meth:`to_json` gave.
+
+        Args:
+            data: the JSON data.
+            source: what it was read from, for the message.
+
+        Raises:
+            DataError: a field is missing or senseless.
+        """
+        try:
+            mean, std = (tuple(float(v) for v in data[key]) for key in ("mean", "std"))
+            size = data.get("size")
+            resize = data.get("resize")
+            if size is not None:
+                height, width = (int(v) for v in size)
+                size = (height, width)
+            return cls(mean, std, size, None if resize is None else int(resize))
+        except (DataError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise DataError(f"{source}: its preprocessing is damaged ({error})") from None
+
+    def _cut(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut the centre out of images, (..., height, width)."""
+        if self.size is None:
+            return images
+        height, width = images.shape[-2:]
+        cut_height, cut_width = self.size
+        if height < cut_height or width < cut_width:
+            resized = "" if self.resize is None else f", even with its shorter edge {self.resize},"
+            raise DataError(
+                f"an image of {height}x{width}{resized} is smaller than the {cut_height}x"
+                f"{cut_width} to cut out: use a larger resize or a smaller size"
+            )
+        # round, half to even, is what torchvision does.
+        top, left = round((height - cut_height) / 2), round((width - cut_width) / 2)
+        return images[..., top : top + cut_height, left : left + cut_width]
+
+
+def _resized(planes: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
+    """Scale channels, (channels, height, width), so that their shorter edge has a length."""
+    images = require("PIL.Image", "pillow", "resizing images")
+    height, width = planes.shape[1:]
+    if height < width:
+        to = (shorter, int(shorter * width / height))
+    else:
+        to = (int(shorter * height / width), shorter)
+    resample = images.Resampling.BILINEAR  # which, in Pillow, filters against aliasing
+    return np.stack([images.fromarray(p).resize(to[::-1], resample) for p in planes])
+
+
+# What the networks of torchvision were trained with.
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
