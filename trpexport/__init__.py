@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trpexport.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+    from trpexport.checkpoints import Checkpoint, load_bundle, load_checkpoint, save_checkpoint
+    from trpexport.datasets import Dataset, Preprocessing, open_dataset
     from trpexport.errors import TrpexportError
     from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
     from trpexport.export.pipeline import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from trpexport.runtime.counting.flops import count_onnx
     from trpexport.runtime.measuring.bench import BenchSettings, bench
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
+    from trpexport.training.job import LowRank, RunSettings, finetune, train
+    from trpexport.training.recipe import RECIPES, Recipe
+    from trpexport.training.trp import TrainedRankPruning
 
 __version__ = "0.1.0"
 
@@ -37,11 +41,18 @@ _HOME = {
     "BundleReport": "trpexport.export.bundling",
     "Checkpoint": "trpexport.checkpoints",
     "ConvSpec": "trpexport.plan",
+    "Dataset": "trpexport.datasets",
     "Decomposition": "trpexport.export.pipeline",
     "ExportSettings": "trpexport.export.bundling",
     "LayerPlan": "trpexport.plan",
+    "LowRank": "trpexport.training.job",
     "Plan": "trpexport.plan",
+    "Preprocessing": "trpexport.datasets",
+    "RECIPES": "trpexport.training.recipe",
+    "Recipe": "trpexport.training.recipe",
+    "RunSettings": "trpexport.training.job",
     "Source": "trpexport.export.pipeline",
+    "TrainedRankPruning": "trpexport.training.trp",
     "TrpexportError": "trpexport.errors",
     "analyse": "trpexport.lowrank.planner",
     "bench": "trpexport.runtime.measuring.bench",
@@ -52,29 +63,40 @@ _HOME = {
     "export_bundle": "trpexport.export.bundling",
     "export_checkpoint": "trpexport.export.pipeline",
     "factorize": "trpexport.lowrank.factorize",
+    "finetune": "trpexport.training.job",
     "keep_all": "trpexport.lowrank.planner",
+    "load_bundle": "trpexport.checkpoints",
     "load_checkpoint": "trpexport.checkpoints",
     "make_plan": "trpexport.lowrank.planner",
+    "open_dataset": "trpexport.datasets",
     "read_plan": "trpexport.plan",
     "revise_plan": "trpexport.lowrank.revision",
     "save_checkpoint": "trpexport.checkpoints",
     "survey": "trpexport.lowrank.survey",
+    "train": "trpexport.training.job",
     "verify_against_golden": "trpexport.runtime.verify",
     "verify_bundle": "trpexport.runtime.verify",
     "verify_models": "trpexport.runtime.verify",
 }
 
 __all__ = [
+    "RECIPES",
     "Analysis",
     "BenchSettings",
     "BundleReport",
     "Checkpoint",
     "ConvSpec",
+    "Dataset",
     "Decomposition",
     "ExportSettings",
     "LayerPlan",
+    "LowRank",
     "Plan",
+    "Preprocessing",
+    "Recipe",
+    "RunSettings",
     "Source",
+    "TrainedRankPruning",
     "TrpexportError",
     "__version__",
     "analyse",
@@ -86,13 +108,17 @@ __all__ = [
     "export_bundle",
     "export_checkpoint",
     "factorize",
+    "finetune",
     "keep_all",
+    "load_bundle",
     "load_checkpoint",
     "make_plan",
+    "open_dataset",
     "read_plan",
     "revise_plan",
     "save_checkpoint",
     "survey",
+    "train",
     "verify_against_golden",
     "verify_bundle",
     "verify_models",

@@ -16,7 +16,7 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.criteria import DEFAULT, Criterion, parse_criterion
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.spectrum import relative_error, svd
-from trpexport.lowrank.trace import TracedConv, trace
+from trpexport.lowrank.trace import Trace, TracedConv, trace
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
 
@@ -206,16 +206,10 @@ def analyse(
     """
     chosen = SCHEMES[scheme]
     traced = trace(model, input_shape)
-    _check_patterns([layer.name for layer in traced.layers], include=include, exclude=exclude)
-    left_alone = {traced.stem: "the stem", traced.head: "the classifier"}
+    reasons = reasons_to_stay(traced, chosen, include, exclude, stride_1_only)
     layers = []
     for layer in traced.layers:
-        reason = (
-            layer.untouchable
-            or (None if layer.input_sizes else "the network never runs it")
-            or _not_selected(layer, left_alone.get(layer.name), include, exclude, stride_1_only)
-            or chosen.unsupported_reason(layer.conv)
-        )
+        reason = reasons[layer.name]
         values = None
         if reason is None:
             values = svd(chosen.unfold(layer.module.weight, layer.conv)).values.cpu().numpy()
@@ -285,6 +279,36 @@ def keep_all(
         other_macs=traced.other_macs,
         architecture=architecture,
     )
+
+
+def reasons_to_stay(
+    traced: Trace,
+    scheme: Scheme,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    stride_1_only: bool = False,
+) -> dict[str, str | None]:
+    """Say of each convolution of a network why it stays as it is; None where it may be rewritten.
+
+    Args:
+        traced: the network's convolutions.
+        scheme: the scheme that would rewrite them.
+        include: as in :func:`analyse`.
+        exclude: as in :func:`analyse`.
+        stride_1_only: as in :func:`analyse`.
+
+    Raises:
+        PlanError: a pattern matches no convolution.
+    """
+    _check_patterns([layer.name for layer in traced.layers], include=include, exclude=exclude)
+    left_alone = {traced.stem: "the stem", traced.head: "the classifier"}
+    return {
+        layer.name: layer.untouchable
+        or (None if layer.input_sizes else "the network never runs it")
+        or _not_selected(layer, left_alone.get(layer.name), include, exclude, stride_1_only)
+        or scheme.unsupported_reason(layer.conv)
+        for layer in traced.layers
+    }
 
 
 def _check_patterns(names: Sequence[str], **patterns: Sequence[str]) -> None:

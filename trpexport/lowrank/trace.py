@@ -176,6 +176,27 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     )
 
 
+def declared(model: nn.Module) -> Trace:
+    """Note the convolutions of ``model`` in the order in which it declares them, without running.
+
+    That is the order in which most networks run them, and all that can be known without an input.
+    Each counts as called once, on an input of unknown size ``()``: it has no MACs.
+    """
+    counted = [(name, m) for name, m in model.named_modules() if isinstance(m, COUNTED)]
+    layers = tuple(
+        TracedConv(name, module, conv_spec(module), ((),), _untouchable(module))
+        for name, module in counted
+        if isinstance(module, CONVOLUTIONS)
+    )
+    last_is_conv = bool(layers) and counted[-1][0] == layers[-1].name
+    return Trace(
+        layers=layers,
+        stem=layers[0].name if layers else None,
+        head=layers[-1].name if last_is_conv else None,
+        other_macs=0,
+    )
+
+
 def _untouchable(module: Conv) -> str | None:
     """Say why a convolution computes more than its attributes tell, or None."""
     if type(module) not in CONVOLUTIONS:

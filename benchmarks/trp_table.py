@@ -1,0 +1,217 @@
+"""The published tables on a data set at hand: accuracy before and after the decomposition.
+
+    python -m benchmarks.trp_table --data imagefolder:cifar10-jpeg.tar.gz --runs runs
+
+ResNet-20, each row against its own baseline. From fresh weights: plain, and TRP with the nuclear
+norm (spatial). From the plain network, as the paper does it for ImageNet (section 4.1): the same
+number of further epochs plain, and with TRP and the nuclear norm by each scheme. Each TRP network
+is decomposed at the value threshold 0.05 **without fine-tuning**, then fine-tuned; the plain one
+stands beside them, decomposed to the same MACs. Every run is one directory under ``--runs`` and
+goes on where it was stopped; ``--rows`` makes some of them, so that several processes can share
+the work. All accuracies are those of the last epoch: none is picked by looking at the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import trpexport as tx
+from benchmarks.environment import RESULTS, environment
+from trpexport.lowrank.criteria import parse_criterion
+from trpexport.lowrank.planner import analyse
+from trpexport.training.data import TrainingData
+from trpexport.training.distributed import Workers
+from trpexport.training.loop import evaluate
+from trpexport.training.watching import Watchers
+
+ARCH = "resnet20"
+THRESHOLD = "value:0.05"
+SCHEMES = ("spatial", "channel", "decoupling")
+CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
+ROWS = ("plain", "spatial", *CONTINUED)
+
+
+class Lines:
+    """Prints a line an epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None:
+        """Say where the run stands."""
+        print(f"{self.name}: {done} of {epochs * steps_per_epoch} steps are done", flush=True)
+
+    def step(self, facts: dict[str, Any]) -> None:
+        """Too many to print."""
+
+    def epoch(self, facts: dict[str, Any]) -> None:
+        """Print the line."""
+        ratio = facts.get("macs_ratio")
+        text = "" if ratio is None else f", {1 / ratio:.2f}x fewer MACs"
+        print(f"{self.name} {facts['epoch']}: {facts['test_top1']:.2f} %{text}", flush=True)
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+class Table:
+    """The rows, each made once.
+
+    Args:
+        args: what was typed.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.runs: Path = args.runs
+        one_cycle = tx.RECIPES["one-cycle"]
+        self.fresh = tx.RunSettings(args.data, one_cycle.changed(epochs=args.epochs))
+        self.continued = tx.RunSettings(
+            args.data, one_cycle.changed(epochs=args.continued_epochs, lr=0.1)
+        )
+        self.finetuning = tx.RunSettings(
+            args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs)
+        )
+        data = TrainingData.open(args.data)
+        self.test = data.test_batches(Workers(0, 1, torch.device("cpu")))
+
+    def accuracy(self, model: nn.Module) -> tuple[float, int]:
+        """Return the top-1 accuracy in percent, and the number of images."""
+        score = evaluate(model, self.test(), Workers(0, 1, torch.device("cpu")))
+        return score.top1, score.images
+
+    def row(self, name: str) -> list[dict[str, Any]]:
+        """Return the row or rows of a network; made before, or made now."""
+        cached = self.runs / f"{name}.json"
+        if cached.is_file():
+            rows: list[dict[str, Any]] = json.loads(cached.read_text())
+            return rows
+        scheme, _, continued = name.partition("-")
+        low_rank = None
+        if scheme != "plain":
+            low_rank = tx.LowRank(
+                scheme, target_macs=self.args.target_macs, nuclear_weight=self.args.nuclear_weight
+            )
+        tx.train(
+            ARCH,
+            self.continued if continued else self.fresh,
+            low_rank,
+            self.runs / name,
+            init=self.runs / "plain/last.safetensors" if continued else None,
+            watcher=Watchers([Lines(name)]),
+        )
+        source = self.runs / name / "last.safetensors"
+        if low_rank:
+            rows = [self.decomposed(name, source, scheme, THRESHOLD, tune=bool(continued))]
+        elif continued:
+            rows = [
+                self.decomposed(
+                    f"{name}-{one}", source, one, self.matched(source, one), tune=one == "spatial"
+                )
+                for one in SCHEMES
+            ]
+        else:
+            top1, images = self.accuracy(tx.load_checkpoint(source).module)
+            rows = [{"network": name, "top1_before": top1, "images": images}]
+        cached.write_text(json.dumps(rows, indent=2) + "\n")
+        return rows
+
+    def matched(self, source: Path, scheme: str) -> str:
+        """Return the energy at which a network keeps the target's share of its MACs."""
+        checkpoint = tx.load_checkpoint(source)
+        assert checkpoint.input_shape is not None
+        analysis = analyse(checkpoint.module, input_shape=checkpoint.input_shape, scheme=scheme)
+        low, high = 0.0, 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            plan = analysis.plan(parse_criterion(f"energy:{middle}"))
+            if plan.macs_after <= self.args.target_macs * plan.macs_before:
+                low = middle
+            else:
+                high = middle
+        return f"energy:{low:.6f}"
+
+    def decomposed(
+        self, name: str, source: Path, scheme: str, criterion: str, *, tune: bool
+    ) -> dict[str, Any]:
+        """Decompose a checkpoint, measure, fine-tune the bundle, measure again."""
+        bundle = self.runs / f"{name}-bundle"
+        report = tx.decompose_checkpoint(
+            tx.Source(source),
+            tx.Decomposition(scheme, criterion),
+            bundle,
+            settings=tx.ExportSettings(verify_seconds=2, replace=True),
+        )
+        before, images = self.accuracy(tx.load_checkpoint(source).module)
+        after, _ = self.accuracy(tx.load_bundle(bundle).module)
+        tuned = None
+        if tune:
+            watcher = Watchers([Lines(f"{name} fine-tuned")])
+            out = self.runs / f"{name}-finetuned"
+            tuned = tx.finetune(bundle, self.finetuning, out, watcher=watcher)["test_top1"]
+        return {
+            "network": name,
+            "scheme": scheme,
+            "criterion": criterion,
+            "top1_before": before,
+            "top1_decomposed": after,
+            "top1_finetuned": tuned,
+            "images": images,
+            "macs_ratio": report.plan.macs_before / report.plan.macs_after,
+            "macs": report.data["macs"],
+            "parameters": report.data["parameters"],
+            "layers_rewritten": len(report.plan.rewritten),
+        }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    heads = ("before", "decomposed", "fine-tuned", "MACs", "parameters")
+    print("".join(f"{head:>13}" if i else f"{head:>36}" for i, head in enumerate(heads)))
+    for row in rows:
+        accuracies = [row.get(f"top1_{key}") for key in ("before", "decomposed", "finetuned")]
+        cells = ["" if value is None else f"{value:.2f}" for value in accuracies]
+        if "macs_ratio" in row:
+            cells += [f"{row['macs_ratio']:.2f}x", f"{row['parameters']['after']:,}"]
+        print(f"{row['network']:23}" + "".join(f"{cell:>13}" for cell in cells))
+
+
+def main() -> None:
+    """Make the rows that are missing, and the table if none is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="as trpexport train takes it")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=ROWS)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--continued-epochs", type=int, default=6)
+    parser.add_argument("--finetune-epochs", type=int, default=2)
+    parser.add_argument("--target-macs", type=float, default=0.35)
+    parser.add_argument("--nuclear-weight", type=float, default=3e-4)
+    args = parser.parse_args()
+    table = Table(args)
+    rows = [row for name in args.rows for row in table.row(name)]
+    show(rows)
+    if set(args.rows) == set(ROWS):
+        kind, _, path = args.data.partition(":")
+        settings = {
+            "arch": ARCH,
+            "data": f"{kind}:{Path(path).name}",
+            "fresh": asdict(table.fresh.recipe),
+            "continued": asdict(table.continued.recipe),
+            "finetuning": asdict(table.finetuning.recipe),
+            "target_macs": args.target_macs,
+            "nuclear_weight": args.nuclear_weight,
+        }
+        result = {"environment": environment(), "settings": settings, "rows": rows}
+        (RESULTS / "trp_table.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

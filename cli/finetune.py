@@ -1,0 +1,94 @@
+"""``trpexport finetune``: train a decomposed network further, its factors staying factors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .train import (
+    BatchSize,
+    Bf16,
+    Compile,
+    Data,
+    Device,
+    Epochs,
+    LearningRate,
+    NoAugment,
+    Restart,
+    RunOut,
+    SaveSeconds,
+    Seed,
+    SyncBn,
+    TensorBoard,
+    WeightDecay,
+    finish,
+    watching,
+)
+
+
+def finetune(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A bundle of decompose, or a checkpoint.")
+    ],
+    data: Data,
+    out: RunOut = Path("finetuned"),
+    teacher: Annotated[
+        Path | None, typer.Option(help="Learn from this network's answers too: the original, say.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="How much the teacher's unlikely classes count.")
+    ] = 4.0,
+    teacher_weight: Annotated[
+        float, typer.Option(help="Share of the teacher in the loss, 0 to 1.")
+    ] = 0.5,
+    recipe: Annotated[str, typer.Option(help="A wrong name lists all.")] = "finetune",
+    model: opt.Model = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    seed: Seed = 0,
+    no_augment: NoAugment = False,
+    device: Device = "auto",
+    bf16: Bf16 = False,
+    compile_network: Compile = False,
+    sync_bn: SyncBn = False,
+    save_seconds: SaveSeconds = 60.0,
+    tensorboard: TensorBoard = False,
+    restart: Restart = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Retrain a network after its decomposition; goes on where it was stopped, as train does.
+
+    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
+    """
+    from trpexport.training.job import Compute, RunSettings
+    from trpexport.training.job import finetune as run
+    from trpexport.training.recipe import RECIPES
+
+    settings = RunSettings(
+        data=data,
+        recipe=RECIPES[recipe].changed(
+            epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
+        ),
+        seed=seed,
+        augment=not no_augment,
+        compute=Compute(device, bf16, compile_network, sync_bn, save_seconds),
+    )
+    facts = run(
+        source,
+        settings,
+        out,
+        teacher=teacher,
+        temperature=temperature,
+        teacher_weight=teacher_weight,
+        model=model,
+        unsafe_pickle=unsafe_pickle,
+        watcher=watching(out, tensorboard),
+        restart=restart,
+    )
+    finish(facts, out, "export", as_json)

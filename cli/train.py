@@ -1,0 +1,167 @@
+"""``trpexport train``: a network that is low-rank already when its training ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from . import options as opt
+from .console import show_json
+
+if TYPE_CHECKING:
+    from trpexport.training.watching import Watcher
+
+Data = Annotated[
+    str, typer.Option(help="Images, as NAME or NAME:PATH: digits, cifar10:DIR, imagefolder:DIR.")
+]
+RunOut = Annotated[Path, typer.Option("--out", "-o", help="Directory of the run.")]
+Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(help="Instead of the recipe's; all workers.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Instead of the recipe's.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Instead of the recipe's.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+NoAugment = Annotated[
+    bool, typer.Option("--no-augment", help="Neither shift, cut nor mirror the training images.")
+]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, help="Height and width of the input; images are cut and resized to it."),
+]
+ValResize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Shorter edge of a test image before the cut; size / 0.875."),
+]
+Decoders = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that decode image files; one a core."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
+SyncBn = Annotated[bool, typer.Option("--sync-bn", help="Batch-norm statistics over all workers.")]
+SaveSeconds = Annotated[
+    float, typer.Option(help="Time between two states within an epoch, to go on from.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write for TensorBoard as well.")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Throw away the run that stands in the directory.")
+]
+
+
+def train(
+    arch: Annotated[str, typer.Option(help="Architecture; a wrong name lists the near ones.")],
+    data: Data,
+    out: RunOut = Path("run"),
+    init: Annotated[
+        Path | None, typer.Option(help="Start from this checkpoint of the same architecture.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="original, one-cycle, cosine or imagenet; a wrong name lists all.")
+    ] = "original",
+    scheme: opt.Scheme = "spatial",
+    trp: Annotated[
+        bool, typer.Option("--trp", help="Project the convolutions onto low rank as it trains.")
+    ] = False,
+    trp_energy: Annotated[
+        float, typer.Option(help="Share of each spectrum that a projection keeps.")
+    ] = 0.9,
+    trp_period: Annotated[int, typer.Option(help="Steps between projections.")] = 20,
+    target_macs: Annotated[
+        float | None,
+        typer.Option(help="Steer the energy to this share of the MACs, as in 0.35; with --trp."),
+    ] = None,
+    nuclear_weight: Annotated[
+        float, typer.Option(help="Weight of the nuclear norm's subgradient, as in 3e-4.")
+    ] = 0.0,
+    stride_1_only: opt.Stride1Only = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    seed: Seed = 0,
+    no_augment: NoAugment = False,
+    size: Size = None,
+    val_resize: ValResize = None,
+    workers: Decoders = None,
+    device: Device = "auto",
+    bf16: Bf16 = False,
+    compile_network: Compile = False,
+    sync_bn: SyncBn = False,
+    save_seconds: SaveSeconds = 60.0,
+    tensorboard: TensorBoard = False,
+    restart: Restart = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Train a network; with --trp or --nuclear-weight, towards low rank.
+
+    The same command goes on where it was stopped, to the same weights, bit by bit. Writes
+    last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
+    processes: torchrun --nproc-per-node N -m trpexport train ...
+    """
+    if target_macs is not None and not trp:
+        raise TrpexportError("--target-macs steers the projections: add --trp")
+    from trpexport.training.job import Compute, LowRank, RunSettings
+    from trpexport.training.job import train as run
+    from trpexport.training.recipe import RECIPES
+
+    low_rank = None
+    if trp or nuclear_weight:
+        low_rank = LowRank(
+            scheme=scheme,
+            energy=trp_energy if trp else None,
+            period=trp_period,
+            nuclear_weight=nuclear_weight,
+            target_macs=target_macs,
+            stride_1_only=stride_1_only,
+        )
+    settings = RunSettings(
+        data=data,
+        recipe=RECIPES[recipe].changed(
+            epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
+        ),
+        seed=seed,
+        augment=not no_augment,
+        size=size,
+        resize=val_resize,
+        compute=Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+    )
+    watcher = watching(out, tensorboard)
+    facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
+    finish(facts, out, "decompose", as_json)
+
+
+def watching(out: Path, tensorboard: bool) -> Watcher:
+    """Return who shows this process's run."""
+    import sys
+
+    from trpexport.training.run_directory import TENSORBOARD
+    from trpexport.training.watching import TensorBoard as Board
+    from trpexport.training.watching import Watchers
+
+    from .watch import EpochBar, EpochLines, Silence
+
+    if os.environ.get("RANK", "0") != "0":
+        return Silence()
+    shown = EpochBar() if sys.stderr.isatty() else EpochLines()
+    return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
+
+
+def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> None:
+    """Say what came of a run and what to do next; the first worker speaks."""
+    from .console import show
+    from .watch import epoch_text
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        show_json({"run": str(out), **facts})
+        return
+    show(
+        f"{epoch_text(facts)} on {facts['test_images']} images",
+        f"next: trpexport {then} {out / 'last.safetensors'}",
+    )

@@ -1,0 +1,13 @@
+"""Fixtures for runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.training.processes import write_digits
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """128 real images for training and 100 for testing, as ``--data`` has it."""
+    return write_digits(tmp_path_factory.mktemp("digits") / "digits.npz")

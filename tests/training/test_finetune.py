@@ -1,0 +1,118 @@
+"""Training a decomposed network further: what it becomes is a decomposed network again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trpexport as tx
+from tests.conftest import Run
+from trpexport.errors import DataError, TrainingError
+from trpexport.training.watching import Watchers
+
+RECIPE = tx.RECIPES["finetune"].changed(epochs=1, batch_size=64)
+NOBODY = Watchers([])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first 200 digits for training and 100 for testing, as an npz file."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images[:300, None] * 255 / 16).astype(np.uint8)
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(
+        path,
+        train_images=images[:200],
+        train_labels=found.target[:200],
+        test_images=images[200:],
+        test_labels=found.target[200:300],
+    )
+    return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
+    """A decomposed ResNet-20 that was trained for one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = tx.RunSettings(
+        digits, tx.RECIPES["one-cycle"].changed(epochs=1, batch_size=64), augment=False
+    )
+    tx.train("resnet20", settings, None, folder / "run", watcher=NOBODY)
+    tx.decompose_checkpoint(
+        tx.Source(folder / "run/last.safetensors"),
+        tx.Decomposition(criterion="fraction:0.3"),
+        folder / "bundle",
+        settings=tx.ExportSettings(verify_seconds=0, simplify=False),
+    )
+    return folder / "bundle"
+
+
+def test_factors_stay_factors_and_learn(
+    tmp_path: Path, bundle: Path, digits: str, run: Run
+) -> None:
+    before = tx.load_bundle(bundle)
+    result = run("finetune", bundle, "--data", digits, "--epochs", 1, "--batch-size", 64,
+                 "--no-augment", "-o", tmp_path / "tuned")  # fmt: skip
+    assert result.code == 0, result.err
+    after = tx.load_checkpoint(tmp_path / "tuned/last.safetensors")
+    assert after.plan == before.plan
+    assert after.metadata["preprocessing"] == before.metadata["preprocessing"]
+    old, new = before.module.state_dict(), after.module.state_dict()
+    assert old.keys() == new.keys()
+    changed = [name for name in old if not torch.equal(old[name], new[name])]
+    assert any(name.endswith(".conv1.0.weight") for name in changed)
+    exported = run("export", tmp_path / "tuned/last.safetensors", "-o", tmp_path / "out",
+                   "--verify-seconds", 0, "--no-simplify")  # fmt: skip
+    assert exported.code == 0, exported.err
+    assert tx.load_bundle(tmp_path / "out").plan == before.plan
+
+
+def test_a_teacher_changes_what_is_learnt(tmp_path: Path, bundle: Path, digits: str) -> None:
+    settings = tx.RunSettings(digits, RECIPE, augment=False)
+    weights = []
+    for teacher in (None, bundle):
+        out = tmp_path / str(teacher is None)
+        tx.finetune(bundle, settings, out, teacher=teacher, watcher=NOBODY)
+        weights.append(tx.load_checkpoint(out / "last.safetensors").module.state_dict())
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(TrainingError, match="teacher"):  # another run: it had no teacher
+        tx.finetune(bundle, settings, tmp_path / "True", teacher=bundle, watcher=NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "message"), [((8, 8), 3, "10 classes"), ((9, 8), 10, "1x8x8")]
+)
+def test_images_of_another_kind(
+    tmp_path: Path, bundle: Path, size: tuple[int, int], classes: int, message: str
+) -> None:
+    images, labels = np.zeros((128, 1, *size), np.uint8), np.arange(128) % classes
+    np.savez(
+        tmp_path / "d.npz",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+    )
+    settings = tx.RunSettings(f"npz:{tmp_path / 'd.npz'}", RECIPE)
+    with pytest.raises(DataError, match=message):
+        tx.finetune(bundle, settings, tmp_path / "out", watcher=NOBODY)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("weight", "temperature"), [(1.5, 4), (-0.1, 4), (0.5, 0)])
+def test_senseless_numbers(tmp_path: Path, bundle: Path, weight: float, temperature: float) -> None:
+    with pytest.raises(TrainingError, match="makes no sense"):
+        tx.finetune(
+            bundle,
+            tx.RunSettings("digits"),
+            tmp_path / "out",
+            teacher=bundle,
+            teacher_weight=weight,
+            temperature=temperature,
+            watcher=NOBODY,
+        )

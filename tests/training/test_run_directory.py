@@ -1,0 +1,147 @@
+"""A run's directory: what stands in it after whatever went wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from trpexport.errors import OutputError, TrainingError
+from trpexport.training.run_directory import METRICS, RUN, STATE, RunDirectory
+
+FACTS = {"arch": "resnet20", "seed": 0, "size": None}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "deep" / "run")
+    made.open(FACTS, restart=False)
+    return made
+
+
+def test_the_same_run_goes_on(directory: RunDirectory) -> None:
+    directory.write_state({"epoch": 3})
+    directory.open(dict(FACTS), restart=False)
+    assert directory.read_state() == {"epoch": 3}
+    # A setting that runs before it did not know, and that is left out.
+    directory.open({**FACTS, "new": None}, restart=False)
+
+
+def test_another_run_is_not_touched(directory: RunDirectory) -> None:
+    directory.write_state({"epoch": 3})
+    with pytest.raises(
+        TrainingError, match=r"other settings \(seed 0 then, 1 now\): choose another"
+    ):
+        directory.open({**FACTS, "seed": 1}, restart=False)
+    assert directory.read_state() == {"epoch": 3}
+    directory.open({**FACTS, "seed": 1}, restart=True)
+    assert directory.read_state() is None
+    assert json.loads((directory.path / RUN).read_text())["seed"] == 1
+
+
+def test_a_directory_of_other_files_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    for restart in (False, True):
+        with pytest.raises(OutputError, match="no training run: choose another place"):
+            RunDirectory(tmp_path).open(FACTS, restart=restart)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(OutputError, match="can't write to"):
+        RunDirectory(tmp_path / "run").open(FACTS, restart=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", '"x"'])
+def test_damaged_settings(directory: RunDirectory, text: str) -> None:
+    (directory.path / RUN).write_bytes(text.encode("latin-1"))
+    with pytest.raises(TrainingError, match="start again with --restart"):
+        directory.open(FACTS, restart=False)
+    directory.open(FACTS, restart=True)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_state(directory: RunDirectory, keep: float) -> None:
+    directory.write_state({"model": {"weight": torch.zeros(1000)}})
+    data = (directory.path / STATE).read_bytes()
+    (directory.path / STATE).write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
+    with pytest.raises(TrainingError, match="damaged") as caught:
+        directory.read_state()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_is_never_unpickled_into_code(directory: RunDirectory) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return subprocess.getoutput, ("touch /tmp/trpexport-bomb",)
+
+    torch.save({"epoch": Bomb()}, directory.path / STATE)
+    with pytest.raises(TrainingError, match="damaged"):
+        directory.read_state()
+    torch.save([1], directory.path / STATE)
+    with pytest.raises(TrainingError, match="no training state"):
+        directory.read_state()
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(directory: RunDirectory) -> None:
+    for step in (10, 20, 30):
+        directory.add_metrics({"step": step})
+    with (directory.path / METRICS).open("a") as file:
+        file.write('{"step": 4')  # the run was killed as it wrote
+    directory.cut_metrics(20)
+    assert (directory.path / METRICS).read_text() == '{"step": 10}\n{"step": 20}\n'
+    directory.cut_metrics(0)
+    assert (directory.path / METRICS).read_text() == ""
+
+
+def test_a_state_that_can_not_be_written_leaves_the_one_before(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.write_state({"epoch": 1})
+
+    def full(*_: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:659] . unexpected: file write failed"
+        )
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="no space left"):
+        directory.write_state({"epoch": 2})
+    assert directory.read_state() == {"epoch": 1}
+    assert sorted(path.name for path in directory.path.iterdir()) == [RUN, STATE]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    directory = RunDirectory(small_disk / "run")
+    directory.open(FACTS, restart=False)
+    directory.write_state({"epoch": 1, "model": torch.zeros(150_000)})
+    with pytest.raises(OutputError, match="no space left there; free some") as caught:
+        directory.write_state({"epoch": 2, "model": torch.ones(150_000)})
+    assert "\n" not in str(caught.value)
+    state = directory.read_state()
+    assert state is not None
+    assert state["epoch"] == 1
+    (small_disk / "rest").write_bytes(bytes(300_000))
+    with pytest.raises(OutputError, match="no space left"):
+        for _ in range(1000):
+            directory.add_metrics({"step": 1, "note": "x" * 4000})
+    directory.cut_metrics(0)

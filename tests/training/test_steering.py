@@ -1,0 +1,110 @@
+"""One energy for the whole network, found from its spectra, so that it meets a MAC ratio."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from trpexport.errors import TrainingError
+from trpexport.lowrank.criteria import DEFAULT, parse_criterion
+from trpexport.lowrank.planner import make_plan
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.trace import trace
+from trpexport.training.projection import Spectrum, spectrum_of
+from trpexport.training.steering import (
+    VALUE,
+    Price,
+    Prices,
+    Schedule,
+    check_reachable,
+    prices,
+    steer,
+)
+
+
+def spectrum(*values: float) -> Spectrum:
+    row = torch.tensor([values], dtype=torch.float64)
+    return spectrum_of(row, torch.diag_embed(row))
+
+
+# Dense costs 100; each rank 20: ranks 1 to 4 are cheaper than the convolution, 5 is not.
+TWO = Prices({"a": Price(100, 20), "b": Price(100, 20)}, fixed=50)
+
+
+def test_the_threshold_is_the_planners_default() -> None:
+    assert parse_criterion(DEFAULT) == VALUE
+
+
+def test_a_ratio_counts_the_guard_and_what_stays() -> None:
+    assert TWO.ratio({"a": 2, "b": 3}) == (50 + 40 + 60) / 250
+    assert TWO.ratio({"a": 5, "b": 6}) == 1
+    assert TWO.stays_dense("a", 5)
+    assert not TWO.stays_dense("a", 4)
+
+
+def test_prices_are_the_planners() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, stride=2), nn.Conv2d(12, 12, (1, 3)),
+        nn.Flatten(), nn.Linear(12 * 3 * 1, 5),
+    )  # fmt: skip
+    shape = (1, 3, 8, 8)
+    for scheme in ("channel", "spatial"):
+        plan = make_plan(model, input_shape=shape, scheme=scheme, criterion="rank:2")
+        chosen = ["1", "2"]
+        found = prices(trace(model, shape), SCHEMES[scheme], chosen)
+        assert found.ratio(dict.fromkeys(chosen, 2)) == plan.macs_after / plan.macs_before
+
+
+def test_ranks_come_from_one_energy() -> None:
+    # Shares of a: 0.8, 0.95, 0.9875, 1; of b: 0.4, 0.7, 0.9, 1. Values are their roots.
+    spectra = {
+        "a": spectrum(*(10 * x**0.5 for x in (0.8, 0.15, 0.0375, 0.0125))),
+        "b": spectrum(*(10 * x**0.5 for x in (0.4, 0.3, 0.2, 0.1))),
+    }
+    # Ranks 1 and 2 cost 50 + 20 + 40: between 0.4 and 0.7 of the energy.
+    energy, ranks = steer(spectra, TWO, 110 / 250)
+    assert ranks == {"a": 1, "b": 2}
+    assert energy == pytest.approx(0.7)
+    # One MAC less, and b has to go down too.
+    assert steer(spectra, TWO, 109 / 250)[1] == {"a": 1, "b": 1}
+
+
+def test_the_value_threshold_limits_every_rank() -> None:
+    spectra = {"a": spectrum(1.0, 0.5, 0.049, 0.04), "b": spectrum(1.0, 0.9, 0.8, 0.7)}
+    energy, ranks = steer(spectra, TWO, 1.0)
+    assert (energy, ranks) == (1.0, {"a": 2, "b": 4})
+
+
+@given(
+    st.lists(st.lists(st.floats(0.1, 10), min_size=6, max_size=6), min_size=2, max_size=2),
+    st.floats(0.36, 1.0),
+)
+def test_the_ratio_is_met_and_no_larger_energy_meets_it(
+    values: list[list[float]], ratio: float
+) -> None:
+    spectra = {
+        name: spectrum(*sorted(row, reverse=True)) for name, row in zip("ab", values, strict=True)
+    }
+    energy, ranks = steer(spectra, TWO, ratio)
+    assert TWO.ratio(ranks) <= ratio
+    if energy < 1:
+        more = {name: found.energy_rank(energy + 1e-9) for name, found in spectra.items()}
+        assert TWO.ratio(more) > ratio
+
+
+def test_the_schedule_is_cubic_over_the_first_half() -> None:
+    schedule = Schedule(target=0.4, total_steps=1000)
+    # Zhu and Gupta, equation 1, with sparsity 1 - ratio: s_f (1 - (1 - t/T)^3).
+    assert [schedule(t) for t in (0, 250, 500, 900, 2000)] == pytest.approx(
+        [1.0, 0.4 + 0.6 / 8, 0.4, 0.4, 0.4]
+    )
+
+
+def test_a_target_below_rank_1_everywhere_is_refused() -> None:
+    least = (50 + 20 + 20) / 250
+    check_reachable(TWO, least)
+    with pytest.raises(TrainingError, match=r"no ranks reach 0\.35 .* leaves 0\.360"):
+        check_reachable(TWO, 0.35)

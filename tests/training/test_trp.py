@@ -1,0 +1,422 @@
+"""Trained Rank Pruning in somebody's own loop."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from trpexport.errors import PlanError, TrainingError, TrpexportError
+from trpexport.lowrank.factorize import dense_twin, factorize
+from trpexport.lowrank.planner import make_plan
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.plan import Plan
+from trpexport.training.trp import Status, TrainedRankPruning
+
+SHAPE = (1, 3, 12, 12)
+
+
+class Small(nn.Module):
+    """A stem, two equal convolutions, a strided, a grouped and a pointwise one, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.one = nn.Conv2d(12, 12, 3, padding=1)
+        self.two = nn.Conv2d(12, 12, 3, padding=1, bias=False)
+        self.strided = nn.Conv2d(12, 24, 3, stride=2, padding=1)
+        self.grouped = nn.Conv2d(24, 24, 3, groups=2, padding=1)
+        self.pointwise = nn.Conv2d(24, 24, 1)
+        self.fc = nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = x + torch.relu(self.two(torch.relu(self.one(x))))
+        x = torch.relu(self.grouped(torch.relu(self.strided(x))))
+        y: Tensor = self.fc(torch.relu(self.pointwise(x)).mean((2, 3)))
+        return y
+
+
+CHOSEN = ["one", "two", "strided", "grouped", "pointwise"]
+
+
+@pytest.fixture
+def model() -> Small:
+    torch.manual_seed(0)
+    return Small()
+
+
+def train(
+    model: nn.Module,
+    trp: TrainedRankPruning,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    start: int = 0,
+) -> None:
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.05)
+    for step in range(start, start + steps):
+        generator = torch.Generator().manual_seed(step)
+        y = torch.randint(0, 4, (16,), generator=generator)
+        x = torch.randn(16, 3, 12, 12, generator=generator) + y[:, None, None, None]
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        trp.before_step()
+        optimizer.step()
+        trp.after_step()
+
+
+def plan_of(model: nn.Module, scheme: str = "spatial", **options: Any) -> Plan:
+    return make_plan(model, input_shape=SHAPE, scheme=scheme, **options)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("energy", [0.5, 0.9])
+def test_a_projection_is_the_decomposition_at_that_energy(
+    model: Small, scheme: str, energy: float
+) -> None:
+    plan = plan_of(model, scheme, criterion=f"energy:{energy}", keep_expensive=True)
+    expected = dense_twin(factorize(model, plan), plan)
+    trp = TrainedRankPruning(model, scheme=scheme, energy=energy)
+    trp.project()
+    for name, weight in expected.named_parameters():
+        assert torch.allclose(model.get_parameter(name), weight, atol=1e-6), name
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("target", [None, 0.6])
+def test_the_status_is_what_a_decomposition_at_the_threshold_finds(
+    model: Small, scheme: str, target: float | None
+) -> None:
+    trp = TrainedRankPruning(
+        model, scheme=scheme, input_shape=SHAPE, energy=0.8, period=5, target_macs=target,
+        total_steps=20,
+    )  # fmt: skip
+    assert trp.status.macs_ratio == 1
+    train(model, trp, 12)
+    trp.project()
+    plan = plan_of(model, scheme)
+    assert trp.status.macs_ratio == plan.macs_after / plan.macs_before
+    for layer in plan.rewritten:
+        assert trp.status.ranks[layer.name] == layer.rank
+    if target is None:
+        assert trp.status.energy == 0.8
+    else:
+        assert target * 0.8 < trp.status.macs_ratio <= target
+
+
+def test_the_subgradient_is_added_to_the_gradient(model: Small) -> None:
+    trp = TrainedRankPruning(model, scheme="channel", energy=None, nuclear_weight=0.25)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    trp.before_step()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            matrix = module.weight.detach().double().reshape(module.groups, -1, *[
+                module.weight[0].numel()])  # fmt: skip
+            u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+            pull = 0.25 * (u @ vt) if name in CHOSEN else torch.zeros_like(matrix)
+            assert module.weight.grad is not None
+            assert torch.allclose(
+                module.weight.grad.double().reshape_as(matrix), 1 + pull, atol=1e-5
+            )
+    assert model.fc.weight.grad is not None
+    assert (model.fc.weight.grad == 1).all()
+
+
+def test_nuclear_norm_alone_lowers_it_and_cuts_nothing(model: Small) -> None:
+    def norm() -> float:
+        matrix = model.two.weight.detach().reshape(12, -1)
+        return float(torch.linalg.matrix_norm(matrix, "nuc"))
+
+    before = norm()
+    trp = TrainedRankPruning(model, scheme="channel", energy=None, nuclear_weight=0.05, period=5)
+    train(model, trp, 20)
+    trp.project()
+    # Each step takes learning rate x weight off each of the 12 singular values.
+    assert before - norm() == pytest.approx(20 * 0.05 * 0.05 * 12, rel=0.2)
+    assert torch.linalg.matrix_rank(model.two.weight.reshape(12, -1)) == 12
+    assert trp.status.energy is None
+    assert trp.status.macs_ratio is None
+
+
+def test_projection_happens_once_in_a_period(model: Small) -> None:
+    trp = TrainedRankPruning(model, energy=0.6, period=3, nuclear_weight=0)
+    norms = [float(model.two.weight.detach().norm())]
+    for step in range(7):
+        train(model, trp, 1, start=step)
+        norms.append(float(model.two.weight.detach().norm()))
+    # To keep 0.6 of the energy takes the norm down to about its root.
+    fell = [after / before < 0.9 for before, after in pairwise(norms)]
+    assert fell == [False, False, True, False, False, True, False]
+
+
+def test_what_was_cut_is_not_cut_again_without_a_step(model: Small) -> None:
+    trp = TrainedRankPruning(model, energy=0.8)
+    trp.project()
+    first, status = weights(model), trp.status
+    trp.project()
+    assert trp.status == status
+    for name, weight in weights(model).items():
+        assert torch.allclose(weight, first[name], atol=1e-6)
+    with torch.no_grad():
+        model.two.weight.mul_(1.5)  # touched: cut again
+    trp.project()
+    assert trp.status.ranks["two"] < status.ranks["two"]
+    assert trp.status.ranks["one"] == status.ranks["one"]
+
+
+def test_a_steered_run_arrives_at_its_target(model: Small) -> None:
+    trp = TrainedRankPruning(
+        model, input_shape=SHAPE, target_macs=0.55, total_steps=40, period=4, nuclear_weight=0
+    )
+    seen = []
+    for step in range(40):
+        train(model, trp, 1, start=step)
+        seen.append(trp.status.macs_ratio or 0.0)
+    trp.project()
+    plan = plan_of(model)
+    assert 0.5 < plan.macs_after / plan.macs_before <= 0.55
+    assert seen[2] == 1 > seen[3] > seen[7] > seen[-1]
+    assert trp.status.energy is not None
+    assert trp.status.energy > 0.9  # nothing but noise is left to cut
+
+
+def test_a_layer_that_stays_dense_is_left_whole_by_steering(model: Small) -> None:
+    # Energy would cut every layer; a target close to 1 asks for little.
+    before = weights(model)
+    trp = TrainedRankPruning(model, input_shape=SHAPE, target_macs=0.97, total_steps=10)
+    trp.project()
+    plan = plan_of(model)
+    kept = {layer.name for layer in plan.layers if not layer.is_rewritten}
+    assert kept & set(CHOSEN)
+    assert set(CHOSEN) - kept
+    for name in CHOSEN:
+        same = torch.equal(model.get_parameter(f"{name}.weight"), before[f"{name}.weight"])
+        assert same == (name in kept)
+
+
+@pytest.mark.parametrize("target", [None, 0.6])
+def test_resuming_is_exact(model: Small, target: float | None) -> None:
+    def start(network: nn.Module) -> tuple[TrainedRankPruning, torch.optim.SGD]:
+        trp = TrainedRankPruning(
+            network, input_shape=SHAPE, period=4, energy=0.9, target_macs=target, total_steps=20
+        )
+        return trp, torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+
+    trp, optimizer = start(model)
+    train(model, trp, 10, optimizer)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), trp.state_dict()))
+    assert all(isinstance(value, Tensor | int | float) for value in saved[2].values())
+    train(model, trp, 9, optimizer, start=10)
+    trp.project()
+
+    again = Small()
+    trp_again, optimizer_again = start(again)
+    again.load_state_dict(saved[0])
+    optimizer_again.load_state_dict(saved[1])
+    trp_again.load_state_dict(saved[2])
+    train(again, trp_again, 9, optimizer_again, start=10)
+    trp_again.project()
+    assert trp_again.status == trp.status
+    for name, weight in weights(model).items():
+        assert torch.equal(weight, again.get_parameter(name)), name
+
+
+def test_a_run_can_be_resumed_before_its_first_step(model: Small) -> None:
+    trp = TrainedRankPruning(model)
+    state = trp.state_dict()
+    assert state == {"step": 0}
+    TrainedRankPruning(model).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("step"),
+        lambda state: state.pop("two.rank"),
+        lambda state: state.update({"two.subgradient": torch.zeros(3)}),
+        lambda state: state.update({"two.subgradient": 3}),
+        lambda state: state.update({"two.values": torch.zeros(3)}),
+        lambda state: state.update({"other.rank": 3}),
+        lambda state: state.update({"step": "many"}),
+    ],
+)
+def test_a_foreign_state_is_refused_and_harms_nothing(model: Small, damage: Any) -> None:
+    trp = TrainedRankPruning(model, period=2)
+    train(model, trp, 2)
+    state, status = dict(trp.state_dict()), trp.status
+    damage(state)
+    with pytest.raises(TrainingError, match="the TRP state belongs to another run"):
+        trp.load_state_dict(state)
+    assert trp.status == status
+
+
+def test_another_scheme_is_another_run(model: Small) -> None:
+    trp = TrainedRankPruning(model, scheme="channel")
+    trp.project()
+    with pytest.raises(TrainingError, match="another run"):
+        TrainedRankPruning(model, scheme="spatial").load_state_dict(trp.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_are_projected_and_kept(model: Small, dtype: torch.dtype) -> None:
+    reference = copy.deepcopy(model).to(dtype).to(torch.float64)
+    TrainedRankPruning(reference, energy=0.8).project()
+    model.to(dtype)
+    trp = TrainedRankPruning(model, energy=0.8)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trp.before_step()
+    trp.project()
+    assert model.two.weight.dtype == dtype
+    step = torch.finfo(dtype).eps if dtype != torch.float64 else 1e-10
+    assert torch.allclose(
+        model.two.weight.double(), reference.two.weight, rtol=step, atol=step * 0.1
+    )
+
+
+def test_channels_last_gives_the_same_bits_and_keeps_its_strides(model: Small) -> None:
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in (model, other):
+        trp = TrainedRankPruning(network, energy=0.8)
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        trp.before_step()
+        trp.project()
+    assert other.two.weight.is_contiguous(memory_format=torch.channels_last)
+    assert other.two.weight.grad.is_contiguous(memory_format=torch.channels_last)
+    for name, weight in weights(model).items():
+        assert torch.equal(weight, other.get_parameter(name))
+        one, two = model.get_parameter(name).grad, other.get_parameter(name).grad
+        assert one is not None
+        assert two is not None
+        assert torch.equal(one, two)
+
+
+def test_autocast_around_the_calls_changes_nothing(model: Small) -> None:
+    other = copy.deepcopy(model)
+    TrainedRankPruning(model, energy=0.8).project()
+    with torch.autocast("cpu", torch.bfloat16):
+        TrainedRankPruning(other, energy=0.8).project()
+    for name, weight in weights(model).items():
+        assert torch.equal(weight, other.get_parameter(name))
+
+
+def test_wrapped_networks_are_unwrapped(model: Small) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, at the first compile
+        wrapped: Any = torch.compile(nn.DataParallel(model))
+    trp = TrainedRankPruning(wrapped, input_shape=SHAPE)
+    assert list(trp.status.ranks) == CHOSEN
+
+
+@pytest.mark.parametrize("shape", [None, SHAPE])
+def test_layers_are_chosen_as_the_planner_does(model: Small, shape: tuple[int, ...] | None) -> None:
+    def chosen(**options: Any) -> list[str]:
+        return list(TrainedRankPruning(model, input_shape=shape, **options).status.ranks)
+
+    assert chosen() == CHOSEN
+    assert chosen(scheme="decoupling") == CHOSEN[:-1]
+    assert chosen(include=["stem", "two"]) == ["stem", "two"]
+    assert chosen(exclude=["t*", "g*"]) == ["one", "strided", "pointwise"]
+    assert chosen(stride_1_only=True) == ["one", "two", "grouped", "pointwise"]
+    with pytest.raises(PlanError, match="matches no convolution"):
+        chosen(include=["three"])
+    with pytest.raises(TrainingError, match="can be trained low-rank: not in --include"):
+        chosen(include=["two"], exclude=["two"])
+
+
+def test_without_a_shape_a_last_convolution_is_the_classifier() -> None:
+    model = nn.Sequential(*[nn.Conv2d(4, 4, 3) for _ in range(4)])
+    assert list(TrainedRankPruning(model).status.ranks) == ["1", "2"]
+
+
+def test_a_shared_weight_is_pulled_once(model: Small) -> None:
+    model.two.weight = model.one.weight
+    trp = TrainedRankPruning(model, nuclear_weight=1.0, scheme="channel")
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trp.before_step()
+    assert model.one.weight.grad is not None
+    # U V^T of a 12 x 108 matrix of full rank has 12 singular values of 1.
+    assert torch.isclose(model.one.weight.grad.norm() ** 2, torch.tensor(12.0), rtol=1e-4)
+
+
+def test_a_frozen_layer_gets_no_pull(model: Small) -> None:
+    model.two.weight.requires_grad_(False)
+    trp = TrainedRankPruning(model, period=2)
+    train(model, trp, 2)
+    rank = trp.status.ranks["two"]
+    train(model, trp, 4, start=2)
+    assert trp.status.ranks["two"] == rank  # nobody moved it since
+
+
+def test_diverged_weights_are_named(model: Small) -> None:
+    trp = TrainedRankPruning(model, period=1)
+    with torch.no_grad():
+        model.strided.weight[3, 2, 1, 0] = float("nan")
+    before = weights(model)
+    for call in (trp.before_step, trp.after_step, trp.project):
+        with pytest.raises(TrainingError, match=r"strided holds NaN or infinity after step \d"):
+            call()
+    assert all(
+        torch.equal(before[n], w) for n, w in weights(model).items() if n != "strided.weight"
+    )
+
+
+def test_gradients_must_be_there(model: Small) -> None:
+    with pytest.raises(TrainingError, match=r"call before_step\(\) after loss.backward"):
+        TrainedRankPruning(model).before_step()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"energy": 0.0}, "energy 0 is out of range"),
+        ({"energy": 1.1}, r"energy 1\.1 is out of range"),
+        ({"energy": float("nan")}, "energy nan is out of range"),
+        ({"period": 0}, "period 0 is out of range"),
+        ({"period": 2.5}, r"period 2\.5 is out of range"),
+        ({"nuclear_weight": -1.0}, "nuclear_weight -1 is out of range"),
+        ({"nuclear_weight": float("inf")}, "nuclear_weight inf is out of range"),
+        ({"energy": None, "nuclear_weight": 0}, "neither projection nor nuclear norm"),
+        ({"target_macs": 1.0}, "target_macs 1 is out of range"),
+        ({"target_macs": 0.5}, "target_macs needs input_shape"),
+        ({"target_macs": 0.5, "input_shape": SHAPE}, "and total_steps"),
+        ({"target_macs": 0.5, "input_shape": SHAPE, "total_steps": 0}, "total_steps 0"),
+        ({"target_macs": 0.01, "input_shape": SHAPE, "total_steps": 9}, "no ranks reach 0.01"),
+        ({"scheme": "spacial"}, "spatial"),
+        ({"input_shape": (1, 5, 12, 12)}, "can't run an input of shape 1x5x12x12"),
+    ],
+)
+def test_settings_that_mean_nothing(model: Small, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrpexportError, match=message) as caught:
+        TrainedRankPruning(model, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_convolutions() -> None:
+    with pytest.raises(TrainingError, match="can be trained low-rank: it has none"):
+        TrainedRankPruning(nn.Linear(3, 3))
+
+
+def test_the_same_input_gives_the_same_bits(model: Small) -> None:
+    runs = []
+    for _ in range(2):
+        network = copy.deepcopy(model)
+        trp = TrainedRankPruning(network, period=3)
+        train(network, trp, 7)
+        runs.append((weights(network), trp.status))
+    assert runs[0][1] == runs[1][1]
+    assert isinstance(runs[0][1], Status)
+    assert all(torch.equal(runs[0][0][name], weight) for name, weight in runs[1][0].items())

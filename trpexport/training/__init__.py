@@ -1,0 +1,1 @@
+"""Training networks to low rank: the TRP step, recipes, and a loop that resumes exactly."""

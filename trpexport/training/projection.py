@@ -1,0 +1,225 @@
+"""The arithmetic of the TRP step: spectra, truncation and subgradient of many matrices at once.
+
+Small matrices, and large ones that are not low-rank yet, are decomposed in float64 by
+:func:`trpexport.lowrank.spectrum.svd`. A large matrix that the last projection left at a low rank
+goes by :func:`~trpexport.training.subspace.leading`, which is some ten times faster and gives up
+where it can't vouch for the rank and the truncation that an exact SVD gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trpexport.lowrank.schemes import Scheme
+from trpexport.lowrank.spectrum import Svd, svd
+from trpexport.lowrank.trace import TracedConv
+from trpexport.training.subspace import leading
+
+# Below this share of the largest singular value a direction is rounding, not weight: its part of
+# U V^T would be a random rotation. Any contraction is a subgradient there, so 0 is one.
+NEGLIGIBLE = 1e-6
+# Matrices are stacked while their Gram matrices together have at most this many elements: 14
+# of 48 x 48. Larger ones gain nothing by it, and alone they can be shared out among workers.
+STACK_ELEMENTS = 2**15
+# From this size on a low-rank matrix is cheaper by subspace iteration than as a whole, as long as
+# its rank is at most this share of the full one.
+SUBSPACE_FROM = 128
+SUBSPACE_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What a rank is chosen by: the singular values of one layer, of its whole batch of matrices.
+
+    Attributes:
+        shares: (n,), entry r - 1 the share of the energy that rank r holds in the matrix of the
+            batch where it holds least. Never decreasing; the last is 1.
+        values: (n,), the largest singular value over the batch at each place.
+    """
+
+    shares: Tensor
+    values: Tensor
+
+    def energy_rank(self, energy: float) -> int:
+        """Return the smallest rank that holds ``energy`` in every matrix: at least 1."""
+        return min(int((self.shares < energy).sum()) + 1, len(self.shares))
+
+    def value_rank(self, value: float) -> int:
+        """Return how many singular values of at least ``value`` any matrix has: at least 1."""
+        return max(1, int((self.values >= value).sum()))
+
+
+def spectrum_of(known: Tensor, matrices: Tensor) -> Spectrum:
+    """Return what ranks are chosen by.
+
+    Args:
+        known: singular values (batch, n) of one layer, or the leading ones.
+        matrices: the layer's matrices, (batch, rows, columns).
+    """
+    energy = known.to(torch.float64).square()
+    batch, count = known.shape
+    full = min(matrices.shape[1:])
+    # `leading` made sure that no rank beyond what it returns will be chosen.
+    shares = torch.ones(batch, full, dtype=torch.float64, device=known.device)
+    values = torch.zeros_like(shares)
+    values[:, :count] = known
+    total = energy.sum(dim=1, keepdim=True)
+    if count < full:
+        total = matrices.square().sum(dim=(1, 2), dtype=torch.float64)[:, None]
+    # A zero matrix holds all of its energy in any rank.
+    shares[:, :count] = torch.where(total > 0, energy.cumsum(dim=1) / total, 1.0)
+    shares[:, -1] = 1.0
+    return Spectrum(shares.amin(dim=0), values.amax(dim=0))
+
+
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to multiply matrices of ``dtype`` in.
+
+    float32, unless it would lose digits: where the weights are float64, or where the user let
+    float32 products be rounded to TF32 or bfloat16, as ``set_float32_matmul_precision`` does.
+    """
+    try:
+        rounded = torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set in the newer way, backend by backend
+        rounded = True
+    return torch.float64 if rounded or dtype == torch.float64 else torch.float32
+
+
+def truncate(found: Svd, ranks: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cut each matrix of a batch to its rank.
+
+    Args:
+        found: the SVD of matrices (batch, rows, columns).
+        ranks: one a matrix.
+        dtype: what to multiply in, and of the result.
+
+    Returns:
+        The truncations, and U V^T of each, which is a subgradient of the nuclear norm there
+        (Watson, "Characterization of the subdifferential of some matrix norms", 1992).
+    """
+    top = max(ranks)
+    values = found.values[:, :top]
+    places = torch.arange(top, device=values.device)
+    kept = places < torch.tensor(ranks, device=values.device)[:, None]
+    kept &= values > NEGLIGIBLE * values[:, :1]
+    inverse = torch.where(kept, 1 / values, 0.0)
+    left, right = found.left[:, :, :top], found.right[:, :top]
+    basis, projected = (left, right.mT) if found.left_is_basis else (right.mT, left)
+    basis = basis.to(dtype)
+    low = basis @ (projected * kept[:, None, :]).to(dtype).mT
+    both = basis @ (projected * inverse[:, None, :]).to(dtype).mT
+    return (low, both) if found.left_is_basis else (low.mT, both.mT)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers whose matrices have one shape, and are decomposed in one go.
+
+    Attributes:
+        scheme: how their kernels unfold.
+        layers: at least one.
+    """
+
+    scheme: Scheme
+    layers: tuple[TracedConv, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The (batch, rows, columns) of each layer."""
+        return self.scheme.matrix_shape(self.layers[0].conv)
+
+    @property
+    def cost(self) -> float:
+        """Multiply-adds of the Gram matrices, to which the whole work is proportional."""
+        batch, rows, columns = self.shape
+        return len(self.layers) * batch * float(min(rows, columns)) ** 2 * max(rows, columns)
+
+    def unfold(self, kernels: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the matrices of all layers, in the type to multiply in.
+
+        Args:
+            kernels: tensors in the place of the layers' weights, by name.
+        """
+        found = [
+            self.scheme.unfold(x.module.weight if kernels is None else kernels[x.name], x.conv)
+            for x in self.layers
+        ]
+        return torch.cat(found).to(exact_dtype(found[0].dtype))
+
+    def decompose(
+        self, energy: float | None, ranks: Mapping[str, int], subgradients: Mapping[str, Tensor]
+    ) -> tuple[Svd, dict[str, Spectrum]]:
+        """Decompose the weights.
+
+        Args:
+            energy: no rank above that of this energy will be asked for; None if any may be.
+            ranks: of the last projection, by layer name; may be empty.
+            subgradients: of the last projection, by layer name.
+
+        Returns:
+            The SVD of the stack, or its leading part, and the spectrum of each layer.
+        """
+        matrices = self.unfold()
+        side = min(matrices.shape[1:])
+        rank = ranks.get(self.layers[0].name, side)
+        found = None
+        if (
+            energy is not None
+            and len(self.layers) == 1
+            and side >= SUBSPACE_FROM
+            and rank <= SUBSPACE_SHARE * side
+        ):
+            found = leading(matrices, self.unfold(subgradients), rank, energy)
+        if found is None:
+            found = svd(matrices)
+        batch = self.shape[0]
+        spectra = {
+            layer.name: spectrum_of(found.values[i : i + batch], matrices[i : i + batch])
+            for layer, i in zip(self.layers, range(0, len(matrices), batch), strict=True)
+        }
+        return found, spectra
+
+    def truncated(self, found: Svd | None, ranks: Mapping[str, int]) -> Tensor:
+        """Return the truncations and subgradients, (2, matrices, rows, columns).
+
+        Args:
+            found: the SVD of the stack; None for a place to write what another process found.
+            ranks: of each layer, by name.
+        """
+        batch, rows, columns = self.shape
+        weight = self.layers[0].module.weight
+        dtype = exact_dtype(weight.dtype)
+        if found is None:
+            size = (2, len(self.layers) * batch, rows, columns)
+            return torch.empty(size, dtype=dtype, device=weight.device)
+        each = [ranks[layer.name] for layer in self.layers for _ in range(batch)]
+        return torch.stack(truncate(found, each, dtype))
+
+    def fold(self, matrices: Tensor) -> dict[str, Tensor]:
+        """Return the kernels that the matrices of all layers stand for, by layer name."""
+        batch = self.shape[0]
+        return {
+            layer.name: self.scheme.fold(matrices[i : i + batch], layer.conv)
+            for layer, i in zip(self.layers, range(0, len(matrices), batch), strict=True)
+        }
+
+
+def stacks(layers: Sequence[TracedConv], scheme: Scheme) -> list[Stack]:
+    """Group layers of equal shapes; the same for any number of workers, so their bits are too."""
+    found: list[list[TracedConv]] = []
+    still_open: dict[tuple[Any, ...], list[TracedConv]] = {}
+    for layer in layers:
+        batch, rows, columns = shape = scheme.matrix_shape(layer.conv)
+        key = (*shape, layer.module.weight.dtype, layer.module.weight.device)
+        stack = still_open.get(key)
+        room = STACK_ELEMENTS // (batch * min(rows, columns) ** 2)
+        if stack is None or len(stack) >= room:
+            still_open[key] = stack = []
+            found.append(stack)
+        stack.append(layer)
+    return [Stack(scheme, tuple(stack)) for stack in found]

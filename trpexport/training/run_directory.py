@@ -1,0 +1,175 @@
+"""A training run's directory: its settings, its state, its checkpoints, its metrics.
+
+::
+
+    run.json           what the run is: settings, data, versions
+    state.pt           all that is needed to go on, exactly
+    last.safetensors   the network after the last whole epoch
+    best.safetensors   the network after the epoch with the best accuracy
+    metrics.jsonl      one line an epoch
+    tensorboard/       the same for TensorBoard, if asked for
+
+Every file but the metrics appears whole or not at all: a run can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trpexport.errors import OutputError, TrainingError
+
+RUN, STATE, METRICS, TENSORBOARD = "run.json", "state.pt", "metrics.jsonl", "tensorboard"
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    Args:
+        path: the directory; it is made when it is first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, facts: Mapping[str, Any], *, restart: bool) -> None:
+        """Make the directory, or check that the run in it is the same one.
+
+        Args:
+            facts: JSON data that two runs share when one may go on where the other stopped.
+            restart: throw away the run in it, if it is another one or not.
+
+        Raises:
+            OutputError: the directory can't be written, or holds something else.
+            TrainingError: it holds a run with other settings; the message names them.
+        """
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RUN).is_file():
+            raise OutputError(
+                f"{self.path} holds files that are no training run: choose another place with -o"
+            )
+        if (self.path / RUN).is_file() and not restart:
+            self._check_same(facts)
+            return
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (STATE, METRICS):  # the checkpoints stand until better ones replace them
+                (self.path / name).unlink(missing_ok=True)
+        text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+        self._replace(RUN, lambda path: _write_bytes(path, text.encode()))
+
+    def _check_same(self, facts: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            differing = [
+                f"{key} {found.get(key)!r} then, {value!r} now"
+                for key, value in json.loads(json.dumps(facts)).items()
+                if found.get(key) != value
+            ]
+        except (OSError, ValueError, AttributeError) as error:
+            raise TrainingError(
+                f"{self.path / RUN} is damaged ({error}): start again with --restart"
+            ) from None
+        if differing:
+            raise TrainingError(
+                f"{self.path} holds a run with other settings ({'; '.join(differing)}): "
+                "choose another place with -o, or start again with --restart"
+            )
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Return the state that was written last; None where there is none.
+
+        Raises:
+            TrainingError: it is damaged.
+        """
+        path = self.path / STATE
+        if not path.is_file():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError,
+                zipfile.BadZipFile) as error:  # fmt: skip
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TrainingError(
+                f"{path} is damaged ({reason}): start again with --restart"
+            ) from None
+        if not isinstance(state, dict):
+            raise TrainingError(f"{path} is no training state: start again with --restart")
+        return state
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state.
+
+        Raises:
+            OutputError: it can't be written; the one before stands.
+        """
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())  # else the name may outlive a power cut, and not the bytes
+
+        self._replace(STATE, write)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the metrics of steps after ``step``, which are going to be done again."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):  # half a line: the run was killed
+                continue
+        self._replace(METRICS, lambda target: _write_bytes(target, "".join(kept).encode()))
+
+    def add_metrics(self, facts: Mapping[str, Any]) -> None:
+        """Add a line to the metrics."""
+        with writing(self.path), (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
+        staging = self.path / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+        with writing(self.path):
+            try:
+                write(staging)
+                staging.replace(self.path / name)
+            finally:
+                staging.unlink(missing_ok=True)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system says into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in a RuntimeError
+        cause = error if isinstance(error, OSError) else error.__context__
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "file write failed" in str(error):
+            raise OutputError(
+                f"can't write to {path}: no space left there; free some, and run the same "
+                "command again to go on"
+            ) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"can't write to {path}: {reason}") from error

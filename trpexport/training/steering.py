@@ -1,0 +1,159 @@
+"""Steering by a goal: the energy at which the network costs what it shall cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from trpexport.cost import macs
+from trpexport.errors import TrainingError
+from trpexport.lowrank.criteria.value import Value
+from trpexport.lowrank.schemes import Scheme
+from trpexport.lowrank.trace import Trace, TracedConv
+from trpexport.plan import ConvSpec
+from trpexport.training.projection import Spectrum
+
+# The threshold at which a TRP-trained network is decomposed (arXiv 2004.14566, section 4).
+VALUE = Value(0.05)
+# Doubles have no more than this many halvings between 0 and 1 that matter here.
+HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Price:
+    """MACs for one image of a convolution, as it is and rewritten.
+
+    Attributes:
+        dense: as it is.
+        per_rank: of its factors, for each unit of rank: their cost is proportional to it.
+    """
+
+    dense: int
+    per_rank: int
+
+    def at(self, rank: int) -> int:
+        """Return the MACs at ``rank``: the planner keeps the convolution where that is cheaper."""
+        return min(self.dense, rank * self.per_rank)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """MACs for one image of a network under one scheme.
+
+    Attributes:
+        layers: the convolutions that may be rewritten, by name.
+        fixed: all the rest.
+    """
+
+    layers: Mapping[str, Price]
+    fixed: int
+
+    def ratio(self, ranks: Mapping[str, int]) -> float:
+        """Return MACs after / before a decomposition at ``ranks``, as the planner's guard has it.
+
+        Args:
+            ranks: one a layer.
+        """
+        before = self.fixed + sum(price.dense for price in self.layers.values())
+        after = self.fixed + sum(self.layers[name].at(rank) for name, rank in ranks.items())
+        return after / before
+
+    def stays_dense(self, name: str, rank: int) -> bool:
+        """Say whether the guard keeps a layer as it is at ``rank``."""
+        price = self.layers[name]
+        return rank * price.per_rank >= price.dense
+
+
+def prices(traced: Trace, scheme: Scheme, chosen: Collection[str]) -> Prices:
+    """Return what the layers of a network cost.
+
+    Args:
+        traced: the network, run on an input.
+        scheme: what would rewrite it.
+        chosen: names of the layers that may be rewritten.
+    """
+
+    def cost(layer: TracedConv, convs: Sequence[ConvSpec]) -> int:
+        return sum(macs(convs, size) for size in layer.input_sizes)
+
+    return Prices(
+        {
+            layer.name: Price(
+                cost(layer, (layer.conv,)), cost(layer, scheme.factor_specs(layer.conv, 1))
+            )
+            for layer in traced.layers
+            if layer.name in chosen
+        },
+        traced.other_macs + sum(cost(x, (x.conv,)) for x in traced.layers if x.name not in chosen),
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The MAC ratio to meet at each step: 1 at first, ``target`` from half of the run on.
+
+    The cubic of Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1: fast
+    while much can be cut, slow towards the end. The second half trains at the target.
+
+    Attributes:
+        target: MACs after / before.
+        total_steps: optimizer steps of the whole run.
+    """
+
+    target: float
+    total_steps: int
+
+    def __call__(self, step: int) -> float:
+        """Return the ratio to meet at ``step``, counted from 0."""
+        left = max(0.0, 1.0 - 2.0 * step / self.total_steps)
+        return self.target + (1.0 - self.target) * left**3
+
+
+def steer(
+    spectra: Mapping[str, Spectrum], prices: Prices, ratio: float
+) -> tuple[float, dict[str, int]]:
+    """Find the largest energy at which the network meets ``ratio``, by bisection.
+
+    The rank of a layer is the lower of the energy's and the value threshold's: the decomposition
+    at that threshold then cuts nothing more.
+
+    Args:
+        spectra: what each layer holds at each rank.
+        prices: what each layer costs at each rank.
+        ratio: MACs after / before, at most.
+
+    Returns:
+        The energy, and the rank of each layer.
+    """
+    at_threshold = {name: found.value_rank(VALUE.value) for name, found in spectra.items()}
+
+    def ranks(energy: float) -> dict[str, int]:
+        return {
+            name: min(at_threshold[name], found.energy_rank(energy))
+            for name, found in spectra.items()
+        }
+
+    low, high = 0.0, 1.0
+    if prices.ratio(ranks(high)) <= ratio:
+        return high, ranks(high)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if prices.ratio(ranks(middle)) <= ratio:
+            low = middle
+        else:
+            high = middle
+    return low, ranks(low)
+
+
+def check_reachable(prices: Prices, target: float) -> None:
+    """Refuse a target that no ranks can meet.
+
+    Raises:
+        TrainingError: rank 1 in every layer costs more.
+    """
+    least = prices.ratio(dict.fromkeys(prices.layers, 1))
+    if least > target:
+        raise TrainingError(
+            f"no ranks reach {target:g} of the MACs: rank 1 in every layer that may be rewritten "
+            f"leaves {least:.3f}; ask for more, or include more layers"
+        )

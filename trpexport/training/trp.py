@@ -1,0 +1,394 @@
+"""Trained Rank Pruning: a network that is low-rank already when its training ends.
+
+Xu et al., "TRP: Trained Rank Pruning for Efficient Deep Neural Networks" (arXiv 2004.14566),
+sections 3.1 to 3.3. Every few steps of the optimizer each chosen convolution is replaced by its
+best approximation of low rank, and in between the nuclear norm pulls it there. Its subgradient
+U V^T comes from the same decomposition, and is kept until the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.errors import TrainingError, TrpexportError
+from trpexport.lowrank.planner import reasons_to_stay
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.spectrum import Svd
+from trpexport.lowrank.trace import declared, trace
+from trpexport.training.projection import Spectrum, Stack, stacks
+from trpexport.training.sharing import Team, team_of_this_run, unwrapped
+from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
+
+
+@dataclass(frozen=True)
+class Status:
+    """How low-rank the network is, as its last projection left it.
+
+    Attributes:
+        mean_rank_share: mean over the layers of rank / full rank.
+        macs_ratio: MACs after / before a decomposition at the value threshold, as
+            :func:`trpexport.make_plan` makes it by default; None without an input shape.
+        energy: the energy of the last projection; None where there was none.
+        ranks: the rank of each layer at the value threshold.
+    """
+
+    mean_rank_share: float
+    macs_ratio: float | None
+    energy: float | None
+    ranks: Mapping[str, int]
+
+
+class TrainedRankPruning:
+    """Keeps the convolutions of a network low-rank while any optimizer trains it.
+
+    Three lines in anyone's own loop, and one after it::
+
+        trp = TrainedRankPruning(model, scheme="spatial", energy=0.9, nuclear_weight=3e-4)
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+            trp.before_step()
+            optimizer.step()
+            trp.after_step()
+        trp.project()
+
+    The layers are those that :func:`trpexport.analyse` would rewrite. With an ``input_shape`` one
+    forward pass tells which convolution is the stem and which the classifier; without one, the
+    order in which the network declares them does.
+
+    In a distributed run (``torch.distributed``) every process makes the same calls; the layers
+    are shared out among the processes, and all end with the same weights. With a gradient scaler,
+    unscale the gradients before :meth:`before_step`.
+
+    With ``energy``, a layer is cut to the rank that holds this share of its energy, whether or not
+    a pair of that rank is cheaper, as in the paper. A layer that nobody touched since it was cut
+    is not cut again: projection is a ratchet. With ``target_macs``, one energy for all layers
+    follows from the MACs (:mod:`trpexport.training.steering`), and a layer that the planner would
+    leave dense at its rank is left whole: to cut it would cost accuracy and save nothing.
+
+    Args:
+        model: the network; it may be wrapped by DistributedDataParallel or ``torch.compile``.
+        scheme: name of the scheme that will decompose it.
+        energy: share of the sum of squared singular values that a projection keeps, above 0 and
+            at most 1; None to leave the weights alone (nuclear norm only).
+        period: optimizer steps between projections.
+        nuclear_weight: weight of the nuclear norm; 0 for none (projection only).
+        input_shape: shape of the network's input, batch first; needed to count MACs.
+        include: as in :func:`trpexport.analyse`.
+        exclude: as in :func:`trpexport.analyse`.
+        stride_1_only: as in :func:`trpexport.analyse`.
+        target_macs: MACs of the decomposed network, as a share of the original's; ``energy`` is
+            then found rather than given.
+        total_steps: optimizer steps of the whole run; the target is reached half-way.
+
+    Raises:
+        TrpexportError: a value is out of range, or the scheme is unknown.
+        PlanError: the network can't run such an input, or a pattern matches no convolution.
+        TrainingError: no convolution is left to train, or no ranks reach the target.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        scheme: str = "spatial",
+        energy: float | None = 0.9,
+        period: int = 20,
+        nuclear_weight: float = 3e-4,
+        input_shape: Sequence[int] | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        stride_1_only: bool = False,
+        target_macs: float | None = None,
+        total_steps: int | None = None,
+    ) -> None:
+        _check(
+            energy=energy,
+            period=period,
+            nuclear_weight=nuclear_weight,
+            target_macs=target_macs,
+            total_steps=total_steps,
+            input_shape=input_shape,
+        )
+        self._scheme = SCHEMES[scheme]
+        self._energy = None if target_macs is not None else energy
+        self._period = period
+        self._nuclear_weight = nuclear_weight
+        model = unwrapped(model)
+        traced = declared(model) if input_shape is None else trace(model, input_shape)
+        reasons = reasons_to_stay(traced, self._scheme, include, exclude, stride_1_only)
+        self._layers = [layer for layer in traced.layers if reasons[layer.name] is None]
+        if not self._layers:
+            why = next(iter(reasons.values()), "it has none")
+            raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
+        chosen = {layer.name for layer in self._layers}
+        self._prices: Prices | None = None
+        if input_shape is not None:
+            self._prices = prices(traced, self._scheme, chosen)
+        self._schedule: Schedule | None = None
+        if target_macs is not None and total_steps is not None and self._prices is not None:
+            check_reachable(self._prices, target_macs)
+            self._schedule = Schedule(target_macs, total_steps)
+        self._step = 0
+        self._last_energy: float | None = None
+        # By layer name, as the last projection left them.
+        self._subgradients: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
+        self._ranks: dict[str, int] = {}
+        self._norms: dict[str, float] = {}
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Add the weighted subgradient of the nuclear norm to the gradients.
+
+        Call it after ``loss.backward()``.
+
+        Raises:
+            TrainingError: there are no gradients, or a weight holds NaN or infinity.
+        """
+        if not self._nuclear_weight:
+            return
+        if not self._subgradients:
+            self._refresh(cut=False)
+        # A weight that two modules share has one gradient.
+        pulled = {
+            id(layer.module.weight): (layer.module.weight.grad, self._subgradients[layer.name])
+            for layer in self._layers
+        }
+        pairs = [(grad, pull) for grad, pull in pulled.values() if grad is not None]
+        if not pairs:
+            raise TrainingError(
+                "no layer has a gradient: call before_step() after loss.backward(), "
+                "before the gradients are zeroed"
+            )
+        grads, pulls = zip(*pairs, strict=True)
+        torch._foreach_add_(list(grads), list(pulls), alpha=self._nuclear_weight)
+
+    def after_step(self) -> None:
+        """Count a step, and project once in every period. Call it after ``optimizer.step()``.
+
+        Raises:
+            TrainingError: a weight holds NaN or infinity.
+        """
+        self._step += 1
+        if self._step % self._period == 0:
+            self._refresh(None if self._schedule is None else self._schedule(self._step))
+
+    def project(self, *, final: bool = True) -> None:
+        """Project now: the end of every run. A run that is steered is brought to its target.
+
+        Args:
+            final: false within a run, as for a checkpoint: a run that is steered is then brought
+                to what its schedule asks for by now.
+
+        Raises:
+            TrainingError: a weight holds NaN or infinity.
+        """
+        ratio = None
+        if self._schedule is not None:
+            ratio = self._schedule.target if final else self._schedule(self._step)
+        self._refresh(ratio)
+
+    @property
+    def status(self) -> Status:
+        """How low-rank the network is. Costs next to nothing."""
+        full = {layer.name: self._scheme.full_rank(layer.conv) for layer in self._layers}
+        ranks = full
+        if self._values:
+            ranks = {
+                name: max(1, int((values >= VALUE.value).sum()))
+                for name, values in self._values.items()
+            }
+        return Status(
+            mean_rank_share=math.fsum(ranks[name] / full[name] for name in full) / len(full),
+            macs_ratio=None if self._prices is None else self._prices.ratio(ranks),
+            energy=self._last_energy,
+            ranks=ranks,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact continuation needs: tensors and plain numbers, not nested."""
+        state: dict[str, Any] = {"step": self._step}
+        if self._last_energy is not None:
+            state["energy"] = self._last_energy
+        for name, subgradient in self._subgradients.items():
+            state[f"{name}.subgradient"] = subgradient
+            state[f"{name}.values"] = self._values[name]
+            state[f"{name}.rank"] = self._ranks[name]
+            state[f"{name}.norm"] = self._norms[name]
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken, with bit-identical results.
+
+        Raises:
+            TrainingError: the state belongs to another network, or other settings.
+        """
+        subgradients, values, ranks, norms = {}, {}, {}, {}
+        try:
+            step, energy = int(state["step"]), state.get("energy")
+            for layer in self._layers if len(state) > 1 else ():
+                name, weight = layer.name, layer.module.weight
+                subgradient = state[f"{name}.subgradient"]
+                values[name] = torch.as_tensor(state[f"{name}.values"]).cpu()
+                full = self._scheme.full_rank(layer.conv)
+                if subgradient.shape != weight.shape or values[name].shape != (full,):
+                    raise ValueError(f"{name} has another shape")
+                subgradients[name] = torch.empty_like(weight).copy_(subgradient.detach())
+                ranks[name] = int(state[f"{name}.rank"])
+                norms[name] = float(state[f"{name}.norm"])
+            known = 1 + ("energy" in state) + 4 * len(ranks)
+            if len(state) != known:
+                raise ValueError(f"it has {len(state)} entries, not {known}")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"the TRP state belongs to another run ({error}): resume with the network and "
+                "the settings that it was saved with"
+            ) from None
+        self._step, self._last_energy = step, energy
+        self._subgradients, self._values = subgradients, values
+        self._ranks, self._norms = ranks, norms
+
+    @torch.no_grad()
+    def _refresh(self, ratio: float | None = None, *, cut: bool = True) -> None:
+        """Decompose all layers, cut them where that is asked for, and keep their subgradients."""
+        self._check_finite()
+        team = team_of_this_run()
+        stacked = stacks(self._layers, self._scheme)
+        owners = team.owners([stack.cost for stack in stacked])
+        device = self._layers[0].module.weight.device
+        energy = self._energy if cut else None
+        found: dict[int, Svd] = {}
+        own: dict[str, Spectrum] = {}
+        with torch.autocast(device.type, enabled=False):
+            for i, stack in enumerate(stacked):
+                if owners[i] == team.rank:
+                    found[i], spectra = stack.decompose(energy, self._ranks, self._subgradients)
+                    own |= spectra
+            spectra = self._exchange(own, team, device)
+            ranks = self._choose(spectra, ratio) if cut else self._full_ranks()
+            for i, stack in enumerate(stacked):
+                both = team.tell(stack.truncated(found.get(i), ranks), owners[i])
+                self._write(stack, both, ranks)
+        for name, spectrum in spectra.items():
+            places = torch.arange(len(spectrum.values))
+            self._values[name] = torch.where(places < ranks[name], spectrum.values, 0.0)
+        self._ranks = ranks
+        self._norms = self._measure()
+
+    def _exchange(
+        self, own: Mapping[str, Spectrum], team: Team, device: torch.device
+    ) -> dict[str, Spectrum]:
+        """Return the spectra of all layers: this process's own, and what the others found."""
+        full = self._full_ranks()
+        parts = [
+            torch.cat([own[name].shares, own[name].values]).to(device)
+            if name in own
+            else torch.zeros(2 * count, dtype=torch.float64, device=device)
+            for name, count in full.items()
+        ]
+        combined = team.combine(torch.cat(parts)).cpu()
+        ends = list(accumulate(2 * count for count in full.values()))
+        return {
+            name: Spectrum(*combined[end - 2 * full[name] : end].chunk(2))
+            for name, end in zip(full, ends, strict=True)
+        }
+
+    def _write(self, stack: Stack, both: Tensor, ranks: Mapping[str, int]) -> None:
+        """Replace the kernels that are cut, and note the subgradients."""
+        kernels, pulls = stack.fold(both[0]), stack.fold(both[1])
+        for layer in stack.layers:
+            weight = layer.module.weight
+            if ranks[layer.name] < self._scheme.full_rank(layer.conv):
+                weight.copy_(kernels[layer.name])
+            self._subgradients[layer.name] = torch.empty_like(weight).copy_(pulls[layer.name])
+
+    def _full_ranks(self) -> dict[str, int]:
+        return {layer.name: self._scheme.full_rank(layer.conv) for layer in self._layers}
+
+    def _choose(self, spectra: Mapping[str, Spectrum], ratio: float | None) -> dict[str, int]:
+        """Return the rank to cut each layer to; its full rank for a layer that stays whole."""
+        full = self._full_ranks()
+        if ratio is not None and self._prices is not None:
+            self._last_energy, ranks = steer(spectra, self._prices, ratio)
+            return {
+                name: full[name] if self._prices.stays_dense(name, rank) else rank
+                for name, rank in ranks.items()
+            }
+        if self._energy is None:
+            return full
+        self._last_energy = self._energy
+        untouched = {
+            name for name, norm in self._measure().items() if self._norms.get(name) == norm
+        }
+        return {
+            name: self._ranks[name]
+            if name in untouched and self._ranks[name] < full[name]
+            else found.energy_rank(self._energy)
+            for name, found in spectra.items()
+        }
+
+    def _measure(self) -> dict[str, float]:
+        """Return the norm of each layer, to the last bit: what tells a weight that changed."""
+        norms = [
+            torch.linalg.vector_norm(layer.module.weight, dtype=torch.float64)
+            for layer in self._layers
+        ]
+        return dict(zip((x.name for x in self._layers), torch.stack(norms).tolist(), strict=True))
+
+    def _check_finite(self) -> None:
+        """Refuse weights that are not finite.
+
+        Raises:
+            TrainingError: naming the first such layer.
+        """
+        for layer in self._layers:
+            if not torch.isfinite(layer.module.weight).all():
+                raise TrainingError(
+                    f"the weight of {layer.name} holds NaN or infinity after step {self._step}: "
+                    "the training diverged, try a lower learning rate"
+                )
+
+
+def _check(
+    *,
+    energy: float | None,
+    period: int,
+    nuclear_weight: float,
+    target_macs: float | None,
+    total_steps: int | None,
+    input_shape: Sequence[int] | None,
+) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises:
+        TrpexportError: naming the first such setting.
+    """
+    if energy is not None and not 0 < energy <= 1:
+        raise TrpexportError(f"energy {energy:g} is out of range: it must be above 0, at most 1")
+    if not isinstance(period, int) or period < 1:
+        raise TrpexportError(f"period {period} is out of range: it must be a whole number above 0")
+    if not (nuclear_weight >= 0 and math.isfinite(nuclear_weight)):
+        raise TrpexportError(f"nuclear_weight {nuclear_weight:g} is out of range: at least 0")
+    if target_macs is None:
+        if energy is None and nuclear_weight == 0:
+            raise TrpexportError(
+                "neither projection nor nuclear norm is left: give an energy, as in 0.9, "
+                "or a nuclear_weight, as in 3e-4"
+            )
+        return
+    if not 0 < target_macs < 1:
+        raise TrpexportError(
+            f"target_macs {target_macs:g} is out of range: it is a share of the MACs, as in 0.35"
+        )
+    if input_shape is None or total_steps is None:
+        raise TrpexportError("target_macs needs input_shape, to count MACs, and total_steps")
+    if not isinstance(total_steps, int) or total_steps < 1:
+        raise TrpexportError(f"total_steps {total_steps} is out of range: at least 1")
