@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +15,13 @@ from trpexport.errors import TrpexportError
 from .arm_setup import arm_setup
 from .bench import bench
 from .decompose import decompose
+from .eval import eval_
 from .export import export
+from .finetune import finetune
 from .flops import flops
+from .gate import gate
 from .inspect import inspect
+from .train import train
 from .verify import verify
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
@@ -54,8 +58,21 @@ def main(
     """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
 
 
-for _command in (decompose, inspect, export, verify, flops, bench, arm_setup):
-    app.command()(_command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "inspect": inspect,
+    "decompose": decompose,
+    "finetune": finetune,
+    "export": export,
+    "verify": verify,
+    "flops": flops,
+    "bench": bench,
+    "eval": eval_,
+    "gate": gate,
+    "arm-setup": arm_setup,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

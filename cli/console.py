@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -54,3 +54,37 @@ def progress() -> Iterator[Stages]:
 
     with Console(stderr=True).status("starting") as status:
         yield Stages(lambda name: status.update(f"{name} ..."))
+
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, count: int = 1, text: str = "") -> None:
+        """Add ``count`` to what is done, and show ``text`` beside it."""
+
+
+@contextmanager
+def bar(total: int, description: str, *, done: int = 0) -> Iterator[Advance]:
+    """Yield a function that moves a progress bar on standard error; silent where nobody watches.
+
+    Args:
+        total: where it ends.
+        description: what is going on.
+        done: where it begins.
+    """
+    if not sys.stderr.isatty():
+        yield lambda count=1, text="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    watched = Console(stderr=True)
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=watched) as shown:
+        task = shown.add_task(description, total=total, completed=done, text="")
+
+        def advance(count: int = 1, text: str = "") -> None:
+            shown.update(task, advance=count, text=text)
+
+        yield advance

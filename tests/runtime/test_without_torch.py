@@ -14,7 +14,8 @@ from trpexport.runtime.golden import read_golden, write_golden
 from trpexport.runtime.session import open_session
 
 TORCH_FREE = [
-    f"trpexport.{name}" for name in ("bundle", "cost", "datasets", "errors", "plan", "registry")
+    f"trpexport.{name}"
+    for name in ("bundle", "cost", "datasets", "errors", "gate", "plan", "registry", "report.gates")
 ]
 
 PROGRAM = """

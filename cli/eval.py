@@ -1,0 +1,208 @@
+"""``trpexport eval``: how accurate an ONNX classifier is on a data set. Without torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from .console import bar, show, show_json
+from .options import Json
+
+if TYPE_CHECKING:
+    from trpexport.datasets.base import Dataset
+    from trpexport.datasets.preprocessing import Preprocessing
+    from trpexport.runtime.evaluation import Evaluation
+
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Mean of each channel for pixels in 0..1, as in 0.485,0.456,0.406."),
+]
+Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, likewise.")]
+Size = Annotated[
+    str | None, typer.Option(help="Cut this from the centre: 224, or 192x256 (height x width).")
+]
+Resize = Annotated[
+    int | None, typer.Option(min=1, help="First scale the shorter edge to this many pixels.")
+]
+DataPreprocessing = Annotated[
+    bool,
+    typer.Option("--data-preprocessing", help="Prepare images as the data set says by default."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE; or its name."),
+]
+Split = Annotated[str, typer.Option(help="Which images of the data set.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="So many images, spread evenly over the split.")
+]
+Output = Annotated[
+    str | None, typer.Option(help="The output with one number a class, if there are several.")
+]
+Provider = Annotated[str, typer.Option(help="cpu, arm, cuda, ...; a wrong name lists all.")]
+ProviderOption = Annotated[
+    list[str] | None, typer.Option(help="An option of the provider, key=value. Repeatable.")
+]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Images at a time, where the file leaves that open.")
+]
+
+
+def eval_(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or a bundle.")],
+    data: Data = None,
+    split: Split = "test",
+    limit: Limit = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    output: Output = None,
+    provider: Provider = "cpu",
+    provider_option: ProviderOption = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one operator; else ONNX Runtime decides.")
+    ] = None,
+    batch: Batch = None,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Show which class was taken for which.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the predictions to this .npz file.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare image by image with predictions of --save.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure top-1, top-5 and loss of an ONNX classifier on a data set.
+
+    Images are prepared as the bundle says; for a file that no bundle describes, say how. The loss
+    is the cross-entropy of the outputs taken as logits, or -log p where they are probabilities.
+    An image whose outputs are not finite counts as wrong. Needs no torch.
+    """
+    from trpexport.report.gates import evaluation_table
+    from trpexport.runtime.evaluate import choose_images, evaluate, open_classifier
+    from trpexport.runtime.evaluation import read_evaluation, save_evaluation
+    from trpexport.runtime.providers import parse_provider_options
+
+    dataset = open_data(data)
+    earlier = None if against is None else read_evaluation(against)
+    classifier = open_classifier(
+        model,
+        preprocessing=preprocessing(dataset, mean, std, size, resize, data_preprocessing),
+        output=output,
+        provider=provider,
+        provider_options=parse_provider_options(provider_option or ()),
+        threads=threads,
+        allow_spinning=False,  # waiting threads would only take cores from other jobs
+    )
+    images = choose_images(dataset, split, limit)
+    with bar(len(images.indices), "evaluate") as advance:
+        found = evaluate([classifier], images, batch=batch, advance=advance).classifiers[0]
+    if save is not None:
+        save_evaluation(save, found)
+    facts = found.to_json(confusion=confusion)
+    sentence = None if earlier is None else _compare(earlier, found, facts)
+    if as_json:
+        show_json(facts)
+    else:
+        show(*evaluation_table(found, confusion=confusion))
+        if sentence is not None:
+            show(sentence)
+
+
+def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -> str:
+    """Add to the facts how two networks differ on the same images, and say it."""
+    from trpexport.gate.rules import drop_between
+    from trpexport.gate.statistics import mcnemar_p
+    from trpexport.report.gates import drop_sentence
+
+    if earlier.fingerprint != found.fingerprint:
+        raise TrpexportError(
+            f"the predictions of {earlier.label} are of other images ({len(earlier)} of "
+            f"{earlier.data}): evaluate both on the same ones"
+        )
+    drop = drop_between(earlier.correct, found.correct)
+    low, high = drop.interval()
+    p = mcnemar_p(int(drop.lost), int(drop.won))
+    facts["against"] = {
+        **{"model": earlier.label, "sha256": earlier.sha256, "top1": earlier.top1},
+        **{"drop": drop.estimate, "drop_low": low, "drop_high": high},
+        **{"lost": drop.lost, "won": drop.won, "mcnemar_p": p},
+    }
+    return drop_sentence(earlier.to_json(), drop, p)
+
+
+def open_data(data: str | None) -> Dataset:
+    """Open the data set that was typed.
+
+    Raises:
+        DataError: there is none, or it can't be read.
+        TrpexportError: nothing was typed.
+    """
+    from trpexport.datasets import DATASETS, open_dataset
+
+    if data is None:
+        raise TrpexportError(
+            f"name a data set, as in --data cifar10:DIR: choose from {', '.join(DATASETS)}"
+        )
+    return open_dataset(data)
+
+
+def preprocessing(
+    dataset: Dataset,
+    mean: str | None,
+    std: str | None,
+    size: str | None,
+    resize: int | None,
+    data_preprocessing: bool,
+) -> Preprocessing | None:
+    """Return how images become input, as it was typed; None where it was not.
+
+    Raises:
+        TrpexportError: a part is missing or is not what it should be.
+    """
+    from trpexport.datasets.preprocessing import Preprocessing
+
+    if data_preprocessing:
+        if any(part is not None for part in (mean, std, size, resize)):
+            raise TrpexportError(
+                "--data-preprocessing and --mean, --std, --size, --resize exclude each other"
+            )
+        return dataset.preprocessing
+    if mean is None and std is None:
+        if size is not None or resize is not None:
+            raise TrpexportError("--size and --resize need --mean and --std with them")
+        return None
+    if mean is None or std is None:
+        raise TrpexportError("--mean and --std belong together: give both")
+    means, deviations = _numbers("mean", mean), _numbers("std", std)
+    if len(means) != len(deviations) or min(deviations) <= 0:
+        raise TrpexportError("--std must be above 0, with as many numbers as --mean has")
+    return Preprocessing(means, deviations, _size(size), resize)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(abs(number) < float("inf") for number in numbers):
+        raise TrpexportError(f"--{name} {text!r} must look like 0.485,0.456,0.406")
+    return numbers
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})?", text):
+        raise TrpexportError(f"--size {text!r} must look like 224 or 192x256")
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)

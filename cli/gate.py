@@ -1,0 +1,188 @@
+"""``trpexport gate``: hold a candidate against its baseline, rule by rule. Without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from .console import bar, progress, show, show_json
+from .eval import (
+    Batch,
+    Data,
+    DataPreprocessing,
+    Limit,
+    Mean,
+    Output,
+    Provider,
+    ProviderOption,
+    Resize,
+    Size,
+    Split,
+    Std,
+    open_data,
+    preprocessing,
+)
+from .options import Json, NamedShapes, parse_named_shapes
+
+if TYPE_CHECKING:
+    from trpexport.datasets.preprocessing import Preprocessing
+    from trpexport.gate.check import Checked, GateResult
+    from trpexport.runtime.evaluate import Evaluations, Images
+    from trpexport.runtime.measuring.bench import BenchSettings
+
+_Bound = str | None  # limits are read by their rules, which say what is wrong with one
+
+
+def gate(
+    context: typer.Context,
+    candidate: Annotated[Path, typer.Option(help="The decomposed network: ONNX file or bundle.")],
+    baseline: Annotated[
+        Path | None, typer.Option(help="The original; else the baseline in the candidate's bundle.")
+    ] = None,
+    data: Data = None,
+    split: Split = "test",
+    limit: Limit = None,
+    max_drop: Annotated[_Bound, typer.Option(help="Drop of top-1, points.")] = None,
+    max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
+    min_agreement: Annotated[_Bound, typer.Option(help="Same top-1 as the baseline, %.")] = None,
+    max_output_error: Annotated[
+        _Bound, typer.Option(help="RMS difference of the outputs over their RMS.")
+    ] = None,
+    min_macs_ratio: Annotated[_Bound, typer.Option(help="How many times fewer MACs.")] = None,
+    max_parameters: Annotated[_Bound, typer.Option(help="Parameters, as in 100k.")] = None,
+    max_file_size: Annotated[_Bound, typer.Option(help="Size of the file, as in 1.2MB.")] = None,
+    min_speedup: Annotated[_Bound, typer.Option(help="How many times faster, measured.")] = None,
+    max_latency: Annotated[_Bound, typer.Option(help="Milliseconds of one run.")] = None,
+    min_efficiency: Annotated[_Bound, typer.Option(help="Speed-up over MACs saved.")] = None,
+    confident: Annotated[
+        bool | None,
+        typer.Option("--confident/--estimate", help="Whole intervals have to be within limits."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file; else trpexport.toml or pyproject.toml of this directory."),
+    ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    output: Output = None,
+    provider: Provider = "cpu",
+    provider_option: ProviderOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
+    batch: Batch = None,
+    shape: NamedShapes = None,
+    min_time: Annotated[float, typer.Option(help="Seconds to time each network, at least.")] = 2.0,
+    max_time: Annotated[float, typer.Option(help="Seconds at most, on a busy machine.")] = 30.0,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON to this file.")
+    ] = None,
+    history: Annotated[Path | None, typer.Option(help="Append the result to this file.")] = None,
+    compare_to: Annotated[
+        Path | None, typer.Option(help="Refuse what is worse than the last accepted one there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
+
+    Limits are given here or in the section [gate] of trpexport.toml ([tool.trpexport.gate] of
+    pyproject.toml); what is typed wins. The accuracy drop is paired, image by image. Too few
+    images to tell a limit from twice that limit fail. Latency is measured here and now, both
+    networks in turns.
+    """
+    from trpexport.gate.check import run_gate
+    from trpexport.gate.config import read_limits
+    from trpexport.gate.history import append_entry, compare, history_entry, last_accepted
+    from trpexport.gate.rules import RULES
+    from trpexport.report.gates import gate_table, junit_xml
+    from trpexport.runtime.atomic import write_atomically
+    from trpexport.runtime.evaluate import choose_images
+    from trpexport.runtime.measuring.bench import BenchSettings, find_models
+    from trpexport.runtime.providers import parse_provider_options
+
+    typed = {name: context.params[name.replace("-", "_")] for name in RULES}
+    limits = read_limits(typed, confident=confident, config=config)
+    accepted = None if compare_to is None else last_accepted(compare_to)
+    models = find_models([candidate] if baseline is None else [baseline, candidate])
+    if len(models) != 2:
+        raise TrpexportError(f"{candidate} has no baseline of its own: name one with --baseline")
+    settings = BenchSettings(
+        models,
+        provider=provider,
+        provider_options=parse_provider_options(provider_option or ()),
+        threads=(threads,),
+        batch=batch,
+        shapes=parse_named_shapes(shape),
+        min_time=min_time,
+        max_time=max_time,
+        memory=False,
+    )
+    evaluations = None
+    if data is not None and limits.of("data"):
+        dataset = open_data(data)
+        how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
+        evaluations = _evaluate(settings, choose_images(dataset, split, limit), how, output)
+    with progress() as stages:
+        result = run_gate(limits, settings, evaluations=evaluations, announce=stages.say)
+    regressions = () if accepted is None else compare(result, accepted)
+    entry = history_entry(result, regressions)
+    if as_json:
+        show_json(entry)
+    else:
+        show(*gate_table(result, regressions))
+    if history is not None:
+        append_entry(history, entry)
+    if save is not None:
+        write_atomically(save, json.dumps(entry, indent=2, allow_nan=False).encode() + b"\n")
+    if junit is not None:
+        write_atomically(junit, junit_xml(result, regressions))
+    _tell_github(result, regressions)
+    if not entry["accepted"]:
+        raise typer.Exit(1)
+
+
+def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
+    """Annotate the run and append to its summary, inside of a GitHub job."""
+    from trpexport.report.gates import github_annotations, markdown_summary
+    from trpexport.runtime.atomic import append_text
+
+    if not os.environ.get("GITHUB_ACTIONS"):
+        return
+    for line in github_annotations((*result.rules, *regressions)):
+        print(line, file=sys.stderr)  # standard output may be JSON; GitHub reads both
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        append_text(Path(summary), markdown_summary(result, regressions))
+
+
+def _evaluate(
+    settings: BenchSettings,
+    images: Images,
+    how: Preprocessing | None,
+    output: str | None,
+) -> Evaluations:
+    """Run both networks on the same images."""
+    from trpexport.runtime.evaluate import evaluate, open_classifier
+
+    classifiers = [
+        open_classifier(
+            Path(model.path),
+            preprocessing=how,
+            output=output,
+            provider=settings.provider,
+            provider_options=settings.provider_options,
+            allow_spinning=False,
+        )
+        for model in settings.models
+    ]
+    with bar(len(images.indices), "evaluate") as advance:
+        return evaluate(classifiers, images, batch=settings.batch, advance=advance)
