@@ -1,0 +1,162 @@
+"""Accuracy against MACs without training: plain SVD, and calibrated on unlabelled images.
+
+    python -m benchmarks.calibration_curve --data DIR resnet20.th resnet32.th
+
+Each checkpoint is decomposed to several fractions of its MACs, for each scheme: by its weights'
+singular values alone (the energy criterion that gets there), and calibrated on 512 unlabelled
+training images with ranks allotted by output error. Top-1 is that on all test images in DIR, which
+holds CIFAR-10 in the official binary layout. What is measured is kept in
+``results/calibration_curve.json`` at once, and a second run goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import trpexport as tx
+from benchmarks.environment import RESULTS, environment
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.lowrank.calibration.budget import Budgeter
+from trpexport.lowrank.calibration.gathering import Gatherer
+from trpexport.lowrank.calibration.table import sensitivity_table
+from trpexport.lowrank.criteria import parse_criterion
+
+SHAPE = (1, 3, 32, 32)
+# What the published checkpoints were trained with.
+NORMALISE = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+RATIOS = (1.5, 2.0, 2.5, 3.0)
+SCHEMES = ("spatial", "channel", "decoupling", "auto")
+RESULT = RESULTS / "calibration_curve.json"
+
+
+def read(path: Path, count: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the first normalised images of a file and their labels."""
+    records = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)[:count]
+    images = records[:, 1:].reshape(-1, 3, 32, 32)
+    return NORMALISE.normalise(images), records[:, 0].astype(np.int64)
+
+
+def calibration_images(data: Path, count: int) -> NDArray[np.float32]:
+    """Return unlabelled images, as many of each training batch."""
+    each = -(-count // 5)
+    files = [data / f"data_batch_{number}.bin" for number in range(1, 6)]
+    return np.concatenate([read(path, each)[0] for path in files])[:count]
+
+
+def accuracy(model: nn.Module, data: Path) -> float:
+    """Return top-1 on all test images, in percent."""
+    images, labels = read(data / "test_batch.bin")
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images))
+    return 100.0 * float((logits.argmax(1).numpy() == labels).mean())
+
+
+def plain(model: nn.Module, scheme: str, ratio: float) -> tuple[nn.Module, float]:
+    """Return the network cut by its weights alone at least to a MAC ratio, and the ratio."""
+    analysis = tx.analyse(model, input_shape=SHAPE, scheme=scheme)
+    low, high = 0.0, 1.0
+    plan = analysis.plan(parse_criterion("rank:1"))
+    for _ in range(20):
+        middle = (low + high) / 2
+        tried = analysis.plan(parse_criterion(f"energy:{middle}"))
+        if tried.macs_before / tried.macs_after >= ratio:
+            plan, low = tried, middle
+        else:
+            high = middle
+    return tx.factorize(model, plan), plan.macs_before / plan.macs_after
+
+
+def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[str, Any]]) -> None:
+    """Add to ``known`` what is missing of a checkpoint; each row is written when it is there."""
+    model = tx.load_checkpoint(checkpoint).module.eval()
+    images = calibration_images(args.data, args.images)
+    gatherer = Gatherer(model, images, SHAPE)
+    before = accuracy(model, args.data)
+    for scheme in args.schemes:
+        keys = [f"{checkpoint.stem}/{scheme}/m{args.rank_multiple}/{r:g}" for r in args.ratios]
+        if all(key in known for key in keys):
+            continue
+        started = time.perf_counter()
+        table = sensitivity_table(
+            model,
+            images,
+            input_shape=SHAPE,
+            scheme=scheme,
+            rank_multiple=args.rank_multiple,
+            cache=args.cache,
+            gatherer=gatherer,
+        )
+        table_seconds = time.perf_counter() - started
+        budgeter = Budgeter(model, table, gatherer, input_shape=SHAPE, scheme=scheme)
+        for key, ratio in zip(keys, args.ratios, strict=True):
+            if key in known:
+                continue
+            started = time.perf_counter()
+            try:
+                outcome = budgeter.to_fraction(1 / ratio)
+            except tx.TrpexportError as error:
+                print(f"{key}: {error}", flush=True)
+                continue
+            plan = outcome.calibrated.plan
+            row = {
+                "top1_before": before,
+                "top1_calibrated": accuracy(outcome.calibrated.network, args.data),
+                "macs_ratio": plan.macs_before / plan.macs_after,
+                "output_error": outcome.error,
+                "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
+                "seconds": round(time.perf_counter() - started, 1),
+                "table_seconds": round(table_seconds, 1),
+            }
+            if scheme != "auto":
+                network, reached = plain(model, scheme, ratio)
+                row |= {"top1_plain": accuracy(network, args.data), "plain_macs_ratio": reached}
+            known[key] = row
+            write(known)
+            print(line(key, row), flush=True)
+
+
+def line(key: str, row: dict[str, Any]) -> str:
+    """Return a row as text."""
+    plain_svd = f"{row['top1_plain']:5.1f}" if "top1_plain" in row else "    -"
+    return (
+        f"{key:44} {row['macs_ratio']:.2f}x  top-1 {row['top1_before']:.1f}: "
+        f"plain SVD {plain_svd}, calibrated {row['top1_calibrated']:.1f}"
+    )
+
+
+def write(known: dict[str, dict[str, Any]]) -> None:
+    """Write all that is known."""
+    RESULT.write_text(json.dumps({"environment": environment(), "results": known}, indent=2) + "\n")
+
+
+def main() -> None:
+    """Measure every checkpoint and print the curve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--data", type=Path, required=True, help="CIFAR-10, binary layout")
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--rank-multiple", type=int, default=1)
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
+    parser.add_argument("--cache", type=Path, help="folder for the sensitivity tables")
+    args = parser.parse_args()
+    known: dict[str, dict[str, Any]] = {}
+    if RESULT.exists():
+        known = json.loads(RESULT.read_text())["results"]
+    for checkpoint in args.checkpoints:
+        measure(checkpoint, args, known)
+    for key, row in sorted(known.items()):
+        print(line(key, row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Which layer gets how much: the choice of least error within a budget, exactly.
+
+One option is chosen of each layer's, so that the sum of costs stays within the budget and the sum
+of errors is least: a multiple-choice knapsack problem (Sinha and Zoltners, "The Multiple-Choice
+Knapsack Problem", Operations Research 27, 1979), solved by HiGHS to optimality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from trpexport.errors import NothingToDoError, PlanError
+from trpexport.lowrank.calibration.table import LayerOptions, Option, SensitivityTable
+from trpexport.lowrank.planner import keep_all
+from trpexport.lowrank.revision import revise_plan
+from trpexport.plan import Plan
+
+Resource = Literal["macs", "parameters"]
+# How far from the best the solver may stop, relative to it.
+_GAP = 1e-9
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """One option for each layer of a table.
+
+    Attributes:
+        chosen: the option of each layer, by name.
+        macs: of the whole network for one image.
+        parameters: of the whole network.
+        error: squared error of the network's output, relative, if layers do not interact.
+    """
+
+    chosen: Mapping[str, Option]
+    macs: int
+    parameters: int
+    error: float
+
+
+def allot(
+    table: SensitivityTable,
+    fraction: float,
+    *,
+    resource: Resource = "macs",
+    weights: Mapping[str, float] | None = None,
+) -> Allotment:
+    """Choose schemes and ranks of least error among those that fit a budget.
+
+    Args:
+        table: the options.
+        fraction: what may remain of the resource, of the whole network, above 0 and below 1.
+        resource: what is scarce.
+        weights: factors on the errors of layers, by name; 1 for those that are not in it.
+
+    Raises:
+        PlanError: the fraction is not between 0 and 1.
+        NothingToDoError: nothing fits; the message says what the best is.
+    """
+    if not 0 < fraction < 1:
+        raise PlanError(f"a target of {fraction:g} is out of range: it must be between 0 and 1")
+    fixed = table.fixed_macs if resource == "macs" else table.fixed_parameters
+    cost = [[getattr(option, resource) for option in layer.options] for layer in table.layers]
+    whole = fixed + sum(options[0] for options in cost)
+    least = fixed + sum(map(min, cost))
+    budget = int(fraction * whole)
+    if least > budget:
+        raise NothingToDoError(
+            f"the target of {fraction:g} of the {resource} can't be met: the best is "
+            f"{least / whole:.3f}, every layer at its lowest rank"
+        )
+    scale = weights or {}
+    error = [
+        [option.error * layer.gain * scale.get(layer.name, 1.0) for option in layer.options]
+        for layer in table.layers
+    ]
+    places = _knapsack(cost, error, budget - fixed)
+    return summed(
+        table, {layer.name: layer.options[i] for layer, i in zip(table.layers, places, strict=True)}
+    )
+
+
+def summed(table: SensitivityTable, chosen: Mapping[str, Option]) -> Allotment:
+    """Return a choice with its totals."""
+    return Allotment(
+        chosen=chosen,
+        macs=table.fixed_macs + sum(option.macs for option in chosen.values()),
+        parameters=table.fixed_parameters + sum(option.parameters for option in chosen.values()),
+        error=sum(layer.gain * chosen[layer.name].error for layer in table.layers),
+    )
+
+
+def whole_network(table: SensitivityTable) -> Allotment:
+    """Return the choice that leaves every layer as it is."""
+    return summed(table, {layer.name: layer.options[0] for layer in table.layers})
+
+
+def smallest_fraction(table: SensitivityTable, resource: Resource = "macs") -> float:
+    """Return the smallest fraction of the resource for which :func:`allot` finds a choice."""
+
+    def least(layer: LayerOptions) -> Option:
+        return min(layer.options, key=lambda option: int(getattr(option, resource)))
+
+    lowest = summed(table, {layer.name: least(layer) for layer in table.layers})
+    return float(getattr(lowest, resource) / getattr(whole_network(table), resource))
+
+
+def plan_for(
+    model: nn.Module,
+    allotment: Allotment,
+    *,
+    input_shape: Sequence[int],
+    scheme: str,
+    criterion: str,
+    architecture: str | None = None,
+) -> Plan:
+    """Return the plan of a choice.
+
+    Args:
+        model: the network that the table was measured on.
+        allotment: the choice.
+        input_shape: shape of the network's input, batch first.
+        scheme: what was asked for, ``auto`` or the name of a scheme.
+        criterion: the target, as text, for the reader.
+        architecture: what the network is called, for the reader.
+
+    Raises:
+        NothingToDoError: the choice is to leave every layer as it is.
+    """
+    bare = keep_all(model, input_shape=input_shape, architecture=architecture)
+    layers = []
+    for layer in bare.layers:
+        option = allotment.chosen.get(layer.name)
+        if option is None:
+            layers.append(replace(layer, reason="not among the layers that may be rewritten"))
+        elif option.scheme is None:
+            layers.append(replace(layer, reason="its MACs are worth their cost"))
+        else:
+            layers.append(replace(layer, scheme=option.scheme, rank=option.rank))
+    wanted = replace(bare, scheme=scheme, criterion=criterion, layers=tuple(layers))
+    plan = revise_plan(model, wanted, input_shape=input_shape)
+    if not plan.rewritten:
+        raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
+    return replace(plan, criterion=criterion)
+
+
+def _knapsack(
+    cost: Sequence[Sequence[int]], error: Sequence[Sequence[float]], budget: int
+) -> list[int]:
+    """Return the place of one entry a row: least error in sum, at most ``budget`` cost in sum."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix
+
+    kept = [_undominated(*row) for row in zip(cost, error, strict=True)]
+    owners = np.repeat(np.arange(len(kept)), [len(row) for row in kept])
+    costs = np.array([cost[o][i] for o, row in enumerate(kept) for i in row], dtype=float)
+    errors = np.array([error[o][i] for o, row in enumerate(kept) for i in row])
+    one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
+    # In units of the budget; half a MAC of slack against rounding, as costs are whole numbers.
+    unit = max(1, budget)
+    result = milp(
+        errors / (errors.max() or 1.0),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(costs[None] / unit, -np.inf, (budget + 0.5) / unit),
+        ],
+        integrality=np.ones(len(owners)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": _GAP},
+    )
+    taken = result.x > 0.5
+    places = [i for row in kept for i in row]
+    return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
+
+
+def _undominated(cost: Sequence[int], error: Sequence[float]) -> list[int]:
+    """Return the places of a row that no other place beats at both, cheapest first."""
+    kept: list[int] = []
+    for place in sorted(range(len(cost)), key=lambda i: (cost[i], error[i])):
+        if not kept or error[place] < error[kept[-1]]:
+            kept.append(place)
+    return kept

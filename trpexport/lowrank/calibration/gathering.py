@@ -1,0 +1,119 @@
+"""From images to the moments of a layer: what it really gets, and what it should have given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trpexport.errors import DataError
+from trpexport.lowrank.calibration.images import checked_images
+from trpexport.lowrank.calibration.moments import LayerMoments, Moments
+from trpexport.lowrank.calibration.observation import Observation
+from trpexport.lowrank.calibration.patches import patches, pixels
+from trpexport.lowrank.calibration.replay import Cuts, Replay
+from trpexport.plan import ConvSpec
+
+# Patches that are formed at once, in elements: 128 MB in float32, twice that in float64.
+_PATCH_ELEMENTS = 32_000_000
+# Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
+_DEAD_SCALE = 1e-3
+CACHE_BYTES = 1 << 30
+
+
+class Gatherer:
+    """Gathers the moments of a network's layers, in the order in which they run.
+
+    Args:
+        model: the original network.
+        images: (images, channels, *size), normalised.
+        input_shape: shape of the network's input, batch first.
+        cache_bytes: bytes of intermediate results to keep of each network.
+
+    Raises:
+        DataError: the images do not fit the network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: NDArray[np.floating[Any]] | Tensor,
+        input_shape: Sequence[int],
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.images = checked_images(model, images, input_shape)
+        self._cuts = Cuts(model, input_shape)
+        self._cache_bytes = cache_bytes
+        self._original = self.replay(model)
+
+    def replay(self, model: nn.Module) -> Replay:
+        """Return a replay of a network that was made from the original one."""
+        return Replay(model, self._cuts, self._cache_bytes)
+
+    def gather(self, name: str, conv: ConvSpec, candidate: Replay | None = None) -> LayerMoments:
+        """Return the moments of one layer.
+
+        The inputs are those that the layer gets in ``candidate``, the targets what it gives in the
+        original network ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798, section
+        3.3), so that it makes up for the errors of the layers before it. Where a shortcut is added
+        behind it, also for those of the shortcut: the target is then the sum, less the shortcut.
+
+        Args:
+            name: the layer.
+            conv: its attributes.
+            candidate: the network to be calibrated, up to here; the original one where it is None.
+
+        Raises:
+            DataError: the network makes NaN or infinity of these images.
+        """
+        replays = [self._original] if candidate is None else [self._original, candidate]
+        for replay in replays:
+            replay.advance(name, self.images)
+        inputs = conv.in_channels // conv.groups * prod(conv.kernel_size)
+        outputs = conv.out_channels // conv.groups
+        fit, held_out = (
+            Moments.zeros(conv.groups, inputs, outputs, self.images.like.device) for _ in range(2)
+        )
+        scale = None
+        for index in range(self.images.batches):
+            x = self.images.batch(index)
+            wanted, *given = (replay.observe(name, index, x) for replay in replays)
+            actual = given[0] if given else wanted
+            scale = wanted.scale
+            is_held_out = self.images.held_out(index)
+            for inputs_seen, target in zip(actual.inputs, targets(wanted, actual), strict=True):
+                if not (torch.isfinite(inputs_seen).all() and torch.isfinite(target).all()):
+                    raise DataError(
+                        f"{name} gets or gives NaN or infinity on calibration images: check how "
+                        "they are normalised"
+                    )
+                fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out])
+                held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out])
+        return LayerMoments(fit, held_out, scale)
+
+
+def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
+    """Return what the layer should give for each of its calls, the shortcut made up for."""
+    if wanted is actual or wanted.shortcut is None or actual.shortcut is None:
+        return wanted.outputs
+    missing = wanted.shortcut - actual.shortcut
+    if wanted.scale is not None:
+        scale = wanted.scale.reshape(-1, *[1] * (missing.ndim - 2))
+        alive = scale.abs() > _DEAD_SCALE * scale.abs().max()
+        missing = torch.where(alive, missing / torch.where(alive, scale, 1.0), 0.0)
+    return [wanted.outputs[0] + missing]
+
+
+def _add(moments: Moments, conv: ConvSpec, x: Tensor, y: Tensor) -> Moments:
+    per_image = y[:1].numel() // conv.out_channels * conv.in_channels * prod(conv.kernel_size)
+    step = max(1, _PATCH_ELEMENTS // max(1, per_image))
+    for start in range(0, len(x), step):
+        some = slice(start, start + step)
+        moments = moments.add(patches(x[some], conv), pixels(y[some], conv.groups))
+    return moments

@@ -1,0 +1,106 @@
+"""Calibration images: checked, in batches, some of them held out."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trpexport.errors import DataError
+
+_BATCH_ELEMENTS = 2_000_000
+_LARGEST_BATCH = 64
+_HELD_OUT = 4  # one image in so many
+
+
+@dataclass(frozen=True)
+class Images:
+    """Unlabelled network inputs.
+
+    Attributes:
+        values: (images, *input shape), float32; may be a memory map.
+        like: a tensor of the device and dtype that the network computes in.
+    """
+
+    values: NDArray[np.float32]
+    like: Tensor
+
+    @property
+    def _size(self) -> int:
+        return max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return (len(self.values) + self._size - 1) // self._size
+
+    def batch(self, index: int) -> Tensor:
+        """Return one batch."""
+        start = index * self._size
+        values = np.ascontiguousarray(self.values[start : start + self._size])
+        return torch.from_numpy(values).to(self.like)
+
+    def held_out(self, index: int) -> Tensor:
+        """Return which images of a batch are held out, (images,), bool."""
+        start = index * self._size
+        return torch.from_numpy(self._is_held_out[start : start + self._size]).to(self.like.device)
+
+    def first(self, count: int) -> Images:
+        """Return the ``count`` images whose content comes first, whatever their order."""
+        each = sorted(range(len(self.values)), key=lambda i: zlib.crc32(self.values[i].tobytes()))
+        return replace(self, values=np.stack([self.values[i] for i in each[:count]]))
+
+    @cached_property
+    def _is_held_out(self) -> NDArray[np.bool_]:
+        # By content: whatever the order, and equal images are on the same side.
+        return np.array([zlib.crc32(image.tobytes()) % _HELD_OUT == 0 for image in self.values])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the images, whatever their order."""
+        each = sorted(hashlib.sha256(image.tobytes()).digest() for image in self.values)
+        return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def checked_images(
+    model: nn.Module, images: NDArray[np.floating[Any]] | Tensor, input_shape: Sequence[int]
+) -> Images:
+    """Check that calibration images fit a network.
+
+    Args:
+        model: the network.
+        images: (images, channels, *size), normalised as for the network.
+        input_shape: shape of the network's input, batch first.
+
+    Raises:
+        DataError: there are none, their shape is wrong, or they hold NaN or infinity.
+    """
+    values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+    wanted = "x".join(map(str, input_shape[1:]))
+    if values.ndim != len(input_shape) or values.shape[1:] != tuple(input_shape[1:]):
+        found = "x".join(map(str, values.shape))
+        raise DataError(
+            f"calibration images of shape {found} do not fit the network, which takes "
+            f"images of {wanted}: give them as N x {wanted}"
+        )
+    if not len(values):
+        raise DataError("there are no calibration images: give at least one, better 512")
+    if not np.issubdtype(values.dtype, np.floating):
+        raise DataError(
+            f"calibration images are of type {values.dtype}: normalise them as the network's "
+            "training did, to float32"
+        )
+    if values.dtype != np.float32:
+        values = values.astype(np.float32)
+    if not all(np.isfinite(image).all() for image in values):
+        raise DataError("a calibration image holds NaN or infinity: leave it out")
+    return Images(values, next(model.parameters(), torch.empty(0)).detach())

@@ -1,0 +1,213 @@
+"""Calibrated decomposition: layer after layer, each factor fitted to the layer's own outputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trpexport.errors import PlanError
+from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
+from trpexport.lowrank.calibration.gathering import Gatherer
+from trpexport.lowrank.calibration.moments import LayerMoments
+from trpexport.lowrank.factorize import make_conv, truncated_weight
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
+from trpexport.plan import ConvSpec, LayerPlan, Plan
+
+# The right factor is solved for so many times, the left one once less, each in so many
+# conjugate-gradient steps; the error is then within 2 % of where it ends up.
+SWEEPS, STEPS = 3, 6
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """What calibration did to one layer. Errors are relative; outputs are those on the images.
+
+    Attributes:
+        name: the layer.
+        scheme: name of its scheme.
+        rank: its rank.
+        ridge: weight of the original kernel in the regression, relative to an input's variance.
+        weight_error: kernel of the factors against the original one, Frobenius. It may be large:
+            what the images never excite is free.
+        error_before: output of the SVD's factors against the target, RMS.
+        error_after: output of the calibrated factors against the target, RMS.
+    """
+
+    name: str
+    scheme: str
+    rank: int
+    ridge: float
+    weight_error: float
+    error_before: float
+    error_after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}: output error {self.error_before:.3f} -> {self.error_after:.3f}"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrated network.
+
+    Attributes:
+        network: the factorized network.
+        plan: its plan; the last factor of each rewritten layer has a bias.
+        layers: one entry a rewritten layer, in the order in which they run.
+    """
+
+    network: nn.Module
+    plan: Plan
+    layers: tuple[LayerCalibration, ...]
+
+
+def calibrate(
+    model: nn.Module,
+    plan: Plan,
+    images: NDArray[np.floating[Any]] | Tensor,
+    *,
+    gatherer: Gatherer | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Calibrated:
+    """Decompose a network by a plan so that it keeps its outputs on some images, without labels.
+
+    Layer after layer, with the inputs that the already decomposed network gives and the outputs of
+    the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
+    pair is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
+    the images. Time grows with the number of images, memory does not.
+
+    Args:
+        model: the original network; it is not changed.
+        plan: which layers are rewritten, how, and at which ranks.
+        images: (images, *input shape), normalised as for the network, at least one.
+        gatherer: of the same network and images, where several plans are tried.
+        announce: called with a line on each layer when it is done.
+
+    Raises:
+        DataError: the images do not fit the network, or it makes NaN or infinity of them.
+        PlanError: the plan is for another network, or a weight holds NaN or infinity.
+    """
+    gatherer = gatherer or Gatherer(model, images, plan.input_shape)
+    network = copy.deepcopy(model)
+    candidate = gatherer.replay(network)
+    done: dict[str, LayerCalibration] = {}
+    layers = []
+    for layer in plan.layers:
+        if layer.is_rewritten:
+            module = _planned(network, layer)
+            moments = gatherer.gather(layer.name, layer.conv, candidate)
+            layer = with_bias(layer)  # noqa: PLW2901
+            chain, done[layer.name] = fit_layer(module, layer, moments)
+            network = candidate.model = _with(network, layer.name, chain)
+            if announce is not None:
+                announce(str(done[layer.name]))
+        layers.append(layer)
+    return Calibrated(network, replace(plan, layers=tuple(layers)), tuple(done.values()))
+
+
+def fit_layer(
+    module: Conv, layer: LayerPlan, moments: LayerMoments
+) -> tuple[nn.Sequential, LayerCalibration]:
+    """Fit the factors of one layer.
+
+    Args:
+        module: the original convolution.
+        layer: scheme and rank; its last factor has a bias.
+        moments: what the images say.
+
+    Raises:
+        PlanError: the weight holds NaN or infinity.
+    """
+    assert layer.scheme is not None
+    assert layer.rank is not None
+    scheme = SCHEMES[layer.scheme]
+    truncated = grouped(truncated_weight(module.weight, layer), layer.conv)
+    weight = grouped(module.weight, layer.conv)
+    metric = output_metric(moments, layer.conv)
+    ridge = choose_ridge(moments, weight, layer.conv, scheme=scheme, rank=layer.rank, metric=metric)
+    both = moments.fit + moments.held_out
+    problem = Factorization(Regression(both, weight, layer.conv, ridge, metric), scheme)
+    left, right = problem.factors(layer.rank, sweeps=SWEEPS, steps=STEPS)
+    kernels = problem.kernels(left, right)
+    bias = problem.regression.bias(kernels)
+    old_bias = torch.zeros_like(bias)
+    if module.bias is not None:
+        old_bias = module.bias.detach().to(bias).reshape(bias.shape)
+    power = both.power(metric)
+    size = float(weight.norm())
+    chain = nn.Sequential(*[make_conv(factor).to(module.weight) for factor in layer.factors])
+    with torch.no_grad():
+        values = scheme.factor_weights(left, right, layer.conv)
+        for factor, kernel in zip(chain, values, strict=True):
+            factor.get_parameter("weight").copy_(kernel)
+        chain[-1].get_parameter("bias").copy_(bias.reshape(-1))
+    return chain.train(module.training), LayerCalibration(
+        name=layer.name,
+        scheme=layer.scheme,
+        rank=layer.rank,
+        ridge=ridge,
+        weight_error=_relative(float((kernels - weight).norm()) ** 2, size**2),
+        error_before=_relative(both.squared_error(truncated, old_bias, metric), power),
+        error_after=_relative(both.squared_error(kernels, bias, metric), power),
+    )
+
+
+def output_metric(moments: LayerMoments, conv: ConvSpec) -> Tensor | None:
+    """Return what counts as error: each channel as much as the batch norm behind it lets through.
+
+    A channel that it blocks still counts a little, so that the metric is positive definite.
+    """
+    if moments.scale is None:
+        return None
+    weight = moments.scale.to(torch.float64).square().reshape(conv.groups, -1)
+    largest = weight.amax(1, keepdim=True)
+    weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
+    return torch.diag_embed(weight.clamp_min(1e-6))
+
+
+def grouped(weight: Tensor, conv: ConvSpec) -> Tensor:
+    """Return a kernel as (groups, out_channels / groups, elements of one filter), in float64."""
+    shape = (conv.groups, conv.out_channels // conv.groups, -1)
+    return weight.detach().to(torch.float64).reshape(shape)
+
+
+def with_bias(layer: LayerPlan) -> LayerPlan:
+    """Return the plan of a layer whose last factor has a bias: it corrects the mean error.
+
+    It costs nothing in the exported file, where a batch norm becomes a bias anyway.
+    """
+    *first, last = layer.factors
+    return replace(layer, factors=(*first, replace(last, bias=True)))
+
+
+def _planned(network: nn.Module, layer: LayerPlan) -> Conv:
+    module = dict(network.named_modules()).get(layer.name)
+    if not isinstance(module, CONVOLUTIONS) or conv_spec(module) != layer.conv:
+        raise PlanError(
+            f"the plan is for another network: it has no convolution {layer.name} of {layer.conv}"
+        )
+    if not torch.isfinite(module.weight).all():
+        raise PlanError(f"the weight of {layer.name} holds NaN or infinity")
+    return module
+
+
+def _with(network: nn.Module, name: str, chain: nn.Module) -> nn.Module:
+    """Return the network with the module ``name`` replaced wherever it stands."""
+    old = network.get_submodule(name)
+    memo: dict[int, Any] = {id(old): chain}
+    return copy.deepcopy(network, memo)
+
+
+def _relative(square: float, power: float) -> float:
+    return (square / power) ** 0.5 if power else float(square > 0)

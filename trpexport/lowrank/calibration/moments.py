@@ -1,0 +1,136 @@
+"""All that least squares needs to know of a layer's inputs and targets, in constant memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over output pixels of products of patches p (K values) and targets y (O values).
+
+    A convolution is linear in its patches, so these sums determine its squared error for every
+    kernel and bias: images are seen once, and no memory grows with their number. Sums are float64.
+
+    Attributes:
+        count: output pixels summed over.
+        pp: p pᵀ, (groups, K, K).
+        yp: y pᵀ, (groups, O, K).
+        yy: y yᵀ, (groups, O, O).
+        p: (groups, K).
+        y: (groups, O).
+    """
+
+    count: int
+    pp: Tensor
+    yp: Tensor
+    yy: Tensor
+    p: Tensor
+    y: Tensor
+
+    @classmethod
+    def zeros(cls, groups: int, inputs: int, outputs: int, device: torch.device) -> Self:
+        """Return the sums over nothing."""
+
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
+
+        return cls(
+            0,
+            empty(inputs, inputs),
+            empty(outputs, inputs),
+            empty(outputs, outputs),
+            empty(inputs),
+            empty(outputs),
+        )
+
+    def add(self, p: Tensor, y: Tensor) -> Self:
+        """Return the sums with more pixels in them; the old ones are overwritten.
+
+        Args:
+            p: patches (groups, pixels, K).
+            y: targets (groups, pixels, O).
+        """
+        p, y = p.to(torch.float64), y.to(torch.float64)
+        self.pp.baddbmm_(p.mT, p)
+        self.yp.baddbmm_(y.mT, p)
+        self.yy.baddbmm_(y.mT, y)
+        self.p.add_(p.sum(1))
+        self.y.add_(y.sum(1))
+        return replace(self, count=self.count + p.shape[1])
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count,
+            self.pp + other.pp,
+            self.yp + other.yp,
+            self.yy + other.yy,
+            self.p + other.p,
+            self.y + other.y,
+        )
+
+    @property
+    def mean_p(self) -> Tensor:
+        """Mean patch, (groups, K)."""
+        return self.p / self.count
+
+    @property
+    def mean_y(self) -> Tensor:
+        """Mean target, (groups, O)."""
+        return self.y / self.count
+
+    @property
+    def covariance(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariances of (p, p), (y, p) and (y, y): of what a bias can't explain."""
+        p, y = self.mean_p, self.mean_y
+        return (
+            self.pp / self.count - p[:, :, None] * p[:, None],
+            self.yp / self.count - y[:, :, None] * p[:, None],
+            self.yy / self.count - y[:, :, None] * y[:, None],
+        )
+
+    def squared_error(self, kernels: Tensor, bias: Tensor, metric: Tensor | None = None) -> float:
+        """Return the mean squared error of a convolution at a pixel, summed over its channels.
+
+        Args:
+            kernels: (groups, O, K).
+            bias: (groups, O).
+            metric: what counts as error, (groups, O, O); the identity where it is None.
+        """
+        pp, yp, yy = self.covariance
+        error = yy - 2 * kernels @ yp.mT + kernels @ pp @ kernels.mT
+        offset = self.mean_y - bias - (kernels @ self.mean_p[:, :, None])[:, :, 0]
+        error = error + offset[:, :, None] * offset[:, None]
+        return _trace(error, metric)
+
+    def power(self, metric: Tensor | None = None) -> float:
+        """Return the mean square of the targets at a pixel, summed over channels."""
+        return _trace(self.yy / max(1, self.count), metric)
+
+    def variance(self, metric: Tensor | None = None) -> float:
+        """Return the variance of the targets over pixels, summed over channels."""
+        return _trace(self.covariance[2], metric)
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """What the images say of one layer.
+
+    Attributes:
+        fit: moments over most images.
+        held_out: over the others.
+        scale: what a batch norm behind the layer multiplies each channel with, or None.
+    """
+
+    fit: Moments
+    held_out: Moments
+    scale: Tensor | None
+
+
+def _trace(square: Tensor, metric: Tensor | None) -> float:
+    total = torch.diagonal(square, dim1=1, dim2=2) if metric is None else square * metric
+    return max(0.0, float(total.sum()))

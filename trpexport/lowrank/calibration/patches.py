@@ -1,0 +1,44 @@
+"""A convolution as a matrix product: the pixels that each output sees, one row an output."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+from torch.nn import functional
+
+from trpexport.cost import padding_amounts
+from trpexport.plan import ConvSpec
+
+
+def patches(x: Tensor, conv: ConvSpec) -> Tensor:
+    """Return what ``conv`` multiplies its kernels with.
+
+    Args:
+        x: input (batch, in_channels, *size).
+        conv: any convolution: stride, dilation, groups and padding of every mode.
+
+    Returns:
+        (groups, batch · output pixels, in_channels / groups · kernel), whose columns are ordered
+        as the elements of one kernel are.
+    """
+    padding = [amount for pair in reversed(padding_amounts(conv)) for amount in pair]
+    if any(padding):
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        x = functional.pad(x, padding, mode=mode)
+    for axis, (k, s, d) in enumerate(
+        zip(conv.kernel_size, conv.stride, conv.dilation, strict=True), start=2
+    ):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+    n = conv.ndim
+    # (batch, groups, channels, *pixels, *kernel)
+    x = x.reshape(len(x), conv.groups, -1, *x.shape[2:])
+    pixels, kernel = range(3, 3 + n), range(3 + n, 3 + 2 * n)
+    columns = conv.in_channels // conv.groups * prod(conv.kernel_size)
+    return x.permute(1, 0, *pixels, 2, *kernel).reshape(conv.groups, -1, columns)
+
+
+def pixels(y: Tensor, groups: int) -> Tensor:
+    """Return outputs (batch, channels, *size) as (groups, batch · pixels, channels / groups)."""
+    split = y.reshape(len(y), groups, y.shape[1] // groups, -1)
+    return split.permute(1, 0, 3, 2).reshape(groups, -1, y.shape[1] // groups)

@@ -1,0 +1,237 @@
+"""Running a network up to one layer after the other, without starting over each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from trpexport.lowrank.calibration.images import Images
+from trpexport.lowrank.calibration.observation import Observation, observe
+from trpexport.lowrank.trace import evaluating, example_input
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A module whose output is all that the rest of the network needs.
+
+    Attributes:
+        name: the module.
+        end: when it returned, in ticks of one forward pass.
+        skipped: modules that need not run once its output is known, and the shapes of their
+            outputs for one image; ``name`` itself is among them.
+    """
+
+    name: str
+    end: int
+    skipped: Mapping[str, tuple[int, ...]]
+
+
+@dataclass
+class _Calls:
+    """When a module ran in one forward pass, in ticks, and what it returned."""
+
+    starts: list[int]
+    ends: list[int]
+    shapes: set[tuple[int, ...] | None]
+
+
+class Cuts:
+    """Finds, for each layer, the last place before it from which a forward pass can be resumed.
+
+    A place is tried on an example: all that ran before it returns NaN, and the network's outputs
+    must be the same. So it is right for every network, whatever its forward methods do; where
+    nothing can be cut, passes start at the input.
+
+    Args:
+        model: the network.
+        input_shape: shape of its input, batch first.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        self._model = model
+        self._x = example_input(model, (1, *input_shape[1:]))
+        self._calls: dict[str, _Calls] = {}
+        self._tried: dict[str, Cut | None] = {}
+        self._example_outputs: dict[str, Tensor] = {}
+        with evaluating(model):
+            self._reference = self._trace()
+
+    def calls(self, name: str) -> int:
+        """Return how often a forward pass calls the module ``name``."""
+        return len(self._calls[name].ends) if name in self._calls else 0
+
+    def before(self, name: str) -> Cut | None:
+        """Return the last cut before the module ``name`` runs; None is the network's input."""
+        start = self._calls[name].starts[0]
+        earlier = sorted(
+            (calls.ends[-1], other)
+            for other, calls in self._calls.items()
+            if len(calls.ends) == 1 and calls.ends[-1] < start
+        )
+        for _, other in reversed(earlier):
+            if other not in self._tried:
+                self._tried[other] = self._try(other)
+            cut = self._tried[other]
+            if cut is not None:
+                return cut
+        return None
+
+    def _trace(self) -> list[Tensor]:
+        tick = 0
+        handles = []
+        for name, module in self._model.named_modules():
+            if not name:
+                continue
+
+            def enter(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+                nonlocal tick
+                tick += 1
+                self._calls.setdefault(name, _Calls([], [], set())).starts.append(tick)
+
+            def leave(
+                module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name
+            ) -> None:
+                nonlocal tick
+                tick += 1
+                calls = self._calls[name]
+                calls.ends.append(tick)
+                shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
+                calls.shapes.add(shape)
+
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave),
+            ]
+        try:
+            return _tensors(self._model(self._x))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _try(self, name: str) -> Cut | None:
+        """Return the cut behind the module ``name`` if it is one."""
+        end = self._calls[name].ends[-1]
+        skipped = {}
+        for other, calls in self._calls.items():
+            (shape, *more) = calls.shapes or {None}
+            if calls.ends and calls.ends[-1] <= end and shape is not None and not more:
+                skipped[other] = shape
+        if name not in skipped:
+            return None
+        cut = Cut(name, end, skipped)
+        with evaluating(self._model):
+            output = output_at(self._model, name, None, self._x, None)
+            try:
+                with resumed(self._model, cut, output, fill=float("nan")):
+                    outputs = _tensors(self._model(self._x))
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                return None
+        same = len(outputs) == len(self._reference) and all(
+            torch.allclose(ours, reference, rtol=1e-4, atol=1e-6)
+            for ours, reference in zip(outputs, self._reference, strict=True)
+        )
+        return cut if same else None
+
+
+class Replay:
+    """Runs a network on batches of images, each time from the last cut before a layer.
+
+    What comes out of the cut is kept for as many images as a bound on memory allows; the others
+    start at the input. The network's layers up to the cut must no longer change.
+
+    Args:
+        model: the network; in eval mode while it runs.
+        cuts: the cuts of the network, or of the one that it was made from.
+        memory: bytes that may be kept.
+    """
+
+    def __init__(self, model: nn.Module, cuts: Cuts, memory: int) -> None:
+        self.model = model
+        self._cuts = cuts
+        self._memory = memory
+        self._cut: Cut | None = None
+        self._kept: dict[int, Tensor] = {}
+
+    def advance(self, name: str, images: Images) -> None:
+        """Move to the last cut before the layer ``name``."""
+        cut = self._cuts.before(name)
+        if cut == self._cut:
+            return
+        if cut is None or (self._cut is not None and cut.end < self._cut.end):
+            self._cut, self._kept = None, {}
+        if cut is None:
+            return
+        kept, used = {}, 0
+        for index in range(images.batches):
+            x = images.batch(index)
+            output = output_at(self.model, cut.name, self._cut, x, self._kept.pop(index, None))
+            used += output.numel() * output.element_size()
+            if used > self._memory:
+                break
+            kept[index] = output
+        self._cut, self._kept = cut, kept
+
+    def observe(self, name: str, index: int, x: Tensor) -> Observation:
+        """Return what the layer ``name`` does to the batch with this index."""
+        conv = self.model.get_submodule(name)
+        with evaluating(self.model), resumed(self.model, self._cut, self._kept.get(index)):
+            return observe(lambda: self.model(x), conv, self._cuts.calls(name))
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass once a module's output is known."""
+
+
+def output_at(
+    model: nn.Module, name: str, cut: Cut | None, x: Tensor, kept: Tensor | None
+) -> Tensor:
+    """Return the output of the module ``name``, starting at ``cut`` where its output is given."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output.clone())
+        raise _ReachedError
+
+    handle = model.get_submodule(name).register_forward_hook(keep)
+    try:
+        with evaluating(model), resumed(model, cut, kept):
+            model(x)
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+@contextmanager
+def resumed(
+    model: nn.Module, cut: Cut | None, output: Tensor | None, fill: float = 0.0
+) -> Iterator[None]:
+    """Let ``cut`` return ``output`` within the block, and all that ran before it a constant."""
+    if cut is None or output is None:
+        yield
+        return
+    modules = {name: model.get_submodule(name) for name in cut.skipped}
+
+    def constant(shape: tuple[int, ...]) -> Any:
+        return lambda *_, **__: output.new_full((len(output), *shape), fill)
+
+    try:
+        for name, shape in cut.skipped.items():
+            modules[name].forward = constant(shape)
+        # A copy, because what follows may work in place.
+        modules[cut.name].forward = lambda *_, **__: output.clone()
+        yield
+    finally:
+        for module in modules.values():
+            vars(module).pop("forward", None)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -1,0 +1,330 @@
+"""What each layer would lose under each scheme at each rank: measured once, kept as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trpexport.cost import parameter_count
+from trpexport.errors import NothingToDoError, OutputError
+from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
+from trpexport.lowrank.calibration.gathering import Gatherer
+from trpexport.lowrank.calibration.images import Images
+from trpexport.lowrank.calibration.layerwise import grouped, output_metric
+from trpexport.lowrank.calibration.moments import LayerMoments
+from trpexport.lowrank.calibration.network_error import (
+    kernel_replaced,
+    network_outputs,
+    relative_distance,
+)
+from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
+from trpexport.lowrank.schemes import SCHEMES, Scheme
+from trpexport.lowrank.trace import CONVOLUTIONS, Conv
+
+SCHEMA_VERSION = 1
+# Ranks that are tried of each layer and scheme.
+_MOST_RANKS = 12
+# Enough to rank the choices: one solution of the right factor, in so many steps.
+_SWEEPS, _STEPS = 1, 4
+# Images on which a layer's effect on the network's output is measured, and the relative squared
+# error of the layer at which it is.
+_GAIN_IMAGES = 16
+_GAIN_ERROR = 0.03
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to write a layer.
+
+    Attributes:
+        scheme: name of the scheme; None for the layer as it is.
+        rank: the rank; None for the layer as it is.
+        macs: MACs for one image, all calls together.
+        parameters: weights and bias.
+        error: squared output error after calibration, relative to the output.
+    """
+
+    scheme: str | None
+    rank: int | None
+    macs: int
+    parameters: int
+    error: float
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """All ways to write a layer.
+
+    Attributes:
+        name: the layer.
+        gain: squared error of the network's output for a squared error of the layer's, both
+            relative, measured by rewriting this layer alone.
+        options: the first is to leave the layer as it is.
+    """
+
+    name: str
+    gain: float
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class SensitivityTable:
+    """The layers that may be rewritten, and what each choice would cost and lose.
+
+    Attributes:
+        key: SHA-256 of all that the table depends on.
+        layers: in the order in which they run.
+        fixed_macs: MACs for one image of all that is not in ``layers``.
+        fixed_parameters: parameters of all that is not in ``layers``.
+    """
+
+    key: str
+    layers: tuple[LayerOptions, ...]
+    fixed_macs: int
+    fixed_parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as JSON-ready data, with its schema version."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SensitivityTable:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError("no table of this version")
+        try:
+            layers = tuple(
+                LayerOptions(
+                    layer["name"],
+                    layer["gain"],
+                    tuple(Option(**option) for option in layer["options"]),
+                )
+                for layer in data["layers"]
+            )
+            return cls(data["key"], layers, data["fixed_macs"], data["fixed_parameters"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a damaged table: {error}") from None
+
+
+def sensitivity_table(
+    model: nn.Module,
+    images: NDArray[np.floating[Any]] | Tensor,
+    *,
+    input_shape: Sequence[int],
+    scheme: str = "auto",
+    rank_multiple: int = 1,
+    cache: Path | None = None,
+    gatherer: Gatherer | None = None,
+    announce: Callable[[str], None] | None = None,
+    **options: Any,
+) -> SensitivityTable:
+    """Measure what each layer of a network loses on its own at a range of ranks.
+
+    Args:
+        model: the network; it is not changed.
+        images: calibration images, as for :func:`~.layerwise.calibrate`.
+        input_shape: shape of the network's input, batch first.
+        scheme: name of the scheme; ``auto`` for all of them.
+        rank_multiple: ranks are multiples of it, but for the largest one that saves MACs where
+            that is below it.
+        cache: folder of tables; a table of the same weights, images and options is read from it,
+            a new one is written to it.
+        gatherer: of the same network and images, where there is one.
+        announce: called with a line on each layer.
+        options: ``include``, ``exclude``, ``stride_1_only`` of :func:`trpexport.analyse`.
+
+    Raises:
+        TrpexportError: the scheme is unknown.
+        PlanError: as :func:`trpexport.analyse`.
+        DataError: the images do not fit.
+        NothingToDoError: no layer would get cheaper at any rank.
+        OutputError: the cache can't be written.
+    """
+    names = list(SCHEMES) if scheme == "auto" else [scheme]
+    gatherer = gatherer or Gatherer(model, images, input_shape)
+    key = _key(
+        weights=_digest(model),
+        images=gatherer.images.digest,
+        schemes=names,
+        input_shape=list(input_shape),
+        rank_multiple=rank_multiple,
+        options={name: options[name] for name in sorted(options)},
+    )
+    path = None if cache is None else cache / f"sensitivity-{key[:16]}.json"
+    found = None if path is None else _read(path, key)
+    if found is not None:
+        return found
+    analyses = {
+        name: analyse(model, input_shape=input_shape, scheme=name, **options) for name in names
+    }
+    table = _measure(
+        model, analyses, gatherer, key=key, rank_multiple=rank_multiple, announce=announce
+    )
+    if path is not None:
+        _write(path, table)
+    return table
+
+
+def candidate_ranks(scheme: Scheme, layer: LayerSpectrum, multiple: int) -> list[int]:
+    """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
+    largest = scheme.break_even_rank(layer.conv, layer.input_sizes[0])
+    ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
+    if len(ranks) <= _MOST_RANKS:
+        return ranks
+    # Closer together at small ranks, where the error falls fastest.
+    places = np.geomspace(1, len(ranks), _MOST_RANKS).round().astype(int)
+    spread = np.linspace(1, len(ranks), _MOST_RANKS).round().astype(int)
+    return [ranks[place - 1] for place in np.unique((places + spread) // 2)]
+
+
+def _measure(
+    model: nn.Module,
+    analyses: Mapping[str, Analysis],
+    gatherer: Gatherer,
+    *,
+    key: str,
+    rank_multiple: int,
+    announce: Callable[[str], None] | None,
+) -> SensitivityTable:
+    first = next(iter(analyses.values()))
+    fixed_macs = first.other_macs
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    probe = _Probe(model, gatherer.images.first(_GAIN_IMAGES))
+    layers = []
+    for index, layer in enumerate(first.layers):
+        ranks = {
+            name: candidate_ranks(analysis.scheme, layer, rank_multiple)
+            for name, analysis in analyses.items()
+            if analysis.layers[index].values is not None
+        }
+        dense = layer.macs((layer.conv,))
+        if not any(ranks.values()):
+            fixed_macs += dense
+            continue
+        moments = gatherer.gather(layer.name, layer.conv)
+        own = parameter_count(layer.conv)
+        parameters -= own
+        options, gain = [Option(None, None, dense, own, 0.0)], 0.0
+        for name, tried in ranks.items():
+            if tried:
+                found, measured = _options(model, layer, name, tried, moments=moments, probe=probe)
+                options += found
+                gain = max(gain, measured)
+        layers.append(LayerOptions(layer.name, gain, tuple(options)))
+        if announce is not None:
+            announce(f"{layer.name}: {len(options) - 1} ways to write it")
+    if not layers:
+        raise NothingToDoError(
+            "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "
+            "ranks, or another scheme"
+        )
+    return SensitivityTable(key, tuple(layers), fixed_macs, parameters)
+
+
+def _options(
+    model: nn.Module,
+    layer: LayerSpectrum,
+    name: str,
+    ranks: Sequence[int],
+    *,
+    moments: LayerMoments,
+    probe: _Probe,
+) -> tuple[list[Option], float]:
+    """Return the options of a layer under one scheme, and the layer's gain."""
+    module = model.get_submodule(layer.name)
+    assert isinstance(module, CONVOLUTIONS)
+    conv, scheme = layer.conv, SCHEMES[name]
+    weight, metric = grouped(module.weight, conv), output_metric(moments, conv)
+    ridge = choose_ridge(
+        moments, weight, conv, scheme=scheme, rank=ranks[len(ranks) // 2], metric=metric
+    )
+    both = moments.fit + moments.held_out
+    problem = Factorization(Regression(both, weight, conv, ridge, metric), scheme)
+    variance = both.variance(metric)
+    options, typical = [], (math.inf, weight)
+    for rank in ranks:
+        factors = scheme.factor_specs(conv, rank)
+        kernels = problem.kernels(*problem.factors(rank, sweeps=_SWEEPS, steps=_STEPS))
+        error = problem.regression.error(kernels) / variance if variance else 0.0
+        distance = abs(math.log(max(error, _TINY) / _GAIN_ERROR))
+        typical = min(typical, (distance, kernels), key=lambda pair: pair[0])
+        options.append(
+            Option(
+                scheme=name,
+                rank=rank,
+                macs=layer.macs(factors),
+                parameters=sum(map(parameter_count, factors)) + conv.out_channels * (not conv.bias),
+                error=error,
+            )
+        )
+    kernels = typical[1]
+    bias = problem.regression.bias(kernels)
+    error = problem.regression.error(kernels) / variance if variance else 0.0
+    return options, probe.squared_error(module, kernels, bias) / max(error, _TINY)
+
+
+class _Probe:
+    """Measures what the error of one layer does to the output of an otherwise original network."""
+
+    def __init__(self, model: nn.Module, images: Images) -> None:
+        self._model = model
+        self._images = images
+        self._expected = list(network_outputs(model, images))
+
+    def squared_error(self, module: Conv, kernels: Tensor, bias: Tensor) -> float:
+        """Return the squared relative error of the outputs with another kernel in one layer."""
+        with kernel_replaced(module, kernels, bias):
+            return (
+                relative_distance(self._expected, network_outputs(self._model, self._images)) ** 2
+            )
+
+
+def _key(**facts: Any) -> str:
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's structure and weights."""
+    digest = hashlib.sha256(str(model).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str) -> SensitivityTable | None:
+    """Return a cached table; None where there is none, or none that is whole."""
+    try:
+        table = SensitivityTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    return table if table.key == key else None
+
+
+def _write(path: Path, table: SensitivityTable) -> None:
+    staged = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(json.dumps(table.to_json(), indent=1) + "\n", encoding="utf-8")
+        staged.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"can't write the sensitivity table {path}: {error.strerror or error}"
+        ) from None
