@@ -74,7 +74,7 @@ class Table:
         one_cycle = tx.RECIPES["one-cycle"]
         self.fresh = tx.RunSettings(args.data, one_cycle.changed(epochs=args.epochs))
         self.continued = tx.RunSettings(
-            args.data, one_cycle.changed(epochs=args.continued_epochs, lr=0.1)
+            args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.continued_lr)
         )
         self.finetuning = tx.RunSettings(
             args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs)
@@ -190,8 +190,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=ROWS)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--continued-epochs", type=int, default=6)
-    parser.add_argument("--finetune-epochs", type=int, default=2)
+    parser.add_argument("--continued-epochs", type=int, default=5)
+    parser.add_argument("--continued-lr", type=float, default=0.03)
+    parser.add_argument("--finetune-epochs", type=int, default=1)
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
     args = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -169,24 +170,36 @@ def preprocessing(
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
-    from trpexport.datasets.preprocessing import Preprocessing
-
     if data_preprocessing:
         if any(part is not None for part in (mean, std, size, resize)):
             raise TrpexportError(
                 "--data-preprocessing and --mean, --std, --size, --resize exclude each other"
             )
         return dataset.preprocessing
-    if mean is None and std is None:
+    found = normalisation(mean, std)
+    if found is None:
         if size is not None or resize is not None:
             raise TrpexportError("--size and --resize need --mean and --std with them")
+        return None
+    return replace(found, size=_size(size), resize=resize)
+
+
+def normalisation(mean: str | None, std: str | None) -> Preprocessing | None:
+    """Return how pixels become input, as it was typed; None where it was not.
+
+    Raises:
+        TrpexportError: a part is missing or is not what it should be.
+    """
+    from trpexport.datasets.preprocessing import Preprocessing
+
+    if mean is None and std is None:
         return None
     if mean is None or std is None:
         raise TrpexportError("--mean and --std belong together: give both")
     means, deviations = _numbers("mean", mean), _numbers("std", std)
     if len(means) != len(deviations) or min(deviations) <= 0:
         raise TrpexportError("--std must be above 0, with as many numbers as --mean has")
-    return Preprocessing(means, deviations, _size(size), resize)
+    return Preprocessing(means, deviations)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from . import options as opt
+from .eval import Mean, Std, normalisation
 from .train import (
     BatchSize,
     Bf16,
     Compile,
     Data,
+    Decoders,
     Device,
     Epochs,
     LearningRate,
@@ -21,10 +23,13 @@ from .train import (
     RunOut,
     SaveSeconds,
     Seed,
+    Size,
     SyncBn,
     TensorBoard,
+    ValResize,
     WeightDecay,
     finish,
+    run_settings,
     watching,
 )
 
@@ -52,6 +57,11 @@ def finetune(
     lr: LearningRate = None,
     weight_decay: WeightDecay = None,
     seed: Seed = 0,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    val_resize: ValResize = None,
+    workers: Decoders = None,
     no_augment: NoAugment = False,
     device: Device = "auto",
     bf16: Bf16 = False,
@@ -66,19 +76,13 @@ def finetune(
 
     Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
     """
-    from trpexport.training.job import Compute, RunSettings
-    from trpexport.training.job import finetune as run
-    from trpexport.training.recipe import RECIPES
+    from trpexport.training.finetune import finetune as run
+    from trpexport.training.settings import Compute
 
-    settings = RunSettings(
-        data=data,
-        recipe=RECIPES[recipe].changed(
-            epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
-        ),
-        seed=seed,
-        augment=not no_augment,
-        compute=Compute(device, bf16, compile_network, sync_bn, save_seconds),
-    )
+    settings = run_settings(
+        data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
+        Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+    )  # fmt: skip
     facts = run(
         source,
         settings,
@@ -88,6 +92,7 @@ def finetune(
         teacher_weight=teacher_weight,
         model=model,
         unsafe_pickle=unsafe_pickle,
+        preprocessing=normalisation(mean, std),
         watcher=watching(out, tensorboard),
         restart=restart,
     )

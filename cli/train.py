@@ -14,6 +14,7 @@ from . import options as opt
 from .console import show_json
 
 if TYPE_CHECKING:
+    from trpexport.training.settings import Compute, RunSettings
     from trpexport.training.watching import Watcher
 
 Data = Annotated[
@@ -105,9 +106,8 @@ def train(
     """
     if target_macs is not None and not trp:
         raise TrpexportError("--target-macs steers the projections: add --trp")
-    from trpexport.training.job import Compute, LowRank, RunSettings
-    from trpexport.training.job import train as run
-    from trpexport.training.recipe import RECIPES
+    from trpexport.training.settings import Compute, LowRank
+    from trpexport.training.train import train as run
 
     low_rank = None
     if trp or nuclear_weight:
@@ -119,7 +119,33 @@ def train(
             target_macs=target_macs,
             stride_1_only=stride_1_only,
         )
-    settings = RunSettings(
+    settings = run_settings(
+        data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
+        Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+    )  # fmt: skip
+    watcher = watching(out, tensorboard)
+    facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
+    finish(facts, out, "decompose", as_json)
+
+
+def run_settings(
+    data: str,
+    recipe: str,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    weight_decay: float | None,
+    seed: int,
+    no_augment: bool,
+    size: int | None,
+    val_resize: int | None,
+    compute: Compute,
+) -> RunSettings:
+    """Return what train and finetune were told in the same words."""
+    from trpexport.training.recipe import RECIPES
+    from trpexport.training.settings import RunSettings
+
+    return RunSettings(
         data=data,
         recipe=RECIPES[recipe].changed(
             epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
@@ -128,11 +154,8 @@ def train(
         augment=not no_augment,
         size=size,
         resize=val_resize,
-        compute=Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+        compute=compute,
     )
-    watcher = watching(out, tensorboard)
-    facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
-    finish(facts, out, "decompose", as_json)
 
 
 def watching(out: Path, tensorboard: bool) -> Watcher:

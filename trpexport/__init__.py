@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from trpexport.runtime.counting.flops import count_onnx
     from trpexport.runtime.measuring.bench import BenchSettings, bench
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
-    from trpexport.training.job import LowRank, RunSettings, finetune, train
+    from trpexport.training.finetune import finetune
     from trpexport.training.recipe import RECIPES, Recipe
+    from trpexport.training.settings import LowRank, RunSettings
+    from trpexport.training.train import train
     from trpexport.training.trp import TrainedRankPruning
 
 __version__ = "0.1.0"
@@ -45,12 +47,12 @@ _HOME = {
     "Decomposition": "trpexport.export.pipeline",
     "ExportSettings": "trpexport.export.bundling",
     "LayerPlan": "trpexport.plan",
-    "LowRank": "trpexport.training.job",
+    "LowRank": "trpexport.training.settings",
     "Plan": "trpexport.plan",
     "Preprocessing": "trpexport.datasets",
     "RECIPES": "trpexport.training.recipe",
     "Recipe": "trpexport.training.recipe",
-    "RunSettings": "trpexport.training.job",
+    "RunSettings": "trpexport.training.settings",
     "Source": "trpexport.export.pipeline",
     "TrainedRankPruning": "trpexport.training.trp",
     "TrpexportError": "trpexport.errors",
@@ -63,7 +65,7 @@ _HOME = {
     "export_bundle": "trpexport.export.bundling",
     "export_checkpoint": "trpexport.export.pipeline",
     "factorize": "trpexport.lowrank.factorize",
-    "finetune": "trpexport.training.job",
+    "finetune": "trpexport.training.finetune",
     "keep_all": "trpexport.lowrank.planner",
     "load_bundle": "trpexport.checkpoints",
     "load_checkpoint": "trpexport.checkpoints",
@@ -73,7 +75,7 @@ _HOME = {
     "revise_plan": "trpexport.lowrank.revision",
     "save_checkpoint": "trpexport.checkpoints",
     "survey": "trpexport.lowrank.survey",
-    "train": "trpexport.training.job",
+    "train": "trpexport.training.train",
     "verify_against_golden": "trpexport.runtime.verify",
     "verify_bundle": "trpexport.runtime.verify",
     "verify_models": "trpexport.runtime.verify",

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 # The first optimizer of a process imports torch._dynamo.
-PRELOADED = ["trpexport.cli", "trpexport.training.job", "torch._dynamo", "sklearn.datasets"]
+PRELOADED = ["trpexport.cli", "trpexport.training.train", "torch._dynamo", "sklearn.datasets"]
 _SECONDS = 240
 
 

@@ -62,7 +62,7 @@ def _train_in_float64(workers: Workers) -> dict[str, Any]:
         optimizer = torch.optim.SGD(own.parameters(), 0.1, momentum=0.9)
         for _ in range(3):
             optimizer.zero_grad()
-            cross_entropy(net(images[mine]), labels[mine]).backward()
+            cross_entropy(net(images[mine]), labels[mine]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     found, expected = model.state_dict(), alone.state_dict()
     assert list(found) == list(expected)

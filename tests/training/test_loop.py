@@ -61,17 +61,19 @@ def images(count: int) -> ArraySplit:
 
 def network() -> nn.Module:
     torch.manual_seed(1)
-    return nn.Sequential(
+    model = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.3),
         nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 10),
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # fmt: skip
+    )  # fmt: skip
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def loop(path: Path, watcher: CutAt, low_rank: dict[str, Any] | None, lr: float = 0.1) -> Loop:
     model = network()
     recipe = RECIPES["one-cycle"].changed(epochs=3, batch_size=16, lr=lr)
-    train, test = images(70), images(20)
+    train, test, augmentation = images(70), images(20), Augmentation(1, True)
     x, y = (
         Normaliser(PREPROCESSING, CPU)(torch.from_numpy(test.images)),
         torch.from_numpy(test.labels),
@@ -91,7 +93,7 @@ def loop(path: Path, watcher: CutAt, low_rank: dict[str, Any] | None, lr: float 
 
     return Loop(
         model=model, net=model,
-        batches=ArrayBatches(train, PREPROCESSING, Augmentation(1, True), CPU, batch_size=16, seed=5),
+        batches=ArrayBatches(train, PREPROCESSING, augmentation, CPU, batch_size=16, seed=5),
         test=lambda: [(x, y)], recipe=recipe,
         optimizer=torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4),
         workers=ALONE, directory=RunDirectory(path), save=save, trp=trp, loss=loss, bf16=False,
@@ -163,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
     first = loop(tmp_path / "run", CutAt(), None)
     first.directory.write_state({"epoch": 1})
-    with pytest.raises(TrainingError, match="does not fit .* start again with --restart"):
+    with pytest.raises(TrainingError, match=r"does not fit .* start again with --restart"):
         first.run()
 
 

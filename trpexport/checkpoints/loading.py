@@ -16,6 +16,7 @@ from trpexport.checkpoints.keys import Reading
 from trpexport.checkpoints.reading import StateFile, read_state_dict
 from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
 from trpexport.lowrank.factorize import with_factors
 from trpexport.plan import Plan
@@ -49,6 +50,16 @@ class Checkpoint:
     plan: Plan | None
     notes: tuple[str, ...]
     metadata: Mapping[str, Any]
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images become its input; None where nobody says.
+
+        Raises:
+            DataError: what its metadata say makes no sense.
+        """
+        data = self.metadata.get("preprocessing")
+        return None if data is None else Preprocessing.from_json(data, str(self.path))
 
 
 def load_checkpoint(

@@ -179,6 +179,8 @@ def _device(name: str, local: int) -> torch.device:
             f"there are {torch.cuda.device_count()} CUDA devices for {local + 1} or more "
             "processes: start fewer with --nproc-per-node"
         )
+    # A run that is resumed has to choose the same algorithms again, not the fastest of the moment.
+    torch.backends.cudnn.deterministic = True
     return torch.device("cuda", local)
 
 

@@ -1,0 +1,291 @@
+"""``trpexport train``: from typing to checkpoints, through kills, full disks and wrong settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import Run
+from tests.training.processes import Started, start, start_workers, write_digits
+from trpexport import bundle
+from trpexport.checkpoints import load_checkpoint
+from trpexport.lowrank.schemes import SCHEMES
+
+LOW_RANK = {
+    "plain": (),
+    "nuclear": ("--nuclear-weight", "3e-4", "--trp-period", "2"),
+    "trp": ("--trp", "--trp-period", "2"),
+    "both": ("--trp", "--nuclear-weight", "3e-4", "--trp-period", "2"),
+    "steered": ("--trp", "--target-macs", "0.5", "--trp-period", "2"),
+}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_digits(tmp_path_factory.mktemp("digits") / "digits.npz")
+
+
+def command(digits: str, out: Path, *options: object, epochs: int = 3) -> tuple[object, ...]:
+    return (
+        "train", "--arch", "resnet20", "--data", digits, "--epochs", epochs, "--batch-size", 32,
+        "-o", out, "--save-seconds", 0, *options,
+    )  # fmt: skip
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    return lines
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert metrics(first) == metrics(second)
+    for name in ("last.safetensors", "best.safetensors"):
+        one, two = load_file(first / name), load_file(second / name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("nuclear", marks=pytest.mark.slow),
+        pytest.param("trp", marks=pytest.mark.slow),
+        "both",
+    ],
+)
+@pytest.mark.parametrize("scheme", list(SCHEMES), ids=str)
+def test_each_way_trains_goes_on_decomposes_and_exports(
+    run: Run, tmp_path: Path, digits: str, scheme: str, mode: str
+) -> None:
+    out = tmp_path / "run"
+    trained = command(digits, out, "--scheme", scheme, *LOW_RANK[mode], epochs=1)
+    result = run(*trained)
+    assert result.code == 0, result.err
+    assert "epoch 1 of 1: loss" in result.err
+    assert f"next: trpexport decompose {out / 'last.safetensors'}" in result.out
+    weights = (out / "last.safetensors").read_bytes()
+    again = run(*trained)
+    assert (again.code, "is finished" in again.err) == (0, True)
+    assert (out / "last.safetensors").read_bytes() == weights
+    (line,) = metrics(out)
+    assert (line["epoch"], line["step"], line["test_images"]) == (1, 4, 100)
+    assert 0 < line["mean_rank_share"] <= 1
+    decomposed = run(
+        "decompose", out / "last.safetensors", "--scheme", scheme, "--criterion", "energy:0.5",
+        "--verify-seconds", 0, "--no-simplify", "-o", tmp_path / "bundle",
+    )  # fmt: skip
+    assert decomposed.code == 0, decomposed.err
+    assert (tmp_path / "bundle" / bundle.MODEL).is_file()
+    assert run("verify", tmp_path / "bundle").code == 0
+
+
+def killed_again_and_again(started: list[Started], at: float, state: Path) -> bool:
+    """Kill processes a while after their first sign of progress; say whether they still ran."""
+    before = state.stat().st_mtime_ns if state.is_file() else 0
+    while all(one.process.is_alive() for one in started):
+        if state.is_file() and state.stat().st_mtime_ns != before:
+            break
+        time.sleep(0.002)
+    time.sleep(at)
+    running = [one for one in started if one.process.is_alive()]
+    for one in running:
+        assert one.process.pid is not None
+        os.kill(one.process.pid, signal.SIGKILL)
+    for one in started:
+        one.process.join(60)
+    return bool(running)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("plain", marks=pytest.mark.slow),
+        pytest.param("both", marks=pytest.mark.slow),
+        "steered",
+    ],
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(
+    tmp_path: Path, digits: str, mode: str
+) -> None:
+    whole = start(command(digits, tmp_path / "whole", *LOW_RANK[mode]), tmp_path / "whole.err")
+    assert whole.wait().code == 0
+    moments, killed = random.Random(mode), 0
+    for attempt in range(4):
+        one = start(command(digits, tmp_path / "run", *LOW_RANK[mode]), tmp_path / f"{attempt}.err")
+        killed += killed_again_and_again([one], moments.random() * 0.15, tmp_path / "run/state.pt")
+    assert killed >= 2
+    last = start(command(digits, tmp_path / "run", *LOW_RANK[mode]), tmp_path / "last.err").wait()
+    assert last.code == 0, last.err
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--sync-bn", *LOW_RANK["both"]), LOW_RANK["plain"]])
+def test_workers_that_are_killed_go_on_to_the_same_bits(
+    tmp_path: Path, digits: str, options: tuple[str, ...]
+) -> None:
+    typed = command(digits, tmp_path / "whole", *options)
+    assert all(one.wait().code == 0 for one in start_workers(typed, tmp_path / "whole.err"))
+    typed, moments, killed = command(digits, tmp_path / "run", *options), random.Random(1), 0
+    for attempt in range(3):
+        workers = start_workers(typed, tmp_path / f"{attempt}.err")
+        killed += killed_again_and_again(workers, moments.random() * 0.3, tmp_path / "run/state.pt")
+    assert killed >= 2
+    for one in start_workers(typed, tmp_path / "last.err"):
+        ended = one.wait()
+        assert ended.code == 0, ended.err
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path: Path, digits: str) -> None:
+    """The real thing: it goes on, and what is wrong is one line of ours."""
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def call(*typed: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*torchrun, "-m", "trpexport", *map(str, typed)],
+            capture_output=True, text=True, env=environment, timeout=280, check=False,
+        )  # fmt: skip
+
+    done = call(*command(digits, tmp_path / "run", "--sync-bn", epochs=1))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("next: trpexport decompose") == 1
+    for options in (("--data", "digitz"), ("--device", "tpu")):
+        failed = call(*command(digits, tmp_path / "other", *options))
+        assert failed.returncode != 0
+        assert failed.stderr.count("error: ") == 1
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
+    run: Run, tmp_path: Path, digits: str
+) -> None:
+    out = tmp_path / "run"
+    result = run(*command(digits, out, "--lr", "1e6"))
+    assert result.code == 2
+    assert "error: the loss became nan at step 4 (epoch 1)" in result.err
+    assert run(*command(digits, out, "--restart", epochs=1)).code == 0
+    failed = run(*command(digits, out, "--restart", "--lr", "1e6"))
+    assert failed.code == 2
+    assert str(load_checkpoint(out / "last.safetensors").architecture) == "resnet20"
+
+
+def test_a_truncated_state_is_one_line(run: Run, tmp_path: Path, digits: str) -> None:
+    out = tmp_path / "run"
+    assert run(*command(digits, out, epochs=1)).code == 0
+    state = out / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1000])
+    weights = (out / "last.safetensors").read_bytes()
+    result = run(*command(digits, out, epochs=1))
+    assert result.code == 2
+    assert "damaged" in result.error
+    assert (out / "last.safetensors").read_bytes() == weights
+    assert run(*command(digits, out, "--restart", epochs=1)).code == 0
+    assert (out / "last.safetensors").read_bytes() != b""
+
+
+def test_other_settings_are_another_run(run: Run, tmp_path: Path, digits: str) -> None:
+    out = tmp_path / "run"
+    assert run(*command(digits, out, epochs=1)).code == 0
+    result = run(*command(digits, out, "--seed", 1, epochs=1))
+    assert result.code == 2
+    assert "seed 0 then, 1 now" in result.error
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("x")
+    assert "no training run" in run(*command(digits, tmp_path / "full")).error
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--arch resnet21x", "unknown architecture 'resnet21x'"),
+        ("--arch alexnet-imagenet", "can't take the 8x8 images"),
+        ("--recipe slow", "unknown recipe 'slow'"),
+        ("--trp --scheme diagonal", "unknown scheme 'diagonal'"),
+        ("--data digitz", "unknown data set 'digitz'"),
+        ("--data npz:/nowhere.npz", "/nowhere.npz"),
+        ("--data cifar10", "cifar10:DIR"),
+        ("--device tpu", "unknown device 'tpu'"),
+        ("--batch-size 129", "128 training images, fewer than a batch of 129"),
+        ("--batch-size 0", "batch size 0"),
+        ("--epochs 0", "epochs 0"),
+        ("--lr nan", "learning rate nan"),
+        ("--nuclear-weight -1", "nuclear_weight -1"),
+        ("--nuclear-weight nan", "nuclear_weight nan"),
+        ("--trp --trp-energy 1.5", "energy 1.5"),
+        ("--trp --trp-energy 0", "energy 0"),
+        ("--trp --trp-period 0", "period 0"),
+        ("--trp --target-macs 0", "target_macs 0"),
+        ("--trp --target-macs 2", "target_macs 2"),
+        ("--trp --target-macs 0.001", "no ranks reach 0.001"),
+        ("--target-macs 0.5", "add --trp"),
+        ("--seed -1", "--seed"),
+        ("--size 0", "--size"),
+        ("--workers -1", "--workers"),
+        ("--size 16 --val-resize 10", "smaller than the 16x16"),
+    ],
+)
+def test_settings_that_can_not_be(
+    run: Run, tmp_path: Path, digits: str, options: str, line: str
+) -> None:
+    out = tmp_path / "run"
+    # What stands last wins.
+    result = run(*command(digits, out, "--workers", 0, *options.split(), epochs=1))
+    assert result.code == 2
+    assert line in result.error
+    # So that the right command finds the place free; the last one is seen only at the test images.
+    assert not out.exists() or "--val-resize" in options
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_are_cut_and_resized(
+    run: Run, tmp_path: Path, digits: str, workers: int
+) -> None:
+    sizes = ("--size", 16, "--val-resize", 17)
+    result = run(*command(digits, tmp_path / "run", *sizes, "--workers", workers, epochs=1))
+    assert result.code == 0, result.err
+    preprocessing = load_checkpoint(tmp_path / "run/last.safetensors").metadata["preprocessing"]
+    assert (preprocessing["size"], preprocessing["resize"]) == ([16, 16], 17)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(
+    run: Run, tmp_path: Path, disk: Path, digits: str
+) -> None:
+    assert run(*command(digits, tmp_path / "whole", epochs=2)).code == 0
+    out = disk / "run"
+    failed = run(*command(digits, out, epochs=2))
+    assert failed.code == 2
+    assert failed.err.count("error: ") == 1
+    assert "no space left" in failed.err
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 1
+    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
+    assert run(*command(digits, out, epochs=2)).code == 0
+    assert_same_run(tmp_path / "whole", out)

@@ -1,0 +1,164 @@
+"""A run whose data are open: what training and fine-tuning have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from trpexport.checkpoints import Checkpoint, save_checkpoint
+from trpexport.errors import DataError
+from trpexport.lowrank.trace import evaluating, example_input
+from trpexport.plan import Plan
+from trpexport.training.batches import Batches
+from trpexport.training.data import TrainingData
+from trpexport.training.distributed import Workers
+from trpexport.training.loop import Loop, Loss
+from trpexport.training.recipe import Recipe
+from trpexport.training.run_directory import RunDirectory
+from trpexport.training.settings import LowRank, RunSettings
+from trpexport.training.trp import TrainedRankPruning
+from trpexport.training.watching import Watcher
+
+if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
+    from models_zoo.family import Architecture
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose data are open."""
+
+    settings: RunSettings
+    data: TrainingData
+    workers: Workers
+    directory: RunDirectory
+    watcher: Watcher
+
+    def open(self, facts: Mapping[str, Any], restart: bool) -> None:
+        """Make the directory, or check that it holds this run."""
+        _ = self.batches  # what is wrong with them is said before anything is written
+        everything = {**facts, **self.settings.facts()}
+        self.workers.first_does(lambda: self.directory.open(everything, restart=restart))
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The training batches of this worker."""
+        settings = self.settings
+        return self.data.batches(
+            settings.recipe.batch_size,
+            settings.seed,
+            settings.augment,
+            self.workers,
+            settings.compute.decoders,
+        )
+
+    def trained_rank_pruning(self, model: nn.Module, low_rank: LowRank) -> TrainedRankPruning:
+        """Return the TRP step for a network."""
+        return TrainedRankPruning(
+            model,
+            scheme=low_rank.scheme,
+            energy=low_rank.energy,
+            period=low_rank.period,
+            nuclear_weight=low_rank.nuclear_weight,
+            stride_1_only=low_rank.stride_1_only,
+            target_macs=low_rank.target_macs,
+            total_steps=self.settings.recipe.epochs * len(self.batches),
+            input_shape=self.data.input_shape,
+        )
+
+    def fit(
+        self,
+        model: nn.Module,
+        architecture: Architecture | None,
+        facts: Mapping[str, Any],
+        trp: TrainedRankPruning | None,
+        loss: Loss,
+        *,
+        plan: Plan | None = None,
+    ) -> dict[str, Any]:
+        """Train ``model`` to the end."""
+        recipe, compute, device = self.settings.recipe, self.settings.compute, self.workers.device
+        model.to(device)
+        if len(self.data.input_shape) == 4:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compute.sync_bn:
+            model = self.workers.synchronise(model)
+        net = self.workers.wrap(model)
+        if compute.compile:  # around the averaging, which then overlaps with the compiled pieces
+            net = cast(nn.Module, torch.compile(net))
+        metadata = {
+            "input_shape": list(self.data.input_shape),
+            "dataset": self.data.dataset.name.partition(":")[0],
+            "preprocessing": self.data.preprocessing.to_json(),
+            "training": {**facts, "recipe": asdict(recipe), "seed": self.settings.seed},
+        }
+
+        def save(path: Path, metrics: dict[str, Any]) -> None:
+            save_checkpoint(
+                path,
+                model,
+                architecture=architecture,
+                plan=plan,
+                metadata={**metadata, "metrics": metrics},
+            )
+
+        return Loop(
+            model=model,
+            net=net,
+            batches=self.batches,
+            test=self.data.test_batches(self.workers, compute.decoders),
+            recipe=recipe,
+            optimizer=torch.optim.SGD(
+                model.parameters(),
+                recipe.lr,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                nesterov=recipe.nesterov,
+            ),
+            workers=self.workers,
+            directory=self.directory,
+            save=save,
+            trp=trp,
+            loss=loss,
+            bf16=compute.bf16,
+            seed=self.settings.seed,
+            save_seconds=compute.save_seconds,
+            watcher=self.watcher,
+        ).run()
+
+
+def labels_alone(recipe: Recipe) -> Loss:
+    """Return the loss that knows the labels and nothing else."""
+
+    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+    return loss
+
+
+def check_fit(checkpoint: Checkpoint, data: TrainingData) -> None:
+    """Refuse images that the network can't take, or whose classes are not its own.
+
+    Raises:
+        DataError: they don't fit.
+    """
+    wanted, found = checkpoint.input_shape, data.input_shape
+    if wanted is not None and tuple(wanted[1:]) != tuple(found[1:]):
+        raise DataError(
+            f"{checkpoint.path} takes {'x'.join(map(str, wanted[1:]))} images, {data.dataset.name} "
+            f"has {'x'.join(map(str, found[1:]))}: give the data that it was trained on"
+        )
+    module = checkpoint.module
+    with evaluating(module):
+        classes = module(example_input(module, found)).shape[-1]
+    if classes != len(data.dataset.classes):
+        raise DataError(
+            f"{checkpoint.path} tells {classes} classes apart, {data.dataset.name} has "
+            f"{len(data.dataset.classes)}: give the data that it was trained on"
+        )

@@ -1,0 +1,99 @@
+"""``trpexport train`` as a function: from an architecture to checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trpexport.checkpoints import load_checkpoint
+from trpexport.errors import DataError, PlanError
+from trpexport.lowrank.trace import run_example
+from trpexport.training.data import TrainingData
+from trpexport.training.distributed import joined
+from trpexport.training.run import Run, check_fit, labels_alone
+from trpexport.training.run_directory import RunDirectory
+from trpexport.training.settings import LowRank, RunSettings
+from trpexport.training.watching import Watcher
+
+if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
+    from models_zoo.family import Architecture
+
+
+def train(
+    arch: str,
+    settings: RunSettings,
+    low_rank: LowRank | None,
+    out: Path,
+    *,
+    init: Path | None = None,
+    watcher: Watcher,
+    restart: bool = False,
+) -> dict[str, Any]:
+    """Train a network of the zoo; go on where an earlier call with the same settings stopped.
+
+    Args:
+        arch: text form of the architecture.
+        settings: the run.
+        low_rank: how the network is pulled towards low rank; None for plain training.
+        out: the run's directory: see :mod:`trpexport.training.run_directory`.
+        init: a checkpoint of the same architecture to start from; None for fresh weights.
+        watcher: who wants to know how it goes.
+        restart: throw away what an earlier run left in ``out``.
+
+    Returns:
+        The last epoch's line of the metrics.
+
+    Raises:
+        CheckpointError: ``init`` can't be read, or holds another network.
+        TrainingError: the loss became NaN, or ``out`` holds another run.
+        DataError: the images can't be read, or don't fit ``init``.
+        OutputError: ``out`` can't be written.
+    """
+    zoo = importlib.import_module("trpexport.models_zoo")
+    with joined(settings.compute.device) as workers:
+        start = None if init is None else load_checkpoint(init, arch=arch)
+        # A wrong name is said before the data are read.
+        _, _, *default_size = zoo.parse_architecture(arch, num_classes=1).input_shape
+        data = TrainingData.open(
+            settings.data,
+            start.preprocessing if start else None,
+            size=settings.size,
+            resize=settings.resize,
+            default_size=(default_size[0], default_size[1]),
+        )
+        architecture: Architecture = zoo.parse_architecture(
+            arch, num_classes=len(data.dataset.classes), in_channels=data.dataset.channels
+        )
+        torch.manual_seed(settings.seed)
+        model = architecture.build()
+        facts = {"arch": arch, "low_rank": asdict(low_rank) if low_rank else None}
+        if start:
+            check_fit(start, data)
+            facts["init"] = start.sha256
+            model.load_state_dict(start.module.state_dict())
+        _check_size(arch, model, data, default_size[0])
+        run = Run(settings, data, workers, RunDirectory(out), watcher)
+        trp = run.trained_rank_pruning(model, low_rank) if low_rank else None
+        run.open(facts, restart)
+        return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+
+
+def _check_size(arch: str, model: nn.Module, data: TrainingData, usual: int) -> None:
+    """Refuse images that a network shrinks to nothing.
+
+    Raises:
+        DataError: it does.
+    """
+    try:
+        run_example(model, data.input_shape, {})
+    except PlanError as error:
+        height, width = data.input_shape[2:]
+        raise DataError(
+            f"{arch} can't take the {height}x{width} images of {data.dataset.name}: "
+            f"give --size {usual}, or another --arch"
+        ) from error
