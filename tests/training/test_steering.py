@@ -1,4 +1,4 @@
-"""One energy for the whole network, found from its spectra, so that it meets a MAC ratio."""
+"""The ranks of a whole network, found from its spectra, so that it meets a MAC ratio."""
 
 from __future__ import annotations
 
@@ -58,41 +58,71 @@ def test_prices_are_the_planners() -> None:
         assert found.ratio(dict.fromkeys(chosen, 2)) == plan.macs_after / plan.macs_before
 
 
-def test_ranks_come_from_one_energy() -> None:
-    # Shares of a: 0.8, 0.95, 0.9875, 1; of b: 0.4, 0.7, 0.9, 1. Values are their roots.
+def test_the_rank_that_is_worth_least_goes_first() -> None:
+    # Shares that each rank adds to a: 0.8, 0.15, 0.0375, 0.0125; to b: 0.4, 0.3, 0.2, 0.1.
     spectra = {
         "a": spectrum(*(10 * x**0.5 for x in (0.8, 0.15, 0.0375, 0.0125))),
         "b": spectrum(*(10 * x**0.5 for x in (0.4, 0.3, 0.2, 0.1))),
     }
-    # Ranks 1 and 2 cost 50 + 20 + 40: between 0.4 and 0.7 of the energy.
-    energy, ranks = steer(spectra, TWO, 110 / 250)
-    assert ranks == {"a": 1, "b": 2}
-    assert energy == pytest.approx(0.7)
-    # One MAC less, and b has to go down too.
+    for count, ranks in enumerate(
+        ({"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 2, "b": 3}), start=2
+    ):
+        kept, found = steer(spectra, TWO, (50 + 20 * count) / 250)
+        assert found == ranks
+        assert kept == pytest.approx(
+            min((0.8, 0.95)[ranks["a"] - 1], (0.4, 0.7, 0.9)[ranks["b"] - 1])
+        )
+    # One MAC less, and b has to go down.
     assert steer(spectra, TWO, 109 / 250)[1] == {"a": 1, "b": 1}
+
+
+def test_a_rank_that_costs_half_may_hold_half() -> None:
+    # Ranks of b cost half: its second, with 0.2, is worth as much as 0.4 would be in a.
+    prices = Prices({"a": Price(100, 20), "b": Price(100, 10)}, fixed=50)
+    spectra = {
+        "a": spectrum(*(10 * x**0.5 for x in (0.7, 0.3))),
+        "b": spectrum(*(10 * x**0.5 for x in (0.8, 0.2))),
+    }
+    assert steer(spectra, prices, (50 + 20 + 20) / 250)[1] == {"a": 1, "b": 2}
+
+
+def test_a_layer_that_was_cut_is_not_cut_again_before_one_that_is_whole() -> None:
+    """What one energy for all gets wrong: what was cut has no tail left, what is whole has."""
+    whole = spectrum(*(0.9**i for i in range(6)))
+    cut = spectrum(1.0, 0.9, 0.81, 1e-3, 1e-3, 1e-3)
+    many = Prices({"whole": Price(100, 20), "cut": Price(100, 20)}, fixed=50)
+    _, ranks = steer({"whole": whole, "cut": cut}, many, (50 + 60 + 80) / 250)
+    assert ranks["cut"] == 3
+    assert ranks["whole"] in (3, 4)
 
 
 def test_the_value_threshold_limits_every_rank() -> None:
     spectra = {"a": spectrum(1.0, 0.5, 0.049, 0.04), "b": spectrum(1.0, 0.9, 0.8, 0.7)}
-    energy, ranks = steer(spectra, TWO, 1.0)
-    assert (energy, ranks) == (1.0, {"a": 2, "b": 4})
+    _, ranks = steer(spectra, TWO, 1.0)
+    assert ranks == {"a": 2, "b": 4}
 
 
 @given(
     st.lists(st.lists(st.floats(0.1, 10), min_size=6, max_size=6), min_size=2, max_size=2),
     st.floats(0.36, 1.0),
 )
-def test_the_ratio_is_met_and_no_larger_energy_meets_it(
+def test_the_ratio_is_met_and_nothing_worth_more_was_cut(
     values: list[list[float]], ratio: float
 ) -> None:
     spectra = {
         name: spectrum(*sorted(row, reverse=True)) for name, row in zip("ab", values, strict=True)
     }
-    energy, ranks = steer(spectra, TWO, ratio)
+    _, ranks = steer(spectra, TWO, ratio)
     assert TWO.ratio(ranks) <= ratio
-    if energy < 1:
-        more = {name: found.energy_rank(energy + 1e-9) for name, found in spectra.items()}
-        assert TWO.ratio(more) > ratio
+    gains = {
+        name: sorted((v * v / sum(x * x for x in row) for v in row), reverse=True)
+        for name, row in zip("ab", values, strict=True)
+    }
+    kept = min(gains[name][rank - 1] for name, rank in ranks.items() if rank > 1) if max(
+        ranks.values()
+    ) > 1 else 1.0  # fmt: skip
+    lost = [gains[name][rank] for name, rank in ranks.items() if rank < 6]
+    assert all(gain <= kept * (1 + 1e-9) for gain in lost)
 
 
 def test_the_schedule_is_cubic_over_the_first_half() -> None:

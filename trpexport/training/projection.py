@@ -49,6 +49,16 @@ class Spectrum:
         """Return the smallest rank that holds ``energy`` in every matrix: at least 1."""
         return min(int((self.shares < energy).sum()) + 1, len(self.shares))
 
+    @property
+    def gains(self) -> Tensor:
+        """What each rank adds to the share of the energy, (n,), never rising.
+
+        Several matrices share one rank, and the one that holds least may change from rank to rank:
+        a rank counts for at least as much as any behind it.
+        """
+        gains = torch.diff(self.shares, prepend=self.shares.new_zeros(1))
+        return gains.flip(0).cummax(0).values.flip(0)
+
     def value_rank(self, value: float) -> int:
         """Return how many singular values of at least ``value`` any matrix has: at least 1."""
         return max(1, int((self.values >= value).sum()))

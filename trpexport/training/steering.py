@@ -1,9 +1,13 @@
-"""Steering by a goal: the energy at which the network costs what it shall cost."""
+"""Steering by a goal: the ranks at which the network costs what it shall cost."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from trpexport.cost import macs
 from trpexport.errors import TrainingError
@@ -15,8 +19,6 @@ from trpexport.training.projection import Spectrum
 
 # The threshold at which a TRP-trained network is decomposed (arXiv 2004.14566, section 4).
 VALUE = Value(0.05)
-# Doubles have no more than this many halvings between 0 and 1 that matter here.
-HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,15 @@ class Schedule:
 def steer(
     spectra: Mapping[str, Spectrum], prices: Prices, ratio: float
 ) -> tuple[float, dict[str, int]]:
-    """Find the largest energy at which the network meets ``ratio``, by bisection.
+    """Cut what holds the least energy for its MACs, until the network meets ``ratio``.
 
-    The rank of a layer is the lower of the energy's and the value threshold's: the decomposition
-    at that threshold then cuts nothing more.
+    A rank stays where the share of its layer's energy that it holds is worth its MACs: at the
+    optimum, the last rank of every layer is worth the same (Lagrange). One energy for all layers,
+    asked again and again, would not do: a layer that was cut has lost its tail and looks complete,
+    a layer that is dense still keeps its own, so that the first would be cut ever deeper.
+
+    The rank of a layer is at most that of the value threshold: the decomposition at that threshold
+    then cuts nothing more.
 
     Args:
         spectra: what each layer holds at each rank.
@@ -123,26 +130,23 @@ def steer(
         ratio: MACs after / before, at most.
 
     Returns:
-        The energy, and the rank of each layer.
+        The least share of its energy that a layer keeps, and the rank of each layer.
     """
     at_threshold = {name: found.value_rank(VALUE.value) for name, found in spectra.items()}
+    worths = {name: found.gains / prices.layers[name].per_rank for name, found in spectra.items()}
 
-    def ranks(energy: float) -> dict[str, int]:
+    def ranks(least: float) -> dict[str, int]:
         return {
-            name: min(at_threshold[name], found.energy_rank(energy))
-            for name, found in spectra.items()
+            name: min(at_threshold[name], max(1, int((worth >= least).sum())))
+            for name, worth in worths.items()
         }
 
-    low, high = 0.0, 1.0
-    if prices.ratio(ranks(high)) <= ratio:
-        return high, ranks(high)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if prices.ratio(ranks(middle)) <= ratio:
-            low = middle
-        else:
-            high = middle
-    return low, ranks(low)
+    # Ranks fall as more is asked of them, and change at these values alone.
+    levels = [0.0, *torch.cat(list(worths.values())).unique().tolist(), math.inf]
+    place = bisect_left(levels, True, key=lambda least: prices.ratio(ranks(least)) <= ratio)
+    chosen = ranks(levels[min(place, len(levels) - 1)])
+    kept = min(float(found.shares[chosen[name] - 1]) for name, found in spectra.items())
+    return kept, chosen
 
 
 def check_reachable(prices: Prices, target: float) -> None:

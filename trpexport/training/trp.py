@@ -35,7 +35,8 @@ class Status:
         mean_rank_share: mean over the layers of rank / full rank.
         macs_ratio: MACs after / before a decomposition at the value threshold, as
             :func:`trpexport.make_plan` makes it by default; None without an input shape.
-        energy: the energy of the last projection; None where there was none.
+        energy: share of its energy that the last projection left every layer, at least; None
+            where there was none.
         ranks: the rank of each layer at the value threshold.
     """
 
@@ -69,8 +70,8 @@ class TrainedRankPruning:
 
     With ``energy``, a layer is cut to the rank that holds this share of its energy, whether or not
     a pair of that rank is cheaper, as in the paper. A layer that nobody touched since it was cut
-    is not cut again: projection is a ratchet. With ``target_macs``, one energy for all layers
-    follows from the MACs (:mod:`trpexport.training.steering`), and a layer that the planner would
+    is not cut again: projection is a ratchet. With ``target_macs``, ranks follow from what they are
+    worth for their MACs (:mod:`trpexport.training.steering`), and a layer that the planner would
     leave dense at its rank is left whole: to cut it would cost accuracy and save nothing.
 
     Args:
