@@ -31,7 +31,8 @@ UnsafePickle = Annotated[
     typer.Option("--unsafe-pickle", help="Load a pickled module. This runs code from the file."),
 ]
 Scheme = Annotated[
-    str, typer.Option(help="channel, spatial or decoupling; a wrong name lists all.")
+    str,
+    typer.Option(help="channel, spatial, input-channel or decoupling; a wrong name lists all."),
 ]
 Include = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trpexport.datasets import Dataset, Preprocessing, open_dataset
     from trpexport.errors import TrpexportError
     from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
+    from trpexport.export.calibrating import CalibrationSettings, Target
     from trpexport.export.pipeline import (
         Decomposition,
         Source,
@@ -41,6 +42,7 @@ _HOME = {
     "Analysis": "trpexport.lowrank.planner",
     "BenchSettings": "trpexport.runtime.measuring.bench",
     "BundleReport": "trpexport.export.bundling",
+    "CalibrationSettings": "trpexport.export.calibrating",
     "Checkpoint": "trpexport.checkpoints",
     "ConvSpec": "trpexport.plan",
     "Dataset": "trpexport.datasets",
@@ -54,6 +56,7 @@ _HOME = {
     "Recipe": "trpexport.training.recipe",
     "RunSettings": "trpexport.training.settings",
     "Source": "trpexport.export.pipeline",
+    "Target": "trpexport.export.calibrating",
     "TrainedRankPruning": "trpexport.training.trp",
     "TrpexportError": "trpexport.errors",
     "analyse": "trpexport.lowrank.planner",
@@ -86,6 +89,7 @@ __all__ = [
     "Analysis",
     "BenchSettings",
     "BundleReport",
+    "CalibrationSettings",
     "Checkpoint",
     "ConvSpec",
     "Dataset",
@@ -98,6 +102,7 @@ __all__ = [
     "Recipe",
     "RunSettings",
     "Source",
+    "Target",
     "TrainedRankPruning",
     "TrpexportError",
     "__version__",

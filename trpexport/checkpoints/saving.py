@@ -95,7 +95,7 @@ def save_checkpoint(
         for name, value in module.state_dict().items()
         if isinstance(value, Tensor)
     }
-    _write_atomically(Path(path), safetensors.torch.save(tensors, header))
+    _write_atomically(Path(path), _in_fixed_order(safetensors.torch.save(tensors, header)))
 
 
 def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
@@ -126,6 +126,20 @@ def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
         raise CheckpointError(
             f"{path}: its {METADATA_KEY} metadata is damaged ({one_line(error)}): save it again"
         ) from error
+
+
+def _in_fixed_order(file: bytes) -> bytes:
+    """Return a safetensors file whose metadata stand in order: as written, it is random.
+
+    The same weights are then the same bytes. The file begins with the length of its JSON header,
+    which is a multiple of 8; where tensors lie is counted from the header's end.
+    """
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def export_bundle(
     checkpoint: Checkpoint | None = None,
     settings: ExportSettings | None = None,
     inputs: NDArray[np.floating[Any]] | None = None,
+    notes: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> BundleReport:
     """Verify a factorized network, export it as ONNX, verify that, and write a bundle.
@@ -101,6 +102,7 @@ def export_bundle(
         settings: how to export; the defaults where it is None.
         inputs: real inputs (images, channels, height, width) to verify on; standard normal ones
             where it is None.
+        notes: what the reader of the report should know besides.
         stages: times and announces the stages.
 
     Raises:
@@ -117,6 +119,7 @@ def export_bundle(
         checkpoint=checkpoint,
         settings=settings,
         reference=ReferenceRuns(network, plan.input_shape, plan.macs_after, _given(plan, inputs)),
+        notes=tuple(notes),
         stages=stages or Stages(),
     )
     check = job.verify_rewrite()
@@ -151,6 +154,7 @@ class _Job:
     checkpoint: Checkpoint | None
     settings: ExportSettings
     reference: ReferenceRuns
+    notes: tuple[str, ...]
     stages: Stages
 
     @property
@@ -261,10 +265,10 @@ class _Job:
         report = {
             **report_facts(self.plan, check, exported),
             "parameters": {
-                "before": _parameter_count(self.original or dense_twin(self.network, self.plan)),
+                "before": self._parameters_before(),
                 "after": _parameter_count(self.network),
             },
-            "notes": [*(checkpoint.notes if checkpoint else ()), *exported.notes],
+            "notes": [*(checkpoint.notes if checkpoint else ()), *self.notes, *exported.notes],
             "seconds": {name: round(s, 3) for name, s in self.stages.seconds.items()},
         }
         bundle.write_json(directory / bundle.REPORT, report)
@@ -273,6 +277,16 @@ class _Job:
             facts["baseline"] = bundle.BASELINE
         bundle.write_manifest(directory, facts)
         return report
+
+    def _parameters_before(self) -> int:
+        if self.original is not None:
+            return _parameter_count(self.original)
+        added = [  # the biases that calibration gave to layers without one
+            layer.conv.out_channels
+            for layer in self.plan.rewritten
+            if layer.factors[-1].bias and not layer.conv.bias
+        ]
+        return _parameter_count(dense_twin(self.network, self.plan)) - sum(added)
 
 
 def _parameter_count(model: nn.Module) -> int:

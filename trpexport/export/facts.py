@@ -17,6 +17,7 @@ from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.export.verification import Comparisons, FactorizationCheck
 from trpexport.lowrank.equivalence import LayerCheck
+from trpexport.lowrank.factorize import CALIBRATION
 from trpexport.plan import LayerPlan, Plan
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "numpy", "safetensors")
@@ -109,6 +110,8 @@ def report_facts(
     """Return what the plan, the verification and the export say for ``report.json``."""
     checks = {layer.name: layer for layer in check.layers} if check else {}
     found = check.approximation if check else None
+    # Factors that were trained since are no longer those that were calibrated.
+    calibration = plan.options.get(CALIBRATION) if found else None
     before, after = plan.macs_before, plan.macs_after
     return {
         "schema_version": bundle.SCHEMA_VERSION,
@@ -121,13 +124,12 @@ def report_facts(
         "file_bytes": exported.file_bytes,
         "layers_rewritten": len(plan.rewritten),
         "layers": [_layer_report(layer, checks.get(layer.name)) for layer in plan.layers],
+        "calibration": calibration,
         "equivalence": {
             "factorized_against_dense": _json(check.equivalence) if check else None,
             "onnx_against_torch": {step: _json(found) for step, found in exported.steps.items()},
         },
-        "approximation": {
-            "factorized_against_original": _json(found) if found else None
-        },
+        "approximation": {"factorized_against_original": _json(found) if found else None},
     }
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from trpexport import bundle
 from trpexport.checkpoints import Checkpoint, load_checkpoint
-from trpexport.errors import CheckpointError, NothingToDoError
+from trpexport.errors import CheckpointError, NothingToDoError, PlanError
 from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
+from trpexport.export.calibrating import CalibrationSettings, Calibrator, Target
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
-from trpexport.lowrank.factorize import factorize
+from trpexport.lowrank.factorize import factorize, is_calibrated
 from trpexport.lowrank.planner import Analysis, analyse, keep_all
 from trpexport.lowrank.revision import revise_plan
 from trpexport.lowrank.schemes import SCHEMES
@@ -60,22 +62,61 @@ class Decomposition:
     """How to choose the layers and their ranks.
 
     Attributes:
-        scheme: name of the scheme.
-        criterion: ``NAME:VALUE``.
+        scheme: name of the scheme; ``auto``, which needs a target, chooses for each layer.
+        criterion: ``NAME:VALUE``; the default one where it is None and there is no target.
         plan: an edited plan file, which then decides instead of scheme and criterion.
         include: glob patterns; only layers that match one are rewritten.
         exclude: glob patterns of layers that stay.
         stride_1_only: leave strided convolutions as they are.
         keep_expensive: rewrite a layer even where that does not make it cheaper.
+        calibration: images to fit the factors to, and a target for the ranks; None for plain SVD.
     """
 
     scheme: str = "spatial"
-    criterion: str = DEFAULT
+    criterion: str | None = None
     plan: Path | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     stride_1_only: bool = False
     keep_expensive: bool = False
+    calibration: CalibrationSettings | None = None
+
+    @property
+    def target(self) -> Target | None:
+        """What ranks are chosen for, instead of by a criterion."""
+        return None if self.calibration is None else self.calibration.target
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The switches that choose the layers."""
+        return {
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "stride_1_only": self.stride_1_only,
+        }
+
+    def check(self) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            TrpexportError: the scheme or the criterion is unknown, or parts exclude each other.
+        """
+        parse_criterion(self.criterion or DEFAULT)
+        if self.scheme != "auto":
+            _ = SCHEMES[self.scheme]
+        if self.target is not None:
+            for name, given in (
+                ("--criterion", self.criterion is not None),
+                ("--plan", self.plan is not None),
+                ("--keep-expensive", self.keep_expensive),
+            ):
+                if given:
+                    raise PlanError(f"{name} and a target exclude each other: give one of them")
+        elif self.scheme == "auto" and self.plan is None:
+            raise PlanError(
+                "--scheme auto chooses by output error: give images and a target, as in "
+                "--calib cifar10:DIR --target-macs 0.5"
+            )
 
     def analyse(self, checkpoint: Checkpoint) -> Analysis:
         """Compute the spectra of a checkpoint's network."""
@@ -84,10 +125,8 @@ class Decomposition:
             checkpoint.module,
             input_shape=checkpoint.input_shape,
             scheme=self.scheme,
-            include=self.include,
-            exclude=self.exclude,
-            stride_1_only=self.stride_1_only,
             architecture=checkpoint.label,
+            **self.options,
         )
 
 
@@ -116,6 +155,8 @@ def decompose_checkpoint(
 ) -> BundleReport:
     """Load a checkpoint, decompose, verify, export: all of it or nothing.
 
+    A calibrated network is verified on images of the same data set that it was not calibrated on.
+
     Args:
         source: the checkpoint.
         decomposition: how to choose the layers and their ranks.
@@ -126,12 +167,13 @@ def decompose_checkpoint(
 
     Raises:
         NothingCheaperError: no layer would get cheaper; nothing is written.
+        NothingToDoError: a target can't be met; nothing is written.
         TrpexportError: as the steps themselves.
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
-    criterion, scheme = parse_criterion(decomposition.criterion), SCHEMES[decomposition.scheme]
-    out = out or default_directory(source.path, scheme.name)
+    decomposition.check()
+    out = out or default_directory(source.path, decomposition.scheme)
     bundle.check_target(out, replace=settings.replace)
     edited = read_plan(decomposition.plan) if decomposition.plan else None
     with stages("load the checkpoint"):
@@ -140,18 +182,115 @@ def decompose_checkpoint(
         raise CheckpointError(
             f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
         )
+    if decomposition.calibration is None:
+        made = _truncated(decomposition, checkpoint, edited, source.input_shape, stages)
+    else:
+        made = _calibrated(decomposition, checkpoint, edited, source.input_shape, stages)
+    return export_bundle(
+        made.network,
+        made.plan,
+        out,
+        original=checkpoint.module,
+        checkpoint=made.checkpoint,
+        settings=settings,
+        inputs=made.inputs() if inputs is None else inputs,
+        notes=made.notes,
+        stages=stages,
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A factorized network on its way into a bundle.
+
+    Attributes:
+        network: the network.
+        plan: its plan.
+        checkpoint: where it comes from, and how images become its input if that is known by now.
+        notes: what the reader of the report should know; complete once ``inputs`` was called.
+        inputs: reads real inputs to verify on, or None.
+    """
+
+    network: nn.Module
+    plan: Plan
+    checkpoint: Checkpoint
+    notes: Sequence[str]
+    inputs: Callable[[], NDArray[np.float32] | None]
+
+
+def _truncated(
+    decomposition: Decomposition,
+    checkpoint: Checkpoint,
+    edited: Plan | None,
+    input_shape: Sequence[int] | None,
+    stages: Stages,
+) -> _Made:
+    """Decompose by the weights' singular values alone."""
+    plan = _plan(decomposition, checkpoint, edited, input_shape, stages)
+    notes = []
+    if edited is not None and is_calibrated(edited):
+        notes.append(
+            f"{decomposition.plan} is of a calibrated network, these factors are plain SVD: "
+            "give --calib to calibrate them again"
+        )
+    with stages("factorize"):
+        network = factorize(checkpoint.module, plan)
+    return _Made(network, plan, checkpoint, notes, lambda: None)
+
+
+def _calibrated(
+    decomposition: Decomposition,
+    checkpoint: Checkpoint,
+    edited: Plan | None,
+    input_shape: Sequence[int] | None,
+    stages: Stages,
+) -> _Made:
+    """Decompose by the outputs on calibration images."""
+    settings = decomposition.calibration
+    assert settings is not None
+    if settings.target is None:
+        plan = _plan(decomposition, checkpoint, edited, input_shape, stages)
+        calibrator = Calibrator(settings, checkpoint, plan.input_shape, stages)
+        found = calibrator.keep_ranks(plan)
+    else:
+        assert checkpoint.input_shape is not None
+        calibrator = Calibrator(settings, checkpoint, checkpoint.input_shape, stages)
+        found = calibrator.meet(settings.target, decomposition.scheme, decomposition.options)
+    return _Made(
+        found.network,
+        found.plan,
+        calibrator.checkpoint,
+        calibrator.notes,
+        calibrator.inputs,
+    )
+
+
+def _plan(
+    decomposition: Decomposition,
+    checkpoint: Checkpoint,
+    edited: Plan | None,
+    input_shape: Sequence[int] | None,
+    stages: Stages,
+) -> Plan:
+    """Return the plan that the edited one or the criterion makes.
+
+    Raises:
+        NothingCheaperError: it rewrites nothing.
+        TrpexportError: as :func:`revise_plan` and :func:`analyse`.
+    """
     analysis = None
     with stages("compute spectra"):
         if edited is not None:
             plan = revise_plan(
                 checkpoint.module,
                 edited,
-                input_shape=source.input_shape,
+                input_shape=input_shape,
                 keep_expensive=decomposition.keep_expensive,
                 source=str(decomposition.plan),
             )
         else:
             analysis = decomposition.analyse(checkpoint)
+            criterion = parse_criterion(decomposition.criterion or DEFAULT)
             plan = analysis.plan(criterion, keep_expensive=decomposition.keep_expensive)
     if not plan.rewritten:
         raise NothingCheaperError(
@@ -160,18 +299,7 @@ def decompose_checkpoint(
             plan,
             analysis,
         )
-    with stages("factorize"):
-        factorized = factorize(checkpoint.module, plan)
-    return export_bundle(
-        factorized,
-        plan,
-        out,
-        original=checkpoint.module,
-        checkpoint=checkpoint,
-        settings=settings,
-        inputs=inputs,
-        stages=stages,
-    )
+    return plan
 
 
 def export_checkpoint(

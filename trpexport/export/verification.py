@@ -130,9 +130,8 @@ def verify_factorization(
     for layer in layers:
         if not layer.is_equivalent:
             raise VerificationError(
-                f"{layer.name} drifts: its factors do not compute the truncated convolution "
-                f"(weight error {layer.factor_error:.2g}, output error "
-                f"{layer.equivalence_error:.2g}); nothing was written, please report this"
+                f"{layer.name} drifts: its factors do not compute {_drift(layer)}; nothing was "
+                "written, please report this"
             )
     equivalence, approximation = OutputComparer(), OutputComparer()
     for batch, outputs in reference.runs(seconds):
@@ -151,6 +150,14 @@ def verify_factorization(
             f"its factors stand for ({check.equivalence[wrong]}); nothing was written"
         )
     return check
+
+
+def _drift(layer: LayerCheck) -> str:
+    """Say what a layer should compute, and how far it is from that."""
+    error = f"output error {layer.equivalence_error:.2g}"
+    if layer.factor_error is None:
+        return f"the convolution with their product as its weight ({error})"
+    return f"the truncated convolution (weight error {layer.factor_error:.2g}, {error})"
 
 
 def compare_onnx(path: Path, reference: ReferenceRuns, *, seconds: float) -> Comparisons:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from trpexport.lowrank.factorize import dense_conv, product, truncated_weight
+from trpexport.lowrank.factorize import dense_conv, is_calibrated, product, truncated_weight
 from trpexport.lowrank.trace import CONVOLUTIONS, evaluating
 from trpexport.plan import LayerPlan, Plan
 
@@ -31,21 +31,24 @@ class LayerCheck:
 
     Attributes:
         name: the layer.
-        factor_error: product of the factors against the truncated weight, Frobenius.
+        factor_error: product of the factors against the truncated weight, Frobenius; None where
+            they are no truncation, but calibrated.
         equivalence_error: output of the chain against the convolution with the product as its
             weight, RMS over the layer's real inputs.
         output_error: output of the chain against the original layer: the approximation, RMS.
     """
 
     name: str
-    factor_error: float
+    factor_error: float | None
     equivalence_error: float
     output_error: float
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether the chain is the truncated convolution, up to rounding. NaN is not."""
-        return self.factor_error <= FACTOR_TOLERANCE and self.equivalence_error <= OUTPUT_TOLERANCE
+        """Whether the chain is what it stands for, up to rounding. NaN is not."""
+        if self.factor_error is not None and not self.factor_error <= FACTOR_TOLERANCE:
+            return False
+        return self.equivalence_error <= OUTPUT_TOLERANCE
 
 
 def check_layers(
@@ -63,10 +66,11 @@ def check_layers(
         One check a rewritten layer, in the order in which they run.
     """
     layers = {layer.name: layer for layer in plan.rewritten}
+    calibrated = is_calibrated(plan)
     originals, chains = dict(original.named_modules()), dict(factorized.named_modules())
     with evaluating(original, factorized):
         return tuple(
-            _check(originals[name], chains[name], layers[name], run.input)
+            _check(originals[name], chains[name], layers[name], run.input, calibrated=calibrated)
             for name, run in _runs(original, layers, x).items()
         )
 
@@ -130,16 +134,21 @@ def relative_rms(reference: Tensor, candidate: Tensor) -> float:
     return difference / scale if scale else float("inf")
 
 
-def _check(module: nn.Module, chain: nn.Module, layer: LayerPlan, x: Tensor) -> LayerCheck:
+def _check(
+    module: nn.Module, chain: nn.Module, layer: LayerPlan, x: Tensor, *, calibrated: bool
+) -> LayerCheck:
     assert isinstance(module, CONVOLUTIONS)
     assert isinstance(chain, nn.Sequential)
-    truncated = truncated_weight(module.weight, layer)
+    factor_error = None
+    if not calibrated:
+        truncated = truncated_weight(module.weight, layer)
+        factor_error = relative_rms(truncated, product(chain, layer))
     exact = copy.deepcopy(chain).double()
     x = x.double()
     y = exact(x)
     return LayerCheck(
         name=layer.name,
-        factor_error=relative_rms(truncated, product(chain, layer)),
+        factor_error=factor_error,
         equivalence_error=relative_rms(dense_conv(exact, layer)(x), y),
         output_error=relative_rms(copy.deepcopy(module).double()(x), y),
     )

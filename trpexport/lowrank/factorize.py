@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.spectrum import svd
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
 from trpexport.plan import ConvSpec, LayerPlan, Plan
+
+# What a plan's options say of how its factors were fitted to images.
+CALIBRATION = "calibration"
+
+
+def is_calibrated(plan: Plan) -> bool:
+    """Whether the factors of a plan were fitted to outputs, and are no truncations of weights."""
+    return CALIBRATION in plan.options
 
 
 def factorize(model: nn.Module, plan: Plan) -> nn.Module:
@@ -60,14 +69,18 @@ def dense_twin(factorized: nn.Module, plan: Plan) -> nn.Module:
 
 
 def dense_conv(chain: nn.Sequential, layer: LayerPlan) -> Conv:
-    """Return the one convolution that a chain of factors stands for, in the factors' dtype."""
+    """Return the one convolution that a chain of factors stands for, in the factors' dtype.
+
+    It has a bias where the chain ends in one: a calibrated chain does, whatever the original had.
+    """
     state = chain.state_dict()
     weight = product(chain, layer)
-    conv = make_conv(layer.conv).to(state["0.weight"])
+    bias = f"{len(chain) - 1}.bias"
+    conv = make_conv(replace(layer.conv, bias=bias in state)).to(state["0.weight"])
     with torch.no_grad():
         conv.weight.copy_(weight)
         if conv.bias is not None:
-            conv.bias.copy_(state[f"{len(chain) - 1}.bias"])
+            conv.bias.copy_(state[bias])
     return conv.train(chain.training)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from trpexport.errors import PlanError
+from trpexport.lowrank.factorize import CALIBRATION
 from trpexport.lowrank.planner import LayerSpectrum, guarded
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.spectrum import svd
@@ -24,6 +25,8 @@ def revise_plan(
     source: str = "the plan",
 ) -> Plan:
     """Derive a whole plan for ``model`` from the schemes and ranks of an edited one.
+
+    The result is the plan of SVD's factors, also where the edited one was of a calibrated network.
 
     Args:
         model: the network that the plan was made for.
@@ -42,14 +45,22 @@ def revise_plan(
     layers = tuple(
         _revise_layer(layer, wanted[layer.name], keep_expensive, source) for layer in traced.layers
     )
+    same = [*map(_bare, layers)] == [*map(_bare, edited.layers)]
+    options = {key: value for key, value in edited.options.items() if key != CALIBRATION}
     return replace(
         edited,
-        criterion=edited.criterion if layers == edited.layers else f"edited plan {source}",
+        criterion=edited.criterion if same else f"edited plan {source}",
         input_shape=shape,
         layers=layers,
         other_macs=traced.other_macs,
-        options={**edited.options, "keep_expensive": keep_expensive},
+        options={**options, "keep_expensive": keep_expensive},
     )
+
+
+def _bare(layer: LayerPlan) -> LayerPlan:
+    """Return the plan of a layer without what calibration changes of it."""
+    factors = tuple(replace(factor, bias=False) for factor in layer.factors)
+    return replace(layer, factors=factors, weight_error=None)
 
 
 def _revise_layer(

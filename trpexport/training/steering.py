@@ -142,8 +142,11 @@ def steer(
         }
 
     # Ranks fall as more is asked of them, and change at these values alone.
-    levels = [0.0, *torch.cat(list(worths.values())).unique().tolist(), math.inf]
-    place = bisect_left(levels, True, key=lambda least: prices.ratio(ranks(least)) <= ratio)
+    levels = [0.0, *sorted({level for worth in worths.values() for level in worth.tolist()})]
+    levels.append(math.inf)
+    place = bisect_left(
+        range(len(levels)), True, key=lambda i: prices.ratio(ranks(levels[i])) <= ratio
+    )
     chosen = ranks(levels[min(place, len(levels) - 1)])
     kept = min(float(found.shares[chosen[name] - 1]) for name, found in spectra.items())
     return kept, chosen

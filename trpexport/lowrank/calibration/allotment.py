@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.calibration.table import LayerOptions, Option, SensitivityTable
-from trpexport.lowrank.planner import keep_all
+from trpexport.lowrank.planner import keep_all, reasons_to_stay
 from trpexport.lowrank.revision import revise_plan
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.trace import trace
 from trpexport.plan import Plan
 
 Resource = Literal["macs", "parameters"]
@@ -117,6 +120,7 @@ def plan_for(
     scheme: str,
     criterion: str,
     architecture: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan of a choice.
 
@@ -127,21 +131,27 @@ def plan_for(
         scheme: what was asked for, ``auto`` or the name of a scheme.
         criterion: the target, as text, for the reader.
         architecture: what the network is called, for the reader.
+        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
 
     Raises:
         NothingToDoError: the choice is to leave every layer as it is.
     """
+    first = SCHEMES[next(iter(SCHEMES)) if scheme == "auto" else scheme]
+    reasons = reasons_to_stay(trace(model, input_shape), first, **options)
     bare = keep_all(model, input_shape=input_shape, architecture=architecture)
     layers = []
     for layer in bare.layers:
         option = allotment.chosen.get(layer.name)
         if option is None:
-            layers.append(replace(layer, reason="not among the layers that may be rewritten"))
+            reason = reasons[layer.name] or "no rank that may be chosen is cheaper"
+            layers.append(replace(layer, reason=reason))
         elif option.scheme is None:
-            layers.append(replace(layer, reason="its MACs are worth their cost"))
+            layers.append(replace(layer, reason="the budget leaves it whole"))
         else:
             layers.append(replace(layer, scheme=option.scheme, rank=option.rank))
-    wanted = replace(bare, scheme=scheme, criterion=criterion, layers=tuple(layers))
+    wanted = replace(
+        bare, scheme=scheme, criterion=criterion, layers=tuple(layers), options=dict(options)
+    )
     plan = revise_plan(model, wanted, input_shape=input_shape)
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -53,6 +54,7 @@ class Budgeter:
         rounds: how often a choice is made; from the second on, the errors of the table are
             corrected by those that were measured in the decomposed network.
         announce: called with a line on what is going on.
+        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Budgeter:
         architecture: str | None = None,
         rounds: int = _ROUNDS,
         announce: Callable[[str], None] | None = None,
+        **options: Any,
     ) -> None:
         self._model = model
         self._table = table
@@ -75,6 +78,7 @@ class Budgeter:
         self._architecture = architecture
         self._rounds = rounds
         self._announce = announce or (lambda line: None)
+        self._options = options
 
     def to_fraction(
         self, fraction: float, resource: Resource = "macs", criterion: str | None = None
@@ -184,6 +188,7 @@ class Budgeter:
             scheme=self._scheme,
             criterion=criterion,
             architecture=self._architecture,
+            options=self._options,
         )
         images = self._gatherer.images
         calibrated = calibrate(

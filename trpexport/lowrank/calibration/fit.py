@@ -26,6 +26,8 @@ from trpexport.plan import ConvSpec
 
 # Of the mean eigenvalue: keeps whitening and preconditioning defined where an input is constant.
 _FLOOR = 1e-9
+# Of the mean square of an input: what float64 leaves of a covariance where a mean is subtracted.
+_NOISE = 1e-11
 # The metric of rows is averaged over this many columns, and the other way round.
 _SAMPLES = 16
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
@@ -58,7 +60,9 @@ class Regression:
         """The ridged covariances A (groups, K, K) and B (groups, O, K)."""
         a, b, _ = self.moments.covariance
         power = torch.diagonal(a, dim1=1, dim2=2).mean(1)
-        scale = self.ridge * torch.where(power > 0, power, torch.ones_like(power))
+        square = torch.diagonal(self.moments.pp, dim1=1, dim2=2).mean(1) / self.moments.count
+        scale = torch.maximum(self.ridge * power, _NOISE * square)
+        scale = torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
         a.diagonal(dim1=1, dim2=2).add_(scale[:, None])
         return a, b + scale[:, None, None] * self.weight
 

@@ -16,7 +16,7 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.moments import LayerMoments
-from trpexport.lowrank.factorize import make_conv, truncated_weight
+from trpexport.lowrank.factorize import CALIBRATION, make_conv, truncated_weight
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
 from trpexport.plan import ConvSpec, LayerPlan, Plan
@@ -63,7 +63,8 @@ class Calibrated:
 
     Attributes:
         network: the factorized network.
-        plan: its plan; the last factor of each rewritten layer has a bias.
+        plan: its plan; the last factor of each rewritten layer has a bias, its weight error is
+            that of the calibrated factors, and ``options["calibration"]`` says on which images.
         layers: one entry a rewritten layer, in the order in which they run.
     """
 
@@ -109,11 +110,18 @@ def calibrate(
             moments = gatherer.gather(layer.name, layer.conv, candidate)
             layer = with_bias(layer)  # noqa: PLW2901
             chain, done[layer.name] = fit_layer(module, layer, moments)
+            layer = replace(layer, weight_error=done[layer.name].weight_error)  # noqa: PLW2901
             network = candidate.model = _with(network, layer.name, chain)
             if announce is not None:
                 announce(str(done[layer.name]))
         layers.append(layer)
-    return Calibrated(network, replace(plan, layers=tuple(layers)), tuple(done.values()))
+    facts = {
+        "images": len(gatherer.images.values),
+        "images_sha256": gatherer.images.digest,
+        "layers": [layer.to_json() for layer in done.values()],
+    }
+    plan = replace(plan, layers=tuple(layers), options={**plan.options, CALIBRATION: facts})
+    return Calibrated(network, plan, tuple(done.values()))
 
 
 def fit_layer(

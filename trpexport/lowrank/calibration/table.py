@@ -111,15 +111,23 @@ class SensitivityTable:
         try:
             layers = tuple(
                 LayerOptions(
-                    layer["name"],
-                    layer["gain"],
-                    tuple(Option(**option) for option in layer["options"]),
+                    str(layer["name"]),
+                    float(layer["gain"]),
+                    tuple(_option(option) for option in layer["options"]),
                 )
                 for layer in data["layers"]
             )
-            return cls(data["key"], layers, data["fixed_macs"], data["fixed_parameters"])
+            fixed = int(data["fixed_macs"]), int(data["fixed_parameters"])
+            return cls(str(data["key"]), layers, *fixed)
         except (KeyError, TypeError) as error:
             raise ValueError(f"a damaged table: {error}") from None
+
+
+def _option(data: Mapping[str, Any]) -> Option:
+    option = Option(**data)
+    if not all(math.isfinite(number) for number in (option.macs, option.parameters, option.error)):
+        raise ValueError("a number that is not finite")
+    return option
 
 
 def sensitivity_table(
@@ -313,7 +321,7 @@ def _read(path: Path, key: str) -> SensitivityTable | None:
     """Return a cached table; None where there is none, or none that is whole."""
     try:
         table = SensitivityTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return table if table.key == key else None
 
