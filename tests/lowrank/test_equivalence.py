@@ -44,6 +44,7 @@ def test_wrong_weights_are_found() -> None:
     good, bad = check_layers(model, small, plan, torch.randn(SHAPE))
     assert good.is_equivalent
     assert not bad.is_equivalent
+    assert bad.factor_error is not None
     assert bad.factor_error > 1e-5
 
 
@@ -53,6 +54,7 @@ def test_wrong_geometry_is_found() -> None:
     small.get_submodule("2.1").padding = (1, 1)  # type: ignore[assignment]
     bad, good = check_layers(model, small, plan, torch.randn(SHAPE))
     assert good.is_equivalent
+    assert bad.factor_error is not None
     assert bad.factor_error <= 1e-5
     assert bad.equivalence_error > 1e-3
 

@@ -7,8 +7,6 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from trpexport.cost import macs
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria.value import Value
