@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CHECKPOINT := models_zoo/checkpoints/resnet20-fashion-trp.safetensors
+ZOO := models_zoo/checkpoints
+CHECKPOINT := $(ZOO)/resnet20-trp-spatial.safetensors
+SHARED := $(or $(TRPEXPORT_SHARED),../shared)
+GATE := build/gate
+MAX_DROP := 2.0
+GATE_DATA := imagefolder:$(SHARED)/data/cifar10-jpeg.tar.gz
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint gate clean
 
 demo: $(READY)
 	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --baseline -o demo --force
@@ -17,8 +22,9 @@ demo: $(READY)
 	@echo "  $(BIN)/trpexport bench demo --profile"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
+# Two files at a time, one thread each: PyTorch's threads only get in each other's way.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -27,6 +33,19 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The project gates itself: its TRP network against its plain one on 10,000 images; and the plain
+# one cut to rank 2, which must be refused with exit code 1, or the gate is broken.
+gate: $(READY)
+	rm -rf $(GATE)
+	$(BIN)/trpexport export $(ZOO)/resnet20-plain.safetensors --verify-seconds 2 -o $(GATE)/plain
+	$(BIN)/trpexport decompose $(CHECKPOINT) --verify-seconds 2 -o $(GATE)/trp
+	$(BIN)/trpexport decompose $(ZOO)/resnet20-plain.safetensors --criterion rank:2 \
+		--verify-seconds 2 -o $(GATE)/rank2
+	$(BIN)/trpexport gate --baseline $(GATE)/plain --candidate $(GATE)/trp --data $(GATE_DATA) \
+		--max-drop $(MAX_DROP) --min-macs-ratio 2.8
+	code=0; $(BIN)/trpexport gate --baseline $(GATE)/plain --candidate $(GATE)/rank2 \
+		--data $(GATE_DATA) --max-drop $(MAX_DROP) || code=$$?; test $$code -eq 1
 
 # constraints.txt pins what the tests ran with; torch's CPU build among it.
 $(READY): pyproject.toml constraints.txt

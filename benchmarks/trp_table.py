@@ -35,7 +35,8 @@ ARCH = "resnet20"
 THRESHOLD = "value:0.05"
 SCHEMES = ("spatial", "channel", "decoupling")
 CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
-ROWS = ("plain", *CONTINUED)
+AGAIN = "spatial-again"  # from the low-rank network: the ranks may grow, and fall again
+ROWS = ("plain", *CONTINUED, AGAIN)
 
 
 class Lines:
@@ -76,8 +77,11 @@ class Table:
         self.continued = tx.RunSettings(
             args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.continued_lr)
         )
+        self.again = tx.RunSettings(
+            args.data, one_cycle.changed(epochs=args.again_epochs, lr=args.again_lr)
+        )
         self.finetuning = tx.RunSettings(
-            args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs)
+            args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
         )
         data = TrainingData.open(args.data)
         self.test = data.test_batches(Workers(0, 1, torch.device("cpu")))
@@ -93,7 +97,12 @@ class Table:
         if cached.is_file():
             rows: list[dict[str, Any]] = json.loads(cached.read_text())
             return rows
-        scheme, _, continued = name.partition("-")
+        scheme, _, kind = name.partition("-")
+        settings, start = {
+            "": (self.fresh, None),
+            "continued": (self.continued, "plain"),
+            "again": (self.again, f"{scheme}-continued"),
+        }[kind]
         low_rank = None
         if scheme != "plain":
             low_rank = tx.LowRank(
@@ -101,16 +110,16 @@ class Table:
             )
         tx.train(
             ARCH,
-            self.continued if continued else self.fresh,
+            settings,
             low_rank,
             self.runs / name,
-            init=self.runs / "plain/last.safetensors" if continued else None,
+            init=self.runs / start / "last.safetensors" if start else None,
             watcher=Watchers([Lines(name)]),
         )
         source = self.runs / name / "last.safetensors"
         if low_rank:
             rows = [self.decomposed(name, source, scheme, THRESHOLD, tune=True)]
-        elif continued:
+        elif start:
             rows = [
                 self.decomposed(
                     f"{name}-{one}", source, one, self.matched(source, one), tune=one == "spatial"
@@ -154,7 +163,7 @@ class Table:
         before, images = self.accuracy(tx.load_checkpoint(source).module)
         after, _ = self.accuracy(tx.load_bundle(bundle).module)
         tuned = None
-        if tune:
+        if tune and self.args.finetune_epochs:
             watcher = Watchers([Lines(f"{name} fine-tuned")])
             out = self.runs / f"{name}-finetuned"
             tuned = tx.finetune(bundle, self.finetuning, out, watcher=watcher)["test_top1"]
@@ -195,7 +204,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--continued-epochs", type=int, default=5)
     parser.add_argument("--continued-lr", type=float, default=0.03)
-    parser.add_argument("--finetune-epochs", type=int, default=1)
+    parser.add_argument("--again-epochs", type=int, default=3)
+    parser.add_argument("--again-lr", type=float, default=0.02)
+    parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
     args = parser.parse_args()
@@ -209,6 +220,7 @@ def main() -> None:
             "data": f"{kind}:{Path(path).name}",
             "fresh": asdict(table.fresh.recipe),
             "continued": asdict(table.continued.recipe),
+            "again": asdict(table.again.recipe),
             "finetuning": asdict(table.finetuning.recipe),
             "target_macs": args.target_macs,
             "nuclear_weight": args.nuclear_weight,
