@@ -53,6 +53,20 @@ def damages(draw: st.DrawFn) -> tuple[float | None, list[tuple[float, int]]]:
     return cut, draw(flips)
 
 
+def test_a_record_marked_as_a_directory(tmp_path: Path, seeded: Weights, small: Any) -> None:
+    """PyTorch's reader would leave its weights as memory was; no checksum covers the mark."""
+    path = tmp_path / "marked.pth"
+    torch.save({"state_dict": seeded}, path)
+    content = bytearray(path.read_bytes())
+    attributes = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/3")) + 38
+    content[attributes] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="marked as a directory"):
+        load_checkpoint(path, arch=str(small))
+
+
+# A failure is replayed with its arguments in words, which are long here.
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(
     max_examples=150,
     deadline=None,

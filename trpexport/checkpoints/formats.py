@@ -56,6 +56,10 @@ def recognise_format(path: Path) -> Format:
     raise CheckpointError(f"{path} {_complaint(head)}")
 
 
+# The bit of a zip record's external attributes that MS-DOS has for directories.
+_DIRECTORY = 0x10
+
+
 def check_zip(path: Path) -> None:
     """Refuse a zip file that is damaged or is not a checkpoint of ``torch.save``.
 
@@ -157,5 +161,8 @@ def _check_records(path: Path, archive: zipfile.ZipFile) -> None:
         raise CheckpointError(
             f"{path} was compressed after torch.save wrote it: {_AGAIN} uncompressed"
         )
+    # PyTorch's reader takes such a record for a directory and leaves its weights as memory was.
+    if any(record.external_attr & _DIRECTORY for record in records if record.file_size):
+        raise CheckpointError(f"{path} is damaged: a record is marked as a directory; {_AGAIN}")
     if sum(record.file_size for record in records) > path.stat().st_size:
         raise CheckpointError(f"{path} is damaged: its records are larger than the file; {_AGAIN}")
