@@ -189,9 +189,11 @@ def test_an_interrupt_ends_the_run_there_and_leaves_nothing(
     script = f'touch {started}; {sys.executable} "$@"; touch {ended}'
     options = device.options | {"python": str(device.program("python", script))}
     program = (
-        "import sys\n"
+        "import signal, sys\n"
         "from trpexport.runtime.measuring.settings import BenchSettings, ModelFile\n"
         "from trpexport.runtime.elsewhere.remote import run_on_host\n"
+        # Tests that a shell runs in the background inherit that interrupts are ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"settings = BenchSettings((ModelFile({str(linear())!r}, 'm'),), min_time=600)\n"
         f"run_on_host('device', settings, **{options!r})"
     )
