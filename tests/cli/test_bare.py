@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,13 @@ def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> N
 
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        # Of the processor: what else the machine does must not count.
+        started = _children_seconds()
         run("bench", model, "--min-time", "0", "--min-runs", "1", "--no-memory")
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_children_seconds() - started)
     assert min(seconds) < 1.0
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
