@@ -136,7 +136,7 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
     channel = SCHEMES["channel"]
 
     def chosen(fit: Moments, held_out: Moments) -> float:
-        moments = LayerMoments(fit, held_out, scale=None)
+        moments = LayerMoments(fit, held_out, metric=None)
         return choose_ridge(moments, weight, conv, scheme=channel, rank=4)
 
     few, many = chosen(noisy(35), noisy(1000)), chosen(noisy(100_000), noisy(1000))

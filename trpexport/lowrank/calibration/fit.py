@@ -96,7 +96,6 @@ def choose_ridge(
     *,
     scheme: Scheme,
     rank: int,
-    metric: Tensor | None = None,
 ) -> float:
     """Return the ridge whose factors do best on images that they were not fitted to.
 
@@ -109,9 +108,8 @@ def choose_ridge(
         conv: the convolution.
         scheme: how kernels unfold.
         rank: rank of the factors.
-        metric: what counts as error.
     """
-    fit, held_out = moments.fit, moments.held_out
+    fit, held_out, metric = moments.fit, moments.held_out, moments.metric
     if not fit.count or not held_out.count:
         return RIDGES[-1]
     best, least = RIDGES[-1], math.inf

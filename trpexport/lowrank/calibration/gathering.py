@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.errors import DataError
+from trpexport.lowrank.calibration.curvature import output_metrics, scale_metric
 from trpexport.lowrank.calibration.images import checked_images
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
 from trpexport.lowrank.calibration.observation import Observation
@@ -95,7 +97,14 @@ class Gatherer:
                     )
                 fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out])
                 held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out])
-        return LayerMoments(fit, held_out, scale)
+        metric = self._metrics.get(name)
+        if metric is None and scale is not None:
+            metric = scale_metric(scale, conv)
+        return LayerMoments(fit, held_out, metric)
+
+    @cached_property
+    def _metrics(self) -> dict[str, Tensor]:
+        return output_metrics(self._original.model, self.images)
 
 
 def targets(wanted: Observation, actual: Observation) -> list[Tensor]:

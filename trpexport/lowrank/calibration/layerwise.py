@@ -142,8 +142,8 @@ def fit_layer(
     scheme = SCHEMES[layer.scheme]
     truncated = grouped(truncated_weight(module.weight, layer), layer.conv)
     weight = grouped(module.weight, layer.conv)
-    metric = output_metric(moments, layer.conv)
-    ridge = choose_ridge(moments, weight, layer.conv, scheme=scheme, rank=layer.rank, metric=metric)
+    metric = moments.metric
+    ridge = choose_ridge(moments, weight, layer.conv, scheme=scheme, rank=layer.rank)
     both = moments.fit + moments.held_out
     problem = Factorization(Regression(both, weight, layer.conv, ridge, metric), scheme)
     left, right = problem.factors(layer.rank, sweeps=SWEEPS, steps=STEPS)
@@ -169,19 +169,6 @@ def fit_layer(
         error_before=_relative(both.squared_error(truncated, old_bias, metric), power),
         error_after=_relative(both.squared_error(kernels, bias, metric), power),
     )
-
-
-def output_metric(moments: LayerMoments, conv: ConvSpec) -> Tensor | None:
-    """Return what counts as error: each channel as much as the batch norm behind it lets through.
-
-    A channel that it blocks still counts a little, so that the metric is positive definite.
-    """
-    if moments.scale is None:
-        return None
-    weight = moments.scale.to(torch.float64).square().reshape(conv.groups, -1)
-    largest = weight.amax(1, keepdim=True)
-    weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
-    return torch.diag_embed(weight.clamp_min(1e-6))
 
 
 def grouped(weight: Tensor, conv: ConvSpec) -> Tensor:

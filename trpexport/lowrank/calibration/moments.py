@@ -123,12 +123,12 @@ class LayerMoments:
     Attributes:
         fit: moments over most images.
         held_out: over the others.
-        scale: what a batch norm behind the layer multiplies each channel with, or None.
+        metric: what counts as error, (groups, O, O), positive definite; the identity if None.
     """
 
     fit: Moments
     held_out: Moments
-    scale: Tensor | None
+    metric: Tensor | None
 
 
 def _trace(square: Tensor, metric: Tensor | None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,13 @@ def network_outputs(model: nn.Module, images: Images) -> Iterator[Tensor]:
     """Yield all outputs of a network, batch after batch: (images, elements), float64."""
     for index in range(images.batches):
         with evaluating(model):
-            outputs = pytree.tree_leaves(model(images.batch(index)))
-        leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor)]
-        yield torch.cat([leaf.double().flatten(1) for leaf in leaves], dim=1)
+            outputs = tensor_leaves(model(images.batch(index)))
+        yield torch.cat([leaf.double().flatten(1) for leaf in outputs], dim=1)
+
+
+def tensor_leaves(outputs: Any) -> list[Tensor]:
+    """Return the tensors of what a network returns, however they are nested."""
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def relative_distance(expected: Iterable[Tensor], actual: Iterable[Tensor]) -> float:

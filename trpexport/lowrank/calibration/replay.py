@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from trpexport.lowrank.calibration.images import Images
+from trpexport.lowrank.calibration.network_error import tensor_leaves
 from trpexport.lowrank.calibration.observation import Observation, observe
 from trpexport.lowrank.trace import evaluating, example_input
 
@@ -109,7 +109,7 @@ class Cuts:
                 module.register_forward_hook(leave),
             ]
         try:
-            return _tensors(self._model(self._x))
+            return tensor_leaves(self._model(self._x))
         finally:
             for handle in handles:
                 handle.remove()
@@ -129,7 +129,7 @@ class Cuts:
             output = output_at(self._model, name, None, self._x, None)
             try:
                 with resumed(self._model, cut, output, fill=float("nan")):
-                    outputs = _tensors(self._model(self._x))
+                    outputs = tensor_leaves(self._model(self._x))
             except (RuntimeError, ValueError, TypeError, IndexError):
                 return None
         same = len(outputs) == len(self._reference) and all(
@@ -231,7 +231,3 @@ def resumed(
     finally:
         for module in modules.values():
             vars(module).pop("forward", None)
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -21,7 +21,7 @@ from trpexport.errors import NothingToDoError, OutputError
 from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.images import Images
-from trpexport.lowrank.calibration.layerwise import grouped, output_metric
+from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments
 from trpexport.lowrank.calibration.network_error import (
     kernel_replaced,
@@ -32,7 +32,7 @@ from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Ranks that are tried of each layer and scheme.
 _MOST_RANKS = 12
 # Enough to rank the choices: one solution of the right factor, in so many steps.
@@ -258,10 +258,8 @@ def _options(
     module = model.get_submodule(layer.name)
     assert isinstance(module, CONVOLUTIONS)
     conv, scheme = layer.conv, SCHEMES[name]
-    weight, metric = grouped(module.weight, conv), output_metric(moments, conv)
-    ridge = choose_ridge(
-        moments, weight, conv, scheme=scheme, rank=ranks[len(ranks) // 2], metric=metric
-    )
+    weight, metric = grouped(module.weight, conv), moments.metric
+    ridge = choose_ridge(moments, weight, conv, scheme=scheme, rank=ranks[len(ranks) // 2])
     both = moments.fit + moments.held_out
     problem = Factorization(Regression(both, weight, conv, ridge, metric), scheme)
     variance = both.variance(metric)
