@@ -13,8 +13,6 @@ from trpexport.lowrank.calibration.fit import (
     RIDGES,
     Factorization,
     Regression,
-    choose_ridge,
-    fit_factors,
 )
 from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
@@ -48,14 +46,30 @@ def regression_for(
     p = patches(x, conv)
     moments = Moments.zeros(conv.groups, p.shape[2], outputs, x.device)
     moments = moments.add(p, pixels(y, conv.groups))
-    return Regression(moments, grouped(module.weight, conv), conv, ridge, metric)
+    return Regression(moments, grouped(module.weight, conv), ridge, metric)
+
+
+def error(regression: Regression, kernels: Tensor) -> float:
+    """Return the mean squared error with the best bias."""
+    bias = regression.bias(kernels)
+    return regression.moments.squared_error(kernels, bias, regression.metric)
+
+
+def minimised(regression: Regression, kernels: Tensor) -> float:
+    """Return the error and the ridge's share, by their definitions."""
+    away = kernels - regression.weight
+    square = away @ away.mT if regression.metric is None else regression.metric * (away @ away.mT)
+    trace = (
+        square.diagonal(dim1=1, dim2=2).sum() if regression.metric is None else square.sum((1, 2))
+    )
+    return error(regression, kernels) + float((regression.scale * trace).sum())
 
 
 def test_the_best_kernel_of_full_rank_is_the_original_one() -> None:
     torch.manual_seed(0)
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)))
     torch.testing.assert_close(regression.kernels, regression.weight, rtol=1e-6, atol=1e-8)
-    assert regression.error(regression.kernels) < 1e-12
+    assert error(regression, regression.kernels) < 1e-12
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -63,54 +77,76 @@ def test_channel_is_the_closed_form(rank: int) -> None:
     # Reduced-rank regression: the error left is the sum of the smallest eigenvalues of the
     # covariance of the (weighted) outputs.
     torch.manual_seed(0)
-    metric = torch.diag(torch.rand(8).double() + 0.1)[None]
-    regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), metric=metric)
-    left, right = fit_factors(regression, SCHEMES["channel"], rank)
-    root = metric.sqrt()
+    root = torch.randn(1, 8, 8).double()
+    root = root @ root.mT / 8 + 0.1 * torch.eye(8).double()
+    regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), metric=root @ root)
+    problem = Factorization(regression, SCHEMES["channel"], CONV)
     values = torch.linalg.eigvalsh(root @ regression.moments.covariance[2] @ root)[0]
-    error = regression.error((left @ right).reshape(regression.weight.shape))
-    assert error == pytest.approx(float(values[: 8 - rank].sum()), rel=1e-5)
+    found = error(regression, problem.kernels(*problem.factors(rank)))
+    assert found == pytest.approx(float(values[: 8 - rank].sum()), rel=1e-5)
+    assert problem.errors([rank]) == pytest.approx([found], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_never_worse_than_the_svd_on_any_convolution(name: str, data: st.DataObject) -> None:
+def test_errors_are_what_the_factors_leave(name: str, data: st.DataObject) -> None:
     conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 2, 3]))))
     scheme = SCHEMES[name]
     if scheme.unsupported_reason(conv):
         return
-    rank = data.draw(st.integers(1, scheme.full_rank(conv)))
-    regression = regression_for(conv, smooth_images(4, conv, input_size(conv)), ridge=1e-6)
-    problem = Factorization(regression, scheme)
-    left, right = problem.factors(rank, sweeps=4, steps=20)
-    assert torch.isfinite(left).all()
-    assert torch.isfinite(right).all()
-    kernel = regression.weight.reshape(conv.out_channels, -1, *conv.kernel_size)
-    truncated = scheme.fold(svd(scheme.unfold(kernel, conv)).truncated(rank), conv)
-    plain = regression.error(truncated.reshape(regression.weight.shape))
-    scale = regression.moments.variance()
-    assert regression.error(problem.kernels(left, right)) <= plain + 1e-4 * scale
+    full = scheme.full_rank(conv)
+    outputs = conv.out_channels // conv.groups
+    metric = torch.diag_embed(torch.rand(conv.groups, outputs).double() + 0.1)
+    x = smooth_images(4, conv, input_size(conv))
+    regression = regression_for(conv, x, ridge=1e-3, metric=metric)
+    problem = Factorization(regression, scheme, conv)
+    ranks = sorted({1, (full + 1) // 2, full})
+    errors = problem.errors(ranks)
+    whole = minimised(regression, torch.zeros_like(regression.weight))
+    for rank, found in zip(ranks, errors, strict=True):
+        left, right = problem.factors(rank)
+        assert torch.isfinite(left).all()
+        assert torch.isfinite(right).all()
+        expected = minimised(regression, problem.kernels(left, right))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6 * whole)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] <= 1e-6 * whole
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_no_small_change_of_a_factor_helps(name: str) -> None:
+def test_better_than_the_svd(name: str) -> None:
     torch.manual_seed(0)
     scheme = SCHEMES[name]
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), ridge=1e-6)
-    problem = Factorization(regression, scheme)
-    left, right = problem.factors(2, sweeps=60, steps=60)
-    least = regression.error(problem.kernels(left, right))
+    problem = Factorization(regression, scheme, CONV)
+    kernel = regression.weight.reshape(8, 6, 3, 3)
+    for rank in range(1, scheme.full_rank(CONV)):
+        truncated = scheme.fold(svd(scheme.unfold(kernel, CONV)).truncated(rank), CONV)
+        plain = error(regression, truncated.reshape(regression.weight.shape))
+        assert error(regression, problem.kernels(*problem.factors(rank))) < plain
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_no_small_change_of_the_second_factor_helps(name: str) -> None:
+    torch.manual_seed(0)
+    regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), ridge=1e-3)
+    problem = Factorization(regression, SCHEMES[name], CONV)
+    left, right = problem.factors(2)
+    least = minimised(regression, problem.kernels(left, right))
     for seed in range(10):
         torch.manual_seed(seed)
-        other = left + 1e-3 * torch.randn_like(left), right + 1e-3 * torch.randn_like(right)
-        assert regression.error(problem.kernels(*other)) > least * (1 - 1e-6)
+        if name == "channel":
+            other = left + 1e-3 * torch.randn_like(left), right
+        else:
+            other = left, right + 1e-3 * torch.randn_like(right)
+        assert minimised(regression, problem.kernels(*other)) > least
 
 
 def test_both_factors_carry_the_root_of_each_singular_value() -> None:
     torch.manual_seed(0)
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)))
-    left, right = fit_factors(regression, SCHEMES["spatial"], 4)
+    left, right = Factorization(regression, SCHEMES["spatial"], CONV).factors(4)
     torch.testing.assert_close(left[0].norm(dim=0), right[0].norm(dim=1))
 
 
@@ -118,7 +154,8 @@ def test_both_factors_carry_the_root_of_each_singular_value() -> None:
 @pytest.mark.parametrize("fill", [0.0, 3.0])
 def test_constant_inputs_leave_finite_factors(name: str, fill: float) -> None:
     x = torch.full((2, 6, 9, 9), fill, dtype=torch.float64)
-    left, right = fit_factors(regression_for(CONV, x, ridge=1e-5), SCHEMES[name], 3)
+    problem = Factorization(regression_for(CONV, x, ridge=1e-5), SCHEMES[name], CONV)
+    left, right = problem.factors(3)
     assert torch.isfinite(left @ right).all()
 
 
@@ -137,7 +174,8 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
 
     def chosen(fit: Moments, held_out: Moments) -> float:
         moments = LayerMoments(fit, held_out, metric=None)
-        return choose_ridge(moments, weight, conv, scheme=channel, rank=4)
+        regression = Regression(fit + held_out, weight, ridge=1e-3)
+        return Factorization(regression, channel, conv).best_ridge(4, moments)
 
     few, many = chosen(noisy(35), noisy(1000)), chosen(noisy(100_000), noisy(1000))
     assert few > many

@@ -23,8 +23,8 @@ from trpexport.lowrank.trace import CONVOLUTIONS, Conv, evaluating
 from trpexport.plan import ConvSpec
 
 # Images, and random directions of the outputs for each, that the derivative is sampled with.
-_IMAGES = 64
-_DIRECTIONS = 2
+_IMAGES = 128
+_DIRECTIONS = 1
 # Of the mean of the diagonal: what these few samples do not show still counts a little.
 _FLOOR = 1e-2
 _SCALE_FLOOR = 1e-6

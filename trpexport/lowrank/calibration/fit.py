@@ -4,16 +4,16 @@ The factors of a scheme stand for a kernel W' of low rank. Its error on the data
 form, ``tr G (W' - W*) A (W' - W*)ᵀ``, in the covariance A of the patches, a metric G on the output
 channels, and the least-squares kernel W*. With G = A = 1 it is the weight error, which the SVD
 minimises; channel-wise pairs have a closed form for every G and A (reduced-rank regression, Izenman
-1975; the principal subspace of the responses of Zhang et al., arXiv 1505.06798, section 3.1); for
-the other schemes the form is whitened by its nearest Kronecker product, and the factors are then
-refined in turn, each by a linear least-squares problem.
+1975; the principal subspace of the responses of Zhang et al., arXiv 1505.06798, section 3.1). For
+the other schemes the form is whitened by its nearest Kronecker product, which gives the first
+convolution of the chain; the second one is then a linear regression on what the first gives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,14 +24,17 @@ from trpexport.lowrank.schemes import Scheme
 from trpexport.lowrank.spectrum import svd
 from trpexport.plan import ConvSpec
 
-# Of the mean eigenvalue: keeps whitening and preconditioning defined where an input is constant.
+# Of the mean eigenvalue: keeps whitening and regression defined where an input is constant.
 _FLOOR = 1e-9
-# Of the mean square of an input: what float64 leaves of a covariance where a mean is subtracted.
+# Of the mean square of an input: what rounding leaves of a covariance where a mean is subtracted.
 _NOISE = 1e-11
 # The metric of rows is averaged over this many columns, and the other way round.
-_SAMPLES = 16
+_SAMPLES = 8
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
-_RIDGE_STEPS = 4
+# The ridge of the first factor, and of tables.
+TYPICAL_RIDGE = 1e-3
+# Products of first factors with the covariance that are held at once, in elements.
+_ELEMENTS = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,31 @@ class Regression:
     Attributes:
         moments: what the images say.
         weight: the original kernels (groups, O, K), float64.
-        conv: the convolution.
         ridge: weight of the original kernel.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
     """
 
     moments: Moments
     weight: Tensor
-    conv: ConvSpec
     ridge: float
     metric: Tensor | None = None
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """What is added to the variance of each input, (groups,)."""
+        a, _, _ = self.moments.covariance
+        power = torch.diagonal(a, dim1=1, dim2=2).mean(1)
+        square = torch.diagonal(self.moments.pp, dim1=1, dim2=2).mean(1) / self.moments.count
+        scale = torch.maximum(self.ridge * power, _NOISE * square)
+        return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
     @cached_property
     def normal(self) -> tuple[Tensor, Tensor]:
         """The ridged covariances A (groups, K, K) and B (groups, O, K)."""
         a, b, _ = self.moments.covariance
-        power = torch.diagonal(a, dim1=1, dim2=2).mean(1)
-        square = torch.diagonal(self.moments.pp, dim1=1, dim2=2).mean(1) / self.moments.count
-        scale = torch.maximum(self.ridge * power, _NOISE * square)
-        scale = torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
-        a.diagonal(dim1=1, dim2=2).add_(scale[:, None])
-        return a, b + scale[:, None, None] * self.weight
+        a = a.clone()
+        a.diagonal(dim1=1, dim2=2).add_(self.scale[:, None])
+        return a, b + self.scale[:, None, None] * self.weight
 
     @cached_property
     def kernels(self) -> Tensor:
@@ -72,151 +79,208 @@ class Regression:
         a, b = self.normal
         return torch.cholesky_solve(b.mT, torch.linalg.cholesky(a)).mT
 
-    def gradient(self, kernels: Tensor) -> Tensor:
-        """Return half the gradient of the quadratic part of the error."""
-        return self.weighted(kernels @ self.normal[0])
-
-    def weighted(self, kernels: Tensor) -> Tensor:
-        """Apply the metric."""
-        return kernels if self.metric is None else self.metric @ kernels
-
     def bias(self, kernels: Tensor) -> Tensor:
         """Return the bias (groups, O) with which the mean error is zero."""
         return self.moments.mean_y - (kernels @ self.moments.mean_p[:, :, None])[:, :, 0]
 
-    def error(self, kernels: Tensor) -> float:
-        """Return the mean squared error of ``kernels`` with the best bias, in the metric."""
-        return self.moments.squared_error(kernels, self.bias(kernels), self.metric)
 
+@dataclass(frozen=True)
+class Equations:
+    """Normal equations of the second factor, given the first: ``S P = T`` for each first factor.
 
-def choose_ridge(
-    moments: LayerMoments,
-    weight: Tensor,
-    conv: ConvSpec,
-    *,
-    scheme: Scheme,
-    rank: int,
-) -> float:
-    """Return the ridge whose factors do best on images that they were not fitted to.
-
-    From the smallest on, until a larger one does worse. Without images to fit to or to hold out,
-    the largest.
-
-    Args:
-        moments: what the images say.
-        weight: the original kernels (groups, O, K), float64.
-        conv: the convolution.
-        scheme: how kernels unfold.
-        rank: rank of the factors.
+    Attributes:
+        p: covariance of its inputs, (groups, n, q, q): n first factors a group.
+        t: covariance of targets and inputs, (groups, n, O / n, q).
     """
-    fit, held_out, metric = moments.fit, moments.held_out, moments.metric
-    if not fit.count or not held_out.count:
-        return RIDGES[-1]
-    best, least = RIDGES[-1], math.inf
-    for ridge in RIDGES:
-        problem = Factorization(Regression(fit, weight, conv, ridge, metric), scheme)
-        kernels = problem.kernels(*problem.factors(rank, sweeps=1, steps=_RIDGE_STEPS))
-        error = held_out.squared_error(kernels, problem.regression.bias(kernels), metric)
-        if not error < least:
-            break
-        best, least = ridge, error
-    return best
 
+    p: Tensor
+    t: Tensor
 
-def fit_factors(
-    regression: Regression, scheme: Scheme, rank: int, *, sweeps: int = 4, steps: int = 8
-) -> tuple[Tensor, Tensor]:
-    """Return left (batch, rows, rank) and right (batch, rank, columns) of the least error.
+    @cached_property
+    def lower(self) -> Tensor:
+        """The Cholesky factor of ``p``."""
+        lower: Tensor = torch.linalg.cholesky(_floored(self.p))
+        return lower
 
-    Args:
-        regression: the problem.
-        scheme: how kernels unfold.
-        rank: rank of the factors.
-        sweeps: how often the right factor is solved for; the left one once less.
-        steps: conjugate-gradient steps of each solution.
-    """
-    return Factorization(regression, scheme).factors(rank, sweeps=sweeps, steps=steps)
+    @property
+    def solution(self) -> Tensor:
+        """The second factor, (groups, n, O / n, q)."""
+        return torch.cholesky_solve(self.t.mT, self.lower).mT
+
+    def plus(self, other: Equations, scale: Tensor) -> Equations:
+        """Return the equations with ``scale`` (groups,) times others added."""
+        scale = scale[:, None, None, None]
+        return Equations(self.p + scale * other.p, self.t + scale * other.t)
 
 
 class Factorization:
-    """What factors of all ranks share: the whitened spectrum of a regression under a scheme."""
+    """What factors of all ranks share: the whitened spectrum of a regression under a scheme.
 
-    def __init__(self, regression: Regression, scheme: Scheme) -> None:
+    Unfolded kernels are oriented so that each column belongs to one output channel: the right
+    factor is then that of the second convolution, and without constraints. Which element is which
+    output and input of the convolution is read off an unfolded kernel of numbers, so that this
+    works for every scheme.
+    """
+
+    def __init__(self, regression: Regression, scheme: Scheme, conv: ConvSpec) -> None:
         self.regression = regression
         self.scheme = scheme
-        self.conv = regression.conv
-        rows, columns = _kronecker(regression, scheme)
-        self._rows, self._columns = _floored(rows), _floored(columns)
-        row_root, self._row_inverse = _roots(self._rows)
-        column_root, self._column_inverse = _roots(self._columns)
-        self._svd = svd(row_root @ self._unfold(regression.kernels) @ column_root)
-        self._target = self._unfold(regression.weighted(regression.normal[1]))
+        self.conv = conv
+        self._transposed = False
+        numbers = torch.arange(regression.weight.numel(), device=regression.weight.device)
+        numbers = self._unfold(numbers.reshape(regression.weight.shape))
+        inputs = regression.weight.shape[2]
+        outputs = numbers // inputs
+        if (outputs != outputs[:, :, :1]).any():
+            self._transposed, numbers = True, numbers.mT
+        # The input of the convolution at (row, column of one output).
+        self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
+        self._first = self._first_factors(numbers)
+
+    def factors(self, rank: int, ridge: float | None = None) -> tuple[Tensor, Tensor]:
+        """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds.
+
+        Args:
+            rank: of the factors.
+            ridge: of the second factor; the regression's where it is None.
+        """
+        first = self._first[..., :rank]
+        regression = self.regression
+        if ridge is not None and ridge != regression.ridge:
+            regression = replace(regression, ridge=ridge)
+        solution = self._equations(*regression.normal, first).solution
+        # (groups, n, outputs, rank, columns of an output) -> (groups, n, rank, columns)
+        second = solution.reshape(*solution.shape[:3], rank, -1).transpose(2, 3).flatten(3)
+        left, right = first.flatten(0, 1), second.flatten(0, 1)
+        return _balanced(right.mT, left.mT) if self._transposed else _balanced(left, right)
 
     def kernels(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the kernels (groups, O, K) that two factors stand for."""
         return self.scheme.fold(left @ right, self.conv).reshape(self.regression.weight.shape)
 
-    def factors(self, rank: int, *, sweeps: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Return the factors of a rank, as :func:`fit_factors`."""
-        left, right = self._svd.factors(rank)
-        left, right = self._row_inverse @ left, right @ self._column_inverse
-        for sweep in range(sweeps):
-            right = self._solve_right(left, right, steps)
-            if sweep + 1 < sweeps:
-                left = self._solve_left(left, right, steps)
-        return _balanced(left, right)
+    def errors(self, ranks: Sequence[int]) -> list[float]:
+        """Return what is minimised, at each rank.
 
-    def _solve_right(self, left: Tensor, right: Tensor, steps: int) -> Tensor:
-        inner = _cholesky(left.mT @ self._rows @ left)
-        outer = _cholesky(self._columns)
-        return _conjugate_gradients(
-            lambda r: left.mT @ self._curvature(left @ r),
-            left.mT @ self._target,
-            right,
-            lambda r: torch.cholesky_solve(torch.cholesky_solve(r, inner).mT, outer).mT,
-            steps,
+        The Cholesky factor of a lower rank's equations is the corner of a higher one's, so that
+        all ranks are solved for at once.
+        """
+        regression, most = self.regression, max(ranks)
+        equations = self._equations(*regression.normal, self._first[..., :most])
+        half = torch.linalg.solve_triangular(equations.lower, equations.t.mT, upper=False)
+        metric = self._blocks(regression.metric)
+        gains = (half @ metric * half).sum((0, 1, 3))
+        gained = gains.reshape(most, -1).sum(1).cumsum(0)
+        weight = regression.weight
+        scaled = regression.scale[:, None, None] * (weight @ weight.mT)
+        whole = self._blocks(regression.moments.covariance[2] + scaled)
+        total = float((whole * metric).sum())
+        return [max(0.0, total - float(gained[rank - 1])) for rank in ranks]
+
+    def best_ridge(self, rank: int, moments: LayerMoments) -> float:
+        """Return the ridge with which the second factor does best on images it was not fitted to.
+
+        Without images to fit to or to hold out, the largest.
+
+        Args:
+            rank: of the factors.
+            moments: what the images say.
+        """
+        if not moments.fit.count or not moments.held_out.count:
+            return RIDGES[-1]
+        first = self._first[..., :rank]
+        fit, others = (
+            self._equations(*some.covariance[:2], first) for some in (moments.fit, moments.held_out)
         )
+        metric, weight = self._blocks(moments.metric), self._ridge(first)
+        best, least = RIDGES[-1], math.inf
+        for ridge in RIDGES:
+            regression = replace(self.regression, moments=moments.fit, ridge=ridge)
+            found = fit.plus(weight, regression.scale).solution
+            error = found @ others.p @ found.mT - 2 * found @ others.t.mT
+            loss = float((error * metric).sum())
+            if loss < least:
+                best, least = ridge, loss
+        return best
 
-    def _solve_left(self, left: Tensor, right: Tensor, steps: int) -> Tensor:
-        inner = _cholesky(right @ self._columns @ right.mT)
-        outer = _cholesky(self._rows)
-        return _conjugate_gradients(
-            lambda v: self._curvature(v @ right) @ right.mT,
-            self._target @ right.mT,
-            left,
-            lambda v: torch.cholesky_solve(torch.cholesky_solve(v, outer).mT, inner).mT,
-            steps,
+    def _first_factors(self, numbers: Tensor) -> Tensor:
+        """Return the first factors of full rank, (groups, n, rows, rank), the best ones first."""
+        rows, columns = (
+            torch.linalg.cholesky(_floored(metric))[:, None]
+            for metric in _kronecker(self.regression, numbers[:, 0])
         )
+        whitened = rows.mT @ self._unfold(self.regression.kernels) @ columns
+        left = svd(whitened.flatten(0, 1)).left
+        left = left.reshape(*whitened.shape[:3], -1)
+        size = left.norm(dim=2, keepdim=True)
+        left = left / torch.where(size > 0, size, 1.0)
+        first: Tensor = torch.linalg.solve_triangular(rows.mT, left, upper=True)
+        return first
 
-    def _curvature(self, matrices: Tensor) -> Tensor:
-        kernels = self.scheme.fold(matrices, self.conv).reshape(self.regression.weight.shape)
-        return self._unfold(self.regression.gradient(kernels))
+    def _equations(self, a: Tensor, b: Tensor, first: Tensor) -> Equations:
+        """Return the equations of second factors.
+
+        Args:
+            a: covariance of the patches, (groups, K, K).
+            b: covariance of targets and patches, (groups, O, K).
+            first: first factors (groups, n, rows, rank).
+        """
+        groups, _, rows, rank = first.shape
+        shape = (rows, len(self._inputs) // rows)
+        flat = a[:, self._inputs][:, :, self._inputs].reshape(groups, rows, -1)
+        step = max(1, _ELEMENTS // (rank * flat.shape[2]))
+        some = []
+        for few in torch.split(first, step, dim=1):
+            half = (few.mT.reshape(groups, -1, rows) @ flat).reshape(
+                groups, few.shape[1], rank, shape[1], *shape
+            )
+            whole = half.mT @ few[:, :, None, None]
+            some.append(whole.mT.flatten(4).flatten(2, 3))
+        return Equations(torch.cat(some, dim=1), self._targets(b, first))
+
+    def _ridge(self, first: Tensor) -> Equations:
+        """Return what a ridge of 1 adds to the equations."""
+        columns = len(self._inputs) // first.shape[2]
+        eye = torch.eye(columns, dtype=first.dtype, device=first.device)
+        p = torch.einsum("gnab,ce->gnacbe", first.mT @ first, eye).flatten(4).flatten(2, 3)
+        return Equations(p, self._targets(self.regression.weight, first))
+
+    def _targets(self, b: Tensor, first: Tensor) -> Tensor:
+        groups, n, rows, _ = first.shape
+        targets = b[:, :, self._inputs].reshape(groups, n, b.shape[1] // n, rows, -1)
+        return (targets.mT @ first[:, :, None]).mT.flatten(3)
+
+    def _blocks(self, square: Tensor | None) -> Tensor:
+        """Return what outputs with the same first factor share of (groups, O, O)."""
+        if square is None:
+            outputs = self.regression.weight.shape[1]
+            square = torch.eye(outputs, dtype=torch.float64, device=self._first.device)[None]
+        n = self._first.shape[1]
+        split = square.reshape(len(square), n, square.shape[1] // n, n, -1)
+        return torch.diagonal(split, dim1=1, dim2=3).movedim(-1, 1)
 
     def _unfold(self, kernels: Tensor) -> Tensor:
         conv = self.conv
         shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-        return self.scheme.unfold(kernels.reshape(shape), conv)
+        matrices = self.scheme.unfold(kernels.reshape(shape), conv)
+        matrices = matrices.reshape(conv.groups, -1, *matrices.shape[1:])
+        return matrices.mT if self._transposed else matrices
 
 
-def _kronecker(regression: Regression, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _kronecker(regression: Regression, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the metrics of rows and of columns that together are nearest to the error's.
 
     The error is a quadratic form over the elements of the unfolded kernel. Its restriction to one
-    column, averaged over columns, is the metric of rows, (batch or 1, rows, rows); and likewise.
-    Which element is which output and input of the convolution is read off an unfolded kernel of
-    numbers, so that this works for every scheme.
+    column, averaged over columns, is the metric of rows, (groups, rows, rows); and likewise.
+
+    Args:
+        regression: the problem.
+        numbers: where the elements of kernels come to stand, (groups, rows, columns).
     """
-    conv, a = regression.conv, regression.normal[0]
+    a = regression.normal[0]
     groups, outputs, inputs = regression.weight.shape
     metric = regression.metric
     if metric is None:
         metric = torch.eye(outputs, dtype=a.dtype, device=a.device).expand(groups, -1, -1)
-    numbers = torch.arange(groups * outputs * inputs, device=a.device)
-    kernel = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-    numbers = scheme.unfold(numbers.reshape(kernel), conv)
-    # Matrices of the same group (the filters of network decoupling) share the metrics.
-    per_group = len(numbers) // groups
-    numbers = numbers[::per_group]
 
     def averaged(lines: Tensor) -> Tensor:
         """Return the mean metric of lines of numbers (groups, lines, elements)."""
@@ -227,59 +291,17 @@ def _kronecker(regression: Regression, scheme: Scheme) -> tuple[Tensor, Tensor]:
             i, o, g = line % inputs, line // inputs % outputs, line // (inputs * outputs)
             g = g[:, :, None]
             total += metric[g, o[:, :, None], o[:, None]] * a[g, i[:, :, None], i[:, None]]
-        total /= len(chosen)
-        return total if groups == 1 else total.repeat_interleave(per_group, 0)
+        return total / len(chosen)
 
     return averaged(numbers.mT), averaged(numbers)
 
 
 def _floored(metric: Tensor) -> Tensor:
-    diagonal = torch.diagonal(metric, dim1=1, dim2=2)
-    mean = diagonal.mean(1, keepdim=True)
+    diagonal = torch.diagonal(metric, dim1=-2, dim2=-1)
+    mean = diagonal.mean(-1, keepdim=True)
     floor: Tensor = _FLOOR * torch.where(mean > 0, mean, torch.ones_like(mean))
     result: Tensor = metric + torch.diag_embed(floor.expand_as(diagonal))
     return result
-
-
-def _roots(metric: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the square root of a positive definite metric, and its inverse."""
-    values, vectors = torch.linalg.eigh(metric)
-    root = values.clamp_min(_FLOOR * values[:, -1:]).sqrt()
-    return (
-        (vectors * root[:, None]) @ vectors.mT,
-        (vectors / root[:, None]) @ vectors.mT,
-    )
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    lower: Tensor = torch.linalg.cholesky(_floored(matrix))
-    return lower
-
-
-def _conjugate_gradients(
-    apply: Callable[[Tensor], Tensor],
-    target: Tensor,
-    start: Tensor,
-    precondition: Callable[[Tensor], Tensor],
-    steps: int,
-) -> Tensor:
-    """Solve ``apply(x) = target`` from ``start``, for a symmetric positive semidefinite map."""
-    x = start
-    residual = target - apply(x)
-    direction = correction = precondition(residual)
-    slope = first = float((residual * correction).sum())
-    for _ in range(steps):
-        image = apply(direction)
-        curvature = float((direction * image).sum())
-        if not (slope > 1e-14 * first and curvature > 0):
-            break
-        step = slope / curvature
-        x = x + step * direction
-        residual = residual - step * image
-        correction = precondition(residual)
-        before, slope = slope, float((residual * correction).sum())
-        direction = correction + (slope / before) * direction
-    return x
 
 
 def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from trpexport.plan import ConvSpec
 
 # Patches that are formed at once, in elements: 128 MB in float32, twice that in float64.
 _PATCH_ELEMENTS = 32_000_000
+# Output pixels that are used, at least and for each element of a patch, if there are so many: the
+# error of a regression grows by one part in so many.
+_PIXELS, _PIXELS_PER_INPUT = 65_536, 64
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
 _DEAD_SCALE = 1e-3
 CACHE_BYTES = 1 << 30
@@ -89,14 +92,17 @@ class Gatherer:
             actual = given[0] if given else wanted
             scale = wanted.scale
             is_held_out = self.images.held_out(index)
-            for inputs_seen, target in zip(actual.inputs, targets(wanted, actual), strict=True):
+            pairs = list(zip(actual.inputs, targets(wanted, actual), strict=True))
+            for inputs_seen, target in pairs:
                 if not (torch.isfinite(inputs_seen).all() and torch.isfinite(target).all()):
                     raise DataError(
                         f"{name} gets or gives NaN or infinity on calibration images: check how "
                         "they are normalised"
                     )
-                fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out])
-                held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out])
+                count = target[0, 0].numel() * len(self.images.values) * len(pairs)
+                step = _pixel_step(count, target.shape[-1], inputs)
+                fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out], step)
+                held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out], step)
         metric = self._metrics.get(name)
         if metric is None and scale is not None:
             metric = scale_metric(scale, conv)
@@ -119,10 +125,25 @@ def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
     return [wanted.outputs[0] + missing]
 
 
-def _add(moments: Moments, conv: ConvSpec, x: Tensor, y: Tensor) -> Moments:
-    per_image = y[:1].numel() // conv.out_channels * conv.in_channels * prod(conv.kernel_size)
-    step = max(1, _PATCH_ELEMENTS // max(1, per_image))
-    for start in range(0, len(x), step):
-        some = slice(start, start + step)
-        moments = moments.add(patches(x[some], conv), pixels(y[some], conv.groups))
+def _add(moments: Moments, conv: ConvSpec, x: Tensor, y: Tensor, step: int) -> Moments:
+    """Add every ``step``-th pixel of each image."""
+    used = -(-y[0, 0].numel() // step) if len(y) else 1
+    few = max(1, _PATCH_ELEMENTS // (used * conv.in_channels * prod(conv.kernel_size)))
+    for start in range(0, len(x), few):
+        some = slice(start, start + few)
+        moments = moments.add(patches(x[some], conv, step), pixels(y[some], conv.groups, step))
     return moments
+
+
+def _pixel_step(count: int, width: int, inputs: int) -> int:
+    """Return which output pixels to use: every so many, all columns of an image alike.
+
+    Args:
+        count: of output pixels in all images.
+        width: of the output.
+        inputs: elements of a patch.
+    """
+    step = max(1, count // max(_PIXELS, _PIXELS_PER_INPUT * inputs))
+    while gcd(step, width) > 1:
+        step -= 1
+    return step

@@ -13,17 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.errors import PlanError
-from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
+from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Factorization, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.moments import LayerMoments
 from trpexport.lowrank.factorize import CALIBRATION, make_conv, truncated_weight
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
 from trpexport.plan import ConvSpec, LayerPlan, Plan
-
-# The right factor is solved for so many times, the left one once less, each in so many
-# conjugate-gradient steps; the error is then within 2 % of where it ends up.
-SWEEPS, STEPS = 3, 6
 
 
 @dataclass(frozen=True)
@@ -142,17 +138,17 @@ def fit_layer(
     scheme = SCHEMES[layer.scheme]
     truncated = grouped(truncated_weight(module.weight, layer), layer.conv)
     weight = grouped(module.weight, layer.conv)
-    metric = moments.metric
-    ridge = choose_ridge(moments, weight, layer.conv, scheme=scheme, rank=layer.rank)
-    both = moments.fit + moments.held_out
-    problem = Factorization(Regression(both, weight, layer.conv, ridge, metric), scheme)
-    left, right = problem.factors(layer.rank, sweeps=SWEEPS, steps=STEPS)
+    metric, everything = moments.metric, moments.fit + moments.held_out
+    regression = Regression(everything, weight, TYPICAL_RIDGE, metric)
+    problem = Factorization(regression, scheme, layer.conv)
+    ridge = problem.best_ridge(layer.rank, moments)
+    left, right = problem.factors(layer.rank, ridge)
     kernels = problem.kernels(left, right)
-    bias = problem.regression.bias(kernels)
+    bias = regression.bias(kernels)
     old_bias = torch.zeros_like(bias)
     if module.bias is not None:
         old_bias = module.bias.detach().to(bias).reshape(bias.shape)
-    power = both.power(metric)
+    power = everything.power(metric)
     size = float(weight.norm())
     chain = nn.Sequential(*[make_conv(factor).to(module.weight) for factor in layer.factors])
     with torch.no_grad():
@@ -166,8 +162,8 @@ def fit_layer(
         rank=layer.rank,
         ridge=ridge,
         weight_error=_relative(float((kernels - weight).norm()) ** 2, size**2),
-        error_before=_relative(both.squared_error(truncated, old_bias, metric), power),
-        error_after=_relative(both.squared_error(kernels, bias, metric), power),
+        error_before=_relative(everything.squared_error(truncated, old_bias, metric), power),
+        error_after=_relative(everything.squared_error(kernels, bias, metric), power),
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
+
+# Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Moments:
 
     Attributes:
         count: output pixels summed over.
-        pp: p pᵀ, (groups, K, K).
+        pp: p pᵀ, (groups, K, K), of which only the upper triangle counts.
         yp: y pᵀ, (groups, O, K).
         yy: y yᵀ, (groups, O, O).
         p: (groups, K).
@@ -56,7 +60,9 @@ class Moments:
             y: targets (groups, pixels, O).
         """
         p, y = p.to(torch.float64), y.to(torch.float64)
-        self.pp.baddbmm_(p.mT, p)
+        for start in range(0, p.shape[2], _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            self.pp[:, rows, start:].baddbmm_(p[:, :, rows].mT, p[:, :, start:])
         self.yp.baddbmm_(y.mT, p)
         self.yy.baddbmm_(y.mT, y)
         self.p.add_(p.sum(1))
@@ -83,12 +89,12 @@ class Moments:
         """Mean target, (groups, O)."""
         return self.y / self.count
 
-    @property
+    @cached_property
     def covariance(self) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances of (p, p), (y, p) and (y, y): of what a bias can't explain."""
         p, y = self.mean_p, self.mean_y
         return (
-            self.pp / self.count - p[:, :, None] * p[:, None],
+            (self.pp.triu() + self.pp.triu(1).mT) / self.count - p[:, :, None] * p[:, None],
             self.yp / self.count - y[:, :, None] * p[:, None],
             self.yy / self.count - y[:, :, None] * y[:, None],
         )

@@ -18,8 +18,12 @@ def network_outputs(model: nn.Module, images: Images) -> Iterator[Tensor]:
     """Yield all outputs of a network, batch after batch: (images, elements), float64."""
     for index in range(images.batches):
         with evaluating(model):
-            outputs = tensor_leaves(model(images.batch(index)))
-        yield torch.cat([leaf.double().flatten(1) for leaf in outputs], dim=1)
+            yield flat(model(images.batch(index)))
+
+
+def flat(outputs: Any) -> Tensor:
+    """Return what a network returns for a batch as (images, elements), float64."""
+    return torch.cat([leaf.double().flatten(1) for leaf in tensor_leaves(outputs)], dim=1)
 
 
 def tensor_leaves(outputs: Any) -> list[Tensor]:

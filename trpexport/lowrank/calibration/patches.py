@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,15 +13,16 @@ from trpexport.cost import padding_amounts
 from trpexport.plan import ConvSpec
 
 
-def patches(x: Tensor, conv: ConvSpec) -> Tensor:
+def patches(x: Tensor, conv: ConvSpec, step: int = 1) -> Tensor:
     """Return what ``conv`` multiplies its kernels with.
 
     Args:
         x: input (batch, in_channels, *size).
         conv: any convolution: stride, dilation, groups and padding of every mode.
+        step: of the output pixels of each image, every so many are used.
 
     Returns:
-        (groups, batch · output pixels, in_channels / groups · kernel), whose columns are ordered
+        (groups, batch · used pixels, in_channels / groups · kernel), whose columns are ordered
         as the elements of one kernel are.
     """
     padding = [amount for pair in reversed(padding_amounts(conv)) for amount in pair]
@@ -35,10 +38,19 @@ def patches(x: Tensor, conv: ConvSpec) -> Tensor:
     x = x.reshape(len(x), conv.groups, -1, *x.shape[2:])
     pixels, kernel = range(3, 3 + n), range(3 + n, 3 + 2 * n)
     columns = conv.in_channels // conv.groups * prod(conv.kernel_size)
-    return x.permute(1, 0, *pixels, 2, *kernel).reshape(conv.groups, -1, columns)
+    x = x.permute(1, 0, *pixels, 2, *kernel)
+    if step > 1:
+        size = x.shape[2 : 2 + n]
+        every = torch.arange(0, prod(size), step, device=x.device)
+        index: tuple[Any, ...] = (slice(None), slice(None), *torch.unravel_index(every, size))
+        x = x[index]
+    return x.reshape(conv.groups, -1, columns)
 
 
-def pixels(y: Tensor, groups: int) -> Tensor:
-    """Return outputs (batch, channels, *size) as (groups, batch · pixels, channels / groups)."""
-    split = y.reshape(len(y), groups, y.shape[1] // groups, -1)
+def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
+    """Return outputs (batch, channels, *size) as (groups, batch · used pixels, channels / groups).
+
+    The pixels are those of :func:`patches`.
+    """
+    split = y.reshape(len(y), groups, y.shape[1] // groups, -1)[..., ::step]
     return split.permute(1, 0, 3, 2).reshape(groups, -1, y.shape[1] // groups)

@@ -177,6 +177,11 @@ class Replay:
             kept[index] = output
         self._cut, self._kept = cut, kept
 
+    def outputs(self, index: int, x: Tensor) -> Any:
+        """Return what the network gives for the batch with this index."""
+        with evaluating(self.model), resumed(self.model, self._cut, self._kept.get(index)):
+            return self.model(x)
+
     def observe(self, name: str, index: int, x: Tensor) -> Observation:
         """Return what the layer ``name`` does to the batch with this index."""
         conv = self.model.get_submodule(name)

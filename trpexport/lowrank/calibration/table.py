@@ -18,25 +18,23 @@ from torch import Tensor, nn
 
 from trpexport.cost import parameter_count
 from trpexport.errors import NothingToDoError, OutputError
-from trpexport.lowrank.calibration.fit import Factorization, Regression, choose_ridge
+from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Factorization, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
-from trpexport.lowrank.calibration.images import Images
 from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments
 from trpexport.lowrank.calibration.network_error import (
+    flat,
     kernel_replaced,
     network_outputs,
     relative_distance,
 )
 from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
-from trpexport.lowrank.trace import CONVOLUTIONS, Conv
+from trpexport.lowrank.trace import CONVOLUTIONS
 
 SCHEMA_VERSION = 2
 # Ranks that are tried of each layer and scheme.
 _MOST_RANKS = 12
-# Enough to rank the choices: one solution of the right factor, in so many steps.
-_SWEEPS, _STEPS = 1, 4
 # Images on which a layer's effect on the network's output is measured, and the relative squared
 # error of the layer at which it is.
 _GAIN_IMAGES = 16
@@ -213,7 +211,7 @@ def _measure(
     first = next(iter(analyses.values()))
     fixed_macs = first.other_macs
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    probe = _Probe(model, gatherer.images.first(_GAIN_IMAGES))
+    probe = _Probe(model, gatherer)
     layers = []
     for index, layer in enumerate(first.layers):
         ranks = {
@@ -259,17 +257,13 @@ def _options(
     assert isinstance(module, CONVOLUTIONS)
     conv, scheme = layer.conv, SCHEMES[name]
     weight, metric = grouped(module.weight, conv), moments.metric
-    ridge = choose_ridge(moments, weight, conv, scheme=scheme, rank=ranks[len(ranks) // 2])
     both = moments.fit + moments.held_out
-    problem = Factorization(Regression(both, weight, conv, ridge, metric), scheme)
+    problem = Factorization(Regression(both, weight, TYPICAL_RIDGE, metric), scheme, conv)
     variance = both.variance(metric)
-    options, typical = [], (math.inf, weight)
-    for rank in ranks:
+    errors = [error / variance if variance else 0.0 for error in problem.errors(ranks)]
+    options = []
+    for rank, error in zip(ranks, errors, strict=True):
         factors = scheme.factor_specs(conv, rank)
-        kernels = problem.kernels(*problem.factors(rank, sweeps=_SWEEPS, steps=_STEPS))
-        error = problem.regression.error(kernels) / variance if variance else 0.0
-        distance = abs(math.log(max(error, _TINY) / _GAIN_ERROR))
-        typical = min(typical, (distance, kernels), key=lambda pair: pair[0])
         options.append(
             Option(
                 scheme=name,
@@ -279,26 +273,33 @@ def _options(
                 error=error,
             )
         )
-    kernels = typical[1]
-    bias = problem.regression.bias(kernels)
-    error = problem.regression.error(kernels) / variance if variance else 0.0
-    return options, probe.squared_error(module, kernels, bias) / max(error, _TINY)
+    typical = min(options, key=lambda option: abs(math.log(max(option.error, _TINY) / _GAIN_ERROR)))
+    assert typical.rank is not None
+    kernels = problem.kernels(*problem.factors(typical.rank))
+    found = probe.squared_error(layer.name, kernels, problem.regression.bias(kernels))
+    return options, found / max(typical.error, _TINY)
 
 
 class _Probe:
     """Measures what the error of one layer does to the output of an otherwise original network."""
 
-    def __init__(self, model: nn.Module, images: Images) -> None:
+    def __init__(self, model: nn.Module, gatherer: Gatherer) -> None:
         self._model = model
-        self._images = images
-        self._expected = list(network_outputs(model, images))
+        self._images = gatherer.images.first(_GAIN_IMAGES)
+        self._replay = gatherer.replay(model)
+        self._expected = list(network_outputs(model, self._images))
 
-    def squared_error(self, module: Conv, kernels: Tensor, bias: Tensor) -> float:
+    def squared_error(self, name: str, kernels: Tensor, bias: Tensor) -> float:
         """Return the squared relative error of the outputs with another kernel in one layer."""
+        module = self._model.get_submodule(name)
+        assert isinstance(module, CONVOLUTIONS)
+        self._replay.advance(name, self._images)
         with kernel_replaced(module, kernels, bias):
-            return (
-                relative_distance(self._expected, network_outputs(self._model, self._images)) ** 2
+            found = (
+                flat(self._replay.outputs(index, self._images.batch(index)))
+                for index in range(self._images.batches)
             )
+            return relative_distance(self._expected, found) ** 2
 
 
 def _key(**facts: Any) -> str:
