@@ -25,7 +25,7 @@ Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
 BatchSize = Annotated[int | None, typer.Option(help="Instead of the recipe's; all workers.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Instead of the recipe's.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Instead of the recipe's.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything random.")]
 NoAugment = Annotated[
     bool, typer.Option("--no-augment", help="Neither shift, cut nor mirror the training images.")
 ]
@@ -59,7 +59,8 @@ def train(
     data: Data,
     out: RunOut = Path("run"),
     init: Annotated[
-        Path | None, typer.Option(help="Start from this checkpoint of the same architecture.")
+        Path | None,
+        typer.Option(help="Start from this checkpoint or bundle of the same architecture."),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="original, one-cycle, cosine or imagenet; a wrong name lists all.")

@@ -15,7 +15,7 @@ from trpexport.errors import DataError, PlanError
 from trpexport.lowrank.calibration.images import checked_images
 from trpexport.lowrank.calibration.layerwise import Calibrated, calibrate
 from trpexport.lowrank.calibration.network_error import network_outputs, relative_distance
-from trpexport.lowrank.factorize import factorize
+from trpexport.lowrank.factorize import factorize, merge
 from trpexport.lowrank.planner import make_plan
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import conv_spec
@@ -59,6 +59,26 @@ def test_the_plan_is_that_of_the_network() -> None:
         assert [conv_spec(factor) for factor in chain] == list(layer.factors)  # type: ignore[arg-type]
     assert parse_plan(result.plan.to_json()).rewritten == result.plan.rewritten
     assert result.plan.macs_after < result.plan.macs_before
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_merged_it_is_the_architecture_again(scheme: str) -> None:
+    result = calibrated(scheme, smooth(16))
+    network = merge(result.network, result.plan, SHAPE).eval()
+    state, original = network.state_dict(), tiny().state_dict()
+    assert {name: x.shape for name, x in state.items()} == {
+        name: x.shape for name, x in original.items()
+    }
+    x = torch.from_numpy(smooth(4, seed=1))
+    torch.testing.assert_close(network(x), result.network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_bias_that_no_batch_norm_takes_up_is_one_line() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(16)).eval()
+    plan = make_plan(model, input_shape=SHAPE, criterion="rank:2", include=("0",))
+    result = calibrate(model, plan, smooth(4))
+    with pytest.raises(PlanError, match="0 has a bias from calibration and no batch norm behind"):
+        merge(result.network, result.plan, SHAPE)
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trpexport.checkpoints.bundles import load_bundle
+from trpexport.checkpoints.bundles import load_bundle, load_network
 from trpexport.checkpoints.identify import Match, identify
 from trpexport.checkpoints.keys import KeyDifference, Reading, key_difference
 from trpexport.checkpoints.loading import Checkpoint, load_checkpoint
@@ -19,6 +19,7 @@ __all__ = [
     "key_difference",
     "load_bundle",
     "load_checkpoint",
+    "load_network",
     "read_state_dict",
     "save_checkpoint",
 ]

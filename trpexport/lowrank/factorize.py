@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trpexport.errors import PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.spectrum import svd
-from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
+from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec, run_example
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
 # What a plan's options say of how its factors were fitted to images.
@@ -66,6 +67,56 @@ def dense_twin(factorized: nn.Module, plan: Plan) -> nn.Module:
             raise PlanError(f"the plan is for another network: {layer.name} is no chain of factors")
         replacements[chain] = dense_conv(chain, layer)
     return _replaced(factorized, replacements)
+
+
+def merge(factorized: nn.Module, plan: Plan, input_shape: Sequence[int]) -> nn.Module:
+    """Return the network as it was before the rewrite, with the kernels that the factors stand for.
+
+    Biases that calibration added are taken off the means of the batch norms behind them, so that
+    the network has the parameters of its architecture again.
+
+    Args:
+        factorized: the network of factors; it is not changed.
+        plan: its plan.
+        input_shape: shape of its input, batch first.
+
+    Raises:
+        PlanError: the plan is for another network, or no batch norm takes up an added bias.
+    """
+    network = dense_twin(factorized, plan)
+    added = {
+        network.get_submodule(layer.name): layer.name
+        for layer in plan.rewritten
+        if not layer.conv.bias and network.get_submodule(layer.name).bias is not None
+    }
+    norms = _norms_behind(network, added, input_shape)
+    with torch.no_grad():
+        for conv, name in added.items():
+            if conv not in norms:
+                raise PlanError(f"{name} has a bias from calibration and no batch norm behind it")
+            mean = norms[conv].running_mean
+            if mean is not None:  # a norm without running statistics takes off any bias itself
+                mean.sub_(conv.get_parameter("bias"))
+            conv.register_parameter("bias", None)
+    return network
+
+
+def _norms_behind(
+    model: nn.Module, convs: Iterable[nn.Module], input_shape: Sequence[int]
+) -> dict[nn.Module, BatchNorm]:
+    """Return the batch norm that takes the output of each convolution, where there is one."""
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    found: dict[nn.Module, BatchNorm] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not isinstance(module, BatchNorm):
+            outputs.append((module, output))
+            return
+        found.update({conv: module for conv, given in outputs if given is inputs[0]})
+
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    run_example(model, input_shape, dict.fromkeys([*convs, *norms], note))
+    return found
 
 
 def dense_conv(chain: nn.Sequential, layer: LayerPlan) -> Conv:

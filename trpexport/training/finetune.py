@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trpexport.checkpoints import Checkpoint, load_bundle, load_checkpoint
+from trpexport.checkpoints import Checkpoint, load_network
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import TrainingError
 from trpexport.training.data import TrainingData
 from trpexport.training.distillation import Distillation
 from trpexport.training.distributed import joined
+from trpexport.training.recipe import FLOAT32_MAX
 from trpexport.training.run import Run, check_fit, labels_alone
 from trpexport.training.run_directory import RunDirectory
 from trpexport.training.settings import RunSettings
@@ -56,12 +57,12 @@ def finetune(
         TrainingError: the loss became NaN, or ``out`` holds another run.
         OutputError: ``out`` can't be written.
     """
-    if not (0 <= teacher_weight <= 1 and temperature > 0):
+    if not (0 <= teacher_weight <= 1 and 0 < temperature <= FLOAT32_MAX):
         raise TrainingError(
             f"teacher weight {teacher_weight:g} at temperature {temperature:g} makes no sense: "
             "give a weight from 0 to 1 and a temperature above 0"
         )
-    checkpoint = _load(source, model, unsafe_pickle)
+    checkpoint = load_network(source, model=model, unsafe_pickle=unsafe_pickle)
     with joined(settings.compute.device) as workers:
         data = TrainingData.open(
             settings.data,
@@ -71,12 +72,19 @@ def finetune(
             default_size=_size(checkpoint),
         )
         check_fit(checkpoint, data)
-        facts: dict[str, Any] = {"source": checkpoint.sha256}
+        facts: dict[str, Any] = {
+            "source": checkpoint.sha256,
+            "preprocessing": data.preprocessing.to_json(),
+        }
         loss = labels_alone(settings.recipe)
         if teacher is not None:
-            expert = _load(teacher, model, unsafe_pickle)
+            expert = load_network(teacher, model=model, unsafe_pickle=unsafe_pickle)
             check_fit(expert, data)
-            facts |= {"teacher": expert.sha256, "teacher_weight": teacher_weight}
+            facts |= {
+                "teacher": expert.sha256,
+                "teacher_weight": teacher_weight,
+                "temperature": temperature,
+            }
             loss = Distillation(
                 expert.module.to(workers.device),
                 temperature,
@@ -96,9 +104,3 @@ def _size(checkpoint: Checkpoint) -> tuple[int, int] | None:
         return None
     _, _, height, width = checkpoint.input_shape
     return height, width
-
-
-def _load(path: Path, model: str | None, unsafe_pickle: bool) -> Checkpoint:
-    if path.is_dir():
-        return load_bundle(path, model=model)
-    return load_checkpoint(path, model=model, unsafe_pickle=unsafe_pickle)

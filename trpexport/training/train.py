@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trpexport.checkpoints import load_checkpoint
+from trpexport.checkpoints import Checkpoint, load_network
 from trpexport.errors import DataError, PlanError
+from trpexport.lowrank.factorize import merge
 from trpexport.lowrank.trace import run_example
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import joined
@@ -41,7 +42,8 @@ def train(
         settings: the run.
         low_rank: how the network is pulled towards low rank; None for plain training.
         out: the run's directory: see :mod:`trpexport.training.run_directory`.
-        init: a checkpoint of the same architecture to start from; None for fresh weights.
+        init: a checkpoint or bundle of the same architecture to start from, whose factors are
+            multiplied out; None for fresh weights.
         watcher: who wants to know how it goes.
         restart: throw away what an earlier run left in ``out``.
 
@@ -56,7 +58,7 @@ def train(
     """
     zoo = importlib.import_module("trpexport.models_zoo")
     with joined(settings.compute.device) as workers:
-        start = None if init is None else load_checkpoint(init, arch=arch)
+        start = None if init is None else load_network(init, arch=arch)
         # A wrong name is said before the data are read.
         _, _, *default_size = zoo.parse_architecture(arch, num_classes=1).input_shape
         data = TrainingData.open(
@@ -75,12 +77,19 @@ def train(
         if start:
             check_fit(start, data)
             facts["init"] = start.sha256
-            model.load_state_dict(start.module.state_dict())
+            model.load_state_dict(_dense(start).state_dict())
         _check_size(arch, model, data, default_size[0])
         run = Run(settings, data, workers, RunDirectory(out), watcher)
         trp = run.trained_rank_pruning(model, low_rank) if low_rank else None
         run.open(facts, restart)
         return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+
+
+def _dense(start: Checkpoint) -> nn.Module:
+    """Return the network of a checkpoint, its factors multiplied out."""
+    if start.plan is None:
+        return start.module
+    return merge(start.module, start.plan, start.plan.input_shape)
 
 
 def _check_size(arch: str, model: nn.Module, data: TrainingData, usual: int) -> None:
