@@ -23,7 +23,7 @@ from trpexport.training.projection import (
     stacks,
     truncate,
 )
-from trpexport.training.subspace import leading
+from trpexport.training.subspace import leading, of_a_whole
 
 
 def exact(matrix: Tensor, energy: float) -> tuple[int, Tensor, Tensor]:
@@ -160,6 +160,59 @@ def test_a_direction_outside_of_the_last_subspace_is_found() -> None:
     assert found is not None
     rank, low, _ = exact(matrix[0], 0.9)
     assert error(truncate(found, [rank], torch.float32)[0][0], low) < 1e-4
+
+
+def test_without_an_energy_as_many_as_last_time_are_found() -> None:
+    matrix, before = was_projected(300, 200, 30, 1.0, noise=0.05, seed=2)
+    found = leading(matrix, before, 30, None)
+    assert found is not None
+    u, s, vt = torch.linalg.svd(matrix[0].double(), full_matrices=False)
+    low = truncate(found, [30], torch.float32)[0][0]
+    assert error(low, (u[:, :30] * s[:30]) @ vt[:30]) < 1e-4
+    # The rest is bounded by all that is left, as one singular value.
+    spectrum = spectrum_of(found.values, matrix)
+    assert spectrum.known == 30
+    assert float(spectrum.values[30]) == pytest.approx(float(s[30:].norm()), rel=1e-3)
+    assert float(spectrum.gains[30]) == pytest.approx(
+        float(s[30:].square().sum() / s.square().sum()), rel=1e-3
+    )
+
+
+@given(
+    batch=st.integers(1, 2),
+    rows=st.integers(2, 90),
+    columns=st.integers(2, 90),
+    # One direction that dominates all others is where float32 has least digits left for them.
+    dominance=st.sampled_from([1.0, 10.0, 100.0, 1e4]),
+    energy=st.floats(0.05, 0.9999),
+    seed=st.integers(0, 999),
+)
+def test_a_whole_matrix_in_float32_is_exact_or_refused(
+    *, batch: int, rows: int, columns: int, dominance: float, energy: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrices = torch.randn(batch, rows, columns, generator=generator)
+    matrices[:, 0] *= dominance
+    found = of_a_whole(matrices, energy)
+    if found is None:
+        return
+    each = [exact(matrix, energy)[0] for matrix in matrices]
+    rank = max(each)
+    assert spectrum_of(found.values, matrices).energy_rank(energy) == rank
+    u, s, vt = torch.linalg.svd(matrices.double(), full_matrices=False)
+    true = (u[:, :, :rank] * s[:, None, :rank]) @ vt[:, :rank]
+    low, both = truncate(found, [rank] * batch, torch.float32)
+    for i in range(batch):
+        assert error(low[i], true[i]) < 1e-4
+        assert error(both[i], u[i, :, :rank] @ vt[i, :rank]) < 1e-2
+
+
+def test_a_whole_random_matrix_is_not_refused() -> None:
+    matrix = torch.randn(1, 192, 192, generator=torch.Generator().manual_seed(0))
+    assert of_a_whole(matrix, 0.9) is not None
+    assert of_a_whole(torch.zeros(1, 5, 7), 0.9) is None
+    equal = torch.eye(20)[None]  # any 18 of its directions are as good as others
+    assert of_a_whole(equal, 0.9) is None
 
 
 def test_float32_products_that_are_rounded_are_made_in_float64() -> None:

@@ -67,13 +67,14 @@ def test_the_rank_that_is_worth_least_goes_first() -> None:
     for count, ranks in enumerate(
         ({"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 2, "b": 3}), start=2
     ):
-        kept, found = steer(spectra, TWO, (50 + 20 * count) / 250)
+        steered = steer(spectra, TWO, (50 + 20 * count) / 250)
+        kept, found = steered.energy, steered.ranks
         assert found == ranks
         assert kept == pytest.approx(
             min((0.8, 0.95)[ranks["a"] - 1], (0.4, 0.7, 0.9)[ranks["b"] - 1])
         )
     # One MAC less, and b has to go down.
-    assert steer(spectra, TWO, 109 / 250)[1] == {"a": 1, "b": 1}
+    assert steer(spectra, TWO, 109 / 250).ranks == {"a": 1, "b": 1}
 
 
 def test_a_rank_that_costs_half_may_hold_half() -> None:
@@ -83,7 +84,7 @@ def test_a_rank_that_costs_half_may_hold_half() -> None:
         "a": spectrum(*(10 * x**0.5 for x in (0.7, 0.3))),
         "b": spectrum(*(10 * x**0.5 for x in (0.8, 0.2))),
     }
-    assert steer(spectra, prices, (50 + 20 + 20) / 250)[1] == {"a": 1, "b": 2}
+    assert steer(spectra, prices, (50 + 20 + 20) / 250).ranks == {"a": 1, "b": 2}
 
 
 def test_a_layer_that_was_cut_is_not_cut_again_before_one_that_is_whole() -> None:
@@ -91,14 +92,14 @@ def test_a_layer_that_was_cut_is_not_cut_again_before_one_that_is_whole() -> Non
     whole = spectrum(*(0.9**i for i in range(6)))
     cut = spectrum(1.0, 0.9, 0.81, 1e-3, 1e-3, 1e-3)
     many = Prices({"whole": Price(100, 20), "cut": Price(100, 20)}, fixed=50)
-    _, ranks = steer({"whole": whole, "cut": cut}, many, (50 + 60 + 80) / 250)
+    ranks = steer({"whole": whole, "cut": cut}, many, (50 + 60 + 80) / 250).ranks
     assert ranks["cut"] == 3
     assert ranks["whole"] in (3, 4)
 
 
 def test_the_value_threshold_limits_every_rank() -> None:
     spectra = {"a": spectrum(1.0, 0.5, 0.049, 0.04), "b": spectrum(1.0, 0.9, 0.8, 0.7)}
-    _, ranks = steer(spectra, TWO, 1.0)
+    ranks = steer(spectra, TWO, 1.0).ranks
     assert ranks == {"a": 2, "b": 4}
 
 
@@ -112,7 +113,7 @@ def test_the_ratio_is_met_and_nothing_worth_more_was_cut(
     spectra = {
         name: spectrum(*sorted(row, reverse=True)) for name, row in zip("ab", values, strict=True)
     }
-    _, ranks = steer(spectra, TWO, ratio)
+    ranks = steer(spectra, TWO, ratio).ranks
     assert TWO.ratio(ranks) <= ratio
     gains = {
         name: sorted((v * v / sum(x * x for x in row) for v in row), reverse=True)
@@ -123,6 +124,35 @@ def test_the_ratio_is_met_and_nothing_worth_more_was_cut(
     ) > 1 else 1.0  # fmt: skip
     lost = [gains[name][rank] for name, rank in ranks.items() if rank < 6]
     assert all(gain <= kept * (1 + 1e-9) for gain in lost)
+
+
+@given(
+    st.lists(st.lists(st.floats(0.01, 10), min_size=6, max_size=6), min_size=2, max_size=2),
+    st.floats(0.36, 1.0),
+    st.integers(1, 5),
+)
+def test_what_is_not_known_is_asked_for_where_it_matters(
+    values: list[list[float]], ratio: float, known: int
+) -> None:
+    rows = [torch.tensor([sorted(row, reverse=True)], dtype=torch.float64) for row in values]
+    whole = {
+        name: spectrum_of(row, torch.diag_embed(row)) for name, row in zip("ab", rows, strict=True)
+    }
+    part = whole | {"a": spectrum_of(rows[0][:, :known], torch.diag_embed(rows[0]))}
+    steered = steer(part, TWO, ratio)
+    if steered.needed["a"] <= known:
+        assert steered.ranks == steer(whole, TWO, ratio).ranks
+
+
+def test_a_tail_that_is_worth_little_need_not_be_known() -> None:
+    cut = torch.tensor([[1.0, 0.9, 0.8, 0.06, 0.06, 0.06]], dtype=torch.float64)
+    part = spectrum_of(cut[:, :3], torch.diag_embed(cut))
+    # The third rank of one has to go: no tail can be worth as much.
+    steered = steer({"a": part, "b": part}, TWO, (50 + 60 + 40) / 250)
+    assert steered.ranks == {"a": 2, "b": 2}  # worth the same, so both go
+    assert steered.needed == {"a": 3, "b": 3}
+    # All three may stay, and of the tail as much as is worth it: only the whole can tell.
+    assert steer({"a": part, "b": part}, TWO, 0.9).needed["a"] > 3
 
 
 def test_the_schedule_is_cubic_over_the_first_half() -> None:

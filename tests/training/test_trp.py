@@ -17,6 +17,7 @@ from trpexport.lowrank.factorize import dense_twin, factorize
 from trpexport.lowrank.planner import make_plan
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.plan import Plan
+from trpexport.training import projection
 from trpexport.training.trp import Status, TrainedRankPruning
 
 SHAPE = (1, 3, 12, 12)
@@ -359,6 +360,62 @@ def test_a_frozen_layer_gets_no_pull(model: Small) -> None:
     rank = trp.status.ranks["two"]
     train(model, trp, 4, start=2)
     assert trp.status.ranks["two"] == rank  # nobody moved it since
+
+
+def wide_and_cut(**settings: Any) -> tuple[nn.Module, TrainedRankPruning]:
+    """Return a network large enough for subspace iteration, some steps after it was cut."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Conv2d(48, 48, 3, padding=1) for _ in range(4)])
+    trp = TrainedRankPruning(
+        model, input_shape=(1, 48, 4, 4), include=["1", "2"], nuclear_weight=0, **settings
+    )
+    kernels = [layer.weight for layer in model if isinstance(layer, nn.Conv2d)][1:3]
+    with torch.no_grad():
+        for kernel in kernels:
+            left, right = (torch.linalg.qr(torch.randn(144, 144)).Q[:, :20] for _ in range(2))
+            matrix = (left * torch.linspace(3, 1, 20)) @ right.T
+            kernel.copy_(matrix.reshape(48, 3, 48, 3).permute(2, 0, 1, 3))
+        trp.project()
+        for kernel in kernels:
+            kernel.add_(2e-4 * torch.randn_like(kernel))
+    return model, trp
+
+
+@pytest.mark.parametrize(
+    "settings", [{"energy": 0.9}, {"target_macs": 0.6, "total_steps": 10}], ids=["energy", "ratio"]
+)
+def test_what_the_last_projection_left_saves_a_full_decomposition(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for known in (True, False):
+        model, trp = wide_and_cut(**settings)
+        with monkeypatch.context() as patch:
+            if known:
+                patch.setattr(projection, "svd", None)  # would fail
+                patch.setattr(projection, "of_a_whole", None)
+            else:
+                patch.setattr(projection, "leading", lambda *_: None)
+                patch.setattr(projection, "of_a_whole", lambda *_: None)
+            trp.project()
+        results.append((weights(model), trp.status))
+    (fast, fast_status), (exact, status) = results
+    assert fast_status.ranks == status.ranks
+    assert fast_status.macs_ratio == status.macs_ratio
+    for name, weight in exact.items():
+        assert (fast[name] - weight).norm() <= 1e-4 * weight.norm()
+
+
+def test_what_nobody_touched_is_not_decomposed_again(
+    model: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trp = TrainedRankPruning(model, energy=0.8)
+    trp.project()
+    before, state = weights(model), trp.state_dict()
+    monkeypatch.setattr(projection.Stack, "decompose", None)  # would fail
+    trp.project()
+    assert all(torch.equal(before[name], weight) for name, weight in weights(model).items())
+    assert trp.state_dict().keys() == state.keys()
 
 
 def test_diverged_weights_are_named(model: Small) -> None:

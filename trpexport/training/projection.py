@@ -1,9 +1,10 @@
 """The arithmetic of the TRP step: spectra, truncation and subgradient of many matrices at once.
 
-Small matrices, and large ones that are not low-rank yet, are decomposed in float64 by
-:func:`trpexport.lowrank.spectrum.svd`. A large matrix that the last projection left at a low rank
-goes by :func:`~trpexport.training.subspace.leading`, which is some ten times faster and gives up
-where it can't vouch for the rank and the truncation that an exact SVD gives.
+A large matrix that the last projection left at a low rank goes by
+:func:`~trpexport.training.subspace.leading`, others by
+:func:`~trpexport.training.subspace.of_a_whole`, where an energy says how much of them is sought.
+Both give up where they can't vouch for the rank and the truncation that an exact SVD gives: then
+:func:`trpexport.lowrank.spectrum.svd` decomposes in float64.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from trpexport.lowrank.schemes import Scheme
 from trpexport.lowrank.spectrum import Svd, svd
 from trpexport.lowrank.trace import TracedConv
-from trpexport.training.subspace import leading
+from trpexport.training.sharing import Team
+from trpexport.training.subspace import energy_of, leading, of_a_whole
 
 # Below this share of the largest singular value a direction is rounding, not weight: its part of
 # U V^T would be a random rotation. Any contraction is a subgradient there, so 0 is one.
@@ -40,14 +42,28 @@ class Spectrum:
         shares: (n,), entry r - 1 the share of the energy that rank r holds in the matrix of the
             batch where it holds least. Never decreasing; the last is 1.
         values: (n,), the largest singular value over the batch at each place.
+        known: how many of them are known. All that is left of the energy is put into the next
+            place, as if it were one singular value: more than any of the rest can hold.
     """
 
     shares: Tensor
     values: Tensor
+    known: int
 
     def energy_rank(self, energy: float) -> int:
         """Return the smallest rank that holds ``energy`` in every matrix: at least 1."""
         return min(int((self.shares < energy).sum()) + 1, len(self.shares))
+
+    @property
+    def packed(self) -> Tensor:
+        """All of it in one tensor, (2 n + 1,), to be sent."""
+        return torch.cat([self.shares, self.values, self.shares.new_tensor([self.known])])
+
+    @classmethod
+    def unpacked(cls, packed: Tensor) -> Spectrum:
+        """Return what :attr:`packed` was made of."""
+        shares, values = packed[:-1].chunk(2)
+        return cls(shares, values, int(packed[-1]))
 
     @property
     def gains(self) -> Tensor:
@@ -74,17 +90,17 @@ def spectrum_of(known: Tensor, matrices: Tensor) -> Spectrum:
     energy = known.to(torch.float64).square()
     batch, count = known.shape
     full = min(matrices.shape[1:])
-    # `leading` made sure that no rank beyond what it returns will be chosen.
     shares = torch.ones(batch, full, dtype=torch.float64, device=known.device)
     values = torch.zeros_like(shares)
     values[:, :count] = known
     total = energy.sum(dim=1, keepdim=True)
     if count < full:
-        total = matrices.square().sum(dim=(1, 2), dtype=torch.float64)[:, None]
+        held, total = total, energy_of(matrices)[:, None]
+        values[:, count:] = (total - held).clamp_min(0).sqrt()
     # A zero matrix holds all of its energy in any rank.
     shares[:, :count] = torch.where(total > 0, energy.cumsum(dim=1) / total, 1.0)
     shares[:, -1] = 1.0
-    return Spectrum(shares.amin(dim=0), values.amax(dim=0))
+    return Spectrum(shares.amin(dim=0), values.amax(dim=0), count)
 
 
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -100,7 +116,7 @@ def exact_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if rounded or dtype == torch.float64 else torch.float32
 
 
-def truncate(found: Svd, ranks: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def truncate(found: Svd, ranks: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Cut each matrix of a batch to its rank.
 
     Args:
@@ -109,7 +125,8 @@ def truncate(found: Svd, ranks: Sequence[int], dtype: torch.dtype) -> tuple[Tens
         dtype: what to multiply in, and of the result.
 
     Returns:
-        The truncations, and U V^T of each, which is a subgradient of the nuclear norm there
+        (2, batch, rows, columns): the truncations, and U V^T of each, which is a subgradient of
+        the nuclear norm there
         (Watson, "Characterization of the subdifferential of some matrix norms", 1992).
     """
     top = max(ranks)
@@ -117,13 +134,12 @@ def truncate(found: Svd, ranks: Sequence[int], dtype: torch.dtype) -> tuple[Tens
     places = torch.arange(top, device=values.device)
     kept = places < torch.tensor(ranks, device=values.device)[:, None]
     kept &= values > NEGLIGIBLE * values[:, :1]
-    inverse = torch.where(kept, 1 / values, 0.0)
+    # For the truncation singular values stay as they are, for U V^T they become 1.
+    scales = torch.stack([kept.to(values.dtype), torch.where(kept, 1 / values, 0.0)])
     left, right = found.left[:, :, :top], found.right[:, :top]
-    basis, projected = (left, right.mT) if found.left_is_basis else (right.mT, left)
-    basis = basis.to(dtype)
-    low = basis @ (projected * kept[:, None, :]).to(dtype).mT
-    both = basis @ (projected * inverse[:, None, :]).to(dtype).mT
-    return (low, both) if found.left_is_basis else (low.mT, both.mT)
+    if found.left_is_basis:
+        return left.to(dtype) @ (scales[..., None] * right).to(dtype)
+    return (left * scales[:, :, None, :]).to(dtype) @ right.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -159,7 +175,8 @@ class Stack:
             self.scheme.unfold(x.module.weight if kernels is None else kernels[x.name], x.conv)
             for x in self.layers
         ]
-        return torch.cat(found).to(exact_dtype(found[0].dtype))
+        stacked = torch.cat(found) if len(found) > 1 else found[0]
+        return stacked.detach().to(exact_dtype(found[0].dtype))
 
     def decompose(
         self, energy: float | None, ranks: Mapping[str, int], subgradients: Mapping[str, Tensor]
@@ -168,7 +185,8 @@ class Stack:
 
         Args:
             energy: no rank above that of this energy will be asked for; None if any may be.
-            ranks: of the last projection, by layer name; may be empty.
+            ranks: of the last projection, by layer name: about as many are sought for without an
+                energy. Empty to find all.
             subgradients: of the last projection, by layer name.
 
         Returns:
@@ -178,13 +196,10 @@ class Stack:
         side = min(matrices.shape[1:])
         rank = ranks.get(self.layers[0].name, side)
         found = None
-        if (
-            energy is not None
-            and len(self.layers) == 1
-            and side >= SUBSPACE_FROM
-            and rank <= SUBSPACE_SHARE * side
-        ):
+        if len(self.layers) == 1 and side >= SUBSPACE_FROM and rank <= SUBSPACE_SHARE * side:
             found = leading(matrices, self.unfold(subgradients), rank, energy)
+        if found is None and energy is not None:
+            found = of_a_whole(matrices, energy)
         if found is None:
             found = svd(matrices)
         batch = self.shape[0]
@@ -193,6 +208,10 @@ class Stack:
             for layer, i in zip(self.layers, range(0, len(matrices), batch), strict=True)
         }
         return found, spectra
+
+    def lacks(self, spectra: Mapping[str, Spectrum], needed: Mapping[str, int]) -> bool:
+        """Say whether less is known of any layer than is needed."""
+        return any(spectra[x.name].known < needed[x.name] for x in self.layers)
 
     def truncated(self, found: Svd | None, ranks: Mapping[str, int]) -> Tensor:
         """Return the truncations and subgradients, (2, matrices, rows, columns).
@@ -208,7 +227,7 @@ class Stack:
             size = (2, len(self.layers) * batch, rows, columns)
             return torch.empty(size, dtype=dtype, device=weight.device)
         each = [ranks[layer.name] for layer in self.layers for _ in range(batch)]
-        return torch.stack(truncate(found, each, dtype))
+        return truncate(found, each, dtype)
 
     def fold(self, matrices: Tensor) -> dict[str, Tensor]:
         """Return the kernels that the matrices of all layers stand for, by layer name."""
@@ -233,3 +252,23 @@ def stacks(layers: Sequence[TracedConv], scheme: Scheme) -> list[Stack]:
             found.append(stack)
         stack.append(layer)
     return [Stack(scheme, tuple(stack)) for stack in found]
+
+
+def exchange(
+    own: Mapping[str, Spectrum], stacked: Sequence[Stack], team: Team
+) -> dict[str, Spectrum]:
+    """Return the spectra of all layers: this process's own, and what the others found."""
+    layers = [(layer, min(stack.shape[1:])) for stack in stacked for layer in stack.layers]
+    device = layers[0][0].module.weight.device
+    sizes = [2 * full + 1 for _, full in layers]
+    parts = [
+        own[layer.name].packed.to(device)
+        if layer.name in own
+        else torch.zeros(2 * full + 1, dtype=torch.float64, device=device)
+        for layer, full in layers
+    ]
+    combined = torch.split(team.combine(torch.cat(parts)).cpu(), sizes)
+    return {
+        layer.name: Spectrum.unpacked(part)
+        for (layer, _), part in zip(layers, combined, strict=True)
+    }

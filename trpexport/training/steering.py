@@ -109,9 +109,22 @@ class Schedule:
         return self.target + (1.0 - self.target) * left**3
 
 
-def steer(
-    spectra: Mapping[str, Spectrum], prices: Prices, ratio: float
-) -> tuple[float, dict[str, int]]:
+@dataclass(frozen=True)
+class Steered:
+    """The ranks at which a network meets a MAC ratio.
+
+    Attributes:
+        energy: the least share of its energy that a layer keeps.
+        ranks: of each layer.
+        needed: how many ranks of each layer must be known for ``ranks`` to be right.
+    """
+
+    energy: float
+    ranks: dict[str, int]
+    needed: dict[str, int]
+
+
+def steer(spectra: Mapping[str, Spectrum], prices: Prices, ratio: float) -> Steered:
     """Cut what holds the least energy for its MACs, until the network meets ``ratio``.
 
     A rank stays where the share of its layer's energy that it holds is worth its MACs: at the
@@ -126,9 +139,6 @@ def steer(
         spectra: what each layer holds at each rank.
         prices: what each layer costs at each rank.
         ratio: MACs after / before, at most.
-
-    Returns:
-        The least share of its energy that a layer keeps, and the rank of each layer.
     """
     at_threshold = {name: found.value_rank(VALUE.value) for name, found in spectra.items()}
     worths = {name: found.gains / prices.layers[name].per_rank for name, found in spectra.items()}
@@ -147,7 +157,9 @@ def steer(
     )
     chosen = ranks(levels[min(place, len(levels) - 1)])
     kept = min(float(found.shares[chosen[name] - 1]) for name, found in spectra.items())
-    return kept, chosen
+    # A rank that is not known is worth less than it seems: it can't be among those that stay if
+    # it is not yet at the level below. There it could be what keeps the ratio from being met.
+    return Steered(kept, chosen, needed=ranks(levels[max(0, place - 1)]))
 
 
 def check_reachable(prices: Prices, target: float) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from trpexport.errors import TrainingError, TrpexportError
 from trpexport.lowrank.planner import reasons_to_stay
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.spectrum import Svd
-from trpexport.lowrank.trace import declared, trace
-from trpexport.training.projection import Spectrum, Stack, stacks
-from trpexport.training.sharing import Team, team_of_this_run, unwrapped
+from trpexport.lowrank.trace import TracedConv, declared, trace
+from trpexport.training.projection import Spectrum, Stack, exchange, stacks
+from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
+from trpexport.training.subspace import energy_of
 
 
 @dataclass(frozen=True)
@@ -259,48 +259,48 @@ class TrainedRankPruning:
 
     @torch.no_grad()
     def _refresh(self, ratio: float | None = None, *, cut: bool = True) -> None:
-        """Decompose all layers, cut them where that is asked for, and keep their subgradients."""
-        self._check_finite()
-        team = team_of_this_run()
-        stacked = stacks(self._layers, self._scheme)
-        owners = team.owners([stack.cost for stack in stacked])
-        device = self._layers[0].module.weight.device
+        """Decompose the layers, cut them where that is asked for, and keep their subgradients."""
+        norms = self._measure()
         energy = self._energy if cut else None
-        found: dict[int, Svd] = {}
-        own: dict[str, Spectrum] = {}
+        layers = self._layers
+        if energy is not None:
+            self._last_energy = energy
+            layers = [layer for layer in layers if not self._is_done(layer, norms)]
+        team = team_of_this_run()
+        stacked = stacks(layers, self._scheme)
+        owners = team.owners([stack.cost for stack in stacked])
+        work = dict(zip(stacked, owners, strict=True))
+        found: dict[Stack, Svd] = {}
+        spectra: dict[str, Spectrum] = {}
+        ranks: Mapping[str, int] = {}
+        device = self._layers[0].module.weight.device
         with torch.autocast(device.type, enabled=False):
-            for i, stack in enumerate(stacked):
-                if owners[i] == team.rank:
-                    found[i], spectra = stack.decompose(energy, self._ranks, self._subgradients)
-                    own |= spectra
-            spectra = self._exchange(own, team, device)
-            ranks = self._choose(spectra, ratio) if cut else self._full_ranks()
-            for i, stack in enumerate(stacked):
-                both = team.tell(stack.truncated(found.get(i), ranks), owners[i])
+            # The ranks of the last projection tell how much to look for. Where more is needed: all.
+            pending, sought, before = stacked, energy, self._ranks
+            while pending:
+                own: dict[str, Spectrum] = {}
+                for stack in pending:
+                    if work[stack] == team.rank:
+                        found[stack], some = stack.decompose(sought, before, self._subgradients)
+                        own |= some
+                spectra |= exchange(own, pending, team)
+                ranks, needed = self._choose(spectra, energy, ratio)
+                pending = [stack for stack in stacked if stack.lacks(spectra, needed)]
+                sought, before = None, {}
+            for stack, owner in work.items():
+                both = team.tell(stack.truncated(found.get(stack), ranks), owner)
                 self._write(stack, both, ranks)
         for name, spectrum in spectra.items():
             places = torch.arange(len(spectrum.values))
             self._values[name] = torch.where(places < ranks[name], spectrum.values, 0.0)
-        self._ranks = ranks
+        self._ranks = {**self._ranks, **ranks}
         self._norms = self._measure()
 
-    def _exchange(
-        self, own: Mapping[str, Spectrum], team: Team, device: torch.device
-    ) -> dict[str, Spectrum]:
-        """Return the spectra of all layers: this process's own, and what the others found."""
-        full = self._full_ranks()
-        parts = [
-            torch.cat([own[name].shares, own[name].values]).to(device)
-            if name in own
-            else torch.zeros(2 * count, dtype=torch.float64, device=device)
-            for name, count in full.items()
-        ]
-        combined = team.combine(torch.cat(parts)).cpu()
-        ends = list(accumulate(2 * count for count in full.values()))
-        return {
-            name: Spectrum(*combined[end - 2 * full[name] : end].chunk(2))
-            for name, end in zip(full, ends, strict=True)
-        }
+    def _is_done(self, layer: TracedConv, norms: Mapping[str, float]) -> bool:
+        """Say whether a layer is as the last projection cut it: nobody touched it since."""
+        name = layer.name
+        full = self._scheme.full_rank(layer.conv)
+        return self._norms.get(name) == norms[name] and self._ranks[name] < full
 
     def _write(self, stack: Stack, both: Tensor, ranks: Mapping[str, int]) -> None:
         """Replace the kernels that are cut, and note the subgradients."""
@@ -311,51 +311,46 @@ class TrainedRankPruning:
                 weight.copy_(kernels[layer.name])
             self._subgradients[layer.name] = torch.empty_like(weight).copy_(pulls[layer.name])
 
-    def _full_ranks(self) -> dict[str, int]:
-        return {layer.name: self._scheme.full_rank(layer.conv) for layer in self._layers}
+    def _choose(
+        self, spectra: Mapping[str, Spectrum], energy: float | None, ratio: float | None
+    ) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Return the rank to cut each layer to, and how many ranks must be known to say so.
 
-    def _choose(self, spectra: Mapping[str, Spectrum], ratio: float | None) -> dict[str, int]:
-        """Return the rank to cut each layer to; its full rank for a layer that stays whole."""
-        full = self._full_ranks()
-        if ratio is not None and self._prices is not None:
-            self._last_energy, ranks = steer(spectra, self._prices, ratio)
-            return {
-                name: full[name] if self._prices.stays_dense(name, rank) else rank
-                for name, rank in ranks.items()
-            }
-        if self._energy is None:
-            return full
-        self._last_energy = self._energy
-        untouched = {
-            name for name, norm in self._measure().items() if self._norms.get(name) == norm
+        A layer that stays whole has its full rank.
+        """
+        full = {name: len(found.values) for name, found in spectra.items()}
+        if energy is not None:
+            ranks = {name: found.energy_rank(energy) for name, found in spectra.items()}
+            return ranks, ranks
+        if ratio is None or self._prices is None:
+            return full, full
+        steered = steer(spectra, self._prices, ratio)
+        self._last_energy = steered.energy
+        whole = {
+            name: full[name]
+            for name, rank in steered.ranks.items()
+            if self._prices.stays_dense(name, rank)
         }
-        return {
-            name: self._ranks[name]
-            if name in untouched and self._ranks[name] < full[name]
-            else found.energy_rank(self._energy)
-            for name, found in spectra.items()
-        }
+        return {**steered.ranks, **whole}, {**steered.needed, **whole}
 
     def _measure(self) -> dict[str, float]:
-        """Return the norm of each layer, to the last bit: what tells a weight that changed."""
-        norms = [
-            torch.linalg.vector_norm(layer.module.weight, dtype=torch.float64)
-            for layer in self._layers
-        ]
-        return dict(zip((x.name for x in self._layers), torch.stack(norms).tolist(), strict=True))
+        """Return the sum of squares of each layer: what tells a weight that changed.
 
-    def _check_finite(self) -> None:
-        """Refuse weights that are not finite.
+        A change that leaves the norm of every filter as it was, to the last bit of float32, does
+        not make the layer less low-rank.
 
         Raises:
-            TrainingError: naming the first such layer.
+            TrainingError: naming the first layer whose weights are not finite.
         """
-        for layer in self._layers:
-            if not torch.isfinite(layer.module.weight).all():
+        norms = [energy_of(layer.module.weight.flatten(1)[None])[0] for layer in self._layers]
+        found = dict(zip((x.name for x in self._layers), torch.stack(norms).tolist(), strict=True))
+        for name, norm in found.items():
+            if not math.isfinite(norm):
                 raise TrainingError(
-                    f"the weight of {layer.name} holds NaN or infinity after step {self._step}: "
+                    f"the weight of {name} holds NaN or infinity after step {self._step}: "
                     "the training diverged, try a lower learning rate"
                 )
+        return found
 
 
 def _check(
