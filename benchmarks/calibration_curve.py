@@ -1,30 +1,29 @@
 """Accuracy against MACs without training: plain SVD, and calibrated on unlabelled images.
 
-    python -m benchmarks.calibration_curve --data DIR resnet20.th resnet32.th
+    python -m benchmarks.calibration_curve --data cifar10:DIR resnet20.th resnet32.th
 
 Each checkpoint is decomposed to several fractions of its MACs, for each scheme: by its weights'
 singular values alone (the energy criterion that gets there), and calibrated on 512 unlabelled
-training images with ranks allotted by output error. Top-1 is that on all test images in DIR, which
-holds CIFAR-10 in the official binary layout. What is measured is kept in
-``results/calibration_curve.json`` at once, and a second run goes on where the first was stopped.
+training images with ranks allotted by output error. Top-1 is that on all test images. What is
+measured is kept in ``results/calibration_curve.json`` at once, and a second run goes on where the
+first was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.export.calibrating import spread
 from trpexport.lowrank.calibration.budget import Budgeter
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.table import sensitivity_table
@@ -33,31 +32,35 @@ from trpexport.lowrank.criteria import parse_criterion
 SHAPE = (1, 3, 32, 32)
 # What the published checkpoints were trained with.
 NORMALISE = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+BATCH = 500
 RATIOS = (1.5, 2.0, 2.5, 3.0)
 SCHEMES = ("spatial", "channel", "decoupling", "auto")
 RESULT = RESULTS / "calibration_curve.json"
 
 
-def read(path: Path, count: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the first normalised images of a file and their labels."""
-    records = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)[:count]
-    images = records[:, 1:].reshape(-1, 3, 32, 32)
-    return NORMALISE.normalise(images), records[:, 0].astype(np.int64)
+class Images:
+    """Calibration images and test images of a data set, as a checkpoint takes them.
 
+    Args:
+        data: what ``trpexport`` takes as ``--calib``.
+        checkpoint: says how images become its input, or else was published with ``NORMALISE``.
+        count: of calibration images.
+    """
 
-def calibration_images(data: Path, count: int) -> NDArray[np.float32]:
-    """Return unlabelled images, as many of each training batch."""
-    each = -(-count // 5)
-    files = [data / f"data_batch_{number}.bin" for number in range(1, 6)]
-    return np.concatenate([read(path, each)[0] for path in files])[:count]
+    def __init__(self, data: str, checkpoint: tx.Checkpoint, count: int) -> None:
+        how = checkpoint.preprocessing or NORMALISE
+        dataset = tx.open_dataset(data)
+        train, test = dataset.split("train"), dataset.split("test")
+        self.calibration = how.normalise(how.prepare_split(train, spread(len(train), count, 0)))
+        self.test = how.normalise(how.prepare_split(test, np.arange(len(test))))
+        self.labels = test.labels
 
-
-def accuracy(model: nn.Module, data: Path) -> float:
-    """Return top-1 on all test images, in percent."""
-    images, labels = read(data / "test_batch.bin")
-    with torch.no_grad():
-        logits = model(torch.from_numpy(images))
-    return 100.0 * float((logits.argmax(1).numpy() == labels).mean())
+    def top1(self, model: nn.Module) -> float:
+        """Return top-1 on all test images, in percent."""
+        batches = np.array_split(self.test, -(-len(self.test) // BATCH))
+        with torch.no_grad():
+            classes = [model(torch.from_numpy(batch)).argmax(1).numpy() for batch in batches]
+        return 100.0 * float((np.concatenate(classes) == self.labels).mean())
 
 
 def plain(model: nn.Module, scheme: str, ratio: float) -> tuple[nn.Module, float]:
@@ -77,30 +80,28 @@ def plain(model: nn.Module, scheme: str, ratio: float) -> tuple[nn.Module, float
 
 def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[str, Any]]) -> None:
     """Add to ``known`` what is missing of a checkpoint; each row is written when it is there."""
-    model = tx.load_checkpoint(checkpoint).module.eval()
-    images = calibration_images(args.data, args.images)
-    gatherer = Gatherer(model, images, SHAPE)
-    before = accuracy(model, args.data)
+    loaded = tx.load_checkpoint(checkpoint)
+    model = loaded.module.eval()
+    images = Images(args.data, loaded, args.images)
+    gatherer = Gatherer(model, images.calibration, SHAPE)
+    before = images.top1(model)
     for scheme in args.schemes:
         keys = [f"{checkpoint.stem}/{scheme}/m{args.rank_multiple}/{r:g}" for r in args.ratios]
         if all(key in known for key in keys):
             continue
-        started = time.perf_counter()
         table = sensitivity_table(
             model,
-            images,
+            images.calibration,
             input_shape=SHAPE,
             scheme=scheme,
             rank_multiple=args.rank_multiple,
             cache=args.cache,
             gatherer=gatherer,
         )
-        table_seconds = time.perf_counter() - started
         budgeter = Budgeter(model, table, gatherer, input_shape=SHAPE, scheme=scheme)
         for key, ratio in zip(keys, args.ratios, strict=True):
             if key in known:
                 continue
-            started = time.perf_counter()
             try:
                 outcome = budgeter.to_fraction(1 / ratio)
             except tx.TrpexportError as error:
@@ -108,17 +109,16 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[st
                 continue
             plan = outcome.calibrated.plan
             row = {
+                "images": len(images.labels),
                 "top1_before": before,
-                "top1_calibrated": accuracy(outcome.calibrated.network, args.data),
+                "top1_calibrated": images.top1(outcome.calibrated.network),
                 "macs_ratio": plan.macs_before / plan.macs_after,
                 "output_error": outcome.error,
                 "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
-                "seconds": round(time.perf_counter() - started, 1),
-                "table_seconds": round(table_seconds, 1),
             }
             if scheme != "auto":
                 network, reached = plain(model, scheme, ratio)
-                row |= {"top1_plain": accuracy(network, args.data), "plain_macs_ratio": reached}
+                row |= {"top1_plain": images.top1(network), "plain_macs_ratio": reached}
             known[key] = row
             write(known)
             print(line(key, row), flush=True)
@@ -142,7 +142,7 @@ def main() -> None:
     """Measure every checkpoint and print the curve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--data", type=Path, required=True, help="CIFAR-10, binary layout")
+    parser.add_argument("--data", required=True, help="as trpexport decompose --calib takes it")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rank-multiple", type=int, default=1)
     parser.add_argument("--schemes", nargs="+", default=SCHEMES)
