@@ -99,6 +99,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
         return 0
+    except OSError as error:  # a path that can't even be asked about: too long, or not ours to see
+        if error.filename is None:
+            raise
+        return _fail(f"can't use {error.filename}: {error.strerror}; check the path", 2)
+    except MemoryError:
+        return _fail("there is not enough memory: give a smaller batch, or smaller images", 2)
     return code if isinstance(code, int) else 0
 
 

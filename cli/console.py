@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
     from trpexport.stages import Stages
 
@@ -56,35 +58,34 @@ def progress() -> Iterator[Stages]:
         yield Stages(lambda name: status.update(f"{name} ..."))
 
 
-class Advance(Protocol):
-    """Moves a progress bar on."""
+def progress_bar() -> Progress:
+    """Return what shows a bar on standard error: one line, that fills the terminal's width."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.table import Column
 
-    def __call__(self, count: int = 1, text: str = "") -> None:
-        """Add ``count`` to what is done, and show ``text`` beside it."""
+    # The bar takes what the rest leaves.
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        Remaining(compact=True, table_column=Column(no_wrap=True)),
+        console=Console(stderr=True, highlight=False),
+        expand=True,
+    )
 
 
 @contextmanager
-def bar(total: int, description: str, *, done: int = 0) -> Iterator[Advance]:
+def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
     """Yield a function that moves a progress bar on standard error; silent where nobody watches.
 
     Args:
         total: where it ends.
         description: what is going on.
-        done: where it begins.
     """
     if not sys.stderr.isatty():
-        yield lambda count=1, text="": None
+        yield lambda count: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    watched = Console(stderr=True)
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=watched) as shown:
-        task = shown.add_task(description, total=total, completed=done, text="")
-
-        def advance(count: int = 1, text: str = "") -> None:
-            shown.update(task, advance=count, text=text)
-
-        yield advance
+    with progress_bar() as shown:
+        yield partial(shown.advance, shown.add_task(description, total=total))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .console import progress_bar
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -44,20 +46,7 @@ class EpochBar(EpochLines):
 
     def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None:
         """Start the bar."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
-        from rich.table import Column
-
-        # The bar takes what the terminal's width leaves.
-        self.bar = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            Remaining(compact=True, table_column=Column(no_wrap=True)),
-            console=Console(stderr=True, highlight=False),
-            expand=True,
-        )
+        self.bar = progress_bar()
         self.task = self.bar.add_task("training", total=epochs * steps_per_epoch, completed=done)
         self.bar.start()
         super().begin(epochs, steps_per_epoch, done)

@@ -97,6 +97,7 @@ def test_a_place_that_no_one_can_write() -> None:
         (lambda out: (out / "file").unlink(), "lacks file"),
         (lambda out: (out / bundle.MANIFEST).unlink(), "is not a bundle"),
         (lambda out: (out / bundle.MANIFEST).write_text("{"), "is damaged"),
+        (lambda out: (out / bundle.MANIFEST).write_text("[" * 100_000), "is damaged"),
         (lambda out: (out / bundle.MANIFEST).write_text('{"files": 3}'), "is damaged"),
         (lambda out: (out / bundle.MANIFEST).write_text('{"files": {"a": 1}}'), "is damaged"),
     ],

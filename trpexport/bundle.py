@@ -124,7 +124,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ModelError(
             f"{directory} is not a bundle: it has no {MANIFEST}; make one with trpexport decompose"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(f"{path} is damaged: export the bundle again") from None
     for name, expected in hashes.items():
         file = directory / name

@@ -68,7 +68,8 @@ class LayerPlan:
         conv: the original convolution.
         input_sizes: spatial input size of each call in one forward pass, in pixels.
         full_rank: largest rank that the scheme can give this layer; None where it gives none.
-        weight_error: relative Frobenius error of the truncated weight.
+        weight_error: relative Frobenius error of the kernel that the factors stand for: the
+            truncated one, or, where they are calibrated, the one that fits the outputs best.
         macs: MACs of the original for one image, all calls together.
         factor_macs: the same for the factors; for a kept layer, equal to ``macs``.
         spectrum: singular values, largest first; where the scheme has several matrices for a
@@ -177,7 +178,7 @@ def read_plan(path: Path) -> Plan:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"can't read the plan {path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"the plan {path} is not JSON: {error}") from None
     return parse_plan(data, source=str(path))
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from safetensors.torch import load_file
 from tests.conftest import Run
 from tests.training.processes import Started, start, start_workers, write_digits
 from trpexport import bundle
-from trpexport.checkpoints import load_checkpoint
+from trpexport.checkpoints import load_bundle, load_checkpoint
+from trpexport.lowrank.factorize import dense_twin
 from trpexport.lowrank.schemes import SCHEMES
 
 LOW_RANK = {
@@ -91,6 +91,30 @@ def test_each_way_trains_goes_on_decomposes_and_exports(
     assert decomposed.code == 0, decomposed.err
     assert (tmp_path / "bundle" / bundle.MODEL).is_file()
     assert run("verify", tmp_path / "bundle").code == 0
+
+
+def test_a_bundle_to_start_from(run: Run, tmp_path: Path, digits: str) -> None:
+    first, low = tmp_path / "first", tmp_path / "bundle"
+    assert run(*command(digits, first, epochs=1)).code == 0
+    calib = ("--calib", digits, "--calib-images", 32, "--criterion", "rank:4")
+    quick = ("--verify-seconds", 0, "--no-simplify")
+    assert run("decompose", first / "last.safetensors", *calib, *quick, "-o", low).code == 0
+    still = ("--lr", 1e-12, "--weight-decay", 0, "--no-augment")
+    result = run(*command(digits, tmp_path / "second", "--init", low, *still, epochs=1))
+    assert result.code == 0, result.err
+    # The kernels are those that the factors stood for: of rank 4, in the dense shape.
+    start, end = load_bundle(low), load_checkpoint(tmp_path / "second" / "last.safetensors")
+    assert end.plan is None
+    assert start.plan is not None
+    dense = dense_twin(start.module, start.plan)
+    for layer in start.plan.rewritten:
+        kernel = end.module.get_submodule(layer.name).get_parameter("weight")
+        expected = dense.get_submodule(layer.name).get_parameter("weight")
+        torch.testing.assert_close(kernel, expected, rtol=0, atol=1e-6)
+    other = run(*command(digits, tmp_path / "third", "--arch", "resnet32", "--init", low))
+    assert other.code == 2
+    assert "resnet32" in other.error
+    assert not (tmp_path / "third").exists()
 
 
 def killed_again_and_again(started: list[Started], at: float, state: Path) -> bool:
@@ -234,7 +258,11 @@ def test_other_settings_are_another_run(run: Run, tmp_path: Path, digits: str) -
         ("--trp --target-macs 2", "target_macs 2"),
         ("--trp --target-macs 0.001", "no ranks reach 0.001"),
         ("--target-macs 0.5", "add --trp"),
+        ("--save-seconds nan", "save seconds nan"),
+        ("--save-seconds inf", "save seconds inf"),
+        ("--save-seconds -1", "save seconds -1.0"),
         ("--seed -1", "--seed"),
+        ("--seed 9223372036854775808", "--seed"),
         ("--size 0", "--size"),
         ("--workers -1", "--workers"),
         ("--size 16 --val-resize 10", "smaller than the 16x16"),
@@ -263,29 +291,16 @@ def test_images_that_are_cut_and_resized(
     assert (preprocessing["size"], preprocessing["resize"]) == ([16, 16], 17)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root can mount a small disk")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_full_disk_is_one_line_and_the_run_goes_on(
-    run: Run, tmp_path: Path, disk: Path, digits: str
+    run: Run, tmp_path: Path, small_disk: Path, digits: str
 ) -> None:
     assert run(*command(digits, tmp_path / "whole", epochs=2)).code == 0
-    out = disk / "run"
+    out = small_disk / "run"
     failed = run(*command(digits, out, epochs=2))
     assert failed.code == 2
     assert failed.err.count("error: ") == 1
     assert "no space left" in failed.err
     assert torch.load(out / "state.pt", weights_only=True)["step"] == 1
-    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     assert run(*command(digits, out, epochs=2)).code == 0
     assert_same_run(tmp_path / "whole", out)

@@ -86,6 +86,7 @@ def test_classes_and_normalisation_may_be_there(path: Path) -> None:
         ({"images": PIXELS[0, 0]}, "its images are (6, 3), not"),
         ({"images": PIXELS[..., [0, 0]]}, "its images are (4, 5, 6, 2), not"),
         ({"images": PIXELS[:0]}, "it holds no images"),
+        ({"images": PIXELS[:, :0]}, "it holds no images"),
         ({"images": np.array([None] * 4)}, "its images are (4,), not"),
         ({"labels": LABELS[:3]}, "it holds 4 images and 3 labels"),
         ({"labels": LABELS - 1}, "image 0 has the label -1, and there are 2 classes"),

@@ -32,7 +32,7 @@ def test_normalise() -> None:
 
 
 def test_normalise_wants_its_own_channels() -> None:
-    with pytest.raises(DataError, match="1 channels, but the preprocessing has the mean of 3"):
+    with pytest.raises(DataError, match="1 channel, the preprocessing has a mean for 3"):
         Preprocessing(*RGB).normalise(np.zeros((2, 1, 4, 4), np.uint8))
 
 
@@ -78,6 +78,12 @@ def test_the_shorter_edge_gets_the_length(height: int, width: int, shorter: int)
     shape = Preprocessing((0.5,), (0.5,), resize=shorter).prepare(image).shape[1:]
     assert min(shape) == shorter
     assert max(shape) == math.floor(shorter * max(height, width) / min(height, width))
+
+
+def test_a_resize_that_no_memory_holds() -> None:
+    for shape, shorter in (((2, 2), 20_000), ((1, 1000), 600)):
+        with pytest.raises(DataError, match="can't be resized to"):
+            Preprocessing(*RGB, resize=shorter).prepare(np.zeros((*shape, 3), np.uint8))
 
 
 def test_a_too_small_image() -> None:

@@ -137,7 +137,7 @@ def test_what_is_missing_is_an_error(classifier: Make, settings: Make, tmp_path:
     base = classifier()
     with pytest.raises(DataError, match=r"max-drop needs images: .*--data"):
         run_gate(Limits({"max-drop": 1.0}), settings(base, base))
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="there is no file"):
         run_gate(Limits({"max-parameters": 1.0}), settings(base, tmp_path / "gone.onnx"))
     assert not GateResult((), False, Measurements()).passed
 

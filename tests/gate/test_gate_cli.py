@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -82,12 +83,40 @@ def test_eval_misuse(
     assert says in result.error
 
 
+def test_results_go_to_plain_files_alone(
+    run: Run, pair: tuple[Path, Path], images_npz: Make, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    networks = ("--baseline", pair[0], "--candidate", pair[0], "--max-file-size", "1MB")
+    for place in (pipe, ".", "x" * 300):
+        for command in (
+            ("eval", pair[0], "--data", f"npz:{images_npz(20)}", *HOW, "--save"),
+            ("gate", *networks, "--save"),
+            ("gate", *networks, "--junit"),
+        ):
+            result = run(*command, place)
+            assert result.code == 2
+            assert "can't write" in result.error
+    assert pipe.is_fifo()
+
+
 def test_eval_without_data(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert "name a data set" in run("eval", pair[0]).error
     for data in ("npz:gone.npz", "cifer10:x", str(pair[0])):
         result = run("eval", pair[0], "--data", data, *HOW)
         assert result.code == 2
         assert result.error
+    assert "unknown data set ''" in run("eval", pair[0], "--data", "", *HOW).error
+
+
+def test_a_missing_network_is_named(run: Run, pair: tuple[Path, Path], images_npz: Make) -> None:
+    data = ("--data", f"npz:{images_npz(20)}")  # how to prepare them is asked for later
+    networks = ("--baseline", "gone.onnx", "--candidate", pair[0])
+    for command in (("eval", "gone.onnx"), ("gate", *networks, "--max-drop", "1")):
+        result = run(*command, *data)
+        assert result.code == 2
+        assert "there is no file gone.onnx: check the path" in result.error
 
 
 def test_gate_everywhere_at_once(
@@ -168,6 +197,13 @@ def test_gate_misuse(
     result = run("gate", "--baseline", pair[0], "--candidate", pair[1], *options)
     assert result.code == 2
     assert says in result.error
+
+
+def test_more_than_the_memory_holds(run: Run, pair: tuple[Path, Path]) -> None:
+    networks = ("--baseline", pair[0], "--candidate", pair[1])
+    result = run("gate", *networks, "--max-latency", "1", "--batch", 10**13)
+    assert result.code == 2
+    assert "not enough memory: give a smaller batch" in result.error
 
 
 def test_a_missing_or_broken_network_never_passes(run: Run, pair: tuple[Path, Path]) -> None:

@@ -49,6 +49,8 @@ def test_flags_override_files() -> None:
         ("[gate]\nmax-drop = inf", "can't be inf"),
         ("[gate]\nmax-drop = true", "can't be True"),
         ("[gate]\nmax-drop = [1]", r"can't be \[1\]"),
+        (f"[gate]\nmax-drop = 1{'0' * 400}", "can't be 10"),
+        (f"[gate]\nmax-drop = {'[' * 10_000}", "not valid TOML"),
         ("[gate]\nmax-drop = 51", "at most 50 points"),
         ('[gate]\nmax-drop = "one"', "can't be 'one'"),
         ('[gate]\nmax-drop = "1k"', "can't be '1k'"),

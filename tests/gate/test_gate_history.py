@@ -140,6 +140,12 @@ def test_times_are_compared_on_the_same_machine_only(tmp_path: Path) -> None:
         '{"kind": "gate", "accepted": true, "schema_version": 1}',
         '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": [{}]}',
         '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": [], "correct": "*"}',
+        *(
+            '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": '
+            f'[{{"name": "max-drop", "value": {value}, "low": null, "high": null}}]}}'
+            for value in ('"1"', "NaN", "1e999", "1" + "0" * 400)
+        ),
+        "[" * 100_000,
         '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": [], "correct": "AA==", '
         '"data": {"images": 9, "fingerprint": ""}}',
     ],

@@ -278,9 +278,10 @@ def test_malformed_plans(data: object, says: str) -> None:
 def test_unreadable_plan_files(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="can't read"):
         read_plan(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(PlanError, match="not JSON"):
-        read_plan(tmp_path / "bad.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(PlanError, match="not JSON"):
+            read_plan(tmp_path / "bad.json")
 
 
 def test_keep_all_rewrites_nothing(model: nn.Module) -> None:

@@ -95,9 +95,10 @@ def test_runs_a_file_and_its_content(linear: WriteOnnx, threads: int | None) -> 
     np.testing.assert_array_equal(from_bytes["output"], from_file["output"])
 
 
-def test_refuses_threads_below_one(linear: WriteOnnx) -> None:
-    with pytest.raises(TrpexportError, match="choose 1 or more"):
-        open_session(linear(), threads=0)
+@pytest.mark.parametrize("threads", [0, 10**12])
+def test_refuses_senseless_numbers_of_threads(linear: WriteOnnx, threads: int) -> None:
+    with pytest.raises(TrpexportError, match="choose 1 to 4096"):
+        open_session(linear(), threads=threads)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def wrong_type(path: Path, write_onnx: WriteOnnx) -> Path:
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path, WriteOnnx], Path], str]] = {
-    "missing": (lambda path, _: path, "does not exist"),
+    "missing": (lambda path, _: path, "there is no file"),
     "directory": (lambda path, _: path.parent, "is a directory"),
     "empty": (lambda path, _: corrupt(path, b""), "is empty"),
     "text": (lambda path, _: corrupt(path, b"hello, this is text\n"), "is not an ONNX file"),

@@ -168,6 +168,11 @@ def test_sizes_that_a_user_asks_for(folder: Path, digits: str) -> None:
     assert images.shape == (32, 1, 16, 16)
 
 
+def test_channels_that_the_preprocessing_does_not_have(digits: str) -> None:
+    with pytest.raises(DataError, match="have 1 channel, the preprocessing has a mean for 3"):
+        TrainingData.open(digits, Preprocessing((0.5,) * 3, (0.5,) * 3))
+
+
 def test_images_of_one_size_stay_in_memory(digits: str) -> None:
     data = TrainingData.open(digits, default_size=(32, 32))
     assert data.input_shape == (1, 1, 8, 8)

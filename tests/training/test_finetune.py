@@ -104,7 +104,9 @@ def test_images_of_another_kind(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("weight", "temperature"), [(1.5, 4), (-0.1, 4), (0.5, 0)])
+@pytest.mark.parametrize(
+    ("weight", "temperature"), [(1.5, 4), (-0.1, 4), (0.5, 0), (0.5, np.inf), (0.5, 1e200)]
+)
 def test_senseless_numbers(tmp_path: Path, bundle: Path, weight: float, temperature: float) -> None:
     with pytest.raises(TrainingError, match="makes no sense"):
         tx.finetune(
@@ -116,3 +118,18 @@ def test_senseless_numbers(tmp_path: Path, bundle: Path, weight: float, temperat
             temperature=temperature,
             watcher=NOBODY,
         )
+
+
+def test_what_is_learnt_otherwise_is_another_run(
+    tmp_path: Path, bundle: Path, digits: str, run: Run
+) -> None:
+    command = ("finetune", bundle, "--data", digits, "--epochs", 1, "--batch-size", 64,
+               "--no-augment", "--teacher", bundle, "-o", tmp_path / "tuned")  # fmt: skip
+    assert run(*command).code == 0
+    for options, line in (
+        (("--temperature", 2), "temperature 4.0 then, 2.0 now"),
+        (("--mean", "0", "--std", "1"), "preprocessing {'mean': [0.5]"),
+    ):
+        result = run(*command, *options)
+        assert result.code == 2
+        assert line in result.error

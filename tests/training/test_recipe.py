@@ -78,7 +78,8 @@ def test_every_recipe_has_a_rate_for_every_step(recipe: str) -> None:
     "numbers",
     [
         {"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -1.0}, {"lr": math.nan},
-        {"lr": math.inf}, {"weight_decay": -1.0}, {"weight_decay": math.nan},
+        {"lr": math.inf}, {"lr": 1e39}, {"weight_decay": -1.0}, {"weight_decay": math.nan},
+        {"weight_decay": 1e39},
     ],
 )  # fmt: skip
 def test_numbers_that_make_no_sense(numbers: dict[str, float]) -> None:

@@ -70,17 +70,34 @@ def test_watchers_pass_everything_on() -> None:
     assert notes[0].heard == notes[1].heard == [(1, 2, 0), {"step": 1}, {"epoch": 1}, "end"]
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_the_bar_stays_on_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[60, 80, 100])
+def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal that somebody watches; ``screen.width`` is its width."""
     import rich.console
 
-    screen = io.StringIO()
-    real = rich.console.Console
+    class Screen(io.StringIO):
+        width = request.param
+
+        def isatty(self) -> bool:
+            return True
+
+    shown, real = Screen(), rich.console.Console
 
     def terminal(**_: object) -> rich.console.Console:
-        return real(file=screen, force_terminal=True, width=width, height=24, legacy_windows=False)
+        return real(
+            file=shown, force_terminal=True, width=shown.width, height=24, legacy_windows=False
+        )
 
     monkeypatch.setattr(rich.console, "Console", terminal)
+    return shown
+
+
+def last_line(screen: io.StringIO) -> str:
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    return [line for line in re.split(r"[\r\n]+", shown) if line.strip()][-1]
+
+
+def test_the_bar_of_a_run_stays_on_one_line(screen: Any) -> None:
     bar = importlib.import_module("trpexport.cli.watch").EpochBar()
     bar.begin(164, 390, 63_000)
     status = {"loss": 12.3456, "top1": 99.99, "mean_rank_share": 0.345, "macs_ratio": 0.351}
@@ -88,10 +105,20 @@ def test_the_bar_stays_on_one_line(width: int, monkeypatch: pytest.MonkeyPatch) 
         bar.step({"step": step, **status})
         bar.bar.refresh()
     bar.end()
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    last = [line for line in re.split(r"[\r\n]+", shown) if line.strip()][-1]
-    assert len(last) <= width
-    if width >= 80:
+    last = last_line(screen)
+    assert len(last) <= screen.width
+    if screen.width >= 80:
         for word in ("loss 12.346", "top-1 100.0 %", "rank 0.34", "MACs 0.35", "63003/63960"):
             assert word in last
         assert re.search(r"\d+:\d\d|-:-", last)  # the time that is left
+
+
+def test_a_bar_fills_one_line(screen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen)
+    with importlib.import_module("trpexport.cli.console").bar(50_000, "evaluate") as advance:
+        advance(20_000)
+        advance(30_000)
+    last = last_line(screen)
+    assert last.startswith("evaluate ")
+    assert "50000/50000" in last
+    assert len(last.rstrip()) == screen.width

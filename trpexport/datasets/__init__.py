@@ -31,7 +31,7 @@ def open_dataset(text: str) -> Dataset:
     """
     name, colon, location = text.partition(":")
     path = expanded(text)
-    if name not in DATASETS and path.exists():
+    if text and name not in DATASETS and path.exists():
         kind = "npz" if path.suffix == ".npz" else "imagefolder"
         raise DataError(f"{text} says where the data are, not what they are: try {kind}:{text}")
     return DATASETS[name].open(location if colon else None)

@@ -44,4 +44,5 @@ def array_split(
     images: NDArray[np.uint8], labels: NDArray[Any], classes: int, source: object
 ) -> ArraySplit:
     """Return images, (n, channels, height, width), with their labels, (n,), once these fit."""
-    return ArraySplit(images, checked_labels(labels, len(images), classes, source))
+    count = len(images) if images.size else 0  # images of no pixels are none
+    return ArraySplit(images, checked_labels(labels, count, classes, source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from trpexport.errors import DataError
 
 if TYPE_CHECKING:
     from trpexport.datasets.base import Split
+
+_PIXELS_LIMIT = 178_956_970  # of one image: Pillow opens none that is larger
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,18 @@ class Preprocessing:
             )
         return np.stack(prepared)
 
+    def check_channels(self, channels: int) -> None:
+        """Refuse images with another number of channels.
+
+        Raises:
+            DataError: they have.
+        """
+        if channels != len(self.mean):
+            raise DataError(
+                f"the images have {channels} channel{'s' if channels > 1 else ''}, the "
+                f"preprocessing has a mean for {len(self.mean)}: give --mean and --std that fit"
+            )
+
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scale pixels to 0..1, subtract the mean, divide by the standard deviation.
 
@@ -109,11 +124,7 @@ class Preprocessing:
         Raises:
             DataError: the images have another number of channels.
         """
-        if images.shape[1] != len(self.mean):
-            raise DataError(
-                f"the images have {images.shape[1]} channels, but the preprocessing has the mean "
-                f"of {len(self.mean)}: use the preprocessing that the network was trained with"
-            )
+        self.check_channels(images.shape[1])
         mean = np.asarray(self.mean, np.float32).reshape(1, -1, 1, 1)
         std = np.asarray(self.std, np.float32).reshape(1, -1, 1, 1)
         scaled = images.astype(np.float32) / np.float32(255)
@@ -176,6 +187,11 @@ def _resized(planes: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
         to = (shorter, int(shorter * width / height))
     else:
         to = (int(shorter * height / width), shorter)
+    if math.prod(to) > _PIXELS_LIMIT:
+        raise DataError(
+            f"an image of {height}x{width} can't be resized to {to[0]}x{to[1]}: give a smaller "
+            "resize, or cut the image beforehand"
+        )
     resample = images.Resampling.BILINEAR  # which, in Pillow, filters against aliasing
     return np.stack([images.fromarray(p).resize(to[::-1], resample) for p in planes])
 

@@ -182,10 +182,9 @@ def decompose_checkpoint(
         raise CheckpointError(
             f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
         )
-    if decomposition.calibration is None:
-        made = _truncated(decomposition, checkpoint, edited, source.input_shape, stages)
-    else:
-        made = _calibrated(decomposition, checkpoint, edited, source.input_shape, stages)
+    maker = _Maker(decomposition, checkpoint, edited, source.input_shape, stages)
+    calibration = decomposition.calibration
+    made = maker.truncated() if calibration is None else maker.calibrated(calibration)
     return export_bundle(
         made.network,
         made.plan,
@@ -218,88 +217,87 @@ class _Made:
     inputs: Callable[[], NDArray[np.float32] | None]
 
 
-def _truncated(
-    decomposition: Decomposition,
-    checkpoint: Checkpoint,
-    edited: Plan | None,
-    input_shape: Sequence[int] | None,
-    stages: Stages,
-) -> _Made:
-    """Decompose by the weights' singular values alone."""
-    plan = _plan(decomposition, checkpoint, edited, input_shape, stages)
-    notes = []
-    if edited is not None and is_calibrated(edited):
-        notes.append(
-            f"{decomposition.plan} is of a calibrated network, these factors are plain SVD: "
-            "give --calib to calibrate them again"
-        )
-    with stages("factorize"):
-        network = factorize(checkpoint.module, plan)
-    return _Made(network, plan, checkpoint, notes, lambda: None)
+@dataclass(frozen=True)
+class _Maker:
+    """Decomposes a checkpoint.
 
-
-def _calibrated(
-    decomposition: Decomposition,
-    checkpoint: Checkpoint,
-    edited: Plan | None,
-    input_shape: Sequence[int] | None,
-    stages: Stages,
-) -> _Made:
-    """Decompose by the outputs on calibration images."""
-    settings = decomposition.calibration
-    assert settings is not None
-    if settings.target is None:
-        plan = _plan(decomposition, checkpoint, edited, input_shape, stages)
-        calibrator = Calibrator(settings, checkpoint, plan.input_shape, stages)
-        found = calibrator.keep_ranks(plan)
-    else:
-        assert checkpoint.input_shape is not None
-        calibrator = Calibrator(settings, checkpoint, checkpoint.input_shape, stages)
-        found = calibrator.meet(settings.target, decomposition.scheme, decomposition.options)
-    return _Made(
-        found.network,
-        found.plan,
-        calibrator.checkpoint,
-        calibrator.notes,
-        calibrator.inputs,
-    )
-
-
-def _plan(
-    decomposition: Decomposition,
-    checkpoint: Checkpoint,
-    edited: Plan | None,
-    input_shape: Sequence[int] | None,
-    stages: Stages,
-) -> Plan:
-    """Return the plan that the edited one or the criterion makes.
-
-    Raises:
-        NothingCheaperError: it rewrites nothing.
-        TrpexportError: as :func:`revise_plan` and :func:`analyse`.
+    Attributes:
+        decomposition: how to choose the layers and their ranks.
+        checkpoint: the network.
+        edited: the plan that ``decomposition`` names, if it does.
+        input_shape: as it was typed; None to take what the checkpoint says.
+        stages: times and announces the stages.
     """
-    analysis = None
-    with stages("compute spectra"):
-        if edited is not None:
-            plan = revise_plan(
-                checkpoint.module,
-                edited,
-                input_shape=input_shape,
-                keep_expensive=decomposition.keep_expensive,
-                source=str(decomposition.plan),
+
+    decomposition: Decomposition
+    checkpoint: Checkpoint
+    edited: Plan | None
+    input_shape: Sequence[int] | None
+    stages: Stages
+
+    def truncated(self) -> _Made:
+        """Decompose by the weights' singular values alone."""
+        plan = self._plan()
+        notes = []
+        if self.edited is not None and is_calibrated(self.edited):
+            notes.append(
+                f"{self.decomposition.plan} is of a calibrated network, these factors are plain "
+                "SVD: give --calib to calibrate them again"
             )
+        with self.stages("factorize"):
+            network = factorize(self.checkpoint.module, plan)
+        return _Made(network, plan, self.checkpoint, notes, lambda: None)
+
+    def calibrated(self, settings: CalibrationSettings) -> _Made:
+        """Decompose by the outputs on calibration images."""
+        if settings.target is None:
+            plan = self._plan()
+            calibrator = Calibrator(settings, self.checkpoint, plan.input_shape, self.stages)
+            found = calibrator.keep_ranks(plan)
         else:
-            analysis = decomposition.analyse(checkpoint)
-            criterion = parse_criterion(decomposition.criterion or DEFAULT)
-            plan = analysis.plan(criterion, keep_expensive=decomposition.keep_expensive)
-    if not plan.rewritten:
-        raise NothingCheaperError(
-            f"no layer of {checkpoint.label} gets cheaper with {plan.scheme} and "
-            f"{plan.criterion}: nothing was written",
-            plan,
-            analysis,
+            shape = self.checkpoint.input_shape
+            assert shape is not None
+            calibrator = Calibrator(settings, self.checkpoint, shape, self.stages)
+            found = calibrator.meet(
+                settings.target, self.decomposition.scheme, self.decomposition.options
+            )
+        return _Made(
+            found.network,
+            found.plan,
+            calibrator.checkpoint,
+            calibrator.notes,
+            calibrator.inputs,
         )
-    return plan
+
+    def _plan(self) -> Plan:
+        """Return the plan that the edited one or the criterion makes.
+
+        Raises:
+            NothingCheaperError: it rewrites nothing.
+            TrpexportError: as :func:`revise_plan` and :func:`analyse`.
+        """
+        wanted, analysis = self.decomposition, None
+        with self.stages("compute spectra"):
+            if self.edited is not None:
+                plan = revise_plan(
+                    self.checkpoint.module,
+                    self.edited,
+                    input_shape=self.input_shape,
+                    keep_expensive=wanted.keep_expensive,
+                    source=str(wanted.plan),
+                )
+            else:
+                analysis = wanted.analyse(self.checkpoint)
+                criterion = parse_criterion(wanted.criterion or DEFAULT)
+                plan = analysis.plan(criterion, keep_expensive=wanted.keep_expensive)
+        if not plan.rewritten:
+            raise NothingCheaperError(
+                f"no layer of {self.checkpoint.label} gets cheaper with {plan.scheme} and "
+                f"{plan.criterion}: nothing was written",
+                plan,
+                analysis,
+            )
+        return plan
 
 
 def export_checkpoint(

@@ -90,7 +90,7 @@ def _find(path: Path) -> Mapping[str, Any] | None:
         table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
-    except ValueError as error:  # bad UTF-8 too
+    except (ValueError, RecursionError) as error:  # bad UTF-8 too
         raise TrpexportError(f"{path} is not valid TOML: {error}") from None
     steps = _steps(path)
     for depth, step in enumerate(steps):

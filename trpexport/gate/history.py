@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,9 +124,9 @@ def _read_entry(line: str, where: str) -> Accepted | None:
         for rule in entry["rules"]:
             str(rule["name"])
             numbers = (rule["value"], rule["low"], rule["high"])
-            if not all(v is None or isinstance(v, int | float) for v in numbers):
+            if not all(v is None or math.isfinite(v) for v in numbers):
                 raise ValueError("a value that is no number")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise TrpexportError(
             f"{where} is damaged: delete that line, or begin a new history"
         ) from None

@@ -126,13 +126,13 @@ class Rule:
     def _number(self, given: object) -> float | None:
         if isinstance(given, bool) or not isinstance(given, int | float | str):
             return None
-        if not isinstance(given, str):
-            return float(given)
         unit = "([kMG]?)B?" if self.prefixes else "()"
-        match = re.fullmatch(rf"\s*([+-]?[\d.]+(?:e[+-]?\d+)?)\s*{unit}\s*", given)
         try:
+            if not isinstance(given, str):
+                return float(given)
+            match = re.fullmatch(rf"\s*([+-]?[\d.]+(?:e[+-]?\d+)?)\s*{unit}\s*", given)
             return float(match[1]) * _PREFIXES[match[2]] if match else None
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
 
@@ -242,20 +242,17 @@ def _agreement(share: float) -> float:
     return 100 * (1 - share)
 
 
-RULES.register(
-    "max-drop",
-    Rule(
-        "drop of top-1 accuracy", "at most", "points", "data", _drop,
-        up_to=50, to_loss=_share, from_loss=_points,
-    ),
-)  # fmt: skip
-RULES.register(
-    "max-top5-drop",
-    Rule(
-        "drop of top-5 accuracy", "at most", "points", "data", _drop_top5,
-        up_to=50, to_loss=_share, from_loss=_points,
-    ),
-)  # fmt: skip
+for _name, _title, _measure in (
+    ("max-drop", "drop of top-1 accuracy", _drop),
+    ("max-top5-drop", "drop of top-5 accuracy", _drop_top5),
+):
+    RULES.register(
+        _name,
+        Rule(
+            _title, "at most", "points", "data", _measure,
+            up_to=50, to_loss=_share, from_loss=_points,
+        ),
+    )  # fmt: skip
 RULES.register(
     "min-agreement",
     Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from contextlib import suppress
@@ -16,8 +17,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the place can't be written.
     """
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    staging = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
+        if path.exists() and not path.is_file():  # the rename would put a file in a device's place
+            raise FileExistsError(errno.EEXIST, "it is no plain file")
         with staging.open("xb") as file:
             file.write(content)
             file.flush()

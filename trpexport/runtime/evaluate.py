@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpexport.bundle import MANIFEST, MODEL, read_manifest, sha256_of
 from trpexport.errors import DataError, ModelError
 from trpexport.runtime.evaluation import Evaluation
+from trpexport.runtime.onnx_file import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches
 from trpexport.runtime.tensors import Array, Shape, shape_text
 
@@ -93,11 +94,13 @@ def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
         path: a bundle, or an ONNX file; one that lies in a bundle and is named there belongs to it.
 
     Raises:
-        ModelError: a directory is no bundle, or the bundle was changed after its export.
+        ModelError: there is no such file, or it can't be an ONNX file; a directory is no bundle, or
+            the bundle was changed after its export.
     """
     if path.is_dir():
         return path / MODEL, read_manifest(path)
-    if path.is_file() and (path.parent / MANIFEST).is_file():
+    check_onnx_file(path)
+    if (path.parent / MANIFEST).is_file():
         manifest = read_manifest(path.parent)
         if path.name in manifest["files"]:
             return path, manifest
@@ -233,13 +236,7 @@ def evaluate(
 
 
 def _prepare(how: Preprocessing, split: Split, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    pixels = how.prepare_split(split, indices)
-    if pixels.shape[1] != len(how.mean):
-        raise DataError(
-            f"the images have {pixels.shape[1]} channel{'s' if pixels.shape[1] > 1 else ''}, the "
-            f"preprocessing has a mean for {len(how.mean)}: give --mean and --std that fit"
-        )
-    return how.normalise(pixels)
+    return how.normalise(how.prepare_split(split, indices))
 
 
 def _batch_size(classifiers: Sequence[Classifier], batch: int | None) -> int:

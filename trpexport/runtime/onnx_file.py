@@ -22,7 +22,9 @@ def check_onnx_file(path: Path) -> None:
     try:
         head = _read_head(path)
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist: make one with trpexport export") from None
+        raise ModelError(
+            f"there is no file {path}: check the path, or make one with trpexport export"
+        ) from None
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror or error}") from None
     check_onnx_head(head, str(path))

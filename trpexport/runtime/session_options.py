@@ -17,6 +17,7 @@ GRAPH_OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_MOST_THREADS = 4096  # each is one of the operating system's
 _SILENT = 4  # ONNX Runtime's "fatal": its errors reach us as exceptions, so nothing is lost
 _WARNING = 2  # ONNX Runtime's own default
 
@@ -32,10 +33,11 @@ def make_session_options(
     """Return ``SessionOptions``; the arguments are those of :func:`open_session`.
 
     Raises:
-        TrpexportError: ``threads`` is below 1, or ``graph_optimization`` is unknown.
+        TrpexportError: ``threads`` is below 1 or senselessly large, or ``graph_optimization`` is
+            unknown.
     """
-    if threads is not None and threads < 1:
-        raise TrpexportError(f"can't run on {threads} threads: choose 1 or more")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise TrpexportError(f"can't run on {threads} threads: choose 1 to {_MOST_THREADS}")
     if graph_optimization not in GRAPH_OPTIMIZATIONS:
         raise TrpexportError(
             f"unknown graph optimization {graph_optimization!r}: "

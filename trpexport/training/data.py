@@ -59,7 +59,8 @@ class TrainingData:
             default_size: (height, width) to cut from images that differ in size.
 
         Raises:
-            DataError: they can't be read, or differ in size and nothing says what to cut out.
+            DataError: they can't be read, differ in size and nothing says what to cut out, or have
+                other channels than the preprocessing.
         """
         dataset = open_dataset(text)
         train, test = dataset.split("train"), dataset.split("test")
@@ -76,6 +77,7 @@ class TrainingData:
                 raise DataError(f"the images of {text} differ in size: say with --size what to cut")
             resize = found.resize or _usual_resize(default_size)
             found = replace(found, size=default_size, resize=resize)
+        found.check_channels(dataset.channels)
         return cls(dataset, train, test, found)
 
     @cached_property

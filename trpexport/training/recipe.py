@@ -15,6 +15,7 @@ Schedule = Literal["multistep", "one-cycle", "cosine"]
 # during 30 % of the steps from a 25th of the peak, then down to a 250,000th of it.
 _ONE_CYCLE_RISE, _ONE_CYCLE_START, _ONE_CYCLE_END = 0.3, 1 / 25, 1 / 250_000
 _MULTISTEP_FACTOR = 0.1
+FLOAT32_MAX = 3.4e38  # a factor beyond it is no number to PyTorch
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Recipe:
         for name, value in (("epochs", epochs), ("batch size", batch_size)):
             if value is not None and value < 1:
                 raise TrainingError(f"{name} {value} is too small: give at least 1")
-        if lr is not None and not (math.isfinite(lr) and lr > 0):
+        if lr is not None and not 0 < lr <= FLOAT32_MAX:
             raise TrainingError(f"learning rate {lr} makes no sense: give a number above 0")
-        if weight_decay is not None and not (math.isfinite(weight_decay) and weight_decay >= 0):
+        if weight_decay is not None and not 0 <= weight_decay <= FLOAT32_MAX:
             raise TrainingError(f"weight decay {weight_decay} makes no sense: give 0 or more")
         milestones = self.milestones
         if epochs is not None:

@@ -76,7 +76,7 @@ class RunDirectory:
                 for key, value in json.loads(json.dumps(facts)).items()
                 if found.get(key) != value
             ]
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise TrainingError(
                 f"{self.path / RUN} is damaged ({error}): start again with --restart"
             ) from None
@@ -128,13 +128,13 @@ class RunDirectory:
         if not path.is_file():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in path.read_bytes().splitlines(keepends=True):
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):  # half a line: the run was killed
-                continue
-        self._replace(METRICS, lambda target: _write_bytes(target, "".join(kept).encode()))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # half a line: the run was killed
+        self._replace(METRICS, lambda target: _write_bytes(target, b"".join(kept)))
 
     def add_metrics(self, facts: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""

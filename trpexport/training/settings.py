@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trpexport.errors import TrainingError
 from trpexport.training.recipe import RECIPES, Recipe
 
 
@@ -41,6 +43,9 @@ class Compute:
         sync_bn: take batch-norm statistics over all workers.
         save_seconds: time between two states within an epoch.
         decoders: processes that decode image files, for each worker; None for one a core.
+
+    Raises:
+        TrainingError: the time between two states makes no sense.
     """
 
     device: str = "auto"
@@ -49,6 +54,10 @@ class Compute:
     sync_bn: bool = False
     save_seconds: float = 60.0
     decoders: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.save_seconds < math.inf:
+            raise TrainingError(f"save seconds {self.save_seconds} make no sense: give 0 or more")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def test_weights_in_a_second_file_are_not_read(write_onnx: WriteOnnx) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not exist"),
+        (None, "there is no file"),
         (b"", "is empty"),
         (b"\x80\x02}q\x00.", "is a checkpoint, not an ONNX file"),
         (b"hello, this is text\n", "is not an ONNX file"),

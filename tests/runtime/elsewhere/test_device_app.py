@@ -127,7 +127,7 @@ def test_an_error_is_one_line(app: Path, site: Path, tmp_path: Path) -> None:
     result = run_app(app, settings, tmp_path, site)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith(f"error: {tmp_path / 'none.onnx'} does not exist")
+    assert result.stderr.startswith(f"error: there is no file {tmp_path / 'none.onnx'}:")
     assert result.stderr.count("\n") == 1
 
 

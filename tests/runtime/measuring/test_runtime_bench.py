@@ -217,7 +217,7 @@ def test_a_missing_file_is_told_before_any_is_opened(
     products: tuple[Path, ...], tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="there is no file"):
         bench(settings_for(products[0], tmp_path / "gone.onnx"), announce=lines.append)
     assert lines == []
 

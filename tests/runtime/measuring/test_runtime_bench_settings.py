@@ -61,6 +61,7 @@ def test_damaged_settings_are_one_line(change: dict[str, Any]) -> None:
         ({"batch": 0}, "--batch can't be 0"),
         ({"min_time": -1.0}, r"--min-time can't be -1\.0: choose 0 or more"),
         ({"min_time": float("nan")}, "--min-time can't be nan"),
+        ({"min_time": float("inf")}, "--min-time can't be inf"),
         ({"min_runs": 0}, "--min-runs can't be 0"),
         ({"warmup_seconds": -1.0}, "--warmup-seconds can't be"),
         ({"seed": -1}, "--seed can't be -1"),

@@ -107,7 +107,7 @@ def test_no_efficiency_where_macs_are_not_known(write_onnx: WriteOnnx) -> None:
 
 def test_a_file_that_is_gone_is_an_error(record: Record, models: tuple[ModelFile, ...]) -> None:
     gone = (models[0], ModelFile("/nowhere/model.onnx", "pair"))
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="there is no file"):
         attach_costs(record, gone)
 
 

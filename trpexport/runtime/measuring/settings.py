@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -93,11 +94,10 @@ class BenchSettings:
             ("min-runs", self.min_runs, 1),
             ("max-time", self.max_time, 0),
             ("warmup-seconds", self.warmup_seconds, 0),
-            ("warmup-seconds", self.warmup_seconds, 0),
             ("seed", self.seed, 0),
             ("threads", min(self.threads, default=0), 1),
         ):
-            if value is not None and not value >= least:
+            if value is not None and not least <= value < math.inf:
                 raise TrpexportError(f"--{name} can't be {value}: choose {least} or more")
         if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
             raise TrpexportError(
