@@ -7,7 +7,10 @@ Knapsack Problem", Operations Research 27, 1979), solved by HiGHS to optimality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -172,19 +175,36 @@ def _knapsack(
     one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
     # In units of the budget; half a MAC of slack against rounding, as costs are whole numbers.
     unit = max(1, budget)
-    result = milp(
-        errors / (errors.max() or 1.0),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(costs[None] / unit, -np.inf, (budget + 0.5) / unit),
-        ],
-        integrality=np.ones(len(owners)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": _GAP},
-    )
+    with _stdout_to_stderr():
+        result = milp(
+            errors / (errors.max() or 1.0),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(costs[None] / unit, -np.inf, (budget + 0.5) / unit),
+            ],
+            integrality=np.ones(len(owners)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": _GAP},
+        )
     taken = result.x > 0.5
     places = [i for row in kept for i in row]
     return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Keep standard output clean, where JSON may go: HiGHS writes debugging lines to it at times.
+
+    It does so from C++, past ``sys.stdout`` and its own option to be quiet.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _undominated(cost: Sequence[int], error: Sequence[float]) -> list[int]:
