@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,14 @@ def test_closer_than_the_svd_on_other_images(scheme: str) -> None:
     for layer in result.layers:
         assert layer.error_after < layer.error_before
         assert layer.weight_error > 0
+
+
+def test_modes_are_left_as_they_were() -> None:
+    model = tiny().train()
+    assert error(model, copy.deepcopy(model), smooth(130)) == 0  # several batches of two networks
+    calibrate(model, make_plan(model, input_shape=SHAPE, criterion="rank:2"), smooth(130))
+    assert torch.is_grad_enabled()
+    assert model.training
 
 
 def test_the_plan_is_that_of_the_network() -> None:

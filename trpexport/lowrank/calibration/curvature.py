@@ -75,15 +75,14 @@ def scale_metric(scale: Tensor, conv: ConvSpec) -> Tensor:
 
 def _sampled(
     model: nn.Module, x: Tensor, signs: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield products of the sampled derivative, summed over pixels, layer by layer."""
+) -> list[tuple[str, Tensor]]:
+    """Return products of the sampled derivative, summed over pixels, layer by layer."""
+    found = []
     with evaluating(model), torch.enable_grad(), _outputs_of_layers(model) as outputs:
         # A copy that is no leaf: a network may begin by working in place.
         leaves = tensor_leaves(model(x.requires_grad_().clone()))
         derivable = [leaf for leaf in leaves if leaf.requires_grad]
-        if not derivable:
-            return
-        for _ in range(_DIRECTIONS):
+        for _ in range(_DIRECTIONS if derivable else 0):
             gradients = torch.autograd.grad(
                 derivable,
                 [output for _, _, output in outputs],
@@ -94,7 +93,8 @@ def _sampled(
             for (name, groups, _), gradient in zip(outputs, gradients, strict=True):
                 if gradient is not None:
                     rows = gradient.transpose(0, 1).reshape(groups, len(gradient[0]) // groups, -1)
-                    yield name, (rows @ rows.mT).to(torch.float64)
+                    found.append((name, (rows @ rows.mT).to(torch.float64)))
+    return found
 
 
 @contextmanager

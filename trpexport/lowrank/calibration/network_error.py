@@ -18,7 +18,8 @@ def network_outputs(model: nn.Module, images: Images) -> Iterator[Tensor]:
     """Yield all outputs of a network, batch after batch: (images, elements), float64."""
     for index in range(images.batches):
         with evaluating(model):
-            yield flat(model(images.batch(index)))
+            outputs = flat(model(images.batch(index)))
+        yield outputs  # not from within: whoever asks has modes of his own
 
 
 def flat(outputs: Any) -> Tensor:
