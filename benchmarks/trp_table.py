@@ -37,7 +37,8 @@ THRESHOLD = "value:0.05"
 SCHEMES = ("spatial", "channel", "decoupling")
 CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
 CALIBRATED = tuple(f"{name}-calibrated" for name in SCHEMES)
-ROWS = ("plain", *CONTINUED, *CALIBRATED)
+AGAIN = "spatial-again"  # from the calibrated one: the ranks may grow, and fall again
+ROWS = ("plain", *CONTINUED, *CALIBRATED, AGAIN)
 
 
 class Lines:
@@ -81,6 +82,9 @@ class Table:
         self.calibrated = tx.RunSettings(
             args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.calibrated_lr)
         )
+        self.again = tx.RunSettings(
+            args.data, one_cycle.changed(epochs=args.again_epochs, lr=args.again_lr)
+        )
         self.finetuning = tx.RunSettings(
             args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
         )
@@ -92,21 +96,27 @@ class Table:
         score = evaluate(model, self.test(), Workers(0, 1, torch.device("cpu")))
         return score.top1, score.images
 
+    def settings(self, name: str) -> tuple[tx.RunSettings, Path | None]:
+        """Return how a network is trained, and where it starts."""
+        scheme, _, kind = name.partition("-")
+        plain = self.runs / "plain" / "last.safetensors"
+        if kind == "again":
+            return self.again, self.runs / f"{scheme}-calibrated" / "last.safetensors"
+        if kind != "calibrated":
+            return (self.continued, plain) if kind else (self.fresh, None)
+        start = self.runs / f"plain-{scheme}-calibrated-bundle"
+        if not start.is_dir():
+            self.decompose(plain, self.to_target(scheme), start)
+        return self.calibrated, start
+
     def row(self, name: str) -> list[dict[str, Any]]:
         """Return the row or rows of a network; made before, or made now."""
         cached = self.runs / f"{name}.json"
         if cached.is_file():
             rows: list[dict[str, Any]] = json.loads(cached.read_text())
             return rows
-        scheme, _, kind = name.partition("-")
-        plain = self.runs / "plain" / "last.safetensors"
-        start: Path | None
-        if kind == "calibrated":
-            settings, start = self.calibrated, self.runs / f"plain-{scheme}-calibrated-bundle"
-            if not start.is_dir():
-                self.decompose(plain, self.to_target(scheme), start)
-        else:
-            settings, start = (self.continued, plain) if kind else (self.fresh, None)
+        scheme = name.partition("-")[0]
+        settings, start = self.settings(name)
         low_rank = None
         if scheme != "plain":
             low_rank = tx.LowRank(
@@ -217,7 +227,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--continued-epochs", type=int, default=5)
     parser.add_argument("--continued-lr", type=float, default=0.03)
-    parser.add_argument("--calibrated-lr", type=float, default=0.06)
+    parser.add_argument("--calibrated-lr", type=float, default=0.03)
+    parser.add_argument("--again-epochs", type=int, default=3)
+    parser.add_argument("--again-lr", type=float, default=0.02)
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
@@ -233,6 +245,7 @@ def main() -> None:
             "fresh": asdict(table.fresh.recipe),
             "continued": asdict(table.continued.recipe),
             "calibrated": asdict(table.calibrated.recipe),
+            "again": asdict(table.again.recipe),
             "finetuning": asdict(table.finetuning.recipe),
             "target_macs": args.target_macs,
             "nuclear_weight": args.nuclear_weight,
