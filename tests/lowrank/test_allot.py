@@ -156,6 +156,23 @@ def test_targets_are_met_by_the_plan(measured: Measured) -> None:
     assert after <= 0.5 * before
 
 
+@pytest.mark.parametrize("fraction", [0.4, 0.6])
+def test_a_choice_of_schemes_is_never_worse_than_the_best_one_alone(
+    measured: Measured, fraction: float
+) -> None:
+    model, gatherer, table = measured
+    assert table.schemes == sorted(SCHEMES)
+    outcome = Budgeter(model, table, gatherer, input_shape=SHAPE).to_fraction(fraction)
+    predicted = {name: allot(table.only(name), fraction).error for name in table.schemes}
+    best = min(predicted, key=lambda name: predicted[name])
+    alone = Budgeter(model, table.only(best), gatherer, input_shape=SHAPE, scheme=best)
+    assert outcome.error <= alone.to_fraction(fraction).error
+    assert {option.scheme for layer in table.only(best).layers for option in layer.options} == {
+        None,
+        best,
+    }
+
+
 def test_a_target_out_of_reach_says_what_the_best_is(measured: Measured) -> None:
     model, gatherer, table = measured
     budgeter = Budgeter(model, table, gatherer, input_shape=SHAPE)

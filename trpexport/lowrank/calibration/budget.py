@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ class Budgeter:
     ) -> Outcome:
         """Return the best network that keeps at most ``fraction`` of the MACs or parameters.
 
-        Of the rounds, the one whose network differs least from the original on the images.
+        Of the rounds, the one whose network differs least from the original on the images; where
+        layers may take different schemes, also of those in which all take the same one.
 
         Args:
             fraction: of the whole network, above 0 and below 1.
@@ -98,19 +100,35 @@ class Budgeter:
         """
         criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
         best: Outcome | None = None
-        weights: Mapping[str, float] = {}
         tried: list[Mapping[str, object]] = []
-        for _ in range(self._rounds):
-            choice = allot(self._table, fraction, resource=resource, weights=weights)
-            if choice.chosen in tried:
-                break
-            tried.append(choice.chosen)
-            outcome = self._calibrated(choice, criterion)
-            if best is None or outcome.error < best.error:
-                best = outcome
-            weights = corrections(outcome)
+        for table in self._tables(fraction, resource):
+            weights: Mapping[str, float] = {}
+            for _ in range(self._rounds):
+                choice = allot(table, fraction, resource=resource, weights=weights)
+                if choice.chosen in tried:
+                    break
+                tried.append(choice.chosen)
+                outcome = self._calibrated(choice, criterion)
+                if best is None or outcome.error < best.error:
+                    best = outcome
+                weights = corrections(outcome)
         assert best is not None
         return best
+
+    def _tables(self, fraction: float, resource: Resource) -> list[SensitivityTable]:
+        """Return what to choose from: all schemes, and the best one alone.
+
+        A table says nothing of how the errors of layers add up, and those of one scheme may do so
+        more kindly than those of several.
+        """
+        alone: list[tuple[float, SensitivityTable]] = []
+        for scheme in self._table.schemes:
+            table = self._table.only(scheme)
+            with suppress(NothingToDoError):
+                alone.append((allot(table, fraction, resource=resource).error, table))
+        if len(self._table.schemes) == 1 or not alone:
+            return [self._table]
+        return [self._table, min(alone, key=lambda pair: pair[0])[1]]
 
     def to_error(self, limit: float) -> Outcome:
         """Return the cheapest network found whose output error is at most ``limit``.

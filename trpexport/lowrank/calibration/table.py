@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,25 @@ class SensitivityTable:
     layers: tuple[LayerOptions, ...]
     fixed_macs: int
     fixed_parameters: int
+
+    @property
+    def schemes(self) -> list[str]:
+        """Names of the schemes that any layer may take."""
+        options = [option for layer in self.layers for option in layer.options]
+        return sorted({option.scheme for option in options if option.scheme is not None})
+
+    def only(self, scheme: str) -> SensitivityTable:
+        """Return the table without other schemes."""
+        layers = (
+            replace(
+                layer,
+                options=tuple(
+                    option for option in layer.options if option.scheme in (None, scheme)
+                ),
+            )
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON-ready data, with its schema version."""
