@@ -26,6 +26,9 @@ from trpexport.plan import ConvSpec, LayerPlan, Plan
 class LayerCalibration:
     """What calibration did to one layer. Errors are relative; outputs are those on the images.
 
+    What counts of an output error is what it does to the network's: see
+    :mod:`~trpexport.lowrank.calibration.curvature`.
+
     Attributes:
         name: the layer.
         scheme: name of its scheme.

@@ -51,7 +51,8 @@ class Option:
         rank: the rank; None for the layer as it is.
         macs: MACs for one image, all calls together.
         parameters: weights and bias.
-        error: squared output error after calibration, relative to the output.
+        error: squared output error after calibration with a typical ridge, relative to the
+            output's variance, in the metric of the network's output.
     """
 
     scheme: str | None
