@@ -36,9 +36,8 @@ ARCH = "resnet20"
 THRESHOLD = "value:0.05"
 SCHEMES = ("spatial", "channel", "decoupling")
 CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
-CALIBRATED = tuple(f"{name}-calibrated" for name in SCHEMES)
-AGAIN = "spatial-again"  # from the calibrated one: the ranks may grow, and fall again
-ROWS = ("plain", *CONTINUED, *CALIBRATED, AGAIN)
+CALIBRATED = "spatial-calibrated"
+ROWS = ("plain", *CONTINUED, CALIBRATED)
 
 
 class Lines:
@@ -82,9 +81,6 @@ class Table:
         self.calibrated = tx.RunSettings(
             args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.calibrated_lr)
         )
-        self.again = tx.RunSettings(
-            args.data, one_cycle.changed(epochs=args.again_epochs, lr=args.again_lr)
-        )
         self.finetuning = tx.RunSettings(
             args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
         )
@@ -100,8 +96,6 @@ class Table:
         """Return how a network is trained, and where it starts."""
         scheme, _, kind = name.partition("-")
         plain = self.runs / "plain" / "last.safetensors"
-        if kind == "again":
-            return self.again, self.runs / f"{scheme}-calibrated" / "last.safetensors"
         if kind != "calibrated":
             return (self.continued, plain) if kind else (self.fresh, None)
         start = self.runs / f"plain-{scheme}-calibrated-bundle"
@@ -228,8 +222,6 @@ def main() -> None:
     parser.add_argument("--continued-epochs", type=int, default=5)
     parser.add_argument("--continued-lr", type=float, default=0.03)
     parser.add_argument("--calibrated-lr", type=float, default=0.03)
-    parser.add_argument("--again-epochs", type=int, default=3)
-    parser.add_argument("--again-lr", type=float, default=0.02)
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
@@ -245,7 +237,6 @@ def main() -> None:
             "fresh": asdict(table.fresh.recipe),
             "continued": asdict(table.continued.recipe),
             "calibrated": asdict(table.calibrated.recipe),
-            "again": asdict(table.again.recipe),
             "finetuning": asdict(table.finetuning.recipe),
             "target_macs": args.target_macs,
             "nuclear_weight": args.nuclear_weight,

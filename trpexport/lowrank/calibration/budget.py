@@ -23,6 +23,8 @@ from trpexport.lowrank.calibration.network_error import network_outputs, relativ
 from trpexport.lowrank.calibration.table import SensitivityTable
 
 _ROUNDS = 2
+# A further round must promise less than this share of the squared error.
+_WORTHWHILE = 0.9
 _BISECTIONS = 6
 
 
@@ -52,8 +54,9 @@ class Budgeter:
         input_shape: shape of the network's input, batch first.
         scheme: what was asked for, ``auto`` or the name of a scheme.
         architecture: what the network is called, for the reader of plans.
-        rounds: how often a choice is made; from the second on, the errors of the table are
-            corrected by those that were measured in the decomposed network.
+        rounds: how often a choice is made at most; from the second on, the errors of the table
+            are corrected by those that were measured in the decomposed network, and a choice must
+            promise something.
         announce: called with a line on what is going on.
         options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
     """
@@ -100,18 +103,17 @@ class Budgeter:
         """
         criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
         best: Outcome | None = None
-        tried: list[Mapping[str, object]] = []
         for table in self._tables(fraction, resource):
             weights: Mapping[str, float] = {}
+            last: Outcome | None = None
             for _ in range(self._rounds):
                 choice = allot(table, fraction, resource=resource, weights=weights)
-                if choice.chosen in tried:
+                if last is not None and not _promises(table, weights, choice, last.allotment):
                     break
-                tried.append(choice.chosen)
-                outcome = self._calibrated(choice, criterion)
-                if best is None or outcome.error < best.error:
-                    best = outcome
-                weights = corrections(outcome)
+                last = self._calibrated(choice, criterion)
+                if best is None or last.error < best.error:
+                    best = last
+                weights = corrections(last)
         assert best is not None
         return best
 
@@ -217,6 +219,20 @@ class Budgeter:
         )
         self._announce(f"output error of the network {error:.3f}")
         return Outcome(calibrated, choice, error)
+
+
+def _promises(
+    table: SensitivityTable, weights: Mapping[str, float], choice: Allotment, last: Allotment
+) -> bool:
+    """Whether a choice is worth a calibration, by errors corrected by the last one's."""
+
+    def error(allotment: Allotment) -> float:
+        return sum(
+            layer.gain * weights.get(layer.name, 1.0) * allotment.chosen[layer.name].error
+            for layer in table.layers
+        )
+
+    return error(choice) < _WORTHWHILE * error(last)
 
 
 def corrections(outcome: Outcome) -> dict[str, float]:
