@@ -21,8 +21,8 @@ from trpexport.lowrank.calibration.patches import patches, pixels
 from trpexport.lowrank.calibration.replay import Cuts, Replay
 from trpexport.plan import ConvSpec
 
-# Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which malloc
-# keeps and hands out again without asking the system for clean pages.
+# Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which
+# malloc keeps and hands out again without asking the system for clean pages.
 _PATCH_ELEMENTS = 4_000_000
 # Output pixels that are used, at least and for each element of a patch, if there are so many: the
 # error of a regression grows by one part in so many.
