@@ -91,15 +91,17 @@ def module_macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put networks into evaluation mode without gradients, and give every module its mode back."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
+    training = [module for model in models for module in model.modules() if module.training]
     try:
-        for model in models:
-            model.eval()
+        # Most are already: a deep network has hundreds of modules to set.
+        if training:
+            for model in models:
+                model.eval()
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:

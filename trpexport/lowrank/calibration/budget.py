@@ -215,7 +215,7 @@ class Budgeter:
             self._model, plan, images.values, gatherer=self._gatherer, announce=self._announce
         )
         error = relative_distance(
-            network_outputs(self._model, images), network_outputs(calibrated.network, images)
+            self._gatherer.outputs(), network_outputs(calibrated.network, images)
         )
         self._announce(f"output error of the network {error:.3f}")
         return Outcome(calibrated, choice, error)

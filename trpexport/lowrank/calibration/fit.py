@@ -28,8 +28,6 @@ from trpexport.plan import ConvSpec
 _FLOOR = 1e-9
 # Of the mean square of an input: what rounding leaves of a covariance where a mean is subtracted.
 _NOISE = 1e-11
-# The metric of rows is averaged over this many columns, and the other way round.
-_SAMPLES = 8
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
 # The ridge of the first factor, and of tables.
 TYPICAL_RIDGE = 1e-3
@@ -135,7 +133,9 @@ class Factorization:
             self._transposed, numbers = True, numbers.mT
         # The input of the convolution at (row, column of one output).
         self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
-        self._first = self._first_factors(numbers)
+        self._shared = numbers.shape[1]
+        self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))
+        self._first = self._first_factors()
 
     def factors(self, rank: int, ridge: float | None = None) -> tuple[Tensor, Tensor]:
         """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds.
@@ -202,19 +202,43 @@ class Factorization:
                 best, least = ridge, loss
         return best
 
-    def _first_factors(self, numbers: Tensor) -> Tensor:
+    def _first_factors(self) -> Tensor:
         """Return the first factors of full rank, (groups, n, rows, rank), the best ones first."""
+        whole = self._unfold(self.regression.kernels)
         rows, columns = (
-            torch.linalg.cholesky(_floored(metric))[:, None]
-            for metric in _kronecker(self.regression, numbers[:, 0])
+            torch.linalg.cholesky(_floored(metric))[:, None] for metric in self._kronecker(whole)
         )
-        whitened = rows.mT @ self._unfold(self.regression.kernels) @ columns
+        whitened = rows.mT @ whole @ columns
         left = svd(whitened.flatten(0, 1)).left
         left = left.reshape(*whitened.shape[:3], -1)
         size = left.norm(dim=2, keepdim=True)
         left = left / torch.where(size > 0, size, 1.0)
         first: Tensor = torch.linalg.solve_triangular(rows.mT, left, upper=True)
         return first
+
+    def _kronecker(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the metrics of rows and of columns that together are nearest to the error's.
+
+        The error is a quadratic form over the elements of the unfolded kernel. Its restriction to
+        one column, averaged over columns, is the metric of rows, (groups, rows, rows); and
+        likewise. Up to a factor, since first factors have no length.
+
+        Args:
+            kernels: unfolded, (groups, n, rows, columns).
+        """
+        a = self._ordered(self.regression.normal[0], kernels.shape[2])
+        metric = self._blocks(self.regression.metric)[:, 0]
+        inputs = torch.diagonal(a, dim1=1, dim2=3).mean(-1)
+        columns = metric[:, :, None, :, None] * inputs[:, None, :, None]
+        groups, outputs, q = columns.shape[0], *columns.shape[1:3]
+        columns = columns.reshape(groups, outputs * q, outputs * q)
+        return torch.diagonal(a, dim1=2, dim2=4).mean(-1), columns
+
+    def _ordered(self, a: Tensor, rows: int) -> Tensor:
+        """Return a covariance of patches as (groups, rows, q, rows, q): q columns an output."""
+        if not self._in_order:
+            a = a[:, self._inputs[:, None], self._inputs]
+        return a.reshape(len(a), rows, -1, rows, a.shape[2] // rows)
 
     def _equations(self, a: Tensor, b: Tensor, first: Tensor) -> Equations:
         """Return the equations of second factors.
@@ -226,7 +250,7 @@ class Factorization:
         """
         groups, _, rows, rank = first.shape
         shape = (rows, len(self._inputs) // rows)
-        flat = a[:, self._inputs][:, :, self._inputs].reshape(groups, rows, -1)
+        flat = self._ordered(a, rows).flatten(2)
         step = max(1, _ELEMENTS // (rank * flat.shape[2]))
         some = []
         for few in torch.split(first, step, dim=1):
@@ -246,15 +270,16 @@ class Factorization:
 
     def _targets(self, b: Tensor, first: Tensor) -> Tensor:
         groups, n, rows, _ = first.shape
-        targets = b[:, :, self._inputs].reshape(groups, n, b.shape[1] // n, rows, -1)
+        b = b if self._in_order else b[:, :, self._inputs]
+        targets = b.reshape(groups, n, b.shape[1] // n, rows, -1)
         return (targets.mT @ first[:, :, None]).mT.flatten(3)
 
     def _blocks(self, square: Tensor | None) -> Tensor:
         """Return what outputs with the same first factor share of (groups, O, O)."""
         if square is None:
             outputs = self.regression.weight.shape[1]
-            square = torch.eye(outputs, dtype=torch.float64, device=self._first.device)[None]
-        n = self._first.shape[1]
+            square = torch.eye(outputs, dtype=torch.float64, device=self._inputs.device)[None]
+        n = self._shared
         split = square.reshape(len(square), n, square.shape[1] // n, n, -1)
         return torch.diagonal(split, dim1=1, dim2=3).movedim(-1, 1)
 
@@ -264,36 +289,6 @@ class Factorization:
         matrices = self.scheme.unfold(kernels.reshape(shape), conv)
         matrices = matrices.reshape(conv.groups, -1, *matrices.shape[1:])
         return matrices.mT if self._transposed else matrices
-
-
-def _kronecker(regression: Regression, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the metrics of rows and of columns that together are nearest to the error's.
-
-    The error is a quadratic form over the elements of the unfolded kernel. Its restriction to one
-    column, averaged over columns, is the metric of rows, (groups, rows, rows); and likewise.
-
-    Args:
-        regression: the problem.
-        numbers: where the elements of kernels come to stand, (groups, rows, columns).
-    """
-    a = regression.normal[0]
-    groups, outputs, inputs = regression.weight.shape
-    metric = regression.metric
-    if metric is None:
-        metric = torch.eye(outputs, dtype=a.dtype, device=a.device).expand(groups, -1, -1)
-
-    def averaged(lines: Tensor) -> Tensor:
-        """Return the mean metric of lines of numbers (groups, lines, elements)."""
-        count = lines.shape[1]
-        chosen = torch.linspace(0, count - 1, min(count, _SAMPLES)).round().long()
-        total = torch.zeros(groups, lines.shape[2], lines.shape[2], dtype=a.dtype, device=a.device)
-        for line in lines[:, chosen].unbind(1):
-            i, o, g = line % inputs, line // inputs % outputs, line // (inputs * outputs)
-            g = g[:, :, None]
-            total += metric[g, o[:, :, None], o[:, None]] * a[g, i[:, :, None], i[:, None]]
-        return total / len(chosen)
-
-    return averaged(numbers.mT), averaged(numbers)
 
 
 def _floored(metric: Tensor) -> Tensor:

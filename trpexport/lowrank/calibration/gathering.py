@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import gcd, prod
 from typing import Any
@@ -16,6 +16,7 @@ from trpexport.errors import DataError
 from trpexport.lowrank.calibration.curvature import output_metrics, scale_metric
 from trpexport.lowrank.calibration.images import checked_images
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
+from trpexport.lowrank.calibration.network_error import network_outputs
 from trpexport.lowrank.calibration.observation import Observation
 from trpexport.lowrank.calibration.patches import patches, pixels
 from trpexport.lowrank.calibration.replay import Cuts, Replay
@@ -62,6 +63,15 @@ class Gatherer:
         """Return a replay of a network that was made from the original one."""
         return Replay(model, self._cuts, self._cache_bytes)
 
+    def outputs(self) -> Iterable[Tensor]:
+        """Return what the original network gives, batch after batch: (images, elements), float64.
+
+        It is kept if it is small, as that of a classifier is.
+        """
+        if self._cuts.output_elements * len(self.images.values) * 8 > self._cache_bytes:
+            return network_outputs(self._original.model, self.images)
+        return self._outputs
+
     def gather(self, name: str, conv: ConvSpec, candidate: Replay | None = None) -> LayerMoments:
         """Return the moments of one layer.
 
@@ -95,19 +105,23 @@ class Gatherer:
             is_held_out = self.images.held_out(index)
             pairs = list(zip(actual.inputs, targets(wanted, actual), strict=True))
             for inputs_seen, target in pairs:
-                if not (torch.isfinite(inputs_seen).all() and torch.isfinite(target).all()):
-                    raise DataError(
-                        f"{name} gets or gives NaN or infinity on calibration images: check how "
-                        "they are normalised"
-                    )
                 count = target[0, 0].numel() * len(self.images.values) * len(pairs)
                 step = _pixel_step(count, target.shape[-1], inputs)
                 fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out], step)
                 held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out], step)
+        if not (fit.is_finite and held_out.is_finite):
+            raise DataError(
+                f"{name} gets or gives NaN or infinity on calibration images: check how they are "
+                "normalised"
+            )
         metric = self._metrics.get(name)
         if metric is None and scale is not None:
             metric = scale_metric(scale, conv)
         return LayerMoments(fit, held_out, metric)
+
+    @cached_property
+    def _outputs(self) -> list[Tensor]:
+        return list(network_outputs(self._original.model, self.images))
 
     @cached_property
     def _metrics(self) -> dict[str, Tensor]:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from trpexport.errors import DataError
 
-_BATCH_ELEMENTS = 2_000_000
+# So few that malloc keeps a batch's activations and hands them out again: beyond 32 MB it asks the
+# system for clean pages each time.
+_BATCH_ELEMENTS = 1_000_000
 _LARGEST_BATCH = 64
 _HELD_OUT = 4  # one image in so many
 

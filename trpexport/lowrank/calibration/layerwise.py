@@ -200,6 +200,8 @@ def _with(network: nn.Module, name: str, chain: nn.Module) -> nn.Module:
     """Return the network with the module ``name`` replaced wherever it stands."""
     old = network.get_submodule(name)
     memo: dict[int, Any] = {id(old): chain}
+    # The old network is given up: its tensors need no copies.
+    memo |= {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, memo)
 
 

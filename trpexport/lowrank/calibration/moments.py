@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
-_BLOCK = 512
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Moments:
 
     Attributes:
         count: output pixels summed over.
-        pp: p pᵀ, (groups, K, K), of which only the upper triangle counts.
+        pp: p pᵀ, (groups, K, K), in blocks; those below the diagonal stay zero.
         yp: y pᵀ, (groups, O, K).
-        yy: y yᵀ, (groups, O, O).
+        yy: y yᵀ, (groups, O, O), in blocks likewise.
         p: (groups, K).
         y: (groups, O).
     """
@@ -60,11 +60,9 @@ class Moments:
             y: targets (groups, pixels, O).
         """
         p, y = p.to(torch.float64), y.to(torch.float64)
-        for start in range(0, p.shape[2], _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            self.pp[:, rows, start:].baddbmm_(p[:, :, rows].mT, p[:, :, start:])
+        _add_square(self.pp, p)
         self.yp.baddbmm_(y.mT, p)
-        self.yy.baddbmm_(y.mT, y)
+        _add_square(self.yy, y)
         self.p.add_(p.sum(1))
         self.y.add_(y.sum(1))
         return replace(self, count=self.count + p.shape[1])
@@ -89,14 +87,21 @@ class Moments:
         """Mean target, (groups, O)."""
         return self.y / self.count
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no sum is NaN or infinite: then none of their terms was."""
+        squares = (torch.diagonal(some, dim1=1, dim2=2) for some in (self.pp, self.yy))
+        return all(bool(torch.isfinite(square).all()) for square in squares)
+
     @cached_property
     def covariance(self) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances of (p, p), (y, p) and (y, y): of what a bias can't explain."""
         p, y = self.mean_p, self.mean_y
+        yp = self.yp / self.count
         return (
-            (self.pp.triu() + self.pp.triu(1).mT) / self.count - p[:, :, None] * p[:, None],
-            self.yp / self.count - y[:, :, None] * p[:, None],
-            self.yy / self.count - y[:, :, None] * y[:, None],
+            _whole(self.pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1),
+            yp.baddbmm_(y[:, :, None], p[:, None], alpha=-1),
+            _whole(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1),
         )
 
     def squared_error(self, kernels: Tensor, bias: Tensor, metric: Tensor | None = None) -> float:
@@ -115,7 +120,7 @@ class Moments:
 
     def power(self, metric: Tensor | None = None) -> float:
         """Return the mean square of the targets at a pixel, summed over channels."""
-        return _trace(self.yy / max(1, self.count), metric)
+        return _trace(_whole(self.yy / max(1, self.count)), metric)
 
     def variance(self, metric: Tensor | None = None) -> float:
         """Return the variance of the targets over pixels, summed over channels."""
@@ -135,6 +140,21 @@ class LayerMoments:
     fit: Moments
     held_out: Moments
     metric: Tensor | None
+
+
+def _add_square(total: Tensor, some: Tensor) -> None:
+    """Add the products of columns (groups, rows, columns), blocks below the diagonal left out."""
+    for start in range(0, some.shape[2], _BLOCK):
+        columns = slice(start, start + _BLOCK)
+        total[:, columns, start:].baddbmm_(some[:, :, columns].mT, some[:, :, start:])
+
+
+def _whole(square: Tensor) -> Tensor:
+    """Fill in the blocks below the diagonal, in place."""
+    for start in range(_BLOCK, square.shape[2], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        square[:, rows, :start] = square[:, :start, rows].mT
+    return square
 
 
 def _trace(square: Tensor, metric: Tensor | None) -> float:

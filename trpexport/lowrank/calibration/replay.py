@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ class Cuts:
         """Return how often a forward pass calls the module ``name``."""
         return len(self._calls[name].ends) if name in self._calls else 0
 
+    @property
+    def output_elements(self) -> int:
+        """How many numbers the network returns for an image."""
+        return sum(output.numel() for output in self._reference)
+
     def before(self, name: str) -> Cut | None:
         """Return the last cut before the module ``name`` runs; None is the network's input."""
         start = self._calls[name].starts[0]
@@ -125,10 +130,14 @@ class Cuts:
         if name not in skipped:
             return None
         cut = Cut(name, end, skipped)
+
+        def nan(shape: tuple[int, ...]) -> Tensor:
+            return output.new_full(shape, float("nan"))
+
         with evaluating(self._model):
-            output = output_at(self._model, name, None, self._x, None)
+            output = output_at(self._model, name, self._x)
             try:
-                with resumed(self._model, cut, output, fill=float("nan")):
+                with resumed(self._model, cut, output, nan):
                     outputs = tensor_leaves(self._model(self._x))
             except (RuntimeError, ValueError, TypeError, IndexError):
                 return None
@@ -157,6 +166,7 @@ class Replay:
         self._memory = memory
         self._cut: Cut | None = None
         self._kept: dict[int, Tensor] = {}
+        self._zeros: dict[tuple[int, ...], Tensor] = {}
 
     def advance(self, name: str, images: Images) -> None:
         """Move to the last cut before the layer ``name``."""
@@ -170,7 +180,9 @@ class Replay:
         kept, used = {}, 0
         for index in range(images.batches):
             x = images.batch(index)
-            output = output_at(self.model, cut.name, self._cut, x, self._kept.pop(index, None))
+            with self._resumed(index):
+                output = output_at(self.model, cut.name, x)
+            self._kept.pop(index, None)
             used += output.numel() * output.element_size()
             if used > self._memory:
                 break
@@ -179,24 +191,36 @@ class Replay:
 
     def outputs(self, index: int, x: Tensor) -> Any:
         """Return what the network gives for the batch with this index."""
-        with evaluating(self.model), resumed(self.model, self._cut, self._kept.get(index)):
+        with evaluating(self.model), self._resumed(index):
             return self.model(x)
 
     def observe(self, name: str, index: int, x: Tensor) -> Observation:
         """Return what the layer ``name`` does to the batch with this index."""
         conv = self.model.get_submodule(name)
-        with evaluating(self.model), resumed(self.model, self._cut, self._kept.get(index)):
+        with evaluating(self.model), self._resumed(index):
             return observe(lambda: self.model(x), conv, self._cuts.calls(name))
+
+    def _resumed(self, index: int) -> AbstractContextManager[None]:
+        """Let the network begin at the cut within the block, if its output is kept."""
+        output = self._kept.get(index)
+        if self._cut is None or output is None:
+            return nullcontext()
+
+        def zeros(shape: tuple[int, ...]) -> Tensor:
+            # The same for all modules and calls: nothing that counts reads it.
+            if shape not in self._zeros:
+                self._zeros[shape] = output.new_zeros(shape)
+            return self._zeros[shape]
+
+        return resumed(self.model, self._cut, output, zeros)
 
 
 class _ReachedError(Exception):
     """Ends a forward pass once a module's output is known."""
 
 
-def output_at(
-    model: nn.Module, name: str, cut: Cut | None, x: Tensor, kept: Tensor | None
-) -> Tensor:
-    """Return the output of the module ``name``, starting at ``cut`` where its output is given."""
+def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Return the output of the module ``name``; what follows it does not run."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -205,7 +229,7 @@ def output_at(
 
     handle = model.get_submodule(name).register_forward_hook(keep)
     try:
-        with evaluating(model), resumed(model, cut, kept):
+        with evaluating(model):
             model(x)
     except _ReachedError:
         pass
@@ -216,20 +240,24 @@ def output_at(
 
 @contextmanager
 def resumed(
-    model: nn.Module, cut: Cut | None, output: Tensor | None, fill: float = 0.0
+    model: nn.Module, cut: Cut, output: Tensor, filler: Callable[[tuple[int, ...]], Tensor]
 ) -> Iterator[None]:
-    """Let ``cut`` return ``output`` within the block, and all that ran before it a constant."""
-    if cut is None or output is None:
-        yield
-        return
+    """Let ``cut`` return ``output`` within the block, and all that ran before it a filler.
+
+    Args:
+        model: the network.
+        cut: where to resume.
+        output: what it returns, (images, *shape).
+        filler: makes an output of a shape that nothing is to read.
+    """
     modules = {name: model.get_submodule(name) for name in cut.skipped}
 
-    def constant(shape: tuple[int, ...]) -> Any:
-        return lambda *_, **__: output.new_full((len(output), *shape), fill)
+    def filling(shape: tuple[int, ...]) -> Any:
+        return lambda *_, **__: filler((len(output), *shape))
 
     try:
         for name, shape in cut.skipped.items():
-            modules[name].forward = constant(shape)
+            modules[name].forward = filling(shape)
         # A copy, because what follows may work in place.
         modules[cut.name].forward = lambda *_, **__: output.clone()
         yield
