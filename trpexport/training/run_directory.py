@@ -98,11 +98,8 @@ class RunDirectory:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError,
-                zipfile.BadZipFile) as error:  # fmt: skip
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TrainingError(
-                f"{path} is damaged ({reason}): start again with --restart"
-            ) from None
+                zipfile.BadZipFile):  # fmt: skip
+            raise TrainingError(f"{path} is damaged: start again with --restart") from None
         if not isinstance(state, dict):
             raise TrainingError(f"{path} is no training state: start again with --restart")
         return state

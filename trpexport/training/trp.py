@@ -26,6 +26,9 @@ from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
 from trpexport.training.subspace import energy_of
 
+# Of the nuclear norm: far beyond any use, and within the range of float16.
+_LARGEST_WEIGHT = 1000.0
+
 
 @dataclass(frozen=True)
 class Status:
@@ -371,8 +374,10 @@ def _check(
         raise TrpexportError(f"energy {energy:g} is out of range: it must be above 0, at most 1")
     if not isinstance(period, int) or period < 1:
         raise TrpexportError(f"period {period} is out of range: it must be a whole number above 0")
-    if not (nuclear_weight >= 0 and math.isfinite(nuclear_weight)):
-        raise TrpexportError(f"nuclear_weight {nuclear_weight:g} is out of range: at least 0")
+    if not 0 <= nuclear_weight <= _LARGEST_WEIGHT:
+        raise TrpexportError(
+            f"nuclear_weight {nuclear_weight:g} is out of range: 0 to {_LARGEST_WEIGHT:g}, as 3e-4"
+        )
     if target_macs is None:
         if energy is None and nuclear_weight == 0:
             raise TrpexportError(

@@ -160,6 +160,7 @@ def damage(record: Record, *keys: Any, value: Any = None) -> str:
     [
         (lambda r: None, "can't read .*No such file"),
         (lambda r: "{", "is no record of a bench"),
+        (lambda r: "[" * 100_000, "is no record of a bench"),
         (lambda r: "[1]", "is no record of a bench"),
         (lambda r: '{"kind": "profile"}', "is no record of a bench"),
         (lambda r: damage(r, "schema_version", value=9), "schema version 9, .* reads 1: bench"),

@@ -183,7 +183,7 @@ def _read_manifest(target: Path) -> dict[str, Any] | None:
             "versions": dict(manifest["versions"]),
             "counts_unavailable": manifest["counts_unavailable"],
         }
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

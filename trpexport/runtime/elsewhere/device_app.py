@@ -108,7 +108,7 @@ def _exit_with_input() -> None:
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise TrpexportError(
             f"{str(path)!r} holds no settings: python3 trpexport-device.pyz settings.json"
         ) from None

@@ -47,7 +47,7 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _no_record(path) from None
     if not isinstance(record, dict) or record.get("kind") != "bench":
         raise _no_record(path)
