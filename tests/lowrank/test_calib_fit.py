@@ -87,6 +87,33 @@ def test_channel_is_the_closed_form(rank: int) -> None:
     assert problem.errors([rank]) == pytest.approx([found], rel=1e-5)
 
 
+@pytest.mark.parametrize("rank", [1, 4, 11])
+def test_spatial_is_the_closed_form_where_the_error_is_a_kronecker_product(rank: int) -> None:
+    # Patches whose rows (channel, kh) and columns (kw) are independent: the error of an unfolded
+    # kernel M is |Lr' M (Lm x Lc)|², so the truncated SVD of that is the best (Eckart and Young).
+    torch.manual_seed(0)
+
+    def positive(size: int) -> Tensor:
+        root = torch.randn(size, size, dtype=torch.float64)
+        return root @ root.mT / size + 0.1 * torch.eye(size, dtype=torch.float64)
+
+    rows, columns, metric = positive(18), positive(3), positive(8)
+    covariance = torch.kron(rows, columns)[None]
+    weight = torch.randn(1, 8, 54, dtype=torch.float64)
+    zero = torch.zeros(1, 54, dtype=torch.float64)
+    yp = weight @ covariance
+    moments = Moments(1, covariance, yp, yp @ weight.mT, zero, zero[:, :8])
+    problem = Factorization(
+        Regression(moments, weight, 1e-11, metric[None]), SCHEMES["spatial"], CONV
+    )
+    unfolded = weight.reshape(8, 18, 3).permute(1, 0, 2).reshape(18, 24)
+    both = torch.linalg.cholesky(rows).mT @ unfolded
+    both = both @ torch.kron(torch.linalg.cholesky(metric), torch.linalg.cholesky(columns))
+    tail = torch.linalg.svdvals(both)[rank:].square().sum()
+    found = error(problem.regression, problem.kernels(*problem.factors(rank)))
+    assert found == pytest.approx(float(tail), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())

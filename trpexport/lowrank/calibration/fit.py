@@ -133,7 +133,7 @@ class Factorization:
             self._transposed, numbers = True, numbers.mT
         # The input of the convolution at (row, column of one output).
         self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
-        self._shared = numbers.shape[1]
+        self._first_count = numbers.shape[1]
         self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))
         self._first = self._first_factors()
 
@@ -279,7 +279,7 @@ class Factorization:
         if square is None:
             outputs = self.regression.weight.shape[1]
             square = torch.eye(outputs, dtype=torch.float64, device=self._inputs.device)[None]
-        n = self._shared
+        n = self._first_count
         split = square.reshape(len(square), n, square.shape[1] // n, n, -1)
         return torch.diagonal(split, dim1=1, dim2=3).movedim(-1, 1)
 
