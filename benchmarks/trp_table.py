@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--continued-epochs", type=int, default=5)
     parser.add_argument("--continued-lr", type=float, default=0.03)
-    parser.add_argument("--calibrated-lr", type=float, default=0.03)
+    parser.add_argument("--calibrated-lr", type=float, default=0.06)
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
