@@ -35,7 +35,7 @@ def table_of(costs: list[list[tuple[int, float]]]) -> SensitivityTable:
     layers = tuple(
         LayerOptions(
             name=str(place),
-            gain=1.0 + place,
+            gains={"spatial": 1.0 + place},
             options=(
                 Option(None, None, 100, 100, 0.0),
                 *(Option("spatial", 1 + i, c, 2 * c, e) for i, (c, e) in enumerate(row)),
@@ -123,6 +123,13 @@ def measured() -> tuple[nn.Module, Gatherer, SensitivityTable]:
 
 
 Measured = tuple[nn.Module, Gatherer, SensitivityTable]
+
+
+def test_one_of_all_schemes_is_chosen_from_as_if_it_were_alone(measured: Measured) -> None:
+    model, gatherer, table = measured
+    alone = sensitivity_table(model, X, input_shape=SHAPE, scheme="spatial", gatherer=gatherer)
+    assert table.only("spatial").layers == alone.layers
+    assert any(one.gain > own.gain for one, own in zip(table.layers, alone.layers, strict=True))
 
 
 def test_errors_fall_with_the_rank(measured: Measured) -> None:

@@ -32,7 +32,7 @@ from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.trace import CONVOLUTIONS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Ranks that are tried of each layer and scheme.
 _MOST_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, and the relative squared
@@ -68,14 +68,27 @@ class LayerOptions:
 
     Attributes:
         name: the layer.
-        gain: squared error of the network's output for a squared error of the layer's, both
-            relative, measured by rewriting this layer alone.
+        gains: by scheme, the squared error of the network's output for a squared error of the
+            layer's, both relative, measured by rewriting this layer alone.
         options: the first is to leave the layer as it is.
     """
 
     name: str
-    gain: float
+    gains: Mapping[str, float]
     options: tuple[Option, ...]
+
+    @property
+    def gain(self) -> float:
+        """The largest gain: no scheme is chosen because its own came out low by chance."""
+        return max(self.gains.values(), default=0.0)
+
+    def only(self, scheme: str) -> LayerOptions:
+        """Return the layer without other schemes."""
+        return replace(
+            self,
+            gains={name: gain for name, gain in self.gains.items() if name == scheme},
+            options=tuple(option for option in self.options if option.scheme in (None, scheme)),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,16 +115,7 @@ class SensitivityTable:
 
     def only(self, scheme: str) -> SensitivityTable:
         """Return the table without other schemes."""
-        layers = (
-            replace(
-                layer,
-                options=tuple(
-                    option for option in layer.options if option.scheme in (None, scheme)
-                ),
-            )
-            for layer in self.layers
-        )
-        return replace(self, layers=tuple(layers))
+        return replace(self, layers=tuple(layer.only(scheme) for layer in self.layers))
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON-ready data, with its schema version."""
@@ -130,14 +134,14 @@ class SensitivityTable:
             layers = tuple(
                 LayerOptions(
                     str(layer["name"]),
-                    float(layer["gain"]),
+                    {str(name): float(gain) for name, gain in layer["gains"].items()},
                     tuple(_option(option) for option in layer["options"]),
                 )
                 for layer in data["layers"]
             )
             fixed = int(data["fixed_macs"]), int(data["fixed_parameters"])
             return cls(str(data["key"]), layers, *fixed)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged table: {error}") from None
 
 
@@ -246,13 +250,14 @@ def _measure(
         moments = gatherer.gather(layer.name, layer.conv)
         own = parameter_count(layer.conv)
         parameters -= own
-        options, gain = [Option(None, None, dense, own, 0.0)], 0.0
+        options, gains = [Option(None, None, dense, own, 0.0)], {}
         for name, tried in ranks.items():
             if tried:
-                found, measured = _options(model, layer, name, tried, moments=moments, probe=probe)
+                found, gains[name] = _options(
+                    model, layer, name, tried, moments=moments, probe=probe
+                )
                 options += found
-                gain = max(gain, measured)
-        layers.append(LayerOptions(layer.name, gain, tuple(options)))
+        layers.append(LayerOptions(layer.name, gains, tuple(options)))
         if announce is not None:
             announce(f"{layer.name}: {len(options) - 1} ways to write it")
     if not layers:
@@ -272,7 +277,7 @@ def _options(
     moments: LayerMoments,
     probe: _Probe,
 ) -> tuple[list[Option], float]:
-    """Return the options of a layer under one scheme, and the layer's gain."""
+    """Return the options of a layer under one scheme, and its gain."""
     module = model.get_submodule(layer.name)
     assert isinstance(module, CONVOLUTIONS)
     conv, scheme = layer.conv, SCHEMES[name]
