@@ -25,6 +25,10 @@ from trpexport.lowrank.calibration.table import SensitivityTable
 _ROUNDS = 2
 # A further round must promise less than this share of the squared error.
 _WORTHWHILE = 0.9
+# A scheme alone is not tried where it promises more than so many times the best one's squared
+# error; nor twice, where its error turned out so many times that of the best network so far.
+_HOPELESS = 4.0
+_BEHIND = 1.1
 _BISECTIONS = 6
 
 
@@ -113,24 +117,26 @@ class Budgeter:
                 last = self._calibrated(choice, criterion)
                 if best is None or last.error < best.error:
                     best = last
+                if last.error > _BEHIND * best.error:
+                    break
                 weights = corrections(last)
         assert best is not None
         return best
 
     def _tables(self, fraction: float, resource: Resource) -> list[SensitivityTable]:
-        """Return what to choose from: all schemes, and the best one alone.
+        """Return what to choose from: all schemes, and each one alone that is not hopeless.
 
         A table says nothing of how the errors of layers add up, and those of one scheme may do so
         more kindly than those of several.
         """
+        schemes = self._table.schemes
         alone: list[tuple[float, SensitivityTable]] = []
-        for scheme in self._table.schemes:
+        for scheme in schemes if len(schemes) > 1 else ():
             table = self._table.only(scheme)
             with suppress(NothingToDoError):
                 alone.append((allot(table, fraction, resource=resource).error, table))
-        if len(self._table.schemes) == 1 or not alone:
-            return [self._table]
-        return [self._table, min(alone, key=lambda pair: pair[0])[1]]
+        least = min((error for error, _ in alone), default=0.0)
+        return [self._table, *(table for error, table in alone if error <= _HOPELESS * least)]
 
     def to_error(self, limit: float) -> Outcome:
         """Return the cheapest network found whose output error is at most ``limit``.
