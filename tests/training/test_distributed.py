@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -25,12 +25,14 @@ from trpexport.training.sync_batch_norm import SyncBatchNorm, synchronised
 CPU = torch.device("cpu")
 
 
-def together(function: Callable[[Workers], dict[str, Any]], count: int = 2) -> list[dict[str, Any]]:
+def together(
+    function: Callable[[Workers], dict[str, Any]], count: int = 2, *, how: str = "forkserver"
+) -> list[dict[str, Any]]:
     """Run a function in processes that are joined by gloo, and return what each returned."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(how)
     context.set_forkserver_preload(PRELOADED)
     with context.Pool(count, maxtasksperchild=1) as pool:
         tasks = [(function, rank, count, port) for rank in range(count)]
@@ -41,12 +43,20 @@ def _one(
     function: Callable[[Workers], dict[str, Any]], rank: int, count: int, port: int
 ) -> dict[str, Any]:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
-    try:
-        return function(Workers(rank, count, CPU))
-    finally:
-        dist.destroy_process_group()
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    torchrun = {**address, "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in torchrun.items()})
+    with joined("cpu") as workers:
+        result = function(workers)
+        assert _is_talking()
+    # A thread of the group that outlives Python aborts the process, now and then.
+    assert not _is_talking()
+    return result
+
+
+def _is_talking() -> bool:
+    """Whether this process has threads that wait for others to talk to it."""
+    return any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
 
 def _train_in_float64(workers: Workers) -> dict[str, Any]:
@@ -94,6 +104,16 @@ def _say_and_do(workers: Workers) -> dict[str, Any]:
         "failure": failure,
         "done": done,
     }
+
+
+def _average_gradients(workers: Workers) -> dict[str, Any]:
+    net = workers.wrap(nn.Linear(2, 2))
+    net(torch.ones(1, 2)).sum().backward()
+    return {"gradients": workers.count}
+
+
+def test_nothing_is_left_of_the_group() -> None:
+    together(_average_gradients, how="spawn")  # in processes that have imported nothing yet
 
 
 def test_batch_norm_over_two_workers_is_that_of_the_whole_batch() -> None:

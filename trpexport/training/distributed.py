@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+# Read while there is no group: the defaults of its functions would hold the group for ever, and
+# what averages gradients has it read.
+from torch.distributed.nn import functional as _functional  # noqa: F401
 from torch.distributed.rendezvous import rendezvous
 
 from trpexport.errors import TrainingError, TrpexportError
@@ -129,6 +134,9 @@ def joined(device: str) -> Iterator[Workers]:
             yield Workers(rank, count, place)
         finally:
             dist.destroy_process_group()
+            # What averages gradients holds the group too, in a cycle. A thread of the group that
+            # lets go of a tensor while the interpreter goes down aborts the process.
+            gc.collect()
 
 
 @contextmanager
