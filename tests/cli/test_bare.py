@@ -51,15 +51,19 @@ def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> N
     assert done.returncode == 2
     assert 'torch is not installed: pip install "trpexport[cpu]"' in done.stderr
 
-    seconds = []
+    # Against what the libraries need, in turns: a machine that is slow just now is slow for both.
+    own, libraries = [], []
     for _ in range(5):
-        # Of the processor: what else the machine does must not count.
         started = _children_seconds()
         run("bench", model, "--min-time", "0", "--min-runs", "1", "--no-memory")
-        seconds.append(_children_seconds() - started)
-    assert min(seconds) < 1.0
+        between = _children_seconds()
+        subprocess.run([python, "-c", "import onnx, onnxruntime, rich.table, typer"], check=True)
+        own.append(between - started)
+        libraries.append(_children_seconds() - between)
+    assert min(own) < 3.5 * min(libraries)
 
 
 def _children_seconds() -> float:
+    """Return seconds of the processor: what else the machine does must not count."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
