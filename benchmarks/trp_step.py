@@ -30,13 +30,13 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.environment import RESULTS, environment
 from benchmarks.networks import random_network
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes.spatial import Spatial
 from trpexport.lowrank.trace import TracedConv, trace
 from trpexport.runtime.measuring.statistics import Interval, ratio_interval
 from trpexport.training.trp import TrainedRankPruning
 
 TARGET = RESULTS / "trp_step.json"
-SPATIAL = SCHEMES["spatial"]
+SPATIAL = Spatial()
 SHAPE = (1, 3, 32, 32)  # weights do not depend on it, and small images train quickly
 ENERGY = 0.9
 PERIOD = 20

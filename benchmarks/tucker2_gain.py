@@ -31,14 +31,15 @@ from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments
 from trpexport.lowrank.calibration.table import Option, sensitivity_table
 from trpexport.lowrank.planner import LayerSpectrum
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes.channel import Channel
+from trpexport.lowrank.schemes.input_channel import InputChannel
 
 RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 NAME = "tucker2"
 # Each rank is tried at about so many values.
 STEPS = 24
-INPUT = SCHEMES["input-channel"]
-CHANNEL = SCHEMES["channel"]
+INPUT = InputChannel()
+CHANNEL = Channel()
 
 
 def options(weight: torch.Tensor, layer: LayerSpectrum, moments: LayerMoments) -> list[Option]:

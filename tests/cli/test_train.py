@@ -21,7 +21,7 @@ from tests.training.processes import Started, start, start_workers, write_digits
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle, load_checkpoint
 from trpexport.lowrank.factorize import dense_twin
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import matrix_schemes
 
 LOW_RANK = {
     "plain": (),
@@ -67,7 +67,7 @@ def assert_same_run(first: Path, second: Path) -> None:
         "both",
     ],
 )
-@pytest.mark.parametrize("scheme", list(SCHEMES), ids=str)
+@pytest.mark.parametrize("scheme", matrix_schemes())
 def test_each_way_trains_goes_on_decomposes_and_exports(
     run: Run, tmp_path: Path, digits: str, scheme: str, mode: str
 ) -> None:

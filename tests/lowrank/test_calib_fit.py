@@ -17,9 +17,11 @@ from trpexport.lowrank.calibration.fit import (
 from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
 from trpexport.lowrank.calibration.patches import patches, pixels
+from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.factorize import make_conv
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.spectrum import svd
+from trpexport.lowrank.schemes.channel import Channel
+from trpexport.lowrank.schemes.spatial import Spatial
 from trpexport.plan import ConvSpec
 
 CONV = ConvSpec(6, 8, (3, 3), (1, 1), (1, 1), (1, 1), bias=True)
@@ -80,9 +82,9 @@ def test_channel_is_the_closed_form(rank: int) -> None:
     root = torch.randn(1, 8, 8).double()
     root = root @ root.mT / 8 + 0.1 * torch.eye(8).double()
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), metric=root @ root)
-    problem = Factorization(regression, SCHEMES["channel"], CONV)
+    problem = Factorization(regression, Channel(), CONV)
     values = torch.linalg.eigvalsh(root @ regression.moments.covariance[2] @ root)[0]
-    found = error(regression, problem.kernels(*problem.factors(rank)))
+    found = error(regression, problem.kernels(problem.weights(rank)))
     assert found == pytest.approx(float(values[: 8 - rank].sum()), rel=1e-5)
     assert problem.errors([rank]) == pytest.approx([found], rel=1e-5)
 
@@ -103,14 +105,12 @@ def test_spatial_is_the_closed_form_where_the_error_is_a_kronecker_product(rank:
     zero = torch.zeros(1, 54, dtype=torch.float64)
     yp = weight @ covariance
     moments = Moments(1, covariance, yp, yp @ weight.mT, zero, zero[:, :8])
-    problem = Factorization(
-        Regression(moments, weight, 1e-11, metric[None]), SCHEMES["spatial"], CONV
-    )
+    problem = Factorization(Regression(moments, weight, 1e-11, metric[None]), Spatial(), CONV)
     unfolded = weight.reshape(8, 18, 3).permute(1, 0, 2).reshape(18, 24)
     both = torch.linalg.cholesky(rows).mT @ unfolded
     both = both @ torch.kron(torch.linalg.cholesky(metric), torch.linalg.cholesky(columns))
     tail = torch.linalg.svdvals(both)[rank:].square().sum()
-    found = error(problem.regression, problem.kernels(*problem.factors(rank)))
+    found = error(problem.regression, problem.kernels(problem.weights(rank)))
     assert found == pytest.approx(float(tail), rel=1e-6)
 
 
@@ -127,15 +127,14 @@ def test_errors_are_what_the_factors_leave(name: str, data: st.DataObject) -> No
     metric = torch.diag_embed(torch.rand(conv.groups, outputs).double() + 0.1)
     x = smooth_images(4, conv, input_size(conv))
     regression = regression_for(conv, x, ridge=1e-3, metric=metric)
-    problem = Factorization(regression, scheme, conv)
+    problem = fit_of(regression, scheme, conv)
     ranks = sorted({1, (full + 1) // 2, full})
     errors = problem.errors(ranks)
     whole = minimised(regression, torch.zeros_like(regression.weight))
     for rank, found in zip(ranks, errors, strict=True):
-        left, right = problem.factors(rank)
-        assert torch.isfinite(left).all()
-        assert torch.isfinite(right).all()
-        expected = minimised(regression, problem.kernels(left, right))
+        weights = problem.weights(rank)
+        assert all(torch.isfinite(weight).all() for weight in weights)
+        expected = minimised(regression, problem.kernels(weights))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6 * whole)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] <= 1e-6 * whole
@@ -146,34 +145,31 @@ def test_better_than_the_svd(name: str) -> None:
     torch.manual_seed(0)
     scheme = SCHEMES[name]
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), ridge=1e-6)
-    problem = Factorization(regression, scheme, CONV)
+    problem = fit_of(regression, scheme, CONV)
     kernel = regression.weight.reshape(8, 6, 3, 3)
     for rank in range(1, scheme.full_rank(CONV)):
-        truncated = scheme.fold(svd(scheme.unfold(kernel, CONV)).truncated(rank), CONV)
+        truncated = scheme.product(scheme.truncate(kernel, CONV, rank), CONV)
         plain = error(regression, truncated.reshape(regression.weight.shape))
-        assert error(regression, problem.kernels(*problem.factors(rank))) < plain
+        assert error(regression, problem.kernels(problem.weights(rank))) < plain
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_no_small_change_of_the_second_factor_helps(name: str) -> None:
+def test_no_small_change_of_the_last_factor_helps(name: str) -> None:
     torch.manual_seed(0)
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), ridge=1e-3)
-    problem = Factorization(regression, SCHEMES[name], CONV)
-    left, right = problem.factors(2)
-    least = minimised(regression, problem.kernels(left, right))
+    problem = fit_of(regression, SCHEMES[name], CONV)
+    *others, last = problem.weights(2)
+    least = minimised(regression, problem.kernels((*others, last)))
     for seed in range(10):
         torch.manual_seed(seed)
-        if name == "channel":
-            other = left + 1e-3 * torch.randn_like(left), right
-        else:
-            other = left, right + 1e-3 * torch.randn_like(right)
-        assert minimised(regression, problem.kernels(*other)) > least
+        other = last + 1e-3 * torch.randn_like(last)
+        assert minimised(regression, problem.kernels((*others, other))) > least
 
 
 def test_both_factors_carry_the_root_of_each_singular_value() -> None:
     torch.manual_seed(0)
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)))
-    left, right = Factorization(regression, SCHEMES["spatial"], CONV).factors(4)
+    left, right = Factorization(regression, Spatial(), CONV).factors(4)
     torch.testing.assert_close(left[0].norm(dim=0), right[0].norm(dim=1))
 
 
@@ -181,9 +177,8 @@ def test_both_factors_carry_the_root_of_each_singular_value() -> None:
 @pytest.mark.parametrize("fill", [0.0, 3.0])
 def test_constant_inputs_leave_finite_factors(name: str, fill: float) -> None:
     x = torch.full((2, 6, 9, 9), fill, dtype=torch.float64)
-    problem = Factorization(regression_for(CONV, x, ridge=1e-5), SCHEMES[name], CONV)
-    left, right = problem.factors(3)
-    assert torch.isfinite(left @ right).all()
+    problem = fit_of(regression_for(CONV, x, ridge=1e-5), SCHEMES[name], CONV)
+    assert torch.isfinite(problem.kernels(problem.weights(3))).all()
 
 
 def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
@@ -197,12 +192,11 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
         return Moments.zeros(1, 30, 4, p.device).add(p, y)
 
     conv = ConvSpec(30, 4, (1,), (1,), (0,), (1,))
-    channel = SCHEMES["channel"]
 
     def chosen(fit: Moments, held_out: Moments) -> float:
         moments = LayerMoments(fit, held_out, metric=None)
         regression = Regression(fit + held_out, weight, ridge=1e-3)
-        return Factorization(regression, channel, conv).best_ridge(4, moments)
+        return Factorization(regression, Channel(), conv).best_ridge(4, moments)
 
     few, many = chosen(noisy(35), noisy(1000)), chosen(noisy(100_000), noisy(1000))
     assert few > many

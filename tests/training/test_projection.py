@@ -13,7 +13,7 @@ from torch import Tensor
 
 import trpexport as tx
 from trpexport.lowrank.criteria import parse_criterion
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.spectrum import svd
 from trpexport.lowrank.trace import declared
 from trpexport.training.projection import (
@@ -225,10 +225,10 @@ def test_float32_products_that_are_rounded_are_made_in_float64() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", matrix_schemes())
 def test_real_weights(scheme: str, shared: Path) -> None:
     model = tx.load_checkpoint(shared / "checkpoints/resnet20-12fca82f.th").module
-    chosen = SCHEMES[scheme]
+    chosen = matrix_schemes()[scheme]
     layers = [x for x in declared(model).layers if not chosen.unsupported_reason(x.conv)]
     for stack in stacks(layers[1:], chosen):
         found, spectra = stack.decompose(0.9, {}, {})
@@ -247,7 +247,7 @@ def test_equal_shapes_are_stacked_as_far_as_that_pays() -> None:
     model = torch.nn.Sequential(
         *[torch.nn.Conv2d(16, 16, 3) for _ in range(19)], torch.nn.Conv2d(100, 100, 3)
     )
-    found = stacks(declared(model).layers, SCHEMES["spatial"])
+    found = stacks(declared(model).layers, matrix_schemes()["spatial"])
     room = STACK_ELEMENTS // 48**2
     assert [len(stack.layers) for stack in found] == [room, 19 - room, 1]
     assert np.isclose(found[0].cost, room * 48**3)

@@ -11,7 +11,7 @@ from torch import nn
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
 from trpexport.lowrank.planner import make_plan
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.trace import trace
 from trpexport.training.projection import Spectrum, spectrum_of
 from trpexport.training.steering import (
@@ -54,7 +54,7 @@ def test_prices_are_the_planners() -> None:
     for scheme in ("channel", "spatial"):
         plan = make_plan(model, input_shape=shape, scheme=scheme, criterion="rank:2")
         chosen = ["1", "2"]
-        found = prices(trace(model, shape), SCHEMES[scheme], chosen)
+        found = prices(trace(model, shape), matrix_schemes()[scheme], chosen)
         assert found.ratio(dict.fromkeys(chosen, 2)) == plan.macs_after / plan.macs_before
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from trpexport.errors import PlanError, TrainingError, TrpexportError
 from trpexport.lowrank.factorize import dense_twin, factorize
 from trpexport.lowrank.planner import make_plan
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.plan import Plan
 from trpexport.training import projection
 from trpexport.training.trp import Status, TrainedRankPruning
@@ -80,7 +80,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", matrix_schemes())
 @pytest.mark.parametrize("energy", [0.5, 0.9])
 def test_a_projection_is_the_decomposition_at_that_energy(
     model: Small, scheme: str, energy: float
@@ -93,7 +93,7 @@ def test_a_projection_is_the_decomposition_at_that_energy(
         assert torch.allclose(model.get_parameter(name), weight, atol=1e-6), name
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", matrix_schemes())
 @pytest.mark.parametrize("target", [None, 0.6])
 def test_the_status_is_what_a_decomposition_at_the_threshold_finds(
     model: Small, scheme: str, target: float | None

@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trpexport.errors import PlanError
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.spectrum import svd
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec, run_example
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
@@ -144,11 +143,11 @@ def product(chain: nn.Sequential, layer: LayerPlan) -> Tensor:
 
 
 def truncated_weight(weight: Tensor, layer: LayerPlan) -> Tensor:
-    """Return the kernel cut to the planned rank by its SVD, in float64."""
+    """Return the kernel cut to the planned rank, in float64."""
     assert layer.scheme is not None
     assert layer.rank is not None
     scheme = SCHEMES[layer.scheme]
-    return scheme.fold(svd(scheme.unfold(weight, layer.conv)).truncated(layer.rank), layer.conv)
+    return scheme.product(scheme.truncate(weight, layer.conv, layer.rank), layer.conv)
 
 
 def make_conv(conv: ConvSpec) -> Conv:
@@ -172,12 +171,10 @@ def _factors(original: Conv, layer: LayerPlan) -> nn.Sequential:
     assert layer.scheme is not None
     assert layer.rank is not None
     scheme = SCHEMES[layer.scheme]
-    left, right = svd(scheme.unfold(original.weight, layer.conv)).factors(layer.rank)
+    weights = scheme.truncate(original.weight, layer.conv, layer.rank)
     factors = [make_conv(factor).to(original.weight) for factor in layer.factors]
     with torch.no_grad():
-        for factor, values in zip(
-            factors, scheme.factor_weights(left, right, layer.conv), strict=True
-        ):
+        for factor, values in zip(factors, weights, strict=True):
             factor.weight.copy_(values)
         if original.bias is not None:
             assert factors[-1].bias is not None

@@ -14,8 +14,8 @@ from torch import nn
 from trpexport.cost import macs
 from trpexport.errors import PlanError
 from trpexport.lowrank.criteria import DEFAULT, Criterion, parse_criterion
-from trpexport.lowrank.schemes import SCHEMES, Scheme
-from trpexport.lowrank.spectrum import relative_error, svd
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme
+from trpexport.lowrank.spectrum import relative_error
 from trpexport.lowrank.trace import Trace, TracedConv, trace
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
@@ -101,10 +101,16 @@ class Analysis:
     architecture: str | None = None
 
     def rank(self, layer: LayerSpectrum, criterion: Criterion) -> int:
-        """Return the rank of a layer: the largest that ``criterion`` asks for over its batch."""
+        """Return the rank of a layer: the largest that ``criterion`` asks for over its batch.
+
+        Raises:
+            PlanError: the criterion can't judge what the scheme cuts.
+        """
         assert layer.values is not None
-        _, rows, columns = self.scheme.matrix_shape(layer.conv)
-        return max(criterion.rank(values, (rows, columns)) for values in layer.values)
+        shape = None
+        if isinstance(self.scheme, MatrixScheme):
+            _, *shape = self.scheme.matrix_shape(layer.conv)
+        return max(criterion.rank(values, shape) for values in layer.values)
 
     def plan(self, criterion: Criterion, *, keep_expensive: bool = False) -> Plan:
         """Choose every layer's rank by ``criterion``.
@@ -114,7 +120,8 @@ class Analysis:
             keep_expensive: rewrite a layer even where that does not make it cheaper.
 
         Raises:
-            PlanError: the criterion's rank is above the full rank of every layer.
+            PlanError: the criterion's rank is above the full rank of every layer, or it can't
+                judge what the scheme cuts.
         """
         ranks = {
             layer.name: self.rank(layer, criterion)
@@ -212,7 +219,7 @@ def analyse(
         reason = reasons[layer.name]
         values = None
         if reason is None:
-            values = svd(chosen.unfold(layer.module.weight, layer.conv)).values.cpu().numpy()
+            values = chosen.spectrum(layer.module.weight, layer.conv).cpu().numpy()
         layers.append(LayerSpectrum(layer.name, layer.conv, layer.input_sizes, values, reason))
     return Analysis(
         scheme=chosen,

@@ -11,7 +11,6 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.factorize import CALIBRATION
 from trpexport.lowrank.planner import LayerSpectrum, guarded
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.spectrum import svd
 from trpexport.lowrank.trace import CONVOLUTIONS, TracedConv, conv_spec, trace
 from trpexport.plan import LayerPlan, Plan
 
@@ -86,7 +85,7 @@ def _revise_layer(
         raise PlanError(
             f"{source}: {layer.name} has rank {wanted.rank}, it must be from 1 to {full}"
         )
-    values = svd(scheme.unfold(layer.module.weight, layer.conv)).values.cpu().numpy()
+    values = scheme.spectrum(layer.module.weight, layer.conv).cpu().numpy()
     return guarded(replace(bare, values=values), scheme, wanted.rank, keep_expensive)
 
 

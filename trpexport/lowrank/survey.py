@@ -41,7 +41,7 @@ def survey(analysis: Analysis, criteria: Sequence[Criterion] = ()) -> list[Choic
     for criterion in criteria or suggested_criteria():
         try:
             plan = analysis.plan(criterion)
-        except PlanError:  # a rank above the full rank of every layer
+        except PlanError:  # a rank above every layer's full one, or a scheme it can't judge
             continue
         choices.append(
             Choice(

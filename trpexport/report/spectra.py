@@ -25,14 +25,16 @@ def inspection(
     checkpoint: Checkpoint, analysis: Analysis, criteria: Sequence[Criterion]
 ) -> dict[str, Any]:
     """Return what ``trpexport inspect`` shows, as JSON-ready data."""
+    choices = survey(analysis, criteria)
+    tried = [one for one in criteria if str(one) in {choice.criterion for choice in choices}]
     return {
         "architecture": checkpoint.label,
         "sha256": checkpoint.sha256,
         "input_shape": list(analysis.input_shape),
         "scheme": analysis.scheme.name,
         "notes": list(checkpoint.notes),
-        "layers": [_layer(layer, analysis, criteria) for layer in analysis.layers],
-        "criteria": [asdict(choice) for choice in survey(analysis, criteria)],
+        "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
+        "criteria": [asdict(choice) for choice in choices],
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trpexport.lowrank.schemes import Scheme
+from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd, svd
 from trpexport.lowrank.trace import TracedConv
 from trpexport.training.sharing import Team
@@ -151,7 +151,7 @@ class Stack:
         layers: at least one.
     """
 
-    scheme: Scheme
+    scheme: MatrixScheme
     layers: tuple[TracedConv, ...]
 
     @property
@@ -238,7 +238,7 @@ class Stack:
         }
 
 
-def stacks(layers: Sequence[TracedConv], scheme: Scheme) -> list[Stack]:
+def stacks(layers: Sequence[TracedConv], scheme: MatrixScheme) -> list[Stack]:
     """Group layers of equal shapes; the same for any number of workers, so their bits are too."""
     found: list[list[TracedConv]] = []
     still_open: dict[tuple[Any, ...], list[TracedConv]] = {}

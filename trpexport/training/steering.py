@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trpexport.cost import macs
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria.value import Value
-from trpexport.lowrank.schemes import Scheme
+from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.trace import Trace, TracedConv
 from trpexport.plan import ConvSpec
 from trpexport.training.projection import Spectrum
@@ -64,7 +64,7 @@ class Prices:
         return rank * price.per_rank >= price.dense
 
 
-def prices(traced: Trace, scheme: Scheme, chosen: Collection[str]) -> Prices:
+def prices(traced: Trace, scheme: MatrixScheme, chosen: Collection[str]) -> Prices:
     """Return what the layers of a network cost.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trpexport.errors import TrainingError, TrpexportError
 from trpexport.lowrank.planner import reasons_to_stay
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
 from trpexport.lowrank.spectrum import Svd
 from trpexport.lowrank.trace import TracedConv, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
@@ -95,7 +95,8 @@ class TrainedRankPruning:
     Raises:
         TrpexportError: a value is out of range, or the scheme is unknown.
         PlanError: the network can't run such an input, or a pattern matches no convolution.
-        TrainingError: no convolution is left to train, or no ranks reach the target.
+        TrainingError: the scheme cuts more than one matrix of a kernel, no convolution is left to
+            train, or no ranks reach the target.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class TrainedRankPruning:
             total_steps=total_steps,
             input_shape=input_shape,
         )
-        self._scheme = SCHEMES[scheme]
+        self._scheme = _trainable(scheme)
         self._energy = None if target_macs is not None else energy
         self._period = period
         self._nuclear_weight = nuclear_weight
@@ -354,6 +355,23 @@ class TrainedRankPruning:
                     "the training diverged, try a lower learning rate"
                 )
         return found
+
+
+def _trainable(name: str) -> MatrixScheme:
+    """Return the scheme of a name.
+
+    Raises:
+        TrpexportError: there is none.
+        TrainingError: its factors are not those of one low-rank matrix.
+    """
+    _ = SCHEMES[name]
+    trainable = matrix_schemes()
+    if name not in trainable:
+        raise TrainingError(
+            f"no network can be trained for {name}, which cuts two matrices of a kernel: train it "
+            f"for one of {', '.join(trainable)}"
+        )
+    return trainable[name]
 
 
 def _check(

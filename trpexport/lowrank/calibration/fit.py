@@ -12,6 +12,7 @@ convolution of the chain; the second one is then a linear regression on what the
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
-from trpexport.lowrank.schemes import Scheme
+from trpexport.lowrank.schemes import MatrixScheme, Scheme
 from trpexport.lowrank.spectrum import svd
 from trpexport.plan import ConvSpec
 
@@ -47,19 +48,22 @@ class Regression:
         weight: the original kernels (groups, O, K), float64.
         ridge: weight of the original kernel.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
+        inputs: moments of the inputs that the power is taken of; ``moments`` if None.
     """
 
     moments: Moments
     weight: Tensor
     ridge: float
     metric: Tensor | None = None
+    inputs: Moments | None = None
 
     @cached_property
     def scale(self) -> Tensor:
         """What is added to the variance of each input, (groups,)."""
-        a, _, _ = self.moments.covariance
+        inputs = self.inputs or self.moments
+        a, _, _ = inputs.covariance
         power = torch.diagonal(a, dim1=1, dim2=2).mean(1)
-        square = torch.diagonal(self.moments.pp, dim1=1, dim2=2).mean(1) / self.moments.count
+        square = torch.diagonal(inputs.pp, dim1=1, dim2=2).mean(1) / inputs.count
         scale = torch.maximum(self.ridge * power, _NOISE * square)
         return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
@@ -111,7 +115,50 @@ class Equations:
         return Equations(self.p + scale * other.p, self.t + scale * other.t)
 
 
-class Factorization:
+class Fit(ABC):
+    """Factors of one layer under one scheme, at any rank, that minimise a regression's error.
+
+    Args:
+        regression: what is minimised.
+        scheme: how the layer is written.
+        conv: the layer.
+    """
+
+    def __init__(self, regression: Regression, scheme: Scheme, conv: ConvSpec) -> None:
+        self.regression = regression
+        self.scheme = scheme
+        self.conv = conv
+
+    @abstractmethod
+    def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
+        """Return the kernels of the factors, in float64.
+
+        Args:
+            rank: of the factors.
+            ridge: of all but the first factor; the regression's where it is None.
+        """
+
+    @abstractmethod
+    def errors(self, ranks: Sequence[int]) -> list[float]:
+        """Return what is minimised, at each rank."""
+
+    @abstractmethod
+    def best_ridge(self, rank: int, moments: LayerMoments) -> float:
+        """Return the ridge with which the factors do best on images they were not fitted to.
+
+        Without images to fit to or to hold out, the largest.
+
+        Args:
+            rank: of the factors.
+            moments: what the images say.
+        """
+
+    def kernels(self, weights: Sequence[Tensor]) -> Tensor:
+        """Return the kernels (groups, O, K) that factors stand for."""
+        return self.scheme.product(weights, self.conv).reshape(self.regression.weight.shape)
+
+
+class Factorization(Fit):
     """What factors of all ranks share: the whitened spectrum of a regression under a scheme.
 
     Unfolded kernels are oriented so that each column belongs to one output channel: the right
@@ -120,10 +167,10 @@ class Factorization:
     works for every scheme.
     """
 
-    def __init__(self, regression: Regression, scheme: Scheme, conv: ConvSpec) -> None:
-        self.regression = regression
-        self.scheme = scheme
-        self.conv = conv
+    scheme: MatrixScheme
+
+    def __init__(self, regression: Regression, scheme: MatrixScheme, conv: ConvSpec) -> None:
+        super().__init__(regression, scheme, conv)
         self._transposed = False
         numbers = torch.arange(regression.weight.numel(), device=regression.weight.device)
         numbers = self._unfold(numbers.reshape(regression.weight.shape))
@@ -135,16 +182,16 @@ class Factorization:
         self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
         self._first_count = numbers.shape[1]
         self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))
-        self._first = self._first_factors()
+        # Of full rank, (groups, n, rows, rank), the best ones first.
+        self.first = self._first_factors()
+
+    def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
+        """Return the kernels of both factors, in float64."""
+        return self.scheme.factor_weights(*self.factors(rank, ridge), self.conv)
 
     def factors(self, rank: int, ridge: float | None = None) -> tuple[Tensor, Tensor]:
-        """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds.
-
-        Args:
-            rank: of the factors.
-            ridge: of the second factor; the regression's where it is None.
-        """
-        first = self._first[..., :rank]
+        """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds."""
+        first = self.first[..., :rank]
         regression = self.regression
         if ridge is not None and ridge != regression.ridge:
             regression = replace(regression, ridge=ridge)
@@ -154,10 +201,6 @@ class Factorization:
         left, right = first.flatten(0, 1), second.flatten(0, 1)
         return _balanced(right.mT, left.mT) if self._transposed else _balanced(left, right)
 
-    def kernels(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the kernels (groups, O, K) that two factors stand for."""
-        return self.scheme.fold(left @ right, self.conv).reshape(self.regression.weight.shape)
-
     def errors(self, ranks: Sequence[int]) -> list[float]:
         """Return what is minimised, at each rank.
 
@@ -165,7 +208,7 @@ class Factorization:
         all ranks are solved for at once.
         """
         regression, most = self.regression, max(ranks)
-        equations = self._equations(*regression.normal, self._first[..., :most])
+        equations = self._equations(*regression.normal, self.first[..., :most])
         half = torch.linalg.solve_triangular(equations.lower, equations.t.mT, upper=False)
         metric = self._blocks(regression.metric)
         gains = (half @ metric * half).sum((0, 1, 3))
@@ -177,17 +220,10 @@ class Factorization:
         return [max(0.0, total - float(gained[rank - 1])) for rank in ranks]
 
     def best_ridge(self, rank: int, moments: LayerMoments) -> float:
-        """Return the ridge with which the second factor does best on images it was not fitted to.
-
-        Without images to fit to or to hold out, the largest.
-
-        Args:
-            rank: of the factors.
-            moments: what the images say.
-        """
+        """Return the ridge with which the second factor does best on images held out."""
         if not moments.fit.count or not moments.held_out.count:
             return RIDGES[-1]
-        first = self._first[..., :rank]
+        first = self.first[..., :rank]
         fit, others = (
             self._equations(*some.covariance[:2], first) for some in (moments.fit, moments.held_out)
         )

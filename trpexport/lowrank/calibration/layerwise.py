@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.errors import PlanError
-from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Factorization, Regression
+from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.moments import LayerMoments
+from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.factorize import CALIBRATION, make_conv, truncated_weight
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
@@ -143,10 +144,10 @@ def fit_layer(
     weight = grouped(module.weight, layer.conv)
     metric, everything = moments.metric, moments.fit + moments.held_out
     regression = Regression(everything, weight, TYPICAL_RIDGE, metric)
-    problem = Factorization(regression, scheme, layer.conv)
+    problem = fit_of(regression, scheme, layer.conv)
     ridge = problem.best_ridge(layer.rank, moments)
-    left, right = problem.factors(layer.rank, ridge)
-    kernels = problem.kernels(left, right)
+    weights = problem.weights(layer.rank, ridge)
+    kernels = problem.kernels(weights)
     bias = regression.bias(kernels)
     old_bias = torch.zeros_like(bias)
     if module.bias is not None:
@@ -155,8 +156,7 @@ def fit_layer(
     size = float(weight.norm())
     chain = nn.Sequential(*[make_conv(factor).to(module.weight) for factor in layer.factors])
     with torch.no_grad():
-        values = scheme.factor_weights(left, right, layer.conv)
-        for factor, kernel in zip(chain, values, strict=True):
+        for factor, kernel in zip(chain, weights, strict=True):
             factor.get_parameter("weight").copy_(kernel)
         chain[-1].get_parameter("bias").copy_(bias.reshape(-1))
     return chain.train(module.training), LayerCalibration(

@@ -77,6 +77,20 @@ class Moments:
             self.y + other.y,
         )
 
+    def seen_through(self, basis: Tensor) -> Moments:
+        """Return the moments of patches of fewer channels.
+
+        Args:
+            basis: what each is made of, (groups, channels, fewer); K is channels times taps.
+        """
+        rows = seen_through(basis, _whole(self.pp.clone()))
+        return replace(
+            self,
+            pp=seen_through(basis, rows.mT),
+            yp=seen_through(basis, self.yp),
+            p=seen_through(basis, self.p[:, None])[:, 0],
+        )
+
     @property
     def mean_p(self) -> Tensor:
         """Mean patch, (groups, K)."""
@@ -140,6 +154,23 @@ class LayerMoments:
     fit: Moments
     held_out: Moments
     metric: Tensor | None
+
+    def seen_through(self, basis: Tensor) -> LayerMoments:
+        """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
+        fit, held_out = self.fit.seen_through(basis), self.held_out.seen_through(basis)
+        return LayerMoments(fit, held_out, self.metric)
+
+
+def seen_through(basis: Tensor, rows: Tensor) -> Tensor:
+    """Return rows over patches as rows over patches of fewer channels.
+
+    Args:
+        basis: (groups, channels, fewer).
+        rows: (groups, n, channels · taps).
+    """
+    split = rows.reshape(*rows.shape[:2], basis.shape[1], -1)
+    seen: Tensor = (split.mT @ basis[:, None]).mT.flatten(2)
+    return seen
 
 
 def _add_square(total: Tensor, some: Tensor) -> None:

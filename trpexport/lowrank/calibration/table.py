@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trpexport.cost import parameter_count
 from trpexport.errors import NothingToDoError, OutputError
-from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Factorization, Regression
+from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments
@@ -28,6 +28,7 @@ from trpexport.lowrank.calibration.network_error import (
     network_outputs,
     relative_distance,
 )
+from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.trace import CONVOLUTIONS
@@ -283,7 +284,7 @@ def _options(
     conv, scheme = layer.conv, SCHEMES[name]
     weight, metric = grouped(module.weight, conv), moments.metric
     both = moments.fit + moments.held_out
-    problem = Factorization(Regression(both, weight, TYPICAL_RIDGE, metric), scheme, conv)
+    problem = fit_of(Regression(both, weight, TYPICAL_RIDGE, metric), scheme, conv)
     variance = both.variance(metric)
     errors = [error / variance if variance else 0.0 for error in problem.errors(ranks)]
     options = []
@@ -300,7 +301,7 @@ def _options(
         )
     typical = min(options, key=lambda option: abs(math.log(max(option.error, _TINY) / _GAIN_ERROR)))
     assert typical.rank is not None
-    kernels = problem.kernels(*problem.factors(typical.rank))
+    kernels = problem.kernels(problem.weights(typical.rank))
     found = probe.squared_error(layer.name, kernels, problem.regression.bias(kernels))
     return options, found / max(typical.error, _TINY)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from trpexport.errors import TrpexportError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -34,12 +36,16 @@ class Criterion(ABC):
         """
 
     @abstractmethod
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
         """Return how many of a matrix's singular values to keep, at least 1.
 
         Args:
             singular_values: all min(rows, columns) of them, largest first.
-            shape: (rows, columns) of the matrix.
+            shape: (rows, columns) of the matrix; None where the values come of several matrices
+                that are cut together, and say what each rank adds.
+
+        Raises:
+            PlanError: the criterion needs one matrix, and there are several.
         """
 
 

@@ -10,6 +10,8 @@ from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Threshold
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -23,7 +25,7 @@ class Energy(Threshold):
     suggestions = (0.95, 0.9, 0.8)
     power: ClassVar[int] = 2
 
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
         """Return the smallest rank that holds ``value`` of the energy; 1 for a zero matrix."""
         energy = np.cumsum(singular_values**self.power)
         if energy[-1] == 0.0:

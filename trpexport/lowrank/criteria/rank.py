@@ -10,6 +10,8 @@ from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Criterion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ class Rank(Criterion):
             )
         return cls(int(value))
 
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
         """Return ``count``, whatever the spectrum."""
         return self.count
 

@@ -8,6 +8,8 @@ from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Threshold
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ class Relative(Threshold):
     suggestions = (0.01, 0.1, 0.2)
     low_included = True
 
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
         """Return the number of singular values of at least ``value`` x the largest."""
         if singular_values[0] == 0.0:
             return 1

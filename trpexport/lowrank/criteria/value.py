@@ -9,6 +9,8 @@ from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Threshold
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ class Value(Threshold):
     high = math.inf
     low_included = True
 
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
         """Return the number of singular values of at least ``value``, at least 1."""
         return max(1, int((singular_values >= self.value).sum()))
 

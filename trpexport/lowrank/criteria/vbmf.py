@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.errors import MissingDependencyError, PlanError, TrpexportError
 from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Criterion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 # Root of the equation that defines the threshold, as a multiple of sqrt(rows / columns):
@@ -40,8 +42,17 @@ class Vbmf(Criterion):
             )
         return cls()
 
-    def rank(self, singular_values: NDArray[np.float64], shape: tuple[int, int]) -> int:
-        """Return the number of singular values above the noise, at least 1."""
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
+        """Return the number of singular values above the noise, at least 1.
+
+        Raises:
+            PlanError: the values are not those of one matrix.
+        """
+        if shape is None:
+            raise PlanError(
+                "vbmf judges one matrix, and the scheme cuts several together: choose another "
+                "criterion, such as energy:0.9"
+            )
         rows, columns = min(shape), max(shape)
         if singular_values[0] == 0.0:
             return 1

@@ -1,12 +1,14 @@
-"""What a factorization scheme is: how a kernel unfolds into matrices, and folds into factors."""
+"""What a factorization scheme is, and the part that those of one unfolded matrix share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trpexport.cost import macs
+from trpexport.lowrank.spectrum import svd
 from trpexport.plan import ConvSpec
 
 if TYPE_CHECKING:
@@ -16,15 +18,10 @@ if TYPE_CHECKING:
 
 
 class Scheme(ABC):
-    """One way to write a convolution as a chain of cheaper ones.
+    """One way to write a convolution as a chain of cheaper ones, at a rank R.
 
-    A scheme unfolds the kernel, (out_channels, in_channels / groups, *kernel_size), into a batch
-    of matrices, (batch, rows, columns). Each matrix is truncated to the same rank R,
-    ``left @ right`` with left (batch, rows, R) and right (batch, R, columns), and the two are
-    folded into the weights of the factors. The batch is what is factorized on its own: the groups
-    of a grouped convolution, or the output filters of network decoupling.
-
-    Every method is a pure function of its arguments.
+    Kernels are (out_channels, in_channels / groups, *kernel_size). Every method is a pure function
+    of its arguments.
     """
 
     name: ClassVar[str]
@@ -32,6 +29,59 @@ class Scheme(ABC):
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """Say why the scheme can't take ``conv``, or None if it can."""
         return None
+
+    @abstractmethod
+    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+        """Return the chain of convolutions that stands in for ``conv`` at ``rank``.
+
+        The last one carries the bias: a bias before padding would leak into the border. A higher
+        rank costs more.
+        """
+
+    @abstractmethod
+    def full_rank(self, conv: ConvSpec) -> int:
+        """Return the rank at which the factors reproduce any kernel of this shape."""
+
+    @abstractmethod
+    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+        """Return what each rank adds: (batch, full rank), in float64.
+
+        The sum of the squares behind R is the squared error of a truncation to rank R.
+
+        Raises:
+            PlanError: the kernel holds NaN or infinity.
+        """
+
+    @abstractmethod
+    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+        """Return the kernels of the factors that approximate a kernel at ``rank``, in float64.
+
+        Raises:
+            PlanError: the kernel holds NaN or infinity.
+        """
+
+    @abstractmethod
+    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+        """Return the dense kernel that the factors with these kernels stand for."""
+
+    def break_even_rank(self, conv: ConvSpec, input_size: Sequence[int]) -> int:
+        """Return the largest rank at which the factors need fewer MACs than ``conv``; 0 if none."""
+
+        def cost(rank: int) -> int:
+            return macs(self.factor_specs(conv, rank), input_size)
+
+        ranks = range(1, self.full_rank(conv) + 1)
+        return bisect_left(ranks, macs((conv,), input_size), key=cost)
+
+
+class MatrixScheme(Scheme):
+    """A scheme that unfolds the kernel into a batch of matrices, (batch, rows, columns).
+
+    Each matrix is truncated to the same rank R, ``left @ right`` with left (batch, rows, R) and
+    right (batch, R, columns), and the two are folded into the weights of the factors. The batch is
+    what is factorized on its own: the groups of a grouped convolution, or the output filters of
+    network decoupling. The cost of the factors is proportional to the rank.
+    """
 
     @abstractmethod
     def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
@@ -48,13 +98,6 @@ class Scheme(ABC):
         )
 
     @abstractmethod
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
-        """Return the chain of convolutions that stands in for ``conv`` at ``rank``.
-
-        The last one carries the bias: a bias before padding would leak into the border.
-        """
-
-    @abstractmethod
     def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
         """Fold left (batch, rows, R) and right (batch, R, columns) into the factors' kernels."""
 
@@ -68,18 +111,17 @@ class Scheme(ABC):
         return self.fold(left @ right, conv)
 
     def full_rank(self, conv: ConvSpec) -> int:
-        """Return the rank at which the factors reproduce any kernel of this shape."""
+        """Return the smaller dimension of a matrix."""
         _, rows, columns = self.matrix_shape(conv)
         return min(rows, columns)
 
-    def break_even_rank(self, conv: ConvSpec, input_size: Sequence[int]) -> int:
-        """Return the largest rank at which the factors need fewer MACs than ``conv``; 0 if none.
+    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+        """Return the singular values of each matrix, largest first."""
+        return svd(self.unfold(weight, conv)).values
 
-        The cost of the factors is proportional to the rank.
-        """
-        dense = macs((conv,), input_size)
-        per_rank = macs(self.factor_specs(conv, 1), input_size)
-        return min(self.full_rank(conv), max(0, -(-dense // per_rank) - 1))
+    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+        """Return the factors of the truncated SVD: there are no closer ones."""
+        return self.factor_weights(*svd(self.unfold(weight, conv)).factors(rank), conv)
 
 
 def restrict(conv: ConvSpec, kept: Sequence[bool]) -> ConvSpec:

@@ -8,14 +8,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.lowrank.schemes.base import MatrixScheme, restrict
 from trpexport.plan import ConvSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Channel(Scheme):
+class Channel(MatrixScheme):
     """The kernel as an out x (in·kh·kw) matrix: ``W = N C`` (TRP, arXiv 2004.14566, section 3.1).
 
     Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and Detection"

@@ -8,14 +8,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.lowrank.schemes.base import MatrixScheme, restrict
 from trpexport.plan import ConvSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Decoupling(Scheme):
+class Decoupling(MatrixScheme):
     """Each output filter as an in x (kh·kw) matrix, a sum of p rank-1 terms.
 
     Guo et al., "Network Decoupling: From Regular to Depthwise Separable Convolutions"

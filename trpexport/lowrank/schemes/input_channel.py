@@ -8,14 +8,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.lowrank.schemes.base import MatrixScheme, restrict
 from trpexport.plan import ConvSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class InputChannel(Scheme):
+class InputChannel(MatrixScheme):
     """The kernel as an in x (out·kh·kw) matrix: the mirror image of channel-wise pairs.
 
     One-sided Tucker decomposition over the input channels (Kim et al., "Compression of Deep

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.lowrank.schemes.base import MatrixScheme, restrict
 from trpexport.plan import ConvSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Spatial(Scheme):
+class Spatial(MatrixScheme):
     """The kernel as an (in·kh) x (out·kw) matrix: ``W = V H`` (TRP, arXiv 2004.14566, section 3.1).
 
     Jaderberg et al., "Speeding up Convolutional Neural Networks with Low Rank Expansions"

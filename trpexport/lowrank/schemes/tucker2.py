@@ -1,0 +1,147 @@
+"""Tucker-2 decomposition: 1x1 to R channels, a kernel between R channels, 1x1 to the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes.base import Scheme, restrict
+from trpexport.lowrank.spectrum import svd
+from trpexport.plan import ConvSpec
+
+# Alternations end when one adds less than this share of the energy.
+_CONVERGED = 1e-9
+_MOST_ALTERNATIONS = 50
+
+
+class Tucker2(Scheme):
+    """The kernel as a core between few channels, and a basis of few channels on either side.
+
+    Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile
+    Applications" (arXiv 1511.06530), section 3.1, with one rank for both sides: a side that has
+    fewer channels than R keeps them all. The factors are found by higher-order orthogonal iteration
+    (De Lathauwer, De Moor and Vandewalle, "On the best rank-1 and rank-(R1, R2, ..., RN)
+    approximation of higher-order tensors", 2000). A grouped convolution keeps its groups in all
+    three, with R channels a group.
+    """
+
+    name = "tucker2"
+
+    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+        """Of a 1x1 kernel the core is a matrix, which the last factor takes up."""
+        return "of a 1x1 kernel it is no better than channel" if conv.is_pointwise else None
+
+    def full_rank(self, conv: ConvSpec) -> int:
+        """Return the larger of the full ranks of both sides."""
+        return max(_full_ranks(conv))
+
+    def ranks(self, conv: ConvSpec, rank: int) -> tuple[int, int]:
+        """Return how many channels a group there are on the side of the inputs and the outputs."""
+        inner, outer = _full_ranks(conv)
+        return min(rank, inner), min(rank, outer)
+
+    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+        """Return in -> R·groups, 1x1, the core with the original geometry, R·groups -> out, 1x1."""
+        inner, outer = (side * conv.groups for side in self.ranks(conv, rank))
+        pointwise = restrict(conv, [False] * conv.ndim)
+        return (
+            replace(pointwise, out_channels=inner, bias=False),
+            replace(conv, in_channels=inner, out_channels=outer, bias=False),
+            replace(pointwise, in_channels=outer),
+        )
+
+    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+        """Return what each rank adds to the core of the higher-order SVD, (groups, full rank).
+
+        That is the exact error of its truncation; iteration can only lower it.
+        """
+        kernel = _split(weight, conv)
+        core = _basis(kernel).mT @ kernel.flatten(2)
+        core = core.reshape(len(core), -1, *kernel.shape[2:])
+        energy = core.transpose(1, 2)
+        energy = (_basis(kernel.transpose(1, 2)).mT @ energy.flatten(2)).reshape(
+            len(core), -1, core.shape[1], core.shape[3]
+        )
+        sums = energy.square().sum(3).cumsum(1).cumsum(2)
+        places = torch.arange(self.full_rank(conv))
+        held = sums[:, places.clamp(max=sums.shape[1] - 1), places.clamp(max=sums.shape[2] - 1)]
+        return held.diff(dim=1, prepend=held.new_zeros(len(held), 1)).clamp_min(0).sqrt()
+
+    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+        """Return the factors that higher-order orthogonal iteration ends at, of equal norms."""
+        kernel = _split(weight, conv)
+        inner, outer = self.ranks(conv, rank)
+        inputs = _basis(kernel.transpose(1, 2))[:, :, :inner]
+        before = 0.0
+        for _ in range(_MOST_ALTERNATIONS):
+            seen = (kernel.mT @ inputs[:, None]).mT  # (groups, out, inner, taps)
+            outputs = _basis(seen)[:, :, :outer]
+            seen = outputs.mT @ kernel.flatten(2)
+            seen = seen.reshape(len(seen), outer, *kernel.shape[2:])
+            inputs = _basis(seen.transpose(1, 2))[:, :, :inner]
+            core = (seen.mT @ inputs[:, None]).mT
+            energy = float(core.square().sum())
+            if energy - before <= _CONVERGED * energy:
+                break
+            before = energy
+        return self.weights(inputs, core, outputs, conv)
+
+    def weights(
+        self, inputs: Tensor, core: Tensor, outputs: Tensor, conv: ConvSpec
+    ) -> tuple[Tensor, ...]:
+        """Fold bases and core into the kernels of the factors, of equal norms.
+
+        Args:
+            inputs: (groups, in / groups, R).
+            core: (groups, R, R, kernel), outputs first.
+            outputs: (groups, out / groups, R).
+            conv: the convolution.
+        """
+        ones = [1] * conv.ndim
+        kernels = (
+            inputs.mT.reshape(-1, inputs.shape[1], *ones),
+            core.reshape(-1, core.shape[2], *conv.kernel_size),
+            outputs.reshape(conv.out_channels, -1, *ones),
+        )
+        norms = [float(kernel.norm()) for kernel in kernels]
+        mean = prod(norms) ** (1 / 3)
+        if not mean:
+            return kernels
+        return tuple(kernel * (mean / norm) for kernel, norm in zip(kernels, norms, strict=True))
+
+    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+        """Return the dense kernel that the factors with these kernels stand for."""
+        first, core, last = weights
+        g = conv.groups
+        inputs = first.reshape(g, -1, conv.in_channels // g)
+        outputs = last.reshape(g, conv.out_channels // g, -1)
+        middle = core.reshape(g, outputs.shape[2], inputs.shape[1], -1)
+        dense = outputs @ (middle.mT @ inputs[:, None]).mT.flatten(2)
+        return dense.reshape(conv.out_channels, conv.in_channels // g, *conv.kernel_size)
+
+
+def _full_ranks(conv: ConvSpec) -> tuple[int, int]:
+    """Return the full ranks of both sides: inputs, outputs."""
+    inner, outer = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    taps = prod(conv.kernel_size)
+    return min(inner, outer * taps), min(outer, inner * taps)
+
+
+def _split(weight: Tensor, conv: ConvSpec) -> Tensor:
+    """Return a kernel as (groups, out / groups, in / groups, kernel), in float64."""
+    shape = (conv.groups, conv.out_channels // conv.groups, conv.in_channels // conv.groups, -1)
+    return weight.detach().to(torch.float64).reshape(shape)
+
+
+def _basis(kernel: Tensor) -> Tensor:
+    """Return an orthonormal basis of the first channels of (groups, channels, ...), best first."""
+    basis: Tensor = torch.linalg.qr(svd(kernel.flatten(2)).left)[0]
+    return basis
+
+
+SCHEMES.register(Tucker2.name, Tucker2())
