@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +27,10 @@ _ROUNDS = 2
 _WORTHWHILE = 0.9
 # A scheme alone is not tried where it promises more than so many times the best one's squared
 # error; nor twice, where its error turned out so many times that of the best network so far.
-_HOPELESS = 4.0
+_HOPELESS = 2.5
 _BEHIND = 1.1
+# What a few hundred images can't tell apart: errors of networks within this factor.
+_NEAR = 1.15
 _BISECTIONS = 6
 
 
@@ -93,8 +95,9 @@ class Budgeter:
     ) -> Outcome:
         """Return the best network that keeps at most ``fraction`` of the MACs or parameters.
 
-        Of the rounds, the one whose network differs least from the original on the images; where
-        layers may take different schemes, also of those in which all take the same one.
+        Of the rounds, the one whose network differs least from the original on the images. Where
+        layers may take different schemes, those in which all take the same one are tried as well,
+        and of networks that are nearly as close as the closest, :func:`plainest` decides.
 
         Args:
             fraction: of the whole network, above 0 and below 1.
@@ -106,7 +109,11 @@ class Budgeter:
             NothingToDoError: nothing fits; the message says what the best is.
         """
         criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
-        best: Outcome | None = None
+        return plainest(self._tried(fraction, resource, criterion))
+
+    def _tried(self, fraction: float, resource: Resource, criterion: str) -> list[Outcome]:
+        """Return all networks that were worth a calibration."""
+        tried: list[Outcome] = []
         for table in self._tables(fraction, resource):
             weights: Mapping[str, float] = {}
             last: Outcome | None = None
@@ -115,13 +122,11 @@ class Budgeter:
                 if last is not None and not _promises(table, weights, choice, last.allotment):
                     break
                 last = self._calibrated(choice, criterion)
-                if best is None or last.error < best.error:
-                    best = last
-                if last.error > _BEHIND * best.error:
+                tried.append(last)
+                if last.error > _BEHIND * closest(tried).error:
                     break
                 weights = corrections(last)
-        assert best is not None
-        return best
+        return tried
 
     def _tables(self, fraction: float, resource: Resource) -> list[SensitivityTable]:
         """Return what to choose from: all schemes, and each one alone that is not hopeless.
@@ -150,7 +155,7 @@ class Budgeter:
                 f"a target error of {limit:g} is out of range: give one between 0 and 1"
             )
         found, last = self._bisect(
-            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}"
+            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}", closest
         )
         if found is None:
             raise NothingToDoError(
@@ -179,7 +184,7 @@ class Budgeter:
             drops.append(before - accuracy(outcome.calibrated.network))
             return drops[-1] <= drop
 
-        found, _ = self._bisect(accepts, f"max-drop:{drop:g}")
+        found, _ = self._bisect(accepts, f"max-drop:{drop:g}", plainest)
         if found is None:
             raise NothingToDoError(
                 f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
@@ -188,14 +193,17 @@ class Budgeter:
         return found
 
     def _bisect(
-        self, accepts: Callable[[Outcome], bool], criterion: str
+        self,
+        accepts: Callable[[Outcome], bool],
+        criterion: str,
+        best: Callable[[Sequence[Outcome]], Outcome],
     ) -> tuple[Outcome | None, Outcome]:
         """Return the cheapest outcome that is accepted, or None, and the last one tried."""
         low, high = smallest_fraction(self._table), 1.0
         found: Outcome | None = None
         for _ in range(_BISECTIONS):
             fraction = (low + high) / 2
-            outcome = self.to_fraction(fraction, criterion=criterion)
+            outcome = best(self._tried(fraction, "macs", criterion))
             if accepts(outcome):
                 found, high = outcome, fraction
             else:
@@ -225,6 +233,28 @@ class Budgeter:
         )
         self._announce(f"output error of the network {error:.3f}")
         return Outcome(calibrated, choice, error)
+
+
+def closest(tried: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of least error."""
+    return min(tried, key=lambda outcome: outcome.error)
+
+
+def plainest(tried: Sequence[Outcome]) -> Outcome:
+    """Return the plainest outcome of those that are nearly as close as the closest.
+
+    One scheme throughout comes before several, which have more ways to suit these images by
+    chance, and before grouped convolutions, which run slowly for their MACs.
+    """
+    near = [outcome for outcome in tried if outcome.error <= _NEAR * closest(tried).error]
+    return min(near, key=lambda outcome: (not _is_plain(outcome), outcome.error))
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    layers = outcome.calibrated.plan.rewritten
+    return len({layer.scheme for layer in layers}) == 1 and all(
+        factor.groups == layer.conv.groups for layer in layers for factor in layer.factors
+    )
 
 
 def _promises(
