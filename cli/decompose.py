@@ -25,8 +25,8 @@ def decompose(
     scheme: Annotated[
         str,
         typer.Option(
-            help="channel, spatial, input-channel or decoupling; auto, with a target, chooses for "
-            "each layer."
+            help="channel, spatial, input-channel, decoupling or tucker2; auto, with a target, "
+            "chooses for each layer."
         ),
     ] = "spatial",
     criterion: Annotated[

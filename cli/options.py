@@ -32,7 +32,10 @@ UnsafePickle = Annotated[
 ]
 Scheme = Annotated[
     str,
-    typer.Option(help="channel, spatial, input-channel or decoupling; a wrong name lists all."),
+    typer.Option(
+        help="channel, spatial, input-channel, decoupling or tucker2 (not for training); a wrong "
+        "name lists all."
+    ),
 ]
 Include = Annotated[
     list[str] | None,

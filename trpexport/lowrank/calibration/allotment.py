@@ -53,7 +53,8 @@ def allot(
     fraction: float,
     *,
     resource: Resource = "macs",
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] = MappingProxyType({}),
+    handicaps: Mapping[str, float] = MappingProxyType({}),
 ) -> Allotment:
     """Choose schemes and ranks of least error among those that fit a budget.
 
@@ -62,6 +63,8 @@ def allot(
         fraction: what may remain of the resource, of the whole network, above 0 and below 1.
         resource: what is scarce.
         weights: factors on the errors of layers, by name; 1 for those that are not in it.
+        handicaps: factors on the errors of schemes, likewise; they decide, and are not in the
+            error of the result.
 
     Raises:
         PlanError: the fraction is not between 0 and 1.
@@ -79,9 +82,14 @@ def allot(
             f"the target of {fraction:g} of the {resource} can't be met: the best is "
             f"{least / whole:.3f}, every layer at its lowest rank"
         )
-    scale = weights or {}
     error = [
-        [option.error * layer.gain * scale.get(layer.name, 1.0) for option in layer.options]
+        [
+            option.error
+            * layer.gain
+            * weights.get(layer.name, 1.0)
+            * handicaps.get(option.scheme or "", 1.0)
+            for option in layer.options
+        ]
         for layer in table.layers
     ]
     places = _knapsack(cost, error, budget - fixed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -21,6 +22,7 @@ from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.layerwise import Calibrated, calibrate
 from trpexport.lowrank.calibration.network_error import network_outputs, relative_distance
 from trpexport.lowrank.calibration.table import SensitivityTable
+from trpexport.lowrank.schemes import SCHEMES
 
 _ROUNDS = 2
 # A further round must promise less than this share of the squared error.
@@ -29,8 +31,11 @@ _WORTHWHILE = 0.9
 # error; nor twice, where its error turned out so many times that of the best network so far.
 _HOPELESS = 2.5
 _BEHIND = 1.1
-# What a few hundred images can't tell apart: errors of networks within this factor.
-_NEAR = 1.15
+# Squared errors under another scheme than the best one for the whole network count so many times:
+# what is nearer to each other, the table can't tell apart.
+_AWAY = 1.2
+# Those of grouped convolutions count so many times: they run slowly for their MACs.
+_GROUPED = 1.5
 _BISECTIONS = 6
 
 
@@ -48,6 +53,21 @@ class Outcome:
     calibrated: Calibrated
     allotment: Allotment
     error: float
+
+    @property
+    def merit(self) -> float:
+        """What networks are chosen between by, the lower the better: the error, handicapped."""
+        handicaps = [handicap(layer.scheme) for layer in self.calibrated.layers]
+        return self.error * math.sqrt(sum(handicaps) / len(handicaps))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What may remain, of what, and how a plan says so."""
+
+    fraction: float
+    resource: Resource
+    criterion: str
 
 
 class Budgeter:
@@ -96,8 +116,7 @@ class Budgeter:
         """Return the best network that keeps at most ``fraction`` of the MACs or parameters.
 
         Of the rounds, the one whose network differs least from the original on the images. Where
-        layers may take different schemes, those in which all take the same one are tried as well,
-        and of networks that are nearly as close as the closest, :func:`plainest` decides.
+        layers may take different schemes, those in which all take the same one are tried as well.
 
         Args:
             fraction: of the whole network, above 0 and below 1.
@@ -109,39 +128,62 @@ class Budgeter:
             NothingToDoError: nothing fits; the message says what the best is.
         """
         criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
-        return plainest(self._tried(fraction, resource, criterion))
+        target = _Target(fraction, resource, criterion)
+        best: Outcome | None = None
+        for table in self._alone(target):
+            best = self._best(target, table, best)
+        if best is None:  # no scheme gets there alone
+            return self._best(target, self._table)
+        (scheme,) = {layer.scheme for layer in best.calibrated.layers}
+        if self._table.schemes == [scheme]:
+            return best
+        return self._best(target, self._table, best, base=scheme)
 
-    def _tried(self, fraction: float, resource: Resource, criterion: str) -> list[Outcome]:
-        """Return all networks that were worth a calibration."""
-        tried: list[Outcome] = []
-        for table in self._tables(fraction, resource):
-            weights: Mapping[str, float] = {}
-            last: Outcome | None = None
-            for _ in range(self._rounds):
-                choice = allot(table, fraction, resource=resource, weights=weights)
-                if last is not None and not _promises(table, weights, choice, last.allotment):
-                    break
-                last = self._calibrated(choice, criterion)
-                tried.append(last)
-                if last.error > _BEHIND * closest(tried).error:
-                    break
-                weights = corrections(last)
-        return tried
-
-    def _tables(self, fraction: float, resource: Resource) -> list[SensitivityTable]:
-        """Return what to choose from: all schemes, and each one alone that is not hopeless.
-
-        A table says nothing of how the errors of layers add up, and those of one scheme may do so
-        more kindly than those of several.
-        """
-        schemes = self._table.schemes
-        alone: list[tuple[float, SensitivityTable]] = []
-        for scheme in schemes if len(schemes) > 1 else ():
+    def _alone(self, target: _Target) -> list[SensitivityTable]:
+        """Return the tables of single schemes that are not hopeless, the most promising first."""
+        found: list[tuple[float, SensitivityTable]] = []
+        for scheme in self._table.schemes:
             table = self._table.only(scheme)
             with suppress(NothingToDoError):
-                alone.append((allot(table, fraction, resource=resource).error, table))
-        least = min((error for error, _ in alone), default=0.0)
-        return [self._table, *(table for error, table in alone if error <= _HOPELESS * least)]
+                choice = allot(table, target.fraction, resource=target.resource)
+                found.append((choice.error * handicap(scheme), table))
+        found.sort(key=lambda one: one[0])
+        return [table for error, table in found if error <= _HOPELESS * found[0][0]]
+
+    def _best(
+        self,
+        target: _Target,
+        table: SensitivityTable,
+        best: Outcome | None = None,
+        base: str | None = None,
+    ) -> Outcome:
+        """Return the best network of the rounds of a choice, or ``best`` where that is better.
+
+        With a scheme as ``base``, layers depart from it only where that clearly pays.
+        """
+        handicaps = _handicaps(table, base)
+        if base is not None:
+            table = _around(table, base)
+        weights: Mapping[str, float] = {}
+        last: Outcome | None = None
+        for _ in range(self._rounds):
+            choice = allot(
+                table,
+                target.fraction,
+                resource=target.resource,
+                weights=weights,
+                handicaps=handicaps,
+            )
+            if last is not None and not _promises(table, weights, choice, last.allotment):
+                break
+            last = self._calibrated(choice, target.criterion)
+            if best is None or last.merit < best.merit:
+                best = last
+            if last.merit > _BEHIND * best.merit:
+                break
+            weights = corrections(last)
+        assert best is not None
+        return best
 
     def to_error(self, limit: float) -> Outcome:
         """Return the cheapest network found whose output error is at most ``limit``.
@@ -155,7 +197,7 @@ class Budgeter:
                 f"a target error of {limit:g} is out of range: give one between 0 and 1"
             )
         found, last = self._bisect(
-            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}", closest
+            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}"
         )
         if found is None:
             raise NothingToDoError(
@@ -184,7 +226,7 @@ class Budgeter:
             drops.append(before - accuracy(outcome.calibrated.network))
             return drops[-1] <= drop
 
-        found, _ = self._bisect(accepts, f"max-drop:{drop:g}", plainest)
+        found, _ = self._bisect(accepts, f"max-drop:{drop:g}")
         if found is None:
             raise NothingToDoError(
                 f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
@@ -193,17 +235,14 @@ class Budgeter:
         return found
 
     def _bisect(
-        self,
-        accepts: Callable[[Outcome], bool],
-        criterion: str,
-        best: Callable[[Sequence[Outcome]], Outcome],
+        self, accepts: Callable[[Outcome], bool], criterion: str
     ) -> tuple[Outcome | None, Outcome]:
         """Return the cheapest outcome that is accepted, or None, and the last one tried."""
         low, high = smallest_fraction(self._table), 1.0
         found: Outcome | None = None
         for _ in range(_BISECTIONS):
             fraction = (low + high) / 2
-            outcome = best(self._tried(fraction, "macs", criterion))
+            outcome = self.to_fraction(fraction, criterion=criterion)
             if accepts(outcome):
                 found, high = outcome, fraction
             else:
@@ -235,26 +274,25 @@ class Budgeter:
         return Outcome(calibrated, choice, error)
 
 
-def closest(tried: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of least error."""
-    return min(tried, key=lambda outcome: outcome.error)
+def handicap(scheme: str) -> float:
+    """Return how many times the squared errors of a scheme count."""
+    return _GROUPED if SCHEMES[scheme].regroups else 1.0
 
 
-def plainest(tried: Sequence[Outcome]) -> Outcome:
-    """Return the plainest outcome of those that are nearly as close as the closest.
-
-    One scheme throughout comes before several, which have more ways to suit these images by
-    chance, and before grouped convolutions, which run slowly for their MACs.
-    """
-    near = [outcome for outcome in tried if outcome.error <= _NEAR * closest(tried).error]
-    return min(near, key=lambda outcome: (not _is_plain(outcome), outcome.error))
+def _handicaps(table: SensitivityTable, base: str | None) -> dict[str, float]:
+    """Return how many times the squared errors of each scheme count in a network around one."""
+    return {
+        scheme: handicap(scheme) * (1.0 if base in (None, scheme) else _AWAY)
+        for scheme in table.schemes
+    }
 
 
-def _is_plain(outcome: Outcome) -> bool:
-    layers = outcome.calibrated.plan.rewritten
-    return len({layer.scheme for layer in layers}) == 1 and all(
-        factor.groups == layer.conv.groups for layer in layers for factor in layer.factors
-    )
+def _around(table: SensitivityTable, base: str) -> SensitivityTable:
+    """Return the table with the gains of one scheme: no other's may come out low by chance."""
+    layers = [
+        replace(layer, gains={base: layer.gains.get(base, layer.gain)}) for layer in table.layers
+    ]
+    return replace(table, layers=tuple(layers))
 
 
 def _promises(

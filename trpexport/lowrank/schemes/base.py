@@ -25,6 +25,8 @@ class Scheme(ABC):
     """
 
     name: ClassVar[str]
+    # Whether a factor has more groups than the convolution: such run slowly for their MACs.
+    regroups: ClassVar[bool] = False
 
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """Say why the scheme can't take ``conv``, or None if it can."""

@@ -26,6 +26,7 @@ class Decoupling(MatrixScheme):
     """
 
     name = "decoupling"
+    regroups = True
 
     def unsupported_reason(self, conv: ConvSpec) -> str | None:
         """A 1x1 kernel is one path already."""
