@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -27,9 +28,9 @@ from trpexport.lowrank.schemes import SCHEMES
 _ROUNDS = 2
 # A further round must promise less than this share of the squared error.
 _WORTHWHILE = 0.9
-# A scheme alone is not tried where it promises more than so many times the best one's squared
-# error; nor twice, where its error turned out so many times that of the best network so far.
-_HOPELESS = 2.5
+# A scheme alone is not tried where it promises more than so many times the least squared error.
+_HOPELESS = 1.5
+# Nor is a choice corrected further where that made its error so many times the best one's.
 _BEHIND = 1.1
 # Squared errors under another scheme than the best one for the whole network count so many times:
 # what is nearer to each other, the table can't tell apart.
@@ -68,6 +69,33 @@ class _Target:
     fraction: float
     resource: Resource
     criterion: str
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What to choose from: options, and how many times the errors of schemes count."""
+
+    table: SensitivityTable
+    handicaps: Mapping[str, float]
+
+    def choose(
+        self, target: _Target, weights: Mapping[str, float] = MappingProxyType({})
+    ) -> Allotment:
+        return allot(
+            self.table,
+            target.fraction,
+            resource=target.resource,
+            weights=weights,
+            handicaps=self.handicaps,
+        )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A network, and what it was chosen from."""
+
+    offer: _Offer
+    outcome: Outcome
 
 
 class Budgeter:
@@ -129,60 +157,58 @@ class Budgeter:
         """
         criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
         target = _Target(fraction, resource, criterion)
-        best: Outcome | None = None
-        for table in self._alone(target):
-            best = self._best(target, table, best)
-        if best is None:  # no scheme gets there alone
-            return self._best(target, self._table)
-        (scheme,) = {layer.scheme for layer in best.calibrated.layers}
-        if self._table.schemes == [scheme]:
-            return best
-        return self._best(target, self._table, best, base=scheme)
+        tried = [self._first(target, self._offer(scheme)) for scheme in self._alone(target)]
+        best = min(tried, key=lambda one: one.outcome.merit, default=None)
+        offer = self._offer_around(best)
+        if best is None:
+            best = self._first(target, offer)
+        elif offer.choose(target).chosen != best.outcome.allotment.chosen:
+            best = min(best, self._first(target, offer), key=lambda one: one.outcome.merit)
+        return self._corrected(target, best)
 
-    def _alone(self, target: _Target) -> list[SensitivityTable]:
-        """Return the tables of single schemes that are not hopeless, the most promising first."""
-        found: list[tuple[float, SensitivityTable]] = []
+    def _alone(self, target: _Target) -> list[str]:
+        """Return the schemes that are not hopeless for all layers."""
+        found: dict[str, float] = {}
         for scheme in self._table.schemes:
-            table = self._table.only(scheme)
             with suppress(NothingToDoError):
-                choice = allot(table, target.fraction, resource=target.resource)
-                found.append((choice.error * handicap(scheme), table))
-        found.sort(key=lambda one: one[0])
-        return [table for error, table in found if error <= _HOPELESS * found[0][0]]
+                choice = self._offer(scheme).choose(target)
+                found[scheme] = choice.error * handicap(scheme)
+        least = min(found.values(), default=0.0)
+        return [scheme for scheme, error in found.items() if error <= _HOPELESS * least]
 
-    def _best(
-        self,
-        target: _Target,
-        table: SensitivityTable,
-        best: Outcome | None = None,
-        base: str | None = None,
-    ) -> Outcome:
-        """Return the best network of the rounds of a choice, or ``best`` where that is better.
+    def _offer(self, scheme: str) -> _Offer:
+        """Return the options of one scheme."""
+        return _Offer(self._table.only(scheme), {})
 
-        With a scheme as ``base``, layers depart from it only where that clearly pays.
-        """
-        handicaps = _handicaps(table, base)
-        if base is not None:
-            table = _around(table, base)
-        weights: Mapping[str, float] = {}
-        last: Outcome | None = None
-        for _ in range(self._rounds):
-            choice = allot(
-                table,
-                target.fraction,
-                resource=target.resource,
-                weights=weights,
-                handicaps=handicaps,
-            )
-            if last is not None and not _promises(table, weights, choice, last.allotment):
+    def _offer_around(self, best: _Tried | None) -> _Offer:
+        """Return all options; where there is a network of one scheme, for departures from it."""
+        handicaps = {scheme: handicap(scheme) for scheme in self._table.schemes}
+        if best is None:
+            return _Offer(self._table, handicaps)
+        (base,) = best.offer.table.schemes
+        # With the gains of that scheme: no other's may come out low by chance.
+        layers = [
+            replace(layer, gains={base: layer.gains.get(base, layer.gain)})
+            for layer in self._table.layers
+        ]
+        away = {scheme: _AWAY * times for scheme, times in handicaps.items() if scheme != base}
+        return _Offer(replace(self._table, layers=tuple(layers)), away)
+
+    def _first(self, target: _Target, offer: _Offer) -> _Tried:
+        return _Tried(offer, self._calibrated(offer.choose(target), target.criterion))
+
+    def _corrected(self, target: _Target, first: _Tried) -> Outcome:
+        """Return the best network of further rounds, each corrected by what the last measured."""
+        best = last = first.outcome
+        for _ in range(1, self._rounds):
+            weights = corrections(last)
+            choice = first.offer.choose(target, weights)
+            if not _promises(first.offer.table, weights, choice, last.allotment):
                 break
             last = self._calibrated(choice, target.criterion)
-            if best is None or last.merit < best.merit:
-                best = last
+            best = min(best, last, key=lambda outcome: outcome.merit)
             if last.merit > _BEHIND * best.merit:
                 break
-            weights = corrections(last)
-        assert best is not None
         return best
 
     def to_error(self, limit: float) -> Outcome:
@@ -277,22 +303,6 @@ class Budgeter:
 def handicap(scheme: str) -> float:
     """Return how many times the squared errors of a scheme count."""
     return _GROUPED if SCHEMES[scheme].regroups else 1.0
-
-
-def _handicaps(table: SensitivityTable, base: str | None) -> dict[str, float]:
-    """Return how many times the squared errors of each scheme count in a network around one."""
-    return {
-        scheme: handicap(scheme) * (1.0 if base in (None, scheme) else _AWAY)
-        for scheme in table.schemes
-    }
-
-
-def _around(table: SensitivityTable, base: str) -> SensitivityTable:
-    """Return the table with the gains of one scheme: no other's may come out low by chance."""
-    layers = [
-        replace(layer, gains={base: layer.gains.get(base, layer.gain)}) for layer in table.layers
-    ]
-    return replace(table, layers=tuple(layers))
 
 
 def _promises(
