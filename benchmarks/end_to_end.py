@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,10 +29,10 @@ import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 
 
-def decompose(checkpoint: Path, criterion: str, out: Path) -> dict[str, Any]:
+def decompose(checkpoint: Path, options: Sequence[object], out: Path) -> dict[str, Any]:
     """Run the command once and return wall seconds, peak bytes and the stages' seconds."""
-    options = ["--criterion", criterion, "-o", str(out)]
-    command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), *options]
+    typed = [*map(str, options), "-o", str(out)]
+    command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), *typed]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -91,7 +92,9 @@ def main() -> None:
         }
         for label, (checkpoint, criterion) in cases.items():
             runs = [
-                decompose(checkpoint, criterion, folder / f"{checkpoint.stem}-{index}")
+                decompose(
+                    checkpoint, ["--criterion", criterion], folder / f"{checkpoint.stem}-{index}"
+                )
                 for index in range(args.runs)
             ]
             found[label] = {"criterion": criterion, **summary(runs)}
