@@ -22,12 +22,12 @@ from torch import nn
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
+from benchmarks.networks import plan_at
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.export.calibrating import spread
 from trpexport.lowrank.calibration.budget import Budgeter
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.table import sensitivity_table
-from trpexport.lowrank.criteria import parse_criterion
 
 SHAPE = (1, 3, 32, 32)
 # What the published checkpoints were trained with.
@@ -66,15 +66,7 @@ class Images:
 def plain(model: nn.Module, scheme: str, ratio: float) -> tuple[nn.Module, float]:
     """Return the network cut by its weights alone at least to a MAC ratio, and the ratio."""
     analysis = tx.analyse(model, input_shape=SHAPE, scheme=scheme)
-    low, high = 0.0, 1.0
-    plan = analysis.plan(parse_criterion("rank:1"))
-    for _ in range(20):
-        middle = (low + high) / 2
-        tried = analysis.plan(parse_criterion(f"energy:{middle}"))
-        if tried.macs_before / tried.macs_after >= ratio:
-            plan, low = tried, middle
-        else:
-            high = middle
+    plan = plan_at(analysis, ratio, "energy")
     return tx.factorize(model, plan), plan.macs_before / plan.macs_after
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import trpexport as tx
+from trpexport.lowrank.criteria import parse_criterion
+from trpexport.lowrank.planner import Analysis
 
 FAST = tx.ExportSettings(verify_seconds=0)
 
@@ -21,6 +23,20 @@ def random_network(preset: str, num_classes: int) -> nn.Module:
     zoo = importlib.import_module("trpexport.models_zoo")
     network: nn.Module = zoo.parse_architecture(preset, num_classes=num_classes).build().eval()
     return network
+
+
+def plan_at(analysis: Analysis, ratio: float, criterion: str) -> tx.Plan:
+    """Return the plan of the highest value of a criterion that saves at least a MAC ratio."""
+    low, high = 0.0, 1.0
+    plan = analysis.plan(parse_criterion("rank:1"))
+    for _ in range(20):
+        middle = (low + high) / 2
+        tried = analysis.plan(parse_criterion(f"{criterion}:{middle}"))
+        if tried.macs_before / tried.macs_after >= ratio:
+            plan, low = tried, middle
+        else:
+            high = middle
+    return plan
 
 
 def export_dense(model: nn.Module, shape: Sequence[int], out: Path) -> Path:

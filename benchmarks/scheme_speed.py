@@ -18,31 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
-from benchmarks.networks import export_decomposed, export_dense, random_network
-from trpexport.lowrank.criteria import parse_criterion
+from benchmarks.networks import export_decomposed, export_dense, plan_at, random_network
 from trpexport.lowrank.schemes import SCHEMES
 
 RATIO = 2.0
-STEPS = 14
-
-
-def halved(model: nn.Module, shape: tuple[int, ...], scheme: str) -> tx.Plan:
-    """Return the plan of the largest share of the full rank at no more than half the MACs."""
-    analysis = tx.analyse(model, input_shape=shape, scheme=scheme)
-    low, high = 0.0, 1.0
-    plan = analysis.plan(parse_criterion("rank:1"))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        tried = analysis.plan(parse_criterion(f"fraction:{middle}"))
-        if tried.macs_before / tried.macs_after >= RATIO:
-            plan, low = tried, middle
-        else:
-            high = middle
-    return plan
 
 
 def measure(preset: str, folder: Path) -> dict[str, Any]:
@@ -52,7 +33,9 @@ def measure(preset: str, folder: Path) -> dict[str, Any]:
     model = random_network(preset, 10)
     files, saved = [export_dense(model, shape, folder / "dense")], {}
     for scheme in SCHEMES:
-        file, plan = export_decomposed(model, halved(model, shape, scheme), folder / scheme)
+        analysis = tx.analyse(model, input_shape=shape, scheme=scheme)
+        plan = plan_at(analysis, RATIO, "fraction")
+        file, plan = export_decomposed(model, plan, folder / scheme)
         files.append(file)
         saved[scheme] = plan.macs_before / plan.macs_after
     command = [sys.executable, "-m", "trpexport", "bench", *map(str, files), "--json"]
