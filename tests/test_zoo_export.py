@@ -22,6 +22,7 @@ FEW = (
     ("resnet20", "channel"),
     ("resnet20", "spatial"),
     ("resnet20", "decoupling"),
+    ("resnet20", "tucker2"),
     ("resnet20-a", "spatial"),
     ("preresnet20", "channel"),
     ("wrn-16-4", "decoupling"),

@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import Run
 from trpexport import bundle
+from trpexport.lowrank.schemes import SCHEMES
 
 QUICK = ("--verify-seconds", "0", "--no-simplify")
 
@@ -56,7 +57,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own.pth"
 
 
-@pytest.mark.parametrize("scheme", ["channel", "spatial", "decoupling"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_own_networks(run: Run, own: Path, tmp_path: Path, scheme: str) -> None:
     out = tmp_path / "out"
     result = run(
