@@ -232,15 +232,19 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
         "import importlib, sys; importlib.import_module('trpexport.cli').run(['--help']); "
         "print(sorted({'torch', 'numpy', 'onnx', 'onnxruntime', 'rich'} & set(sys.modules)))"
     )
-    seconds = []
+    # Against the library that it is made with, in turns: the machine may be slow just now.
+    own, library = [], []
     for _ in range(5):
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
-        seconds.append(time.perf_counter() - started)
+        between = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import typer"], check=True)
+        own.append(between - started)
+        library.append(time.perf_counter() - between)
     assert done.stdout.endswith("[]\n")
-    assert min(seconds) < 0.3
+    assert min(own) < 4 * min(library)
 
 
 def test_version_and_module() -> None:
