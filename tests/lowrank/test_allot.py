@@ -18,6 +18,7 @@ from torch import nn
 
 from tests.export.networks import SHAPE, tiny
 from trpexport.errors import NothingToDoError, OutputError, PlanError, TrpexportError
+from trpexport.lowrank.calibration import budget
 from trpexport.lowrank.calibration.allotment import Allotment, allot, smallest_fraction
 from trpexport.lowrank.calibration.budget import Budgeter, Outcome
 from trpexport.lowrank.calibration.gathering import Gatherer
@@ -163,6 +164,22 @@ def test_targets_are_met_by_the_plan(measured: Measured) -> None:
     small = budgeter.to_fraction(0.5, "parameters").calibrated.network
     before, after = (sum(p.numel() for p in net.parameters()) for net in (model, small))
     assert after <= 0.5 * before
+
+
+def test_a_choice_that_came_out_well_is_not_corrected(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_WORTHWHILE", 2.0)  # every correction promises enough
+    model, gatherer, table = measured
+    for fraction, count in ((0.6, 1), (0.22, 2)):
+        lines = list[str]()
+        budgeter = Budgeter(
+            model, table.only("channel"), gatherer, input_shape=SHAPE, announce=lines.append
+        )
+        outcome = budgeter.to_fraction(fraction)
+        networks = [line for line in lines if line.startswith("output error of the network")]
+        assert len(networks) == count
+        assert (outcome.error < 0.3) == (count == 1)
 
 
 def test_a_target_out_of_reach_says_what_the_best_is(measured: Measured) -> None:
