@@ -179,7 +179,7 @@ def test_a_choice_that_came_out_well_is_not_corrected(
         outcome = budgeter.to_fraction(fraction)
         networks = [line for line in lines if line.startswith("output error of the network")]
         assert len(networks) == count
-        assert (outcome.error < 0.3) == (count == 1)
+        assert (outcome.error < 0.2) == (count == 1)
 
 
 def test_a_target_out_of_reach_says_what_the_best_is(measured: Measured) -> None:

@@ -27,8 +27,8 @@ from trpexport.lowrank.schemes import SCHEMES
 
 _ROUNDS = 2
 # A choice is corrected by what was measured where layers act on each other: where the network's
-# error is at least this, or else the correction made it worse (10 of 10 trials on ResNet-20) ...
-_INTERPLAY = 0.3
+# error is at least this, or else the correction made it worse (5 of 5 trials on ResNet-20) ...
+_INTERPLAY = 0.2
 # ... and where that promises less than this share of the squared error.
 _WORTHWHILE = 0.9
 # A scheme alone is not tried where it promises more than so many times the least squared error.
