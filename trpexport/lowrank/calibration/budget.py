@@ -26,8 +26,8 @@ from trpexport.lowrank.calibration.table import SensitivityTable
 from trpexport.lowrank.schemes import SCHEMES
 
 _ROUNDS = 2
-# A choice is corrected by what was measured where layers act on each other: where the network's
-# error is at least this, or else the correction made it worse (5 of 5 trials on ResNet-20) ...
+# A choice is corrected by what was measured where layers act on each other, that is where the
+# network's error is at least this: below it a correction hardly ever pays for its time ...
 _INTERPLAY = 0.2
 # ... and where that promises less than this share of the squared error.
 _WORTHWHILE = 0.9
