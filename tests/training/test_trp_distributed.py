@@ -12,6 +12,7 @@ import torch
 from trpexport.training.sharing import Team
 
 SCRIPT = """
+import os
 import sys
 import torch
 from torch import nn
@@ -54,6 +55,7 @@ result["decomposed"] = sorted(set(decomposed))
 torch.save(result, f"{folder}/{count}-{rank}.pt")
 if count > 1:
     dist.destroy_process_group()
+    os._exit(0)  # past gloo's threads, which may abort a process that ends: joined() lets them go
 """
 
 
