@@ -32,18 +32,12 @@ class Svd:
     values: Tensor
     left_is_basis: bool
 
-    def truncated(self, rank: int) -> Tensor:
-        """Return the best approximation of that rank: (batch, rows, columns).
-
-        Eckart and Young, "The approximation of one matrix by another of lower rank" (1936).
-        """
-        return self.left[:, :, :rank] @ self.right[:, :rank]
-
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return (batch, rows, rank) and (batch, rank, columns), whose product is the truncation.
 
-        Both carry the square root of each singular value, so that neither is badly scaled in
-        float32 or when it is trained further.
+        There is no closer product of that rank: Eckart and Young, "The approximation of one matrix
+        by another of lower rank" (1936). Both carry the square root of each singular value, so that
+        neither is badly scaled in float32 or when it is trained further.
         """
         values = self.values[:, :rank]
         # A singular value of zero has no scale to share: its basis vector stays as it is.

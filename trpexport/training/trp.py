@@ -364,14 +364,13 @@ def _trainable(name: str) -> MatrixScheme:
         TrpexportError: there is none.
         TrainingError: its factors are not those of one low-rank matrix.
     """
-    _ = SCHEMES[name]
-    trainable = matrix_schemes()
-    if name not in trainable:
-        raise TrainingError(
-            f"no network can be trained for {name}, which cuts two matrices of a kernel: train it "
-            f"for one of {', '.join(trainable)}"
-        )
-    return trainable[name]
+    scheme = SCHEMES[name]
+    if isinstance(scheme, MatrixScheme):
+        return scheme
+    raise TrainingError(
+        f"no network can be trained for {name}, which cuts two matrices of a kernel: train it "
+        f"for one of {', '.join(matrix_schemes())}"
+    )
 
 
 def _check(

@@ -61,13 +61,9 @@ class Tucker2(Scheme):
         That is the exact error of its truncation; iteration can only lower it.
         """
         kernel = _split(weight, conv)
-        core = _basis(kernel).mT @ kernel.flatten(2)
-        core = core.reshape(len(core), -1, *kernel.shape[2:])
-        energy = core.transpose(1, 2)
-        energy = (_basis(kernel.transpose(1, 2)).mT @ energy.flatten(2)).reshape(
-            len(core), -1, core.shape[1], core.shape[3]
-        )
-        sums = energy.square().sum(3).cumsum(1).cumsum(2)
+        core = _onto(_basis(kernel), kernel).transpose(1, 2)
+        core = _onto(_basis(kernel.transpose(1, 2)), core)
+        sums = core.square().sum(3).cumsum(1).cumsum(2)
         places = torch.arange(self.full_rank(conv))
         held = sums[:, places.clamp(max=sums.shape[1] - 1), places.clamp(max=sums.shape[2] - 1)]
         return held.diff(dim=1, prepend=held.new_zeros(len(held), 1)).clamp_min(0).sqrt()
@@ -79,12 +75,11 @@ class Tucker2(Scheme):
         inputs = _basis(kernel.transpose(1, 2))[:, :, :inner]
         before = 0.0
         for _ in range(_MOST_ALTERNATIONS):
-            seen = (kernel.mT @ inputs[:, None]).mT  # (groups, out, inner, taps)
+            seen = _onto(inputs, kernel.transpose(1, 2)).transpose(1, 2)
             outputs = _basis(seen)[:, :, :outer]
-            seen = outputs.mT @ kernel.flatten(2)
-            seen = seen.reshape(len(seen), outer, *kernel.shape[2:])
-            inputs = _basis(seen.transpose(1, 2))[:, :, :inner]
-            core = (seen.mT @ inputs[:, None]).mT
+            seen = _onto(outputs, kernel).transpose(1, 2)
+            inputs = _basis(seen)[:, :, :inner]
+            core = _onto(inputs, seen).transpose(1, 2)
             energy = float(core.square().sum())
             if energy - before <= _CONVERGED * energy:
                 break
@@ -142,6 +137,11 @@ def _basis(kernel: Tensor) -> Tensor:
     """Return an orthonormal basis of the first channels of (groups, channels, ...), best first."""
     basis: Tensor = torch.linalg.qr(svd(kernel.flatten(2)).left)[0]
     return basis
+
+
+def _onto(basis: Tensor, kernel: Tensor) -> Tensor:
+    """Return a kernel (groups, n, ...) in a basis (groups, n, R): (groups, R, ...)."""
+    return (basis.mT @ kernel.flatten(2)).reshape(len(kernel), -1, *kernel.shape[2:])
 
 
 SCHEMES.register(Tucker2.name, Tucker2())
