@@ -286,7 +286,7 @@ def outcome(error: float, *schemes: str) -> Outcome:
         for place, scheme in enumerate(schemes)
     )
     plan = make_plan(tiny(), input_shape=SHAPE)
-    return Outcome(Calibrated(nn.Identity(), plan, layers), Allotment({}, 0, 0, 0.0), error)
+    return Outcome(Calibrated(nn.Identity(), plan, layers, error), Allotment({}, 0, 0, 0.0))
 
 
 def test_grouped_convolutions_have_to_be_clearly_better() -> None:

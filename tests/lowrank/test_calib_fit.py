@@ -14,9 +14,8 @@ from trpexport.lowrank.calibration.fit import (
     Factorization,
     Regression,
 )
-from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
-from trpexport.lowrank.calibration.patches import patches, pixels
+from trpexport.lowrank.calibration.patches import grouped, patches, pixels
 from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.factorize import make_conv
 from trpexport.lowrank.schemes import SCHEMES

@@ -29,12 +29,33 @@ def test_outputs_are_those_of_the_network_kept_or_not(cache_bytes: int, runs: in
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_layer_that_gives_nan_or_infinity_is_one_line(bad: float) -> None:
+def test_a_layer_that_gets_or_gives_nan_or_infinity_is_one_line(bad: float) -> None:
     model = tiny().eval()
-    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d))
+    (first, conv), (second, behind), *_ = (
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    )
     gatherer = Gatherer(model, X, SHAPE)
     conv.register_forward_hook(
         lambda module, inputs, output: output.index_fill(1, torch.tensor(0), bad)
     )
-    with pytest.raises(DataError, match=f"{name} gets or gives NaN or infinity"):
-        gatherer.gather(name, conv_spec(conv))
+    with pytest.raises(DataError, match=f"{first} gets or gives NaN or infinity"):
+        gatherer.gather(first, conv_spec(conv), gatherer.replay(tiny().eval()))
+    with pytest.raises(DataError, match=f"{second} gets or gives NaN or infinity"):
+        gatherer.gather(second, conv_spec(behind))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_a_layer_gives_itself_is_what_it_was_seen_to_give(groups: int) -> None:
+    torch.manual_seed(groups)
+    conv = torch.nn.Conv2d(3, 6, 3, groups=groups, stride=2, padding=1)
+    model = torch.nn.Sequential(conv, torch.nn.ReLU()).eval()
+    gatherer = Gatherer(model, X, SHAPE)
+    itself = gatherer.gather("0", conv_spec(conv))
+    seen = gatherer.gather("0", conv_spec(conv), gatherer.replay(model))
+    for ours, expected in ((itself.fit, seen.fit), (itself.held_out, seen.held_out)):
+        assert ours.count == expected.count
+        torch.testing.assert_close(ours.covariance, expected.covariance, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.mean_y, expected.mean_y, rtol=1e-5, atol=1e-6)
+        assert ours.power() == pytest.approx(expected.power(), rel=1e-5)

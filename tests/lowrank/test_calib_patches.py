@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from tests.strategies import convolutions, input_size
 from trpexport.lowrank.calibration.gathering import _pixel_step
-from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import Moments
-from trpexport.lowrank.calibration.patches import patches, pixels
+from trpexport.lowrank.calibration.patches import grouped, patches, pixels
 from trpexport.lowrank.factorize import make_conv
 
 

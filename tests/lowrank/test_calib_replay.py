@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.lowrank.calibration.images import checked_images
-from trpexport.lowrank.calibration.observation import observe
+from trpexport.lowrank.calibration.observation import Observation, observe
 from trpexport.lowrank.calibration.replay import Cuts, Replay
 
 SHAPE = (1, 3, 32, 32)
@@ -27,28 +28,73 @@ def preset(name: str) -> nn.Module:
     return model
 
 
+def observed(conv: nn.Module, run: Callable[[], Tensor], calls: int = 1) -> Observation:
+    return observe(run, {"it": conv}, {"it": calls})["it"]
+
+
+@pytest.mark.parametrize("is_final", [False, True])
 @pytest.mark.parametrize(
     ("name", "memory"),
     [("resnet20", 0), ("resnet20", 300_000), ("resnet20", 1 << 30), ("preresnet20", 1 << 30)],
 )
-def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int) -> None:
+def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final: bool) -> None:
     model = preset(name)
     x = np.random.default_rng(0).standard_normal((66, *SHAPE[1:]), dtype=np.float32)
     images = checked_images(model, x, SHAPE)
     cuts = Cuts(model, SHAPE)
-    replay = Replay(model, cuts, memory)
+    replay = Replay(model, cuts, memory, is_final=is_final)
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     # Forwards in steps, and back to the first: a second job of the same network.
-    for conv in [convs[4], convs[9], convs[-1], convs[1]]:
+    for conv in [convs[3], convs[4], convs[9], convs[-1], convs[1]]:
         replay.advance(conv, images)
         for index in (0, images.batches - 1):
             batch = images.batch(index)
             seen = replay.observe(conv, index, batch)
             module = model.get_submodule(conv)
-            whole = observe(lambda batch=batch: model(batch), module, 1)  # type: ignore[misc]
+            whole = observed(module, lambda batch=batch: model(batch))  # type: ignore[misc]
             torch.testing.assert_close(seen.inputs, whole.inputs)
             torch.testing.assert_close(seen.outputs, whole.outputs)
             torch.testing.assert_close(seen.shortcut, whole.shortcut)
+            torch.testing.assert_close(seen.scale, whole.scale)
+
+
+@pytest.mark.parametrize(("memory", "passes"), [(1 << 30, 1), (0, 3)])
+def test_layers_of_a_final_network_are_observed_together(memory: int, passes: int) -> None:
+    model = preset("resnet20")
+    x = np.ones((4, *SHAPE[1:]), dtype=np.float32)
+    images = checked_images(model, x, SHAPE)
+    cuts = Cuts(model, SHAPE)
+    block = ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"]
+    assert cuts.convolutions_after(cuts.before(block[0])) == block
+    replay = Replay(model, cuts, memory, is_final=True)
+    replay.advance(block[0], images)
+    ran = list[int]()
+    model.get_submodule("layer2.0.conv1").register_forward_hook(lambda *_: ran.append(1))
+    for layer in block:
+        replay.advance(layer, images)
+        replay.observe(layer, 0, images.batch(0))
+    assert len(ran) == passes
+
+
+def test_observations_of_two_convolutions_that_are_added() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+            self.bn = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left = self.bn(self.a(x))
+            left += self.b(x)
+            return torch.relu_(left)
+
+    torch.manual_seed(0)
+    model, x = Fork().eval(), torch.randn(2, 3, 6, 6)
+    both = observe(lambda: model(x), {"a": model.a, "b": model.b}, {"a": 1, "b": 1})
+    with torch.no_grad():
+        torch.testing.assert_close(both["a"].shortcut, model.b(x))
+        torch.testing.assert_close(both["b"].shortcut, model.bn(model.a(x)))
+    assert both["b"].scale is None
 
 
 def test_residual_blocks_are_cuts_and_what_lies_inside_is_not() -> None:
@@ -109,7 +155,7 @@ class Block(nn.Module):
 def test_the_shortcut_and_the_scale_are_seen(inplace: bool) -> None:
     torch.manual_seed(0)
     model, x = Block(inplace=inplace).eval(), torch.randn(2, 4, 6, 6)
-    seen = observe(lambda: model(x), model.conv, 1)
+    seen = observed(model.conv, lambda: model(x))
     with torch.no_grad():
         expected = model.conv(x)
     torch.testing.assert_close(seen.inputs, [x])
@@ -124,11 +170,11 @@ def test_no_shortcut_where_none_is_added() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1)).eval()
     x = torch.randn(2, 4, 6, 6)
     for conv in (model[0], model[2]):
-        seen = observe(lambda: model(x), conv, 1)
+        seen = observed(conv, lambda: model(x))
         assert seen.shortcut is None
         assert seen.scale is None
     # The in-place ReLU behind it has not touched what was seen.
-    assert float(observe(lambda: model(x), model[0], 1).outputs[0].min()) < 0
+    assert float(observed(model[0], lambda: model(x)).outputs[0].min()) < 0
 
 
 def test_every_call_of_a_shared_convolution_is_seen() -> None:
@@ -136,7 +182,7 @@ def test_every_call_of_a_shared_convolution_is_seen() -> None:
     model = nn.Sequential(conv, nn.ReLU(), conv).eval()
     cuts = Cuts(model, (1, 4, 6, 6))
     assert cuts.calls("0") == 2
-    seen = observe(lambda: model(torch.randn(2, 4, 6, 6)), conv, 2)
+    seen = observed(conv, lambda: model(torch.randn(2, 4, 6, 6)), calls=2)
     assert len(seen.inputs) == len(seen.outputs) == 2
     assert cuts.before("0") is None
 

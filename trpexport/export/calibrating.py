@@ -20,7 +20,6 @@ from trpexport.errors import DataError, OutputError, PlanError
 from trpexport.lowrank.calibration.budget import Budgeter, Outcome
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.layerwise import Calibrated, calibrate
-from trpexport.lowrank.calibration.network_error import network_outputs, relative_distance
 from trpexport.lowrank.calibration.table import SensitivityTable, sensitivity_table
 from trpexport.lowrank.factorize import CALIBRATION
 from trpexport.lowrank.trace import evaluating
@@ -138,15 +137,15 @@ class Calibrator:
         Raises:
             TrpexportError: as :func:`trpexport.lowrank.calibration.calibrate`.
         """
-        model, images = self.checkpoint.module, self._gatherer.images
         with self._stages("calibrate"):
             found = calibrate(
-                model, plan, images.values, gatherer=self._gatherer, announce=self._stages.say
+                self.checkpoint.module,
+                plan,
+                self._gatherer.images.values,
+                gatherer=self._gatherer,
+                announce=self._stages.say,
             )
-            error = relative_distance(
-                network_outputs(model, images), network_outputs(found.network, images)
-            )
-        return self._with_facts(found, {"output_error": error})
+        return self._with_facts(found, {"output_error": found.error})
 
     def meet(self, target: Target, scheme: str, options: Mapping[str, Any]) -> Calibrated:
         """Choose ranks, and for ``auto`` schemes, for a target, and calibrate.

@@ -21,7 +21,6 @@ from trpexport.lowrank.calibration.allotment import (
 )
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.layerwise import Calibrated, calibrate
-from trpexport.lowrank.calibration.network_error import network_outputs, relative_distance
 from trpexport.lowrank.calibration.table import SensitivityTable
 from trpexport.lowrank.schemes import SCHEMES
 
@@ -50,13 +49,15 @@ class Outcome:
     Attributes:
         calibrated: the network, its plan and what became of each layer.
         allotment: the choice, with what the table predicted.
-        error: output of the network against the original one's on the calibration images, RMS,
-            relative to its variation over them.
     """
 
     calibrated: Calibrated
     allotment: Allotment
-    error: float
+
+    @property
+    def error(self) -> float:
+        """Output error of the network: see :class:`~.layerwise.Calibrated`."""
+        return self.calibrated.error
 
     @property
     def merit(self) -> float:
@@ -298,11 +299,8 @@ class Budgeter:
         calibrated = calibrate(
             self._model, plan, images.values, gatherer=self._gatherer, announce=self._announce
         )
-        error = relative_distance(
-            self._gatherer.outputs(), network_outputs(calibrated.network, images)
-        )
-        self._announce(f"output error of the network {error:.3f}")
-        return Outcome(calibrated, choice, error)
+        self._announce(f"output error of the network {calibrated.error:.3f}")
+        return Outcome(calibrated, choice)
 
 
 def handicap(scheme: str) -> float:

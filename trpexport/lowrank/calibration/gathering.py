@@ -16,10 +16,10 @@ from trpexport.errors import DataError
 from trpexport.lowrank.calibration.curvature import output_metrics, scale_metric
 from trpexport.lowrank.calibration.images import checked_images
 from trpexport.lowrank.calibration.moments import LayerMoments, Moments
-from trpexport.lowrank.calibration.network_error import network_outputs
 from trpexport.lowrank.calibration.observation import Observation
-from trpexport.lowrank.calibration.patches import patches, pixels
+from trpexport.lowrank.calibration.patches import linear_map, patches, pixels
 from trpexport.lowrank.calibration.replay import Cuts, Replay
+from trpexport.lowrank.trace import CONVOLUTIONS
 from trpexport.plan import ConvSpec
 
 # Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which
@@ -57,19 +57,23 @@ class Gatherer:
         self.images = checked_images(model, images, input_shape)
         self._cuts = Cuts(model, input_shape)
         self._cache_bytes = cache_bytes
-        self._original = self.replay(model)
+        self._original = Replay(model, self._cuts, cache_bytes, is_final=True)
 
     def replay(self, model: nn.Module) -> Replay:
         """Return a replay of a network that was made from the original one."""
         return Replay(model, self._cuts, self._cache_bytes)
 
-    def outputs(self) -> Iterable[Tensor]:
-        """Return what the original network gives, batch after batch: (images, elements), float64.
+    def outputs(self, candidate: Replay | None = None) -> Iterable[Tensor]:
+        """Return what a network gives, batch after batch: (images, elements), float64.
 
-        It is kept if it is small, as that of a classifier is.
+        Args:
+            candidate: the network; the original one where it is None, whose outputs are kept if
+                they are small, as those of a classifier are.
         """
+        if candidate is not None:
+            return candidate.outputs(self.images)
         if self._cuts.output_elements * len(self.images.values) * 8 > self._cache_bytes:
-            return network_outputs(self._original.model, self.images)
+            return self._original.outputs(self.images)
         return self._outputs
 
     def gather(self, name: str, conv: ConvSpec, candidate: Replay | None = None) -> LayerMoments:
@@ -88,27 +92,13 @@ class Gatherer:
         Raises:
             DataError: the network makes NaN or infinity of these images.
         """
-        replays = [self._original] if candidate is None else [self._original, candidate]
-        for replay in replays:
-            replay.advance(name, self.images)
-        inputs = conv.in_channels // conv.groups * prod(conv.kernel_size)
-        outputs = conv.out_channels // conv.groups
-        fit, held_out = (
-            Moments.zeros(conv.groups, inputs, outputs, self.images.like.device) for _ in range(2)
-        )
-        scale = None
-        for index in range(self.images.batches):
-            x = self.images.batch(index)
-            wanted, *given = (replay.observe(name, index, x) for replay in replays)
-            actual = given[0] if given else wanted
-            scale = wanted.scale
-            is_held_out = self.images.held_out(index)
-            pairs = list(zip(actual.inputs, targets(wanted, actual), strict=True))
-            for inputs_seen, target in pairs:
-                count = target[0, 0].numel() * len(self.images.values) * len(pairs)
-                step = _pixel_step(count, target.shape[-1], inputs)
-                fit = _add(fit, conv, inputs_seen[~is_held_out], target[~is_held_out], step)
-                held_out = _add(held_out, conv, inputs_seen[is_held_out], target[is_held_out], step)
+        fit, held_out, scale = self._sums(name, conv, candidate)
+        if candidate is None:
+            # What a layer makes of its inputs itself was not summed up: it follows from them.
+            module = self._original.model.get_submodule(name)
+            assert isinstance(module, CONVOLUTIONS)
+            kernels, bias = linear_map(module, conv)
+            fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
         if not (fit.is_finite and held_out.is_finite):
             raise DataError(
                 f"{name} gets or gives NaN or infinity on calibration images: check how they are "
@@ -119,9 +109,40 @@ class Gatherer:
             metric = scale_metric(scale, conv)
         return LayerMoments(fit, held_out, metric)
 
+    def _sums(
+        self, name: str, conv: ConvSpec, candidate: Replay | None
+    ) -> tuple[Moments, Moments, Tensor | None]:
+        """Return the moments of images to fit to and of those held out, and the scale behind.
+
+        Without a candidate there are no targets in them.
+        """
+        replays = [self._original] if candidate is None else [self._original, candidate]
+        for replay in replays:
+            replay.advance(name, self.images)
+        inputs = conv.in_channels // conv.groups * prod(conv.kernel_size)
+        outputs = 0 if candidate is None else conv.out_channels // conv.groups
+        fit, held_out = (
+            Moments.zeros(conv.groups, inputs, outputs, self.images.like.device) for _ in range(2)
+        )
+        scale = None
+        for index in range(self.images.batches):
+            x = self.images.batch(index)
+            wanted, *given = (replay.observe(name, index, x) for replay in replays)
+            actual = given[0] if given else wanted
+            aims = targets(wanted, actual) if given else [y[:, :0] for y in wanted.outputs]
+            scale = wanted.scale
+            is_held_out = self.images.held_out(index)
+            pairs = list(zip(actual.inputs, aims, strict=True))
+            for seen, target in pairs:
+                count = prod(target.shape[2:]) * len(self.images.values) * len(pairs)
+                step = _pixel_step(count, target.shape[-1], inputs)
+                fit = _add(fit, conv, seen[~is_held_out], target[~is_held_out], step)
+                held_out = _add(held_out, conv, seen[is_held_out], target[is_held_out], step)
+        return fit, held_out, scale
+
     @cached_property
     def _outputs(self) -> list[Tensor]:
-        return list(network_outputs(self._original.model, self.images))
+        return list(self._original.outputs(self.images))
 
     @cached_property
     def _metrics(self) -> dict[str, Tensor]:
@@ -130,7 +151,7 @@ class Gatherer:
 
 def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
     """Return what the layer should give for each of its calls, the shortcut made up for."""
-    if wanted is actual or wanted.shortcut is None or actual.shortcut is None:
+    if wanted.shortcut is None or actual.shortcut is None:
         return wanted.outputs
     missing = wanted.shortcut - actual.shortcut
     if wanted.scale is not None:
@@ -142,7 +163,7 @@ def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
 
 def _add(moments: Moments, conv: ConvSpec, x: Tensor, y: Tensor, step: int) -> Moments:
     """Add every ``step``-th pixel of each image."""
-    used = -(-y[0, 0].numel() // step) if len(y) else 1
+    used = -(-prod(y.shape[2:]) // step)
     few = max(1, _PATCH_ELEMENTS // (used * conv.in_channels * prod(conv.kernel_size)))
     for start in range(0, len(x), few):
         some = slice(start, start + few)

@@ -37,24 +37,26 @@ class Images:
     like: Tensor
 
     @property
-    def _size(self) -> int:
+    def batch_size(self) -> int:
+        """Images in each batch but the last."""
         return max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
 
     @property
     def batches(self) -> int:
         """Number of batches."""
-        return (len(self.values) + self._size - 1) // self._size
+        return (len(self.values) + self.batch_size - 1) // self.batch_size
 
     def batch(self, index: int) -> Tensor:
         """Return one batch."""
-        start = index * self._size
-        values = np.ascontiguousarray(self.values[start : start + self._size])
+        start = index * self.batch_size
+        values = np.ascontiguousarray(self.values[start : start + self.batch_size])
         return torch.from_numpy(values).to(self.like)
 
     def held_out(self, index: int) -> Tensor:
         """Return which images of a batch are held out, (images,), bool."""
-        start = index * self._size
-        return torch.from_numpy(self._is_held_out[start : start + self._size]).to(self.like.device)
+        start = index * self.batch_size
+        batch = self._is_held_out[start : start + self.batch_size]
+        return torch.from_numpy(batch).to(self.like.device)
 
     def first(self, count: int) -> Images:
         """Return the ``count`` images whose content comes first, whatever their order."""

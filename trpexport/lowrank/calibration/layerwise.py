@@ -16,11 +16,13 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
 from trpexport.lowrank.calibration.moments import LayerMoments
+from trpexport.lowrank.calibration.network_error import relative_distance
+from trpexport.lowrank.calibration.patches import grouped, linear_map
 from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.factorize import CALIBRATION, make_conv, truncated_weight
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.trace import CONVOLUTIONS, Conv, conv_spec
-from trpexport.plan import ConvSpec, LayerPlan, Plan
+from trpexport.plan import LayerPlan, Plan
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,14 @@ class Calibrated:
         plan: its plan; the last factor of each rewritten layer has a bias, its weight error is
             that of the calibrated factors, and ``options["calibration"]`` says on which images.
         layers: one entry a rewritten layer, in the order in which they run.
+        error: output of the network against the original one's on the calibration images, RMS,
+            relative to its variation over them.
     """
 
     network: nn.Module
     plan: Plan
     layers: tuple[LayerCalibration, ...]
+    error: float
 
 
 def calibrate(
@@ -121,7 +126,8 @@ def calibrate(
         "layers": [layer.to_json() for layer in done.values()],
     }
     plan = replace(plan, layers=tuple(layers), options={**plan.options, CALIBRATION: facts})
-    return Calibrated(network, plan, tuple(done.values()))
+    error = relative_distance(gatherer.outputs(), gatherer.outputs(candidate))
+    return Calibrated(network, plan, tuple(done.values()), error)
 
 
 def fit_layer(
@@ -141,7 +147,7 @@ def fit_layer(
     assert layer.rank is not None
     scheme = SCHEMES[layer.scheme]
     truncated = grouped(truncated_weight(module.weight, layer), layer.conv)
-    weight = grouped(module.weight, layer.conv)
+    weight, old_bias = linear_map(module, layer.conv)
     metric, everything = moments.metric, moments.fit + moments.held_out
     regression = Regression(everything, weight, TYPICAL_RIDGE, metric)
     problem = fit_of(regression, scheme, layer.conv)
@@ -149,9 +155,6 @@ def fit_layer(
     weights = problem.weights(layer.rank, ridge)
     kernels = problem.kernels(weights)
     bias = regression.bias(kernels)
-    old_bias = torch.zeros_like(bias)
-    if module.bias is not None:
-        old_bias = module.bias.detach().to(bias).reshape(bias.shape)
     power = everything.power(metric)
     size = float(weight.norm())
     chain = nn.Sequential(*[make_conv(factor).to(module.weight) for factor in layer.factors])
@@ -168,12 +171,6 @@ def fit_layer(
         error_before=_relative(everything.squared_error(truncated, old_bias, metric), power),
         error_after=_relative(everything.squared_error(kernels, bias, metric), power),
     )
-
-
-def grouped(weight: Tensor, conv: ConvSpec) -> Tensor:
-    """Return a kernel as (groups, out_channels / groups, elements of one filter), in float64."""
-    shape = (conv.groups, conv.out_channels // conv.groups, -1)
-    return weight.detach().to(torch.float64).reshape(shape)
 
 
 def with_bias(layer: LayerPlan) -> LayerPlan:

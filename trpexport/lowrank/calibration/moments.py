@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
-_BLOCK = 256
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,22 @@ class Moments:
         self.p.add_(p.sum(1))
         self.y.add_(y.sum(1))
         return replace(self, count=self.count + p.shape[1])
+
+    @classmethod
+    def of_outputs(cls, inputs: Moments, kernels: Tensor, bias: Tensor) -> Self:
+        """Return the sums where the targets are what a convolution makes of the patches.
+
+        Args:
+            inputs: sums over patches; those with targets are not read.
+            kernels: (groups, O, K).
+            bias: (groups, O).
+        """
+        count, pp, p = inputs.count, _whole(inputs.pp), inputs.p[:, :, None]
+        bias = bias[:, :, None]
+        answers = kernels @ p
+        yp = (kernels @ pp).baddbmm_(bias, p.mT)
+        yy = (yp @ kernels.mT).baddbmm_(answers + count * bias, bias.mT)
+        return cls(count, pp, yp, yy, inputs.p, (answers + count * bias)[:, :, 0])
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

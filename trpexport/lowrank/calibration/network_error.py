@@ -10,16 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from trpexport.lowrank.calibration.images import Images
-from trpexport.lowrank.trace import Conv, evaluating
-
-
-def network_outputs(model: nn.Module, images: Images) -> Iterator[Tensor]:
-    """Yield all outputs of a network, batch after batch: (images, elements), float64."""
-    for index in range(images.batches):
-        with evaluating(model):
-            outputs = flat(model(images.batch(index)))
-        yield outputs  # not from within: whoever asks has modes of his own
+from trpexport.lowrank.trace import Conv
 
 
 def flat(outputs: Any) -> Tensor:

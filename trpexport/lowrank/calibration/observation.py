@@ -1,10 +1,11 @@
-"""What one convolution gets and gives, and what a shortcut adds to it."""
+"""What convolutions get and give, and what a shortcut adds to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,15 +35,17 @@ class _SeenError(Exception):
     """Ends a forward pass of which enough has been seen."""
 
 
-def observe(run: Callable[[], Any], conv: nn.Module, calls: int) -> Observation:
-    """Run a network until all is known of one of its convolutions, and no further.
+def observe(
+    run: Callable[[], Any], convs: Mapping[str, nn.Module], calls: Mapping[str, int]
+) -> dict[str, Observation]:
+    """Run a network until all is known of some of its convolutions, and no further.
 
     Args:
         run: runs the network.
-        conv: the convolution.
-        calls: how often a forward pass calls it.
+        convs: the convolutions, by name.
+        calls: how often a forward pass calls each of them.
     """
-    observer = _Observer(conv, calls)
+    observer = _Observer(convs, calls)
     with observer.watching(), torch.no_grad():
         try:
             with observer:
@@ -53,37 +56,31 @@ def observe(run: Callable[[], Any], conv: nn.Module, calls: int) -> Observation:
 
 
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows a convolution's output through a batch norm to an addition.
+    """Follows the outputs of convolutions through a batch norm to an addition.
 
     Below the level of modules, so that it sees additions wherever they are written.
     """
 
-    def __init__(self, conv: nn.Module, calls: int) -> None:
+    def __init__(self, convs: Mapping[str, nn.Module], calls: Mapping[str, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._conv = conv
+        self._convs = convs
         self._calls = calls
-        self._followed: Tensor | None = None
-        self.seen = Observation()
+        self._followed: dict[str, Tensor] = {}
+        self._unseen = set(convs)
+        self.seen = {name: Observation() for name in convs}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note what goes into the convolution and comes out of it."""
-
-        def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            # Detached from what may be overwritten in place later on.
-            self.seen.inputs.append(inputs[0].clone())
-            self.seen.outputs.append(output.clone())
-            if len(self.seen.outputs) < self._calls:
-                return
-            if self._calls > 1:
-                raise _SeenError
-            self._followed = output
-
-        handle = self._conv.register_forward_hook(note)
+        """Note what goes into the convolutions and comes out of them."""
+        handles = [
+            conv.register_forward_hook(partial(self._note, name))
+            for name, conv in self._convs.items()
+        ]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def __torch_dispatch__(
         self,
@@ -92,25 +89,45 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        followed = self._followed
-        uses = followed is not None and any(argument is followed for argument in args)
-        name = func.overloadpacket.__name__ if uses else ""
-        if uses and name != "native_batch_norm":
-            self._finish(name, args)
+        used = [
+            name
+            for name, followed in self._followed.items()
+            if any(argument is followed for argument in args)
+        ]
+        operation = func.overloadpacket.__name__ if used else ""
+        if used and operation != "native_batch_norm":
+            for name in used:
+                self._look(name, operation, args)
+            self._finish(used)
         output = func(*args, **(kwargs or {}))
-        if uses:
+        if operation == "native_batch_norm":
             _, weight, _, _, variance, _, _, epsilon = args
             scale = (variance + epsilon).rsqrt()
-            self.seen.scale = scale if weight is None else scale * weight
-            self._followed = output[0]
+            for name in used:
+                self.seen[name].scale = scale if weight is None else scale * weight
+                self._followed[name] = output[0]
         return output
 
-    def _finish(self, name: str, args: Sequence[Any]) -> None:
+    def _note(self, name: str, _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        seen = self.seen[name]
+        # Detached from what may be overwritten in place later on.
+        seen.inputs.append(inputs[0].clone())
+        seen.outputs.append(output.clone())
+        if len(seen.outputs) == self._calls[name] == 1:
+            self._followed[name] = output
+        elif len(seen.outputs) >= self._calls[name]:
+            self._finish([name])
+
+    def _look(self, name: str, operation: str, args: Sequence[Any]) -> None:
         """Look at the first operation that is no batch norm, before it may work in place."""
-        if name in ("add", "add_"):
+        followed = self._followed.pop(name)
+        if operation in ("add", "add_"):
             first, second = args[:2]
-            other = second if first is self._followed else first
-            assert self._followed is not None
-            if isinstance(other, Tensor) and other.shape == self._followed.shape:
-                self.seen.shortcut = other.clone()
-        raise _SeenError
+            other = second if first is followed else first
+            if isinstance(other, Tensor) and other.shape == followed.shape:
+                self.seen[name].shortcut = other.clone()
+
+    def _finish(self, names: Iterable[str]) -> None:
+        self._unseen.difference_update(names)
+        if not self._unseen:
+            raise _SeenError

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trpexport.cost import padding_amounts
+from trpexport.lowrank.trace import Conv
 from trpexport.plan import ConvSpec
 
 
@@ -52,5 +53,24 @@ def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
 
     The pixels are those of :func:`patches`.
     """
-    split = y.reshape(len(y), groups, y.shape[1] // groups, -1)[..., ::step]
-    return split.permute(1, 0, 3, 2).reshape(groups, -1, y.shape[1] // groups)
+    split = y.reshape(len(y), groups, y.shape[1] // groups, prod(y.shape[2:]))[..., ::step]
+    return split.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def grouped(weight: Tensor, conv: ConvSpec) -> Tensor:
+    """Return a kernel as (groups, out_channels / groups, elements of one filter), in float64."""
+    shape = (conv.groups, conv.out_channels // conv.groups, -1)
+    return weight.detach().to(torch.float64).reshape(shape)
+
+
+def linear_map(module: Conv, conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    """Return what a convolution makes of patches, in float64.
+
+    Returns:
+        Kernels (groups, out_channels / groups, elements of one filter), and bias (groups,
+        out_channels / groups).
+    """
+    kernels = grouped(module.weight, conv)
+    if module.bias is None:
+        return kernels, kernels.new_zeros(kernels.shape[:2])
+    return kernels, grouped(module.bias, conv)[:, :, 0]

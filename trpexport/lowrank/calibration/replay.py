@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.lowrank.calibration.images import Images
-from trpexport.lowrank.calibration.network_error import tensor_leaves
+from trpexport.lowrank.calibration.network_error import flat, tensor_leaves
 from trpexport.lowrank.calibration.observation import Observation, observe
-from trpexport.lowrank.trace import evaluating, example_input
+from trpexport.lowrank.trace import CONVOLUTIONS, evaluating, example_input
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Cuts:
         self._x = example_input(model, (1, *input_shape[1:]))
         self._calls: dict[str, _Calls] = {}
         self._tried: dict[str, Cut | None] = {}
+        self._before: dict[str, Cut | None] = {}
         self._example_outputs: dict[str, Tensor] = {}
         with evaluating(model):
             self._reference = self._trace()
@@ -73,6 +74,21 @@ class Cuts:
 
     def before(self, name: str) -> Cut | None:
         """Return the last cut before the module ``name`` runs; None is the network's input."""
+        if name not in self._before:
+            self._before[name] = self._find_before(name)
+        return self._before[name]
+
+    def convolutions_after(self, cut: Cut | None) -> list[str]:
+        """Return the convolutions before which ``cut`` is the last cut, in the order they run."""
+        found = [
+            (calls.starts[0], name)
+            for name, calls in self._calls.items()
+            if isinstance(self._model.get_submodule(name), CONVOLUTIONS)
+            and self.before(name) == cut
+        ]
+        return [name for _, name in sorted(found)]
+
+    def _find_before(self, name: str) -> Cut | None:
         start = self._calls[name].starts[0]
         earlier = sorted(
             (calls.ends[-1], other)
@@ -134,6 +150,16 @@ class Cuts:
         def nan(shape: tuple[int, ...]) -> Tensor:
             return output.new_full(shape, float("nan"))
 
+        def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # Most places are no cuts, and this ends the pass early.
+            if any(bool(some.isnan().any()) for some in tensor_leaves(inputs)):
+                raise ValueError("something else that ran before is needed behind the cut")
+
+        handles = [
+            self._model.get_submodule(other).register_forward_pre_hook(refuse)
+            for other, calls in self._calls.items()
+            if calls.starts[0] > end
+        ]
         with evaluating(self._model):
             output = output_at(self._model, name, self._x)
             try:
@@ -141,6 +167,9 @@ class Cuts:
                     outputs = tensor_leaves(self._model(self._x))
             except (RuntimeError, ValueError, TypeError, IndexError):
                 return None
+            finally:
+                for handle in handles:
+                    handle.remove()
         same = len(outputs) == len(self._reference) and all(
             torch.allclose(ours, reference, rtol=1e-4, atol=1e-6)
             for ours, reference in zip(outputs, self._reference, strict=True)
@@ -158,14 +187,20 @@ class Replay:
         model: the network; in eval mode while it runs.
         cuts: the cuts of the network, or of the one that it was made from.
         memory: bytes that may be kept.
+        is_final: whether no layer behind the cut changes either: layers up to the next cut are
+            then observed together, and what they will be asked for is kept as well.
     """
 
-    def __init__(self, model: nn.Module, cuts: Cuts, memory: int) -> None:
+    def __init__(
+        self, model: nn.Module, cuts: Cuts, memory: int, *, is_final: bool = False
+    ) -> None:
         self.model = model
         self._cuts = cuts
         self._memory = memory
+        self._is_final = is_final
         self._cut: Cut | None = None
         self._kept: dict[int, Tensor] = {}
+        self._seen: dict[tuple[str, int], Observation] = {}
         self._zeros: dict[tuple[int, ...], Tensor] = {}
 
     def advance(self, name: str, images: Images) -> None:
@@ -173,6 +208,7 @@ class Replay:
         cut = self._cuts.before(name)
         if cut == self._cut:
             return
+        self._seen = {}
         if cut is None or (self._cut is not None and cut.end < self._cut.end):
             self._cut, self._kept = None, {}
         if cut is None:
@@ -189,16 +225,34 @@ class Replay:
             kept[index] = output
         self._cut, self._kept = cut, kept
 
-    def outputs(self, index: int, x: Tensor) -> Any:
-        """Return what the network gives for the batch with this index."""
-        with evaluating(self.model), self._resumed(index):
-            return self.model(x)
+    def outputs(self, images: Images) -> Iterator[Tensor]:
+        """Yield what the network gives, batch after batch: (images, elements), float64."""
+        for index in range(images.batches):
+            with evaluating(self.model), self._resumed(index):
+                outputs = flat(self.model(images.batch(index)))
+            yield outputs  # not from within: whoever asks has modes of his own
 
     def observe(self, name: str, index: int, x: Tensor) -> Observation:
         """Return what the layer ``name`` does to the batch with this index."""
-        conv = self.model.get_submodule(name)
+        seen = self._seen.pop((name, index), None)
+        if seen is not None:
+            return seen
+        names = [name]
+        if self._is_final and self._used < self._memory:
+            together = self._cuts.convolutions_after(self._cut)
+            names = together[together.index(name) :] if name in together else names
+        convs = {each: self.model.get_submodule(each) for each in names}
+        calls = {each: self._cuts.calls(each) for each in names}
         with evaluating(self.model), self._resumed(index):
-            return observe(lambda: self.model(x), conv, self._cuts.calls(name))
+            found = observe(lambda: self.model(x), convs, calls)
+        self._seen |= {(each, index): found[each] for each in names[1:]}
+        return found[name]
+
+    @property
+    def _used(self) -> int:
+        """Bytes that are kept."""
+        tensors = tensor_leaves([self._kept, [vars(seen) for seen in self._seen.values()]])
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _resumed(self, index: int) -> AbstractContextManager[None]:
         """Let the network begin at the cut within the block, if its output is kept."""

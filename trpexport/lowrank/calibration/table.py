@@ -20,14 +20,9 @@ from trpexport.cost import parameter_count
 from trpexport.errors import NothingToDoError, OutputError
 from trpexport.lowrank.calibration.fit import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.calibration.gathering import Gatherer
-from trpexport.lowrank.calibration.layerwise import grouped
 from trpexport.lowrank.calibration.moments import LayerMoments
-from trpexport.lowrank.calibration.network_error import (
-    flat,
-    kernel_replaced,
-    network_outputs,
-    relative_distance,
-)
+from trpexport.lowrank.calibration.network_error import kernel_replaced, relative_distance
+from trpexport.lowrank.calibration.patches import grouped
 from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
@@ -36,8 +31,8 @@ from trpexport.lowrank.trace import CONVOLUTIONS
 SCHEMA_VERSION = 4
 # Ranks that are tried of each layer and scheme.
 _MOST_RANKS = 12
-# Images on which a layer's effect on the network's output is measured, and the relative squared
-# error of the layer at which it is.
+# Images on which a layer's effect on the network's output is measured, one batch at most, and the
+# relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
 _GAIN_ERROR = 0.03
 _TINY = 1e-12
@@ -311,9 +306,10 @@ class _Probe:
 
     def __init__(self, model: nn.Module, gatherer: Gatherer) -> None:
         self._model = model
-        self._images = gatherer.images.first(_GAIN_IMAGES)
+        images = gatherer.images
+        self._images = images.first(min(_GAIN_IMAGES, images.batch_size))
         self._replay = gatherer.replay(model)
-        self._expected = list(network_outputs(model, self._images))
+        self._expected = list(self._replay.outputs(self._images))
 
     def squared_error(self, name: str, kernels: Tensor, bias: Tensor) -> float:
         """Return the squared relative error of the outputs with another kernel in one layer."""
@@ -321,11 +317,7 @@ class _Probe:
         assert isinstance(module, CONVOLUTIONS)
         self._replay.advance(name, self._images)
         with kernel_replaced(module, kernels, bias):
-            found = (
-                flat(self._replay.outputs(index, self._images.batch(index)))
-                for index in range(self._images.batches)
-            )
-            return relative_distance(self._expected, found) ** 2
+            return relative_distance(self._expected, self._replay.outputs(self._images)) ** 2
 
 
 def _key(**facts: Any) -> str:
