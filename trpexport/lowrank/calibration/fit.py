@@ -61,10 +61,9 @@ class Regression:
     def scale(self) -> Tensor:
         """What is added to the variance of each input, (groups,)."""
         inputs = self.inputs or self.moments
-        a, _, _ = inputs.covariance
-        power = torch.diagonal(a, dim1=1, dim2=2).mean(1)
-        square = torch.diagonal(inputs.pp, dim1=1, dim2=2).mean(1) / inputs.count
-        scale = torch.maximum(self.ridge * power, _NOISE * square)
+        square = torch.diagonal(inputs.pp, dim1=1, dim2=2) / inputs.count
+        power = (square - inputs.mean_p.square()).mean(1)
+        scale = torch.maximum(self.ridge * power, _NOISE * square.mean(1))
         return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
     @cached_property
@@ -193,9 +192,9 @@ class Factorization(Fit):
         """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds."""
         first = self.first[..., :rank]
         regression = self.regression
-        if ridge is not None and ridge != regression.ridge:
+        if ridge is not None:
             regression = replace(regression, ridge=ridge)
-        solution = self._equations(*regression.normal, first).solution
+        solution = self._ridged(regression, first).solution
         # (groups, n, outputs, rank, columns of an output) -> (groups, n, rank, columns)
         second = solution.reshape(*solution.shape[:3], rank, -1).transpose(2, 3).flatten(3)
         left, right = first.flatten(0, 1), second.flatten(0, 1)
@@ -208,7 +207,7 @@ class Factorization(Fit):
         all ranks are solved for at once.
         """
         regression, most = self.regression, max(ranks)
-        equations = self._equations(*regression.normal, self.first[..., :most])
+        equations = self._ridged(regression, self.first[..., :most])
         half = torch.linalg.solve_triangular(equations.lower, equations.t.mT, upper=False)
         metric = self._blocks(regression.metric)
         gains = (half @ metric * half).sum((0, 1, 3))
@@ -224,9 +223,7 @@ class Factorization(Fit):
         if not moments.fit.count or not moments.held_out.count:
             return RIDGES[-1]
         first = self.first[..., :rank]
-        fit, others = (
-            self._equations(*some.covariance[:2], first) for some in (moments.fit, moments.held_out)
-        )
+        fit, others = (self._equations(some, first) for some in (moments.fit, moments.held_out))
         metric, weight = self._blocks(moments.metric), self._ridge(first)
         best, least = RIDGES[-1], math.inf
         for ridge in RIDGES:
@@ -276,17 +273,22 @@ class Factorization(Fit):
             a = a[:, self._inputs[:, None], self._inputs]
         return a.reshape(len(a), rows, -1, rows, a.shape[2] // rows)
 
-    def _equations(self, a: Tensor, b: Tensor, first: Tensor) -> Equations:
+    def _ridged(self, regression: Regression, first: Tensor) -> Equations:
+        """Return the equations of second factors, the ridge included."""
+        return self._equations(regression.moments, first).plus(self._ridge(first), regression.scale)
+
+    def _equations(self, moments: Moments, first: Tensor) -> Equations:
         """Return the equations of second factors.
 
+        Means are subtracted behind the first factors, where matrices are small.
+
         Args:
-            a: covariance of the patches, (groups, K, K).
-            b: covariance of targets and patches, (groups, O, K).
+            moments: of patches and targets.
             first: first factors (groups, n, rows, rank).
         """
-        groups, _, rows, rank = first.shape
+        groups, n, rows, rank = first.shape
         shape = (rows, len(self._inputs) // rows)
-        flat = self._ordered(a, rows).flatten(2)
+        flat = self._ordered(moments.whole_pp, rows).flatten(2)
         step = max(1, _ELEMENTS // (rank * flat.shape[2]))
         some = []
         for few in torch.split(first, step, dim=1):
@@ -295,7 +297,9 @@ class Factorization(Fit):
             )
             whole = half.mT @ few[:, :, None, None]
             some.append(whole.mT.flatten(4).flatten(2, 3))
-        return Equations(torch.cat(some, dim=1), self._targets(b, first))
+        mean = self._targets(moments.mean_p[:, None].expand(-1, n, -1), first)
+        p = torch.cat(some, dim=1) / moments.count - mean.mT @ mean
+        return Equations(p, self._targets(moments.cross_covariance, first))
 
     def _ridge(self, first: Tensor) -> Equations:
         """Return what a ridge of 1 adds to the equations."""

@@ -22,7 +22,8 @@ class Moments:
 
     Attributes:
         count: output pixels summed over.
-        pp: p pᵀ, (groups, K, K), in blocks; those below the diagonal stay zero.
+        pp: p pᵀ, (groups, K, K), in blocks; those below the diagonal are of no account: see
+            :attr:`whole_pp`.
         yp: y pᵀ, (groups, O, K).
         yy: y yᵀ, (groups, O, O), in blocks likewise.
         p: (groups, K).
@@ -76,7 +77,7 @@ class Moments:
             kernels: (groups, O, K).
             bias: (groups, O).
         """
-        count, pp, p = inputs.count, _whole(inputs.pp), inputs.p[:, :, None]
+        count, pp, p = inputs.count, inputs.whole_pp, inputs.p[:, :, None]
         bias = bias[:, :, None]
         answers = kernels @ p
         yp = (kernels @ pp).baddbmm_(bias, p.mT)
@@ -99,13 +100,18 @@ class Moments:
         Args:
             basis: what each is made of, (groups, channels, fewer); K is channels times taps.
         """
-        rows = seen_through(basis, _whole(self.pp.clone()))
+        rows = seen_through(basis, self.whole_pp)
         return replace(
             self,
             pp=seen_through(basis, rows.mT),
             yp=seen_through(basis, self.yp),
             p=seen_through(basis, self.p[:, None])[:, 0],
         )
+
+    @property
+    def whole_pp(self) -> Tensor:
+        """Sum of p pᵀ with the blocks below the diagonal, (groups, K, K)."""
+        return _whole(self.pp)
 
     @property
     def mean_p(self) -> Tensor:
@@ -127,12 +133,17 @@ class Moments:
     def covariance(self) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances of (p, p), (y, p) and (y, y): of what a bias can't explain."""
         p, y = self.mean_p, self.mean_y
-        yp = self.yp / self.count
         return (
-            _whole(self.pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1),
-            yp.baddbmm_(y[:, :, None], p[:, None], alpha=-1),
+            (self.whole_pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1),
+            self.cross_covariance,
             _whole(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1),
         )
+
+    @property
+    def cross_covariance(self) -> Tensor:
+        """Covariance of (y, p), (groups, O, K)."""
+        yp = self.yp / self.count
+        return yp.baddbmm_(self.mean_y[:, :, None], self.mean_p[:, None], alpha=-1)
 
     def squared_error(self, kernels: Tensor, bias: Tensor, metric: Tensor | None = None) -> float:
         """Return the mean squared error of a convolution at a pixel, summed over its channels.
