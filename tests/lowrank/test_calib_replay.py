@@ -177,6 +177,22 @@ def test_no_shortcut_where_none_is_added() -> None:
     assert float(observed(model[0], lambda: model(x)).outputs[0].min()) < 0
 
 
+def test_nothing_runs_once_an_output_is_joined_to_others() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(7, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(torch.cat([x, self.conv(x)], dim=1))
+            return y
+
+    model, ran = Dense().eval(), list[int]()
+    model.last.register_forward_hook(lambda *_: ran.append(1))
+    assert observed(model.conv, lambda: model(torch.randn(1, 3, 6, 6))).shortcut is None
+    assert not ran
+
+
 def test_every_call_of_a_shared_convolution_is_seen() -> None:
     conv = nn.Conv2d(4, 4, 1)
     model = nn.Sequential(conv, nn.ReLU(), conv).eval()

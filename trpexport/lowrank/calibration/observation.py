@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trpexport.lowrank.calibration.network_error import tensor_leaves
+
 
 @dataclass
 class Observation:
@@ -89,11 +91,8 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        used = [
-            name
-            for name, followed in self._followed.items()
-            if any(argument is followed for argument in args)
-        ]
+        arguments = {id(tensor) for tensor in tensor_leaves(args)} if self._followed else ()
+        used = [name for name, followed in self._followed.items() if id(followed) in arguments]
         operation = func.overloadpacket.__name__ if used else ""
         if used and operation != "native_batch_norm":
             for name in used:
