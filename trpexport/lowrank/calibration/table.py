@@ -28,7 +28,7 @@ from trpexport.lowrank.planner import Analysis, LayerSpectrum, analyse
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.lowrank.trace import CONVOLUTIONS
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Ranks that are tried of each layer and scheme.
 _MOST_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
