@@ -30,7 +30,7 @@ _PATCH_ELEMENTS = 4_000_000
 _PIXELS, _PIXELS_PER_INPUT = 65_536, 64
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
 _DEAD_SCALE = 1e-3
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 3 << 28
 
 
 class Gatherer:
