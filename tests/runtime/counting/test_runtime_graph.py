@@ -94,6 +94,15 @@ def test_bad_files(tmp_path: Path, content: bytes | None, message: str) -> None:
         count_onnx(path)
 
 
+def test_a_name_that_is_no_text(dynamic: Path, tmp_path: Path) -> None:
+    content, path = dynamic.read_bytes(), tmp_path / "model.onnx"
+    name = b"\x0a\x01x"  # the field's tag, its length, the letter
+    assert name in content
+    path.write_bytes(content.replace(name, name[:2] + b"\x80"))
+    with pytest.raises(ModelError, match="is not an ONNX file"):
+        count_onnx(path, shapes={"x": (1, 3, 5, 7)})
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_an_error_of_ours(

@@ -114,7 +114,21 @@ def _load(path: Path) -> ModelProto:
         raise not_onnx(str(path)) from None
     if not model.HasField("graph") or not all(node.output for node in model.graph.node):
         raise not_onnx(str(path))
+    # A name that is damaged is no text: protobuf gives it as bytes.
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise not_onnx(str(path))
     return model
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    """Yield the names of all nodes, values and dimensions."""
+    for node in graph.node:
+        yield from (node.name, node.domain, node.op_type, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        yield value.name
+        yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
+    yield from (tensor.name for tensor in graph.initializer)
 
 
 def _constants(graph: GraphProto) -> Iterator[TensorInfo]:
