@@ -63,15 +63,11 @@ class Gatherer:
         """Return a replay of a network that was made from the original one."""
         return Replay(model, self._cuts, self._cache_bytes)
 
-    def outputs(self, candidate: Replay | None = None) -> Iterable[Tensor]:
-        """Return what a network gives, batch after batch: (images, elements), float64.
+    def outputs(self) -> Iterable[Tensor]:
+        """Return what the original network gives, batch after batch: (images, elements), float64.
 
-        Args:
-            candidate: the network; the original one where it is None, whose outputs are kept if
-                they are small, as those of a classifier are.
+        It is kept if it is small, as that of a classifier is.
         """
-        if candidate is not None:
-            return candidate.outputs(self.images)
         if self._cuts.output_elements * len(self.images.values) * 8 > self._cache_bytes:
             return self._original.outputs(self.images)
         return self._outputs

@@ -126,7 +126,7 @@ def calibrate(
         "layers": [layer.to_json() for layer in done.values()],
     }
     plan = replace(plan, layers=tuple(layers), options={**plan.options, CALIBRATION: facts})
-    error = relative_distance(gatherer.outputs(), gatherer.outputs(candidate))
+    error = relative_distance(gatherer.outputs(), candidate.outputs(gatherer.images))
     return Calibrated(network, plan, tuple(done.values()), error)
 
 

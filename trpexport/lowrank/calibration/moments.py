@@ -79,10 +79,10 @@ class Moments:
         """
         count, pp, p = inputs.count, inputs.whole_pp, inputs.p[:, :, None]
         bias = bias[:, :, None]
-        answers = kernels @ p
+        y = kernels @ p + count * bias
         yp = (kernels @ pp).baddbmm_(bias, p.mT)
-        yy = (yp @ kernels.mT).baddbmm_(answers + count * bias, bias.mT)
-        return cls(count, pp, yp, yy, inputs.p, (answers + count * bias)[:, :, 0])
+        yy = (yp @ kernels.mT).baddbmm_(y, bias.mT)
+        return cls(count, pp, yp, yy, inputs.p, y[:, :, 0])
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

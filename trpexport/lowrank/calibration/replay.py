@@ -59,7 +59,6 @@ class Cuts:
         self._calls: dict[str, _Calls] = {}
         self._tried: dict[str, Cut | None] = {}
         self._before: dict[str, Cut | None] = {}
-        self._example_outputs: dict[str, Tensor] = {}
         with evaluating(model):
             self._reference = self._trace()
 
@@ -155,13 +154,13 @@ class Cuts:
             if any(bool(some.isnan().any()) for some in tensor_leaves(inputs)):
                 raise ValueError("something else that ran before is needed behind the cut")
 
-        handles = [
-            self._model.get_submodule(other).register_forward_pre_hook(refuse)
-            for other, calls in self._calls.items()
-            if calls.starts[0] > end
-        ]
         with evaluating(self._model):
             output = output_at(self._model, name, self._x)
+            handles = [
+                self._model.get_submodule(other).register_forward_pre_hook(refuse)
+                for other, calls in self._calls.items()
+                if calls.starts[0] > end
+            ]
             try:
                 with resumed(self._model, cut, output, nan):
                     outputs = tensor_leaves(self._model(self._x))
@@ -240,7 +239,7 @@ class Replay:
         names = [name]
         if self._is_final and self._used < self._memory:
             together = self._cuts.convolutions_after(self._cut)
-            names = together[together.index(name) :] if name in together else names
+            names = together[together.index(name) :]
         convs = {each: self.model.get_submodule(each) for each in names}
         calls = {each: self._cuts.calls(each) for each in names}
         with evaluating(self.model), self._resumed(index):
