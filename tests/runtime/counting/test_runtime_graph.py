@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.runtime.counting.external_data import external_files
 from trpexport.runtime.counting.flops import count_onnx
 
 WriteOnnx = Callable[..., Path]
@@ -101,6 +102,22 @@ def test_a_name_that_is_no_text(dynamic: Path, tmp_path: Path) -> None:
     path.write_bytes(content.replace(name, name[:2] + b"\x80"))
     with pytest.raises(ModelError, match="is not an ONNX file"):
         count_onnx(path, shapes={"x": (1, 3, 5, 7)})
+
+
+def test_a_second_file_whose_name_is_no_text(write_onnx: WriteOnnx) -> None:
+    path = write_onnx(
+        [node("Gemm", ["x", "w"], ["y"])],
+        {"x": ("n", 3)},
+        {"y": None},
+        {"w": weights(3, 2)},
+        save_as_external_data=True,
+        location="weights.data",
+        size_threshold=0,
+    )
+    assert [str(file) for file in external_files(path)] == ["weights.data"]
+    path.write_bytes(path.read_bytes().replace(b"weights.data", b"weights\x80data"))
+    with pytest.raises(ModelError, match="is not an ONNX file"):
+        external_files(path)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -33,12 +33,16 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         content = onnx.load(model, format="protobuf", load_external_data=False)
     except DecodeError:
         raise not_onnx(str(model)) from None
-    files = {
-        PurePosixPath(entry.value)
+    locations = {
+        entry.value
         for tensor in _tensors(content.graph)
         for entry in tensor.external_data
         if entry.key == "location"
     }
+    # A name that is damaged is no text: protobuf gives it as bytes.
+    if not all(isinstance(location, str) for location in locations):
+        raise not_onnx(str(model))
+    files = {PurePosixPath(location) for location in locations}
     for file in files:
         # The file is copied elsewhere by this name: it must not lead out of the directory.
         if file.is_absolute() or ".." in file.parts:
