@@ -23,11 +23,11 @@ from torch import nn
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 from benchmarks.networks import plan_at
+from trpexport.choose.budget import Budgeter
+from trpexport.choose.calibrating import spread
+from trpexport.choose.gathering import Gatherer
+from trpexport.choose.table import sensitivity_table
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.export.calibrating import spread
-from trpexport.lowrank.calibration.budget import Budgeter
-from trpexport.lowrank.calibration.gathering import Gatherer
-from trpexport.lowrank.calibration.table import sensitivity_table
 
 SHAPE = (1, 3, 32, 32)
 # What the published checkpoints were trained with.

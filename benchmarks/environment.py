@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trpexport.export.facts import versions
+from trpexport.artifact.facts import versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import trpexport as tx
+from trpexport.choose.planner import Analysis
 from trpexport.lowrank.criteria import parse_criterion
-from trpexport.lowrank.planner import Analysis
 
 FAST = tx.ExportSettings(verify_seconds=0)
 

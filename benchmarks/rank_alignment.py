@@ -21,8 +21,8 @@ from torch import nn
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 from benchmarks.networks import aligned, export_decomposed, export_dense, random_network
-from trpexport.runtime.measuring.bench import BenchSettings, ModelFile, bench
-from trpexport.runtime.measuring.records import attach_costs
+from trpexport.measure.bench import BenchSettings, ModelFile, bench
+from trpexport.measure.records import attach_costs
 
 MULTIPLES = (1, 8, 16)
 SCHEMES = ("spatial", "channel")

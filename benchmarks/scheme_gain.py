@@ -3,7 +3,7 @@
     python -m benchmarks.scheme_gain --data cifar10:DIR resnet20.th resnet32.th
 
 The errors are squared errors of the network's output, relative to its variation, as
-:mod:`trpexport.lowrank.calibration.allotment` predicts them from the sensitivity table. Writes
+:mod:`trpexport.choose.allotment` predicts them from the sensitivity table. Writes
 ``results/scheme_gain.json``.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import trpexport as tx
 from benchmarks.calibration_curve import SHAPE, Images
 from benchmarks.environment import RESULTS, environment
-from trpexport.lowrank.calibration.allotment import allot
-from trpexport.lowrank.calibration.table import SensitivityTable, sensitivity_table
+from trpexport.choose.allotment import allot
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 
 RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 

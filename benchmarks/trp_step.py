@@ -31,8 +31,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks.environment import RESULTS, environment
 from benchmarks.networks import random_network
 from trpexport.lowrank.schemes.spatial import Spatial
-from trpexport.lowrank.trace import TracedConv, trace
-from trpexport.runtime.measuring.statistics import Interval, ratio_interval
+from trpexport.measure.statistics import Interval, ratio_interval
+from trpexport.networks.torch.trace import TracedConv, trace
 from trpexport.training.trp import TrainedRankPruning
 
 TARGET = RESULTS / "trp_step.json"

@@ -25,8 +25,8 @@ from torch import nn
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
+from trpexport.choose.planner import analyse
 from trpexport.lowrank.criteria import parse_criterion
-from trpexport.lowrank.planner import analyse
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
 from trpexport.training.loop import evaluate

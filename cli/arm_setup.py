@@ -23,7 +23,7 @@ def arm_setup(
     Says what it downloads: about 70 MB, 180 MB on disk. Installs nothing on the system. Running it
     again finds it ready.
     """
-    from trpexport.runtime.elsewhere.arm_setup import prepare
+    from trpexport.device.emulate.arm_setup import prepare
 
     with progress() as stages:
         environment = prepare(directory, announce=stages.say)

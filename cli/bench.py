@@ -13,7 +13,7 @@ from .console import progress, show, show_csv, show_json
 from .options import Json, NamedShapes, parse_named_shapes
 
 if TYPE_CHECKING:
-    from trpexport.runtime.measuring.bench import BenchSettings
+    from trpexport.measure.bench import BenchSettings
 
 
 def bench(
@@ -86,7 +86,7 @@ def bench(
     1, there is no measurable difference. A bundle made with --baseline is compared with its
     baseline. A provider that does not really run is an error. Needs no torch.
     """
-    from trpexport.runtime.measuring.bench import BenchSettings, find_models
+    from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.runtime.providers import parse_provider_options
 
     if sum(map(bool, (profile, host, emulate, compare))) > 1:
@@ -122,15 +122,15 @@ def bench(
 def _measure(
     settings: BenchSettings, host: str | None, python: str, as_json: bool, as_csv: bool
 ) -> None:
+    from trpexport.measure.bench import bench as measure
+    from trpexport.measure.records import attach_costs, to_csv
     from trpexport.report.benches import bench_tables
-    from trpexport.runtime.measuring.bench import bench as measure
-    from trpexport.runtime.measuring.records import attach_costs, to_csv
 
     with progress() as stages:
         if host is None:
             record = measure(settings, announce=stages.say)
         else:
-            from trpexport.runtime.elsewhere.remote import run_on_host
+            from trpexport.device.remote import run_on_host
 
             record = run_on_host(host, settings, python=python, announce=stages.say)
         record = attach_costs(record, settings.models)
@@ -143,8 +143,8 @@ def _measure(
 
 
 def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
+    from trpexport.measure.profile.bench_profile import profile_bench
     from trpexport.report.profiles import profile_tables
-    from trpexport.runtime.profiling.bench_profile import profile_bench
 
     with progress() as stages:
         stages.say("profile " + ", ".join(model.label for model in settings.models))
@@ -156,9 +156,9 @@ def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
 
 
 def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
+    from trpexport.device.emulate.emulation import run_emulated
+    from trpexport.onnxfile.counting import count_onnx
     from trpexport.report.benches import emulation_table
-    from trpexport.runtime.counting.flops import count_onnx
-    from trpexport.runtime.elsewhere.emulation import run_emulated
     from trpexport.runtime.session import open_session
 
     paths = [Path(model.path) for model in settings.models]
@@ -179,8 +179,8 @@ def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
 
 
 def _compare(records: list[str], allow_other_machine: bool, as_json: bool) -> None:
+    from trpexport.measure.records import compare_records, read_record
     from trpexport.report.benches import changes_table
-    from trpexport.runtime.measuring.records import compare_records, read_record
 
     if len(records) != 2:
         raise TrpexportError("--compare takes two records: bench --compare old.json new.json")

@@ -15,7 +15,7 @@ from .console import progress, show, show_json
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
 
 if TYPE_CHECKING:
-    from trpexport.export.calibrating import CalibrationSettings, Target
+    from trpexport.choose.calibrating import CalibrationSettings, Target
 
 Share = float | None
 
@@ -99,7 +99,7 @@ def decompose(
     failed. Nothing is written then. With --calib, images become input as the checkpoint says, else
     as --mean, --std, --size and --resize do.
     """
-    from trpexport.export.pipeline import (
+    from trpexport.pipeline import (
         Decomposition,
         NothingCheaperError,
         decompose_checkpoint,
@@ -143,7 +143,7 @@ def decompose(
                 source, decomposition, out, settings=settings, inputs=array, stages=stages
             )
     except NothingCheaperError as error:
-        from trpexport.lowrank.survey import survey
+        from trpexport.choose.survey import survey
 
         choices = survey(error.analysis) if error.analysis else []
         if as_json:
@@ -171,7 +171,7 @@ def _target(
     Raises:
         TrpexportError: several were, or it is out of range.
     """
-    from trpexport.export.calibrating import Target
+    from trpexport.choose.calibrating import Target
 
     typed = [
         target
@@ -206,7 +206,7 @@ def _calibration(
     Raises:
         TrpexportError: a part is missing, or is not what it should be.
     """
-    from trpexport.export.calibrating import CalibrationSettings
+    from trpexport.choose.calibrating import CalibrationSettings
 
     if multiple is not None and target is None:
         raise TrpexportError("--rank-multiple needs a target, as in --target-macs 0.5")
@@ -234,7 +234,7 @@ def _calibration(
 
 
 def _multiple(text: str | None) -> int:
-    from trpexport.export.calibrating import automatic_multiple
+    from trpexport.choose.calibrating import automatic_multiple
 
     if text is None:
         return 1

@@ -17,7 +17,7 @@ from .options import Json
 if TYPE_CHECKING:
     from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
-    from trpexport.runtime.evaluation import Evaluation
+    from trpexport.judge.predictions import Evaluation
 
 Mean = Annotated[
     str | None,
@@ -88,9 +88,9 @@ def eval_(
     is the cross-entropy of the outputs taken as logits, or -log p where they are probabilities.
     An image whose outputs are not finite counts as wrong. Needs no torch.
     """
+    from trpexport.judge.classify import choose_images, evaluate, open_classifier
+    from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.gates import evaluation_table
-    from trpexport.runtime.evaluate import choose_images, evaluate, open_classifier
-    from trpexport.runtime.evaluation import read_evaluation, save_evaluation
     from trpexport.runtime.providers import parse_provider_options
 
     dataset = open_data(data)
@@ -121,8 +121,8 @@ def eval_(
 
 def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -> str:
     """Add to the facts how two networks differ on the same images, and say it."""
-    from trpexport.gate.rules import drop_between
-    from trpexport.gate.statistics import mcnemar_p
+    from trpexport.judge.gate.rules import drop_between
+    from trpexport.judge.paired import mcnemar_p
     from trpexport.report.gates import drop_sentence
 
     if earlier.fingerprint != found.fingerprint:

@@ -27,7 +27,7 @@ def export(
     Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
     is written then.
     """
-    from trpexport.export.pipeline import export_checkpoint
+    from trpexport.pipeline import export_checkpoint
     from trpexport.report.tables import bundle_summary
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)

@@ -11,7 +11,7 @@ from . import options as opt
 from .console import show, show_json
 
 if TYPE_CHECKING:
-    from trpexport.runtime.counting.flops import GraphCost
+    from trpexport.onnxfile.counting import GraphCost
 
 
 def flops(
@@ -48,15 +48,15 @@ def _count(
     unsafe_pickle: bool,
 ) -> GraphCost:
     from trpexport.bundle import MODEL
-    from trpexport.runtime.onnx_file import is_checkpoint
+    from trpexport.onnxfile.recognition import is_checkpoint
 
     if network.is_dir():
         network = network / MODEL
     if not is_checkpoint(network):
-        from trpexport.runtime.counting.flops import count_onnx
+        from trpexport.onnxfile.counting import count_onnx
 
         return count_onnx(network, shapes=opt.parse_named_shapes(shape))
-    from trpexport.lowrank.module_cost import count_modules
+    from trpexport.networks.torch.counting import count_modules
 
     checkpoint = opt.source(network, arch, model, input_shape, unsafe_pickle).load()
     assert checkpoint.input_shape is not None

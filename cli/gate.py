@@ -34,9 +34,9 @@ from .options import Json, NamedShapes, parse_named_shapes
 
 if TYPE_CHECKING:
     from trpexport.datasets.preprocessing import Preprocessing
-    from trpexport.gate.check import Checked, GateResult
-    from trpexport.runtime.evaluate import Evaluations, Images
-    from trpexport.runtime.measuring.bench import BenchSettings
+    from trpexport.judge.classify import Evaluations, Images
+    from trpexport.judge.gate.check import Checked, GateResult
+    from trpexport.measure.bench import BenchSettings
 
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
 
@@ -100,14 +100,14 @@ def gate(
     images to tell a limit from twice that limit fail. Latency is measured here and now, both
     networks in turns.
     """
-    from trpexport.gate.check import run_gate
-    from trpexport.gate.config import read_limits
-    from trpexport.gate.history import append_entry, compare, history_entry, last_accepted
-    from trpexport.gate.rules import RULES
+    from trpexport.files import write_atomically
+    from trpexport.judge.classify import choose_images
+    from trpexport.judge.gate.check import run_gate
+    from trpexport.judge.gate.config import read_limits
+    from trpexport.judge.gate.history import append_entry, compare, history_entry, last_accepted
+    from trpexport.judge.gate.rules import RULES
+    from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.report.gates import gate_table, junit_xml
-    from trpexport.runtime.atomic import write_atomically
-    from trpexport.runtime.evaluate import choose_images
-    from trpexport.runtime.measuring.bench import BenchSettings, find_models
     from trpexport.runtime.providers import parse_provider_options
 
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
@@ -153,8 +153,8 @@ def gate(
 
 def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
     """Annotate the run and append to its summary, inside of a GitHub job."""
+    from trpexport.files import append_text
     from trpexport.report.gates import github_annotations, markdown_summary
-    from trpexport.runtime.atomic import append_text
 
     if not os.environ.get("GITHUB_ACTIONS"):
         return
@@ -171,7 +171,7 @@ def _evaluate(
     output: str | None,
 ) -> Evaluations:
     """Run both networks on the same images."""
-    from trpexport.runtime.evaluate import evaluate, open_classifier
+    from trpexport.judge.classify import evaluate, open_classifier
 
     classifiers = [
         open_classifier(

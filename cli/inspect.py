@@ -31,8 +31,8 @@ def inspect(
 
     Writes nothing. The last row gives the MACs that each criterion would save.
     """
-    from trpexport.export.pipeline import Decomposition
     from trpexport.lowrank.criteria import parse_criterion
+    from trpexport.pipeline import Decomposition
     from trpexport.report.spectra import inspection, spectrum_table
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)

@@ -11,8 +11,8 @@ import typer
 from trpexport.errors import TrpexportError
 
 if TYPE_CHECKING:
-    from trpexport.export.bundling import ExportSettings
-    from trpexport.export.pipeline import Source
+    from trpexport.artifact.build import ExportSettings
+    from trpexport.pipeline import Source
 
 
 CheckpointFile = Annotated[
@@ -109,7 +109,7 @@ def source(
     path: Path, arch: str | None, model: str | None, input_shape: str | None, unsafe: bool
 ) -> Source:
     """Say which checkpoint to read, and how."""
-    from trpexport.export.pipeline import Source
+    from trpexport.pipeline import Source
 
     return Source(path, arch, model, parse_shape(input_shape), unsafe)
 
@@ -129,7 +129,7 @@ def settings(
     Raises:
         TrpexportError: the time is not a number of seconds.
     """
-    from trpexport.export.bundling import ExportSettings
+    from trpexport.artifact.build import ExportSettings
 
     if not 0 <= seconds < float("inf"):
         raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")

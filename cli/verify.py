@@ -13,8 +13,8 @@ from .console import show, show_json
 from .options import Json, NamedShapes, parse_named_shapes
 
 if TYPE_CHECKING:
-    from trpexport.runtime.tensors import Shapes
     from trpexport.runtime.verify import Verification
+    from trpexport.tensors import Shapes
 
 
 def verify(

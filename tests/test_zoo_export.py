@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from trpexport import bundle
-from trpexport.export.bundling import ExportSettings, export_bundle
-from trpexport.lowrank.factorize import factorize
-from trpexport.lowrank.planner import make_plan
+from trpexport.artifact.build import ExportSettings, export_bundle
+from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import factorize
 from trpexport.runtime.session import open_session
 
 ZOO = importlib.import_module("trpexport.models_zoo")

@@ -10,25 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
     from trpexport.checkpoints import Checkpoint, load_bundle, load_checkpoint, save_checkpoint
+    from trpexport.choose.calibrating import CalibrationSettings, Target
+    from trpexport.choose.planner import Analysis, analyse, keep_all, make_plan
+    from trpexport.choose.revision import revise_plan
+    from trpexport.choose.survey import survey
     from trpexport.datasets import Dataset, Preprocessing, open_dataset
     from trpexport.errors import TrpexportError
-    from trpexport.export.bundling import BundleReport, ExportSettings, export_bundle
-    from trpexport.export.calibrating import CalibrationSettings, Target
-    from trpexport.export.pipeline import (
+    from trpexport.measure.bench import BenchSettings, bench
+    from trpexport.networks.torch.counting import count_modules
+    from trpexport.networks.torch.factorize import dense_twin, factorize
+    from trpexport.onnxfile.counting import count_onnx
+    from trpexport.pipeline import (
         Decomposition,
         Source,
         decompose_checkpoint,
         export_checkpoint,
     )
-    from trpexport.lowrank.factorize import dense_twin, factorize
-    from trpexport.lowrank.module_cost import count_modules
-    from trpexport.lowrank.planner import Analysis, analyse, keep_all, make_plan
-    from trpexport.lowrank.revision import revise_plan
-    from trpexport.lowrank.survey import survey
     from trpexport.plan import ConvSpec, LayerPlan, Plan, read_plan
-    from trpexport.runtime.counting.flops import count_onnx
-    from trpexport.runtime.measuring.bench import BenchSettings, bench
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
     from trpexport.training.finetune import finetune
     from trpexport.training.recipe import RECIPES, Recipe
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Analysis": "trpexport.lowrank.planner",
-    "BenchSettings": "trpexport.runtime.measuring.bench",
-    "BundleReport": "trpexport.export.bundling",
-    "CalibrationSettings": "trpexport.export.calibrating",
+    "Analysis": "trpexport.choose.planner",
+    "BenchSettings": "trpexport.measure.bench",
+    "BundleReport": "trpexport.artifact.build",
+    "CalibrationSettings": "trpexport.choose.calibrating",
     "Checkpoint": "trpexport.checkpoints",
     "ConvSpec": "trpexport.plan",
     "Dataset": "trpexport.datasets",
-    "Decomposition": "trpexport.export.pipeline",
-    "ExportSettings": "trpexport.export.bundling",
+    "Decomposition": "trpexport.pipeline",
+    "ExportSettings": "trpexport.artifact.build",
     "LayerPlan": "trpexport.plan",
     "LowRank": "trpexport.training.settings",
     "Plan": "trpexport.plan",
@@ -55,29 +55,29 @@ _HOME = {
     "RECIPES": "trpexport.training.recipe",
     "Recipe": "trpexport.training.recipe",
     "RunSettings": "trpexport.training.settings",
-    "Source": "trpexport.export.pipeline",
-    "Target": "trpexport.export.calibrating",
+    "Source": "trpexport.pipeline",
+    "Target": "trpexport.choose.calibrating",
     "TrainedRankPruning": "trpexport.training.trp",
     "TrpexportError": "trpexport.errors",
-    "analyse": "trpexport.lowrank.planner",
-    "bench": "trpexport.runtime.measuring.bench",
-    "count_modules": "trpexport.lowrank.module_cost",
-    "count_onnx": "trpexport.runtime.counting.flops",
-    "decompose_checkpoint": "trpexport.export.pipeline",
-    "dense_twin": "trpexport.lowrank.factorize",
-    "export_bundle": "trpexport.export.bundling",
-    "export_checkpoint": "trpexport.export.pipeline",
-    "factorize": "trpexport.lowrank.factorize",
+    "analyse": "trpexport.choose.planner",
+    "bench": "trpexport.measure.bench",
+    "count_modules": "trpexport.networks.torch.counting",
+    "count_onnx": "trpexport.onnxfile.counting",
+    "decompose_checkpoint": "trpexport.pipeline",
+    "dense_twin": "trpexport.networks.torch.factorize",
+    "export_bundle": "trpexport.artifact.build",
+    "export_checkpoint": "trpexport.pipeline",
+    "factorize": "trpexport.networks.torch.factorize",
     "finetune": "trpexport.training.finetune",
-    "keep_all": "trpexport.lowrank.planner",
+    "keep_all": "trpexport.choose.planner",
     "load_bundle": "trpexport.checkpoints",
     "load_checkpoint": "trpexport.checkpoints",
-    "make_plan": "trpexport.lowrank.planner",
+    "make_plan": "trpexport.choose.planner",
     "open_dataset": "trpexport.datasets",
     "read_plan": "trpexport.plan",
-    "revise_plan": "trpexport.lowrank.revision",
+    "revise_plan": "trpexport.choose.revision",
     "save_checkpoint": "trpexport.checkpoints",
-    "survey": "trpexport.lowrank.survey",
+    "survey": "trpexport.choose.survey",
     "train": "trpexport.training.train",
     "verify_against_golden": "trpexport.runtime.verify",
     "verify_bundle": "trpexport.runtime.verify",

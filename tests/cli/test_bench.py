@@ -19,8 +19,8 @@ QUICK = ("--min-time", "0.05", "--min-runs", "5", "--no-memory")
 @pytest.fixture(scope="module")
 def decomposed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle with its baseline."""
-    from trpexport.export.bundling import ExportSettings
-    from trpexport.export.pipeline import Decomposition, Source, decompose_checkpoint
+    from trpexport.artifact.build import ExportSettings
+    from trpexport.pipeline import Decomposition, Source, decompose_checkpoint
 
     out = tmp_path_factory.mktemp("bench") / "spatial"
     decompose_checkpoint(

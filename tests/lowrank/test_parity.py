@@ -13,8 +13,8 @@ from torch import nn
 
 from tests.data import cifar10_test_images
 from trpexport.checkpoints import load_checkpoint
-from trpexport.lowrank.factorize import factorize
-from trpexport.lowrank.planner import make_plan
+from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import factorize
 
 SCHEMES = {"NC": "channel", "VH": "spatial", "ND": "decoupling"}
 CRITERIA = ("value:0.05", "value:0.5", "energy:0.9", "energy:0.85", "rate:0.5")

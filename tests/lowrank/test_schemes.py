@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.strategies import convolutions, input_size
+from trpexport.choose.revision import revise_plan
 from trpexport.cost import macs, output_size
-from trpexport.lowrank.factorize import factorize, make_conv
-from trpexport.lowrank.revision import revise_plan
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme, matrix_schemes
-from trpexport.lowrank.trace import conv_spec, trace
+from trpexport.networks.torch.factorize import factorize, make_conv
+from trpexport.networks.torch.trace import conv_spec, trace
 from trpexport.plan import ConvSpec, LayerPlan, Plan
 
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from tests.strategies import convolutions
 from trpexport import TrainedRankPruning, make_plan
+from trpexport.choose.planner import analyse
+from trpexport.choose.survey import survey
 from trpexport.cost import macs
 from trpexport.errors import PlanError, TrainingError
-from trpexport.lowrank.calibration.fit import Regression
-from trpexport.lowrank.calibration.moments import LayerMoments, Moments
-from trpexport.lowrank.calibration.tucker import fit_of
 from trpexport.lowrank.criteria import parse_criterion
-from trpexport.lowrank.planner import analyse
+from trpexport.lowrank.fit.moments import LayerMoments, Moments
+from trpexport.lowrank.fit.regression import Regression
+from trpexport.lowrank.fit.tucker import fit_of
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.schemes.tucker2 import Tucker2
-from trpexport.lowrank.survey import survey
 from trpexport.plan import ConvSpec
 
 SCHEME = Tucker2()

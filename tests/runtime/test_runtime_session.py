@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from trpexport.errors import MissingDependencyError, ModelError, TrpexportError
-from trpexport.runtime.onnx_file import is_checkpoint
+from trpexport.onnxfile.recognition import is_checkpoint
 from trpexport.runtime.session import import_onnxruntime, open_session, run_in_batches
 
 ROOT = Path(__file__).resolve().parents[2]

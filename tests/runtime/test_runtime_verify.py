@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from trpexport.bundle import GOLDEN, MODEL, write_manifest
+from trpexport.compare import Tolerance
 from trpexport.errors import ModelError
-from trpexport.runtime.compare import Tolerance
-from trpexport.runtime.golden import write_golden
+from trpexport.golden import write_golden
 from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
 WriteOnnx = Callable[..., Path]

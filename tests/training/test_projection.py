@@ -15,7 +15,7 @@ import trpexport as tx
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.spectrum import svd
-from trpexport.lowrank.trace import declared
+from trpexport.networks.torch.trace import declared
 from trpexport.training.projection import (
     STACK_ELEMENTS,
     exact_dtype,

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from trpexport.choose.planner import make_plan
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
-from trpexport.lowrank.planner import make_plan
 from trpexport.lowrank.schemes import matrix_schemes
-from trpexport.lowrank.trace import trace
+from trpexport.networks.torch.trace import trace
 from trpexport.training.projection import Spectrum, spectrum_of
 from trpexport.training.steering import (
     VALUE,

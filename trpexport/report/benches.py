@@ -11,8 +11,8 @@ from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import milliseconds, percent, quantity
 
 if TYPE_CHECKING:
-    from trpexport.runtime.elsewhere.emulation import Emulated
-    from trpexport.runtime.measuring.records import Change
+    from trpexport.device.emulate.emulation import Emulated
+    from trpexport.measure.records import Change
 
 
 def bench_tables(record: Mapping[str, Any]) -> Parts:

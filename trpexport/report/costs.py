@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from rich.markup import escape
 
 from trpexport.cost import FLOPS_PER_MAC
+from trpexport.onnxfile.counting import GraphCost
 from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import quantity
-from trpexport.runtime.counting.flops import GraphCost
 
 
 def cost_table(cost: GraphCost) -> Parts:

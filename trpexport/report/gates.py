@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 
 from rich.markup import escape
 
-from trpexport.gate.check import Checked, GateResult, with_unit
+from trpexport.judge.gate.check import Checked, GateResult, with_unit
 from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import percent
 
 if TYPE_CHECKING:
-    from trpexport.gate.statistics import PairedDrop
-    from trpexport.runtime.evaluation import Evaluation
+    from trpexport.judge.paired import PairedDrop
+    from trpexport.judge.predictions import Evaluation
 
 # What XML 1.0 can't hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -134,7 +134,7 @@ def _xml(text: str) -> str:
 
 def evaluation_table(evaluation: Evaluation, *, confusion: bool = False) -> Parts:
     """Show how a classifier did."""
-    from trpexport.gate.statistics import Share
+    from trpexport.judge.paired import Share
 
     table = plain_table()
     table.add_column("")

@@ -10,8 +10,8 @@ from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import milliseconds, percent, quantity
 
 if TYPE_CHECKING:
-    from trpexport.runtime.profiling.attribution import Attribution
-    from trpexport.runtime.profiling.bench_profile import BenchProfile
+    from trpexport.measure.profile.attribution import Attribution
+    from trpexport.measure.profile.bench_profile import BenchProfile
 
 _COLOURS = {"faster": "green", "slower": "red"}
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from trpexport.lowrank.survey import survey
+from trpexport.choose.survey import survey
 from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import bar, percent
 
 if TYPE_CHECKING:
     from trpexport.checkpoints import Checkpoint
+    from trpexport.choose.planner import Analysis, LayerSpectrum
     from trpexport.lowrank.criteria import Criterion
-    from trpexport.lowrank.planner import Analysis, LayerSpectrum
 
 _BAR_WIDTH = 16
 

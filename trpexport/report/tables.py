@@ -15,7 +15,7 @@ from trpexport.plan import LayerPlan, Plan
 from trpexport.report.text import percent, quantity, ratio
 
 if TYPE_CHECKING:
-    from trpexport.lowrank.survey import Choice
+    from trpexport.choose.survey import Choice
 
 
 Parts = tuple[RenderableType, ...]
@@ -131,7 +131,7 @@ def choices_table(choices: Sequence[Choice], plan: Plan) -> Parts:
 
 def next_command(choices: Sequence[Choice], checkpoint: Path, scheme: str) -> str:
     """Say which command to type after :func:`choices_table`."""
-    from trpexport.lowrank.survey import mildest
+    from trpexport.choose.survey import mildest
 
     choice = mildest(choices)
     if choice is None:

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from trpexport.errors import ModelError
-from trpexport.runtime.onnx_file import not_onnx
+from trpexport.onnxfile.recognition import not_onnx
 
 
 class _Cause(NamedTuple):

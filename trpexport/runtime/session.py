@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.onnxfile.recognition import check_onnx_file, check_onnx_head
 from trpexport.runtime.load_failures import explain_load_failure, plain_text
-from trpexport.runtime.onnx_file import check_onnx_file, check_onnx_head
 from trpexport.runtime.providers import (
     NO_OPTIONS,
     Options,
@@ -26,7 +26,7 @@ from trpexport.runtime.providers import (
     refused_options,
 )
 from trpexport.runtime.session_options import make_session_options, quiet, record
-from trpexport.runtime.tensors import (
+from trpexport.tensors import (
     NO_SHAPES,
     UNNAMED,
     Array,

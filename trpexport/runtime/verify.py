@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trpexport.bundle import GOLDEN, MODEL, read_manifest
+from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs
 from trpexport.errors import ModelError
-from trpexport.runtime.compare import FLOAT32, Comparison, Tolerance, compare_outputs
-from trpexport.runtime.golden import read_golden
+from trpexport.golden import read_golden
 from trpexport.runtime.session import Session, open_session, run_in_batches
-from trpexport.runtime.tensors import NO_SHAPES, Array, Arrays, Shapes
+from trpexport.tensors import NO_SHAPES, Array, Arrays, Shapes
 
 _BATCH = 8  # images in memory at a time
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd, svd
-from trpexport.lowrank.trace import TracedConv
+from trpexport.networks.torch.trace import TracedConv
 from trpexport.training.sharing import Team
 from trpexport.training.subspace import energy_of, leading, of_a_whole
 

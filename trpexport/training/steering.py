@@ -11,7 +11,7 @@ from trpexport.cost import macs
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria.value import Value
 from trpexport.lowrank.schemes import MatrixScheme
-from trpexport.lowrank.trace import Trace, TracedConv
+from trpexport.networks.torch.trace import Trace, TracedConv
 from trpexport.plan import ConvSpec
 from trpexport.training.projection import Spectrum
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from trpexport.checkpoints import Checkpoint, load_network
 from trpexport.errors import DataError, PlanError
-from trpexport.lowrank.factorize import merge
-from trpexport.lowrank.trace import run_example
+from trpexport.networks.torch.factorize import merge
+from trpexport.networks.torch.trace import run_example
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import joined
 from trpexport.training.run import Run, check_fit, labels_alone

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.choose.planner import reasons_to_stay
 from trpexport.errors import TrainingError, TrpexportError
-from trpexport.lowrank.planner import reasons_to_stay
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
 from trpexport.lowrank.spectrum import Svd
-from trpexport.lowrank.trace import TracedConv, declared, trace
+from trpexport.networks.torch.trace import TracedConv, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer

@@ -1,0 +1,145 @@
+"""What the exporters write, and what is checked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.artifact.networks import SHAPE, tiny
+from trpexport.artifact import to_onnx as module
+from trpexport.artifact.outputs import run
+from trpexport.artifact.to_onnx import annotate, to_onnx
+from trpexport.errors import ModelError
+from trpexport.runtime.session import open_session
+
+
+def same(model: nn.Module, path: Path, batch: int = 1) -> bool:
+    x = torch.randn(batch, *SHAPE[1:])
+    expected, actual = run(model, x), open_session(path).run({"input": x.numpy()})
+    assert list(expected) == list(actual)
+    return all(np.allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5) for name in expected)
+
+
+@pytest.mark.parametrize(("opset", "exporter"), [(18, "dynamo"), (20, "dynamo"), (13, "legacy")])
+def test_opsets(tmp_path: Path, opset: int, exporter: str) -> None:
+    path, model = tmp_path / "model.onnx", tiny()
+    assert to_onnx(model, SHAPE, path, opset=opset) == exporter
+    assert onnx.load(path).opset_import[0].version == opset
+    assert same(model, path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_no_batch_norm_is_left_behind_a_convolution(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(tiny(), SHAPE, path, legacy_exporter=legacy)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Conv" in operators
+    assert "BatchNormalization" not in operators
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_dynamic_batch(tmp_path: Path, legacy: bool) -> None:
+    path, model = tmp_path / "model.onnx", tiny()
+    to_onnx(model, SHAPE, path, dynamic_batch=True, legacy_exporter=legacy)
+    assert open_session(path).batch_size is None
+    assert same(model, path, 1)
+    assert same(model, path, 3)
+
+
+def test_fixed_batch(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(tiny(), (4, *SHAPE[1:]), path)
+    assert open_session(path).batch_size == 4
+
+
+def test_a_batch_size_that_the_network_fixes_is_found(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.ones(2, 3, 16, 16)
+
+    with pytest.raises(ModelError, match="batch"):
+        to_onnx(Fixed(), SHAPE, tmp_path / "model.onnx", dynamic_batch=True)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_file_holds_no_trace_of_the_machine(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(tiny(), SHAPE, path, legacy_exporter=legacy)
+    content = path.read_bytes()
+    for trace in (b".py", str(Path(__file__).parent).encode(), str(Path.home()).encode()):
+        assert trace not in content
+
+
+def test_large_weights_go_into_a_second_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ONE_FILE_LIMIT", 1)
+    path, model = tmp_path / "model.onnx", tiny()
+    to_onnx(model, SHAPE, path)
+    assert (tmp_path / "model.onnx.data").is_file()
+    assert same(model, path)
+    annotate(path, {"a": "b"})
+    assert same(model, path)
+
+
+def test_several_outputs_get_names(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.conv(x)
+            return y, y.mean((2, 3))
+
+    path, model = tmp_path / "model.onnx", Two().eval()
+    to_onnx(model, SHAPE, path)
+    assert [info.name for info in open_session(path).outputs] == ["output_0", "output_1"]
+    assert same(model, path)
+
+
+def test_outputs_that_are_no_tensors_are_named(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, object]:
+            return {"y": x, "name": "odd"}
+
+    with pytest.raises(ModelError, match="the network's name is a str"):
+        to_onnx(Odd(), SHAPE, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("opset", "legacy", "says"),
+    [
+        (5, False, "from 9 to 20"),
+        (23, True, "from 9 to 20"),
+        (99, False, "wrote opset 18 where 99 was asked for"),
+    ],
+)
+def test_opsets_that_nobody_writes(tmp_path: Path, opset: int, legacy: bool, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        to_onnx(tiny(), SHAPE, tmp_path / "model.onnx", opset=opset, legacy_exporter=legacy)
+
+
+def test_a_network_that_the_exporter_refuses_is_one_line(tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if float(x.sum()) > 0 else x
+
+    with pytest.raises(ModelError, match=r"dynamo exporter failed.*--legacy-exporter") as caught:
+        to_onnx(Branching(), SHAPE, tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_annotations_change_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(tiny(), SHAPE, path)
+    before = onnx.load(path)
+    annotate(path, {"trpexport.version": "1"})
+    after = onnx.load(path)
+    assert {entry.key: entry.value for entry in after.metadata_props} == {"trpexport.version": "1"}
+    assert after.graph == before.graph

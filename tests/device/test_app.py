@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from trpexport.device.app import MINIMUM_PYTHON, STOP_WITH_INPUT, build_device_app
+from trpexport.device.app_runs import ReplaySettings, read_arrays, write_arrays
+from trpexport.errors import OutputError
+
+WriteOnnx = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("app") / "trpexport-device.pyz"
+    build_device_app(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of packages, as on a device: numpy and onnxruntime, and what they need."""
+    folder = tmp_path_factory.mktemp("site")
+    packages = Path(np.__file__).parents[1]
+    for name in ("numpy", "numpy.libs", "onnxruntime", "google", "flatbuffers", "packaging"):
+        if (packages / name).exists():
+            (folder / name).symlink_to(packages / name)
+    return folder
+
+
+def device_python(*arguments: str | Path, site: Path | None = None) -> list[str]:
+    """The command of a Python with no packages but those of ``site``."""
+    code = (
+        "import runpy, sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        f"sys.path.append({str(site)!r})\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)]
+
+
+def run_app(
+    app: Path, settings: Mapping[str, object], folder: Path, site: Path | None
+) -> subprocess.CompletedProcess[str]:
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return subprocess.run(
+        device_python(app, folder / "settings.json", site=site),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+
+
+def replay_settings(folder: Path, model: Path) -> dict[str, object]:
+    write_arrays(folder / "inputs.npz", {"input": np.eye(3, dtype=np.float32)})
+    return ReplaySettings(
+        (str(model),), str(folder / "inputs.npz"), (str(folder / "outputs.npz"),)
+    ).to_json()
+
+
+def test_it_runs_a_network_with_numpy_and_onnxruntime_alone(
+    app: Path, site: Path, tmp_path: Path, linear: WriteOnnx
+) -> None:
+    result = run_app(app, replay_settings(tmp_path, linear()), tmp_path, site)
+    assert result.stderr == ""
+    assert result.returncode == 0
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["onnxruntime"] == onnxruntime.__version__
+    weight = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+    np.testing.assert_allclose(read_arrays(tmp_path / "outputs.npz")["output"], weight, rtol=1e-6)
+
+
+def test_every_module_in_it_is_whole(app: Path, site: Path) -> None:
+    program = (
+        "import pkgutil, importlib, sys\n"
+        f"sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        f"sys.path[:0] = [{str(app)!r}, {str(site)!r}]\n"
+        "import trpexport.runtime\n"
+        "names = [m.name for m in pkgutil.walk_packages(trpexport.__path__, 'trpexport.')]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "assert not {'torch', 'onnx', 'scipy', 'typer', 'rich'} & set(sys.modules)\n"
+        "print(*names)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+    assert {"trpexport.measure.bench", "trpexport.bundle"} <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("absent", ["onnxruntime", "numpy"])
+def test_a_missing_package_names_the_command(
+    app: Path, site: Path, tmp_path: Path, absent: str
+) -> None:
+    poor = tmp_path / "site"
+    poor.mkdir()
+    for package in site.iterdir():
+        if not package.name.startswith(absent):
+            (poor / package.name).symlink_to(package.resolve())
+    result = run_app(app, {"kind": "bench"}, tmp_path, poor)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"error: {absent} is missing on this device: there, "
+        f"{sys.executable} -m pip install {absent}\n"
+    )
+
+
+def test_a_missing_provider_names_its_package(app: Path, tmp_path: Path) -> None:
+    result = run_app(app, {"kind": "bench", "provider": "cuda"}, tmp_path, None)
+    assert result.returncode == 2
+    assert f'there, {sys.executable} -m pip install "onnxruntime-gpu' in result.stderr
+
+
+def test_an_error_is_one_line(app: Path, site: Path, tmp_path: Path) -> None:
+    settings = replay_settings(tmp_path, tmp_path / "none.onnx")
+    result = run_app(app, settings, tmp_path, site)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: there is no file {tmp_path / 'none.onnx'}:")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", "3"])
+def test_broken_settings_are_told(app: Path, tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    result = subprocess.run(
+        [sys.executable, app, tmp_path / "settings.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "holds no settings: python3 trpexport-device.pyz settings.json" in result.stderr
+
+
+def test_what_libraries_print_stays_out_of_the_record(tmp_path: Path) -> None:
+    program = (
+        "import os\n"
+        "from trpexport.device.app import _claim_output\n"
+        "output = _claim_output()\n"
+        "print('Python', flush=True)\n"
+        "os.write(1, b'C++')\n"
+        "with output: output.write('record')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "record"
+    assert result.stderr == "Python\nC++"
+
+
+def test_it_ends_when_nobody_waits(app: Path, tmp_path: Path) -> None:
+    """The settings never come; the end of standard input ends the wait."""
+    os.mkfifo(tmp_path / "settings.json")
+    process = subprocess.Popen(
+        [sys.executable, app, STOP_WITH_INPUT, tmp_path / "settings.json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 1
+
+
+def test_the_entry_is_readable_by_old_pythons(app: Path) -> None:
+    with zipfile.ZipFile(app) as archive:
+        entry = archive.read("__main__.py").decode()
+    ast.parse(entry, feature_version=(3, 4))
+    old = entry.replace("import sys", "import sys; sys.version_info = (3, 9, 18)", 1)
+    result = subprocess.run(
+        [sys.executable, "-c", old], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    needed = ".".join(map(str, MINIMUM_PYTHON))
+    assert result.stderr == (
+        f"error: this device's {sys.executable} is Python 3.9, and {needed} is needed: "
+        "install that there, and name it with --python\n"
+    )
+
+
+def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"can't write .*: No such file or directory"):
+        build_device_app(tmp_path / "none" / "app.pyz")

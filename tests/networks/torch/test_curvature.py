@@ -1,0 +1,133 @@
+"""The metric of a layer's output error, against derivatives taken whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trpexport.networks.torch import curvature
+from trpexport.networks.torch.curvature import output_metrics, scale_metric
+from trpexport.networks.torch.images import Images, checked_images
+from trpexport.networks.torch.trace import conv_spec
+
+SHAPE = (1, 3, 8, 8)
+
+
+def some_images(model: nn.Module, count: int = 6) -> Images:
+    values = np.random.default_rng(0).standard_normal((count, *SHAPE[1:]), dtype=np.float32)
+    return checked_images(model, values, SHAPE)
+
+
+def network(*layers: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), *layers, nn.Flatten(), nn.LazyLinear(5)).eval()
+
+
+def ready(model: nn.Sequential) -> nn.Sequential:
+    with torch.no_grad():
+        model(torch.zeros(SHAPE))
+    return model
+
+
+def scaled(square: Tensor) -> Tensor:
+    diagonal = torch.diagonal(square, dim1=-2, dim2=-1).mean(-1)
+    eye = torch.eye(square.shape[-1], dtype=torch.float64)
+    return square / diagonal[..., None, None] + curvature._FLOOR * eye
+
+
+def test_it_is_what_the_whole_jacobian_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ready(network(nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Tanh()))
+    images = some_images(model)
+    monkeypatch.setattr(curvature, "_DIRECTIONS", 4000)
+    found = output_metrics(model, images)
+    assert set(found) == {"0", "2"}
+    outputs = model[0](images.batch(0)).detach()
+    expected = torch.zeros(6, 6, dtype=torch.float64)
+    for output in outputs.split(1):
+        jacobian = torch.autograd.functional.jacobian(model[1:], output)  # type: ignore[no-untyped-call]
+        rows = jacobian.reshape(5, 6, -1).double()
+        expected += torch.einsum("kop,kqp->oq", rows, rows)
+    torch.testing.assert_close(found["0"][0], scaled(expected), rtol=0.05, atol=0.05)
+
+
+def test_directions_that_nobody_looks_at_count_least() -> None:
+    model = network(nn.Conv2d(6, 4, 1))
+    with torch.no_grad():
+        weight = model[1].get_parameter("weight")
+        weight[:, 5] = weight[:, 4]
+    metric = output_metrics(ready(model), some_images(model))["0"][0]
+    difference = torch.tensor([0, 0, 0, 0, 1, -1], dtype=torch.float64)
+    # Only the floor is left of it.
+    assert float(difference @ metric @ difference) == pytest.approx(2 * curvature._FLOOR, rel=1e-4)
+
+
+def test_groups_have_a_metric_each() -> None:
+    model = network(nn.Conv2d(6, 6, 3, groups=3), nn.ReLU())
+    found = output_metrics(ready(model), some_images(model))
+    assert found["1"].shape == (3, 2, 2)
+    assert (torch.linalg.eigvalsh(found["1"]) > 0).all()
+
+
+class Odd(nn.Module):
+    """A network that ends in something odd."""
+
+    def __init__(self, end: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.unused = nn.Conv2d(3, 6, 3)
+        self.end = end
+
+    def forward(self, x: Tensor) -> object:
+        x -= 0.5  # in place, as some networks normalise
+        self.unused(x)
+        return self.end(torch.relu_(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("end", "names"),
+    [
+        (lambda y: {"boxes": [y.sum((2, 3))], "count": len(y), "best": y.argmax(1)}, {"conv"}),
+        (lambda y: y.argmax(1), set()),
+        (lambda y: y.detach(), set()),
+        (lambda y: torch.special.zeta(y + 2, y + 2), set()),  # no derivative
+        (lambda y: 0 * y, set()),
+    ],
+)
+def test_what_no_output_shows_has_no_metric(
+    end: Callable[[Tensor], object], names: set[str]
+) -> None:
+    model = Odd(end)
+    images = some_images(model)
+    before = images.values.copy()
+    assert set(output_metrics(model, images)) == names
+    assert np.array_equal(images.values, before)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    model = ready(network(nn.ReLU()))
+    images = some_images(model)
+    other = checked_images(model, images.values[::-1].copy(), SHAPE)
+    assert torch.equal(output_metrics(model, images)["0"], output_metrics(model, other)["0"])
+
+
+def test_a_frozen_network_has_the_same_metric() -> None:
+    model = ready(network(nn.ReLU()))
+    expected = output_metrics(model, some_images(model))["0"]
+    model.requires_grad_(False)
+    assert torch.equal(output_metrics(model, some_images(model))["0"], expected)
+
+
+def test_a_batch_norms_scale_counts_by_its_square() -> None:
+    conv = conv_spec(nn.Conv2d(3, 4, 3))
+    metric = scale_metric(torch.tensor([2.0, -1.0, 0.0, 4.0]), conv)
+    expected = torch.diag(torch.tensor([0.25, 0.0625, 1e-6, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(metric[0], expected)
+    torch.testing.assert_close(
+        scale_metric(torch.zeros(4), conv)[0], torch.eye(4, dtype=torch.float64)
+    )

@@ -1,0 +1,153 @@
+"""What a bundle says about itself: provenance, manifest, report. Facts only, no work."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import trpexport
+from trpexport import bundle
+from trpexport.artifact.verification import Comparisons, FactorizationCheck
+from trpexport.checkpoints import Checkpoint
+from trpexport.cost import FLOPS_PER_MAC
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.networks.torch.equivalence import LayerCheck
+from trpexport.networks.torch.factorize import CALIBRATION
+from trpexport.plan import LayerPlan, Plan
+
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """What became of an ONNX export.
+
+    Attributes:
+        exporter: ``"dynamo"`` or ``"legacy"``.
+        opset: the ONNX operator set of the file.
+        dynamic_batch: whether its batch size is open.
+        file_bytes: its size, external data included.
+        steps: how each step's file compares with the PyTorch network.
+        notes: what a user should know.
+    """
+
+    exporter: str
+    opset: int
+    dynamic_batch: bool
+    file_bytes: int
+    steps: Mapping[str, Comparisons]
+    notes: tuple[str, ...]
+
+
+def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """Return what the ONNX file itself says about where it comes from."""
+    ranks = {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten}
+    facts = {
+        "trpexport.version": trpexport.__version__,
+        "trpexport.torch_version": version("torch"),
+        "trpexport.scheme": plan.scheme,
+        "trpexport.criterion": plan.criterion,
+        "trpexport.ranks": json.dumps(ranks),
+    }
+    if plan.architecture is not None:
+        facts["trpexport.architecture"] = plan.architecture
+    if checkpoint is not None:
+        facts["trpexport.source_sha256"] = checkpoint.sha256
+    return facts
+
+
+def manifest_facts(
+    plan: Plan, checkpoint: Checkpoint | None, exported: ExportedFile
+) -> dict[str, Any]:
+    """Return the manifest's facts, but for the files, which :mod:`trpexport.bundle` adds."""
+    source = None
+    if checkpoint is not None:
+        source = {"file": checkpoint.path.name, "sha256": checkpoint.sha256}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "source": source,
+        "architecture": plan.architecture,
+        "input_shape": list(plan.input_shape),
+        "exporter": exported.exporter,
+        "opset": exported.opset,
+        "dynamic_batch": exported.dynamic_batch,
+    }
+
+
+def preprocessing_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return how images become input, as a checkpoint's metadata say; empty where they don't.
+
+    Raises:
+        DataError: what they say makes no sense.
+    """
+    data = checkpoint.metadata.get("preprocessing") if checkpoint else None
+    if checkpoint is None or data is None:
+        return {}
+    found = Preprocessing.from_json(data, str(checkpoint.path))
+    return {"preprocessing": found.to_json()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this project, of Python and of the packages that shape an export."""
+    found = {"trpexport": trpexport.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def report_facts(
+    plan: Plan, check: FactorizationCheck | None, exported: ExportedFile
+) -> dict[str, Any]:
+    """Return what the plan, the verification and the export say for ``report.json``."""
+    checks = {layer.name: layer for layer in check.layers} if check else {}
+    found = check.approximation if check else None
+    # Factors that were trained since are no longer those that were calibrated.
+    calibration = plan.options.get(CALIBRATION) if found else None
+    before, after = plan.macs_before, plan.macs_after
+    return {
+        "schema_version": bundle.SCHEMA_VERSION,
+        "architecture": plan.architecture,
+        "scheme": plan.scheme,
+        "criterion": plan.criterion,
+        "input_shape": list(plan.input_shape),
+        "macs": {"before": before, "after": after, "ratio": before / after if after else None},
+        "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},
+        "file_bytes": exported.file_bytes,
+        "layers_rewritten": len(plan.rewritten),
+        "layers": [_layer_report(layer, checks.get(layer.name)) for layer in plan.layers],
+        "calibration": calibration,
+        "equivalence": {
+            "factorized_against_dense": _json(check.equivalence) if check else None,
+            "onnx_against_torch": {step: _json(found) for step, found in exported.steps.items()},
+        },
+        "approximation": {"factorized_against_original": _json(found) if found else None},
+    }
+
+
+def _layer_report(layer: LayerPlan, check: LayerCheck | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": layer.name,
+        "convolution": str(layer.conv),
+        "scheme": layer.scheme,
+        "rank": layer.rank,
+        "full_rank": layer.full_rank,
+        "macs": {"before": layer.macs, "after": layer.factor_macs},
+        "weight_error": layer.weight_error,
+        "reason_kept": layer.reason,
+    }
+    if check is not None:
+        facts |= {key: value for key, value in asdict(check).items() if key != "name"}
+    return facts
+
+
+def _json(comparisons: Comparisons) -> dict[str, Any]:
+    return {name: comparison.to_json() for name, comparison in comparisons.items()}

@@ -1,0 +1,224 @@
+"""Which layer gets how much: the choice of least error within a budget, exactly.
+
+One option is chosen of each layer's, so that the sum of costs stays within the budget and the sum
+of errors is least: a multiple-choice knapsack problem (Sinha and Zoltners, "The Multiple-Choice
+Knapsack Problem", Operations Research 27, 1979), solved by HiGHS to optimality.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from trpexport.choose.planner import keep_all, reasons_to_stay
+from trpexport.choose.revision import revise_plan
+from trpexport.choose.table import LayerOptions, Option, SensitivityTable
+from trpexport.errors import NothingToDoError, PlanError
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.torch.trace import trace
+from trpexport.plan import Plan
+
+Resource = Literal["macs", "parameters"]
+# How far from the best the solver may stop, relative to it.
+_GAP = 1e-9
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """One option for each layer of a table.
+
+    Attributes:
+        chosen: the option of each layer, by name.
+        macs: of the whole network for one image.
+        parameters: of the whole network.
+        error: squared error of the network's output, relative, if layers do not interact.
+    """
+
+    chosen: Mapping[str, Option]
+    macs: int
+    parameters: int
+    error: float
+
+
+def allot(
+    table: SensitivityTable,
+    fraction: float,
+    *,
+    resource: Resource = "macs",
+    weights: Mapping[str, float] = MappingProxyType({}),
+    handicaps: Mapping[str, float] = MappingProxyType({}),
+) -> Allotment:
+    """Choose schemes and ranks of least error among those that fit a budget.
+
+    Args:
+        table: the options.
+        fraction: what may remain of the resource, of the whole network, above 0 and below 1.
+        resource: what is scarce.
+        weights: factors on the errors of layers, by name; 1 for those that are not in it.
+        handicaps: factors on the errors of schemes, likewise; they decide, and are not in the
+            error of the result.
+
+    Raises:
+        PlanError: the fraction is not between 0 and 1.
+        NothingToDoError: nothing fits; the message says what the best is.
+    """
+    if not 0 < fraction < 1:
+        raise PlanError(f"a target of {fraction:g} is out of range: it must be between 0 and 1")
+    fixed = table.fixed_macs if resource == "macs" else table.fixed_parameters
+    cost = [[getattr(option, resource) for option in layer.options] for layer in table.layers]
+    whole = fixed + sum(options[0] for options in cost)
+    least = fixed + sum(map(min, cost))
+    budget = int(fraction * whole)
+    if least > budget:
+        raise NothingToDoError(
+            f"the target of {fraction:g} of the {resource} can't be met: the best is "
+            f"{least / whole:.3f}, every layer at its lowest rank"
+        )
+    error = [
+        [
+            option.error
+            * layer.gain
+            * weights.get(layer.name, 1.0)
+            * handicaps.get(option.scheme or "", 1.0)
+            for option in layer.options
+        ]
+        for layer in table.layers
+    ]
+    places = _knapsack(cost, error, budget - fixed)
+    return summed(
+        table, {layer.name: layer.options[i] for layer, i in zip(table.layers, places, strict=True)}
+    )
+
+
+def summed(table: SensitivityTable, chosen: Mapping[str, Option]) -> Allotment:
+    """Return a choice with its totals."""
+    return Allotment(
+        chosen=chosen,
+        macs=table.fixed_macs + sum(option.macs for option in chosen.values()),
+        parameters=table.fixed_parameters + sum(option.parameters for option in chosen.values()),
+        error=sum(layer.gain * chosen[layer.name].error for layer in table.layers),
+    )
+
+
+def whole_network(table: SensitivityTable) -> Allotment:
+    """Return the choice that leaves every layer as it is."""
+    return summed(table, {layer.name: layer.options[0] for layer in table.layers})
+
+
+def smallest_fraction(table: SensitivityTable, resource: Resource = "macs") -> float:
+    """Return the smallest fraction of the resource for which :func:`allot` finds a choice."""
+
+    def least(layer: LayerOptions) -> Option:
+        return min(layer.options, key=lambda option: int(getattr(option, resource)))
+
+    lowest = summed(table, {layer.name: least(layer) for layer in table.layers})
+    return float(getattr(lowest, resource) / getattr(whole_network(table), resource))
+
+
+def plan_for(
+    model: nn.Module,
+    allotment: Allotment,
+    *,
+    input_shape: Sequence[int],
+    scheme: str,
+    criterion: str,
+    architecture: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Plan:
+    """Return the plan of a choice.
+
+    Args:
+        model: the network that the table was measured on.
+        allotment: the choice.
+        input_shape: shape of the network's input, batch first.
+        scheme: what was asked for, ``auto`` or the name of a scheme.
+        criterion: the target, as text, for the reader.
+        architecture: what the network is called, for the reader.
+        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
+
+    Raises:
+        NothingToDoError: the choice is to leave every layer as it is.
+    """
+    first = SCHEMES[next(iter(SCHEMES)) if scheme == "auto" else scheme]
+    reasons = reasons_to_stay(trace(model, input_shape), first, **options)
+    bare = keep_all(model, input_shape=input_shape, architecture=architecture)
+    layers = []
+    for layer in bare.layers:
+        option = allotment.chosen.get(layer.name)
+        if option is None:
+            reason = reasons[layer.name] or "no rank that may be chosen is cheaper"
+            layers.append(replace(layer, reason=reason))
+        elif option.scheme is None:
+            layers.append(replace(layer, reason="the budget leaves it whole"))
+        else:
+            layers.append(replace(layer, scheme=option.scheme, rank=option.rank))
+    wanted = replace(
+        bare, scheme=scheme, criterion=criterion, layers=tuple(layers), options=dict(options)
+    )
+    plan = revise_plan(model, wanted, input_shape=input_shape)
+    if not plan.rewritten:
+        raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
+    return replace(plan, criterion=criterion)
+
+
+def _knapsack(
+    cost: Sequence[Sequence[int]], error: Sequence[Sequence[float]], budget: int
+) -> list[int]:
+    """Return the place of one entry a row: least error in sum, at most ``budget`` cost in sum."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix
+
+    kept = [_undominated(*row) for row in zip(cost, error, strict=True)]
+    owners = np.repeat(np.arange(len(kept)), [len(row) for row in kept])
+    costs = np.array([cost[o][i] for o, row in enumerate(kept) for i in row], dtype=float)
+    errors = np.array([error[o][i] for o, row in enumerate(kept) for i in row])
+    one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
+    # In units of the budget; half a MAC of slack against rounding, as costs are whole numbers.
+    unit = max(1, budget)
+    with _stdout_to_stderr():
+        result = milp(
+            errors / (errors.max() or 1.0),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(costs[None] / unit, -np.inf, (budget + 0.5) / unit),
+            ],
+            integrality=np.ones(len(owners)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": _GAP},
+        )
+    taken = result.x > 0.5
+    places = [i for row in kept for i in row]
+    return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Keep standard output clean, where JSON may go: HiGHS writes debugging lines to it at times.
+
+    It does so from C++, past ``sys.stdout`` and its own option to be quiet.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _undominated(cost: Sequence[int], error: Sequence[float]) -> list[int]:
+    """Return the places of a row that no other place beats at both, cheapest first."""
+    kept: list[int] = []
+    for place in sorted(range(len(cost)), key=lambda i: (cost[i], error[i])):
+        if not kept or error[place] < error[kept[-1]]:
+            kept.append(place)
+    return kept

@@ -1,0 +1,332 @@
+"""From a target to a calibrated network, measured rather than predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from trpexport.choose.allotment import (
+    Allotment,
+    Resource,
+    allot,
+    plan_for,
+    smallest_fraction,
+)
+from trpexport.choose.gathering import Gatherer
+from trpexport.choose.layerwise import Calibrated, calibrate
+from trpexport.choose.table import SensitivityTable
+from trpexport.errors import NothingToDoError, PlanError
+from trpexport.lowrank.schemes import SCHEMES
+
+_ROUNDS = 2
+# A choice is corrected by what was measured where layers act on each other, that is where the
+# network's error is at least this: below it a correction hardly ever pays for its time ...
+_INTERPLAY = 0.2
+# ... and where that promises less than this share of the squared error.
+_WORTHWHILE = 0.9
+# A scheme alone is not tried where it promises more than so many times the least squared error.
+_HOPELESS = 1.5
+# Nor is a choice corrected further where that made its error so many times the best one's.
+_BEHIND = 1.1
+# Squared errors under another scheme than the best one for the whole network count so many times:
+# what is nearer to each other, the table can't tell apart.
+_AWAY = 1.2
+# Those of grouped convolutions count so many times: they run slowly for their MACs.
+_GROUPED = 1.5
+_BISECTIONS = 6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A calibrated network and how it was chosen.
+
+    Attributes:
+        calibrated: the network, its plan and what became of each layer.
+        allotment: the choice, with what the table predicted.
+    """
+
+    calibrated: Calibrated
+    allotment: Allotment
+
+    @property
+    def error(self) -> float:
+        """Output error of the network: see :class:`~.layerwise.Calibrated`."""
+        return self.calibrated.error
+
+    @property
+    def merit(self) -> float:
+        """What networks are chosen between by, the lower the better: the error, handicapped."""
+        handicaps = [handicap(layer.scheme) for layer in self.calibrated.layers]
+        return self.error * math.sqrt(sum(handicaps) / len(handicaps))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What may remain, of what, and how a plan says so."""
+
+    fraction: float
+    resource: Resource
+    criterion: str
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What to choose from: options, and how many times the errors of schemes count."""
+
+    table: SensitivityTable
+    handicaps: Mapping[str, float]
+
+    def choose(
+        self, target: _Target, weights: Mapping[str, float] = MappingProxyType({})
+    ) -> Allotment:
+        return allot(
+            self.table,
+            target.fraction,
+            resource=target.resource,
+            weights=weights,
+            handicaps=self.handicaps,
+        )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A network, and what it was chosen from."""
+
+    offer: _Offer
+    outcome: Outcome
+
+
+class Budgeter:
+    """Meets targets with one table: each further target costs a calibration or a few.
+
+    Args:
+        model: the original network; it is not changed.
+        table: its options.
+        gatherer: of the network and the calibration images.
+        input_shape: shape of the network's input, batch first.
+        scheme: what was asked for, ``auto`` or the name of a scheme.
+        architecture: what the network is called, for the reader of plans.
+        rounds: how often a choice is made at most, where errors are large enough for layers to act
+            on each other; from the second on, the errors of the table are corrected by those that
+            were measured in the decomposed network, and a choice must promise something.
+        announce: called with a line on what is going on.
+        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        table: SensitivityTable,
+        gatherer: Gatherer,
+        *,
+        input_shape: tuple[int, ...],
+        scheme: str = "auto",
+        architecture: str | None = None,
+        rounds: int = _ROUNDS,
+        announce: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self._model = model
+        self._table = table
+        self._gatherer = gatherer
+        self._shape = input_shape
+        self._scheme = scheme
+        self._architecture = architecture
+        self._rounds = rounds
+        self._announce = announce or (lambda line: None)
+        self._options = options
+
+    def to_fraction(
+        self, fraction: float, resource: Resource = "macs", criterion: str | None = None
+    ) -> Outcome:
+        """Return the best network that keeps at most ``fraction`` of the MACs or parameters.
+
+        Of the rounds, the one whose network differs least from the original on the images. Where
+        layers may take different schemes, those in which all take the same one are tried as well.
+
+        Args:
+            fraction: of the whole network, above 0 and below 1.
+            resource: what is scarce.
+            criterion: the target, as text; after the fraction where it is None.
+
+        Raises:
+            PlanError: the fraction is not between 0 and 1.
+            NothingToDoError: nothing fits; the message says what the best is.
+        """
+        criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
+        target = _Target(fraction, resource, criterion)
+        tried = [self._first(target, self._offer(scheme)) for scheme in self._alone(target)]
+        best = min(tried, key=lambda one: one.outcome.merit, default=None)
+        offer = self._offer_around(best)
+        if best is None:
+            best = self._first(target, offer)
+        elif offer.choose(target).chosen != best.outcome.allotment.chosen:
+            best = min(best, self._first(target, offer), key=lambda one: one.outcome.merit)
+        return self._corrected(target, best)
+
+    def _alone(self, target: _Target) -> list[str]:
+        """Return the schemes that are not hopeless for all layers."""
+        found: dict[str, float] = {}
+        for scheme in self._table.schemes:
+            with suppress(NothingToDoError):
+                choice = self._offer(scheme).choose(target)
+                found[scheme] = choice.error * handicap(scheme)
+        least = min(found.values(), default=0.0)
+        return [scheme for scheme, error in found.items() if error <= _HOPELESS * least]
+
+    def _offer(self, scheme: str) -> _Offer:
+        """Return the options of one scheme."""
+        return _Offer(self._table.only(scheme), {})
+
+    def _offer_around(self, best: _Tried | None) -> _Offer:
+        """Return all options; where there is a network of one scheme, for departures from it."""
+        handicaps = {scheme: handicap(scheme) for scheme in self._table.schemes}
+        if best is None:
+            return _Offer(self._table, handicaps)
+        (base,) = best.offer.table.schemes
+        # With the gains of that scheme: no other's may come out low by chance.
+        layers = [
+            replace(layer, gains={base: layer.gains.get(base, layer.gain)})
+            for layer in self._table.layers
+        ]
+        away = {scheme: _AWAY * times for scheme, times in handicaps.items() if scheme != base}
+        return _Offer(replace(self._table, layers=tuple(layers)), away)
+
+    def _first(self, target: _Target, offer: _Offer) -> _Tried:
+        return _Tried(offer, self._calibrated(offer.choose(target), target.criterion))
+
+    def _corrected(self, target: _Target, first: _Tried) -> Outcome:
+        """Return the best network of further rounds, each corrected by what the last measured."""
+        best = last = first.outcome
+        for _ in range(1, self._rounds):
+            if last.error < _INTERPLAY:
+                break
+            weights = corrections(last)
+            choice = first.offer.choose(target, weights)
+            if not _promises(first.offer.table, weights, choice, last.allotment):
+                break
+            last = self._calibrated(choice, target.criterion)
+            best = min(best, last, key=lambda outcome: outcome.merit)
+            if last.merit > _BEHIND * best.merit:
+                break
+        return best
+
+    def to_error(self, limit: float) -> Outcome:
+        """Return the cheapest network found whose output error is at most ``limit``.
+
+        Raises:
+            PlanError: the limit is not between 0 and 1.
+            NothingToDoError: no network found is that close; the message says what the best is.
+        """
+        if not 0 < limit < 1:
+            raise PlanError(
+                f"a target error of {limit:g} is out of range: give one between 0 and 1"
+            )
+        found, last = self._bisect(
+            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}"
+        )
+        if found is None:
+            raise NothingToDoError(
+                f"the target error of {limit:g} can't be met: the best that saves MACs is "
+                f"{last.error:.3f}"
+            )
+        return found
+
+    def to_drop(self, accuracy: Callable[[nn.Module], float], drop: float) -> Outcome:
+        """Return the cheapest network found whose accuracy is at most ``drop`` points lower.
+
+        Args:
+            accuracy: returns the accuracy of a network in percent, on images with labels.
+            drop: in points, not negative.
+
+        Raises:
+            PlanError: the drop is negative.
+            NothingToDoError: no network found is that good; the message says what the best is.
+        """
+        if not drop >= 0:
+            raise PlanError(f"a drop of {drop:g} points is out of range: give 0 or more")
+        before = accuracy(self._model)
+        drops: list[float] = []
+
+        def accepts(outcome: Outcome) -> bool:
+            drops.append(before - accuracy(outcome.calibrated.network))
+            return drops[-1] <= drop
+
+        found, _ = self._bisect(accepts, f"max-drop:{drop:g}")
+        if found is None:
+            raise NothingToDoError(
+                f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
+                f"{min(drops):.2f}"
+            )
+        return found
+
+    def _bisect(
+        self, accepts: Callable[[Outcome], bool], criterion: str
+    ) -> tuple[Outcome | None, Outcome]:
+        """Return the cheapest outcome that is accepted, or None, and the last one tried."""
+        low, high = smallest_fraction(self._table), 1.0
+        found: Outcome | None = None
+        for _ in range(_BISECTIONS):
+            fraction = (low + high) / 2
+            outcome = self.to_fraction(fraction, criterion=criterion)
+            if accepts(outcome):
+                found, high = outcome, fraction
+            else:
+                low = fraction
+            self._announce(
+                f"{fraction:.3f} of the MACs: output error {outcome.error:.3f}, "
+                f"{'accepted' if high == fraction else 'too much'}"
+            )
+        return found, outcome
+
+    def _calibrated(self, choice: Allotment, criterion: str) -> Outcome:
+        plan = plan_for(
+            self._model,
+            choice,
+            input_shape=self._shape,
+            scheme=self._scheme,
+            criterion=criterion,
+            architecture=self._architecture,
+            options=self._options,
+        )
+        images = self._gatherer.images
+        calibrated = calibrate(
+            self._model, plan, images.values, gatherer=self._gatherer, announce=self._announce
+        )
+        self._announce(f"output error of the network {calibrated.error:.3f}")
+        return Outcome(calibrated, choice)
+
+
+def handicap(scheme: str) -> float:
+    """Return how many times the squared errors of a scheme count."""
+    return _GROUPED if SCHEMES[scheme].regroups else 1.0
+
+
+def _promises(
+    table: SensitivityTable, weights: Mapping[str, float], choice: Allotment, last: Allotment
+) -> bool:
+    """Whether a choice is worth a calibration, by errors corrected by the last one's."""
+
+    def error(allotment: Allotment) -> float:
+        return sum(
+            layer.gain * weights.get(layer.name, 1.0) * allotment.chosen[layer.name].error
+            for layer in table.layers
+        )
+
+    return error(choice) < _WORTHWHILE * error(last)
+
+
+def corrections(outcome: Outcome) -> dict[str, float]:
+    """Return how many times worse each layer turned out than the table said, in squared error."""
+    found = {}
+    for layer in outcome.calibrated.layers:
+        predicted = outcome.allotment.chosen[layer.name].error
+        if predicted > 0:
+            found[layer.name] = layer.error_after**2 / predicted
+    return found

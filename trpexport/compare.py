@@ -1,0 +1,212 @@
+"""How far the outputs of two networks differ, and how far they may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trpexport.errors import ModelError
+from trpexport.tensors import Array, Arrays, shape_text
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two networks that compute the same may differ.
+
+    Both limits are relative to the RMS of the reference output, not to each element: an element
+    near zero turns a rounding error into a huge relative one (66 % at an absolute difference of
+    4.8e-7 in microsoft/onnxruntime#18946). Float32 rounds at 6e-8; sums of thousands of products
+    in another order, through tens of layers, differ by some 1e-6 of the RMS in single elements.
+    The defaults leave two to three decimal digits above that and lie well below what a wrong
+    layer does.
+
+    Attributes:
+        max_error: limit of :attr:`Comparison.max_error`.
+        rms_error: limit of :attr:`Comparison.rms_error`.
+    """
+
+    max_error: float = 1e-3
+    rms_error: float = 1e-4
+
+
+FLOAT32 = Tolerance()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a candidate's output differs from the reference, over all inputs.
+
+    Where either holds a NaN or an infinity, both errors are infinite and the cosine is NaN.
+    Where the reference is all zeros, the errors are 0 if the candidate is too, else infinite.
+
+    Attributes:
+        inputs: number of images (first dimensions) that were compared.
+        max_error: largest absolute difference, over the RMS of the reference.
+        rms_error: RMS of the difference, over the RMS of the reference.
+        cosine: cosine of the angle between the two outputs, each as one long vector.
+        top1_agreement: share of rows with the largest entry in the same place; None unless the
+            output is a matrix with two or more columns.
+    """
+
+    inputs: int
+    max_error: float
+    rms_error: float
+    cosine: float
+    top1_agreement: float | None
+
+    def is_equivalent(self, tolerance: Tolerance = FLOAT32) -> bool:
+        """Whether both errors keep within ``tolerance``."""
+        return self.max_error <= tolerance.max_error and self.rms_error <= tolerance.rms_error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON-ready data; what is not a finite number becomes None."""
+        return {
+            key: value if value is not None and math.isfinite(value) else None
+            for key, value in asdict(self).items()
+        }
+
+    def __str__(self) -> str:
+        text = (
+            f"max error {self.max_error:.2g}, RMS error {self.rms_error:.2g} of the output's RMS, "
+            f"cosine {self.cosine:.7f}"
+        )
+        if self.top1_agreement is not None:
+            text += f", top-1 agreement {self.top1_agreement:.2%}"
+        return f"{text}, {self.inputs} input{'s' if self.inputs != 1 else ''}"
+
+
+class Comparer:
+    """Compares an output batch by batch; sums are kept in float64, arrays are not kept."""
+
+    def __init__(self) -> None:
+        self._inputs = 0
+        self._elements = 0
+        self._largest = 0.0
+        self._difference_squares = 0.0
+        self._reference_squares = 0.0
+        self._candidate_squares = 0.0
+        self._products = 0.0
+        self._agreeing_rows: int | None = 0
+
+    def update(self, reference: Array, candidate: Array) -> None:
+        """Take in one batch of outputs.
+
+        Args:
+            reference: what the output should be; the first dimension counts images.
+            candidate: what it is, of the same shape.
+
+        Raises:
+            ModelError: the shapes differ, or one is of floats and the other is not.
+        """
+        if reference.shape != candidate.shape or reference.dtype.kind != candidate.dtype.kind:
+            raise ModelError(
+                f"the outputs can't be compared: {reference.dtype}[{shape_text(reference.shape)}] "
+                f"and {candidate.dtype}[{shape_text(candidate.shape)}]"
+            )
+        if reference.size == 0:
+            return
+        a, b = reference.astype(np.float64), candidate.astype(np.float64)
+        # NaN, infinity and overflow end up in the sums of squares, where result() meets them.
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = np.abs(a - b)
+            self._largest = float(np.maximum(self._largest, difference.max()))
+            self._difference_squares += float(np.square(difference).sum())
+            self._reference_squares += float(np.square(a).sum())
+            self._candidate_squares += float(np.square(b).sum())
+            self._products += float((a * b).sum())
+        self._inputs += len(a) if a.ndim else 1
+        self._elements += a.size
+        self._count_rows(a, b)
+
+    def result(self) -> Comparison:
+        """Return the comparison over everything so far.
+
+        Raises:
+            ModelError: nothing was compared.
+        """
+        if not self._elements:
+            raise ModelError("nothing was compared: give at least one input")
+        finite = math.isfinite(self._reference_squares + self._candidate_squares)
+        reference = math.sqrt(self._reference_squares) if finite else math.nan
+        candidate = math.sqrt(self._candidate_squares) if finite else math.nan
+        top1 = None if self._agreeing_rows is None else self._agreeing_rows / self._inputs
+        return Comparison(
+            inputs=self._inputs,
+            max_error=_relative(self._largest * math.sqrt(self._elements), reference),
+            rms_error=_relative(math.sqrt(self._difference_squares), reference),
+            cosine=self._cosine(reference, candidate),
+            top1_agreement=top1,
+        )
+
+    def _count_rows(self, a: Array, b: Array) -> None:
+        if self._agreeing_rows is None or a.ndim != 2 or a.shape[1] < 2:
+            self._agreeing_rows = None
+            return
+        # argmax takes the first NaN for the largest, so that two broken rows would agree.
+        sound = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+        self._agreeing_rows += int((sound & (a.argmax(axis=1) == b.argmax(axis=1))).sum())
+
+    def _cosine(self, reference: float, candidate: float) -> float:
+        if reference and candidate:
+            return float(np.clip(self._products / reference / candidate, -1, 1))
+        return 1.0 if reference == candidate else 0.0
+
+
+class OutputComparer:
+    """Compares all outputs of two networks, each by its name, batch by batch."""
+
+    def __init__(self) -> None:
+        self._comparers: dict[str, Comparer] = {}
+
+    def update(self, reference: Arrays, candidate: Arrays) -> None:
+        """Take in one batch of outputs of both networks for the same inputs.
+
+        Raises:
+            ModelError: the names, shapes or types differ.
+        """
+        self._comparers = self._comparers or {name: Comparer() for name in reference}
+        if not self._comparers.keys() == reference.keys() == candidate.keys():
+            raise ModelError(
+                f"the outputs can't be compared: {', '.join(reference) or 'none'} "
+                f"and {', '.join(candidate) or 'none'}"
+            )
+        for name, comparer in self._comparers.items():
+            comparer.update(reference[name], candidate[name])
+
+    def result(self) -> dict[str, Comparison]:
+        """Return one comparison an output, in the reference's order.
+
+        Raises:
+            ModelError: nothing was compared.
+        """
+        if not self._comparers:
+            raise ModelError("nothing was compared: give at least one input")
+        return {name: comparer.result() for name, comparer in self._comparers.items()}
+
+
+def compare_outputs(batches: Iterable[tuple[Arrays, Arrays]]) -> dict[str, Comparison]:
+    """Compare the outputs of two networks over batches, each output by its name.
+
+    Args:
+        batches: (reference outputs, candidate outputs) of the same inputs, one pair a batch.
+
+    Raises:
+        ModelError: the names, shapes or types differ, or there is nothing to compare.
+    """
+    comparer = OutputComparer()
+    for reference, candidate in batches:
+        comparer.update(reference, candidate)
+    return comparer.result()
+
+
+def _relative(error: float, reference: float) -> float:
+    """Return ``error / reference``; 0 for no error at all, infinity where it has no value."""
+    if math.isnan(reference):
+        return math.inf
+    if error == 0:
+        return 0.0
+    return error / reference if reference else math.inf

@@ -1,0 +1,148 @@
+"""The one file that runs on a device: this library's torch-free part as a zipapp.
+
+``python3 trpexport-device.pyz settings.json`` does what the settings say and prints the record
+as one line of JSON on standard output; all else goes to standard error. It needs Python, numpy
+and onnxruntime. An error that the user can mend is one line, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from trpexport.errors import MissingDependencyError, OutputError, TrpexportError
+from trpexport.runtime.providers import PROVIDERS
+
+MINIMUM_PYTHON = (3, 11)  # hashlib.file_digest, datetime.UTC; pyproject.toml asks for the same
+STOP_WITH_INPUT = "--stop-with-input"  # end when standard input ends: whoever asked is gone
+ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
+
+# What needs no torch: single modules, and whole packages with all that is in them.
+_MODULES = (
+    *("__init__", "errors", "registry", "plan", "cost", "bundle", "stages"),
+    *("files", "tensors", "golden", "compare"),
+)
+_PACKAGES = ("onnxfile", "runtime", "measure", "device")
+
+# Any Python can read this, also one that could not read the rest, to say which one is needed.
+_MAIN = f"""\
+import sys
+
+if sys.version_info < {MINIMUM_PYTHON!r}:
+    sys.stderr.write(
+        "{ERROR}this device's %s is Python %d.%d, and {".".join(map(str, MINIMUM_PYTHON))} "
+        "is needed: install that there, and name it with --python\\n"
+        % ((sys.executable,) + tuple(sys.version_info[:2]))
+    )
+    sys.exit(2)
+
+from trpexport.device.app import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def build_device_app(target: Path) -> None:
+    """Write the zipapp.
+
+    Raises:
+        OutputError: ``target`` can't be written.
+    """
+    package = Path(__file__).parents[2]
+    files = [package / f"{name}.py" for name in _MODULES]
+    for name in _PACKAGES:
+        files += sorted((package / name).rglob("*.py"))
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+            archive.writestr("__main__.py", _MAIN)
+            for file in files:
+                archive.write(file, Path(package.name) / file.relative_to(package))
+    except OSError as error:
+        raise OutputError(f"can't write {target}: {error.strerror or error}") from error
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what a settings file says, and return the exit code.
+
+    Args:
+        arguments: path of the settings, as JSON; before it perhaps :data:`STOP_WITH_INPUT`.
+    """
+    output = _claim_output()
+    *options, name = arguments or [""]
+    settings = Path(name)
+    if options == [STOP_WITH_INPUT]:
+        # What an abrupt end leaves behind goes with the directory of the settings.
+        os.environ["TMPDIR"] = str(settings.parent)
+        threading.Thread(target=_exit_with_input, daemon=True).start()
+    try:
+        record = _run(_read_settings(settings))
+    except TrpexportError as error:
+        print(f"{ERROR}{' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    with output:
+        output.write(json.dumps(record, allow_nan=False) + "\n")
+    return 0
+
+
+def _claim_output() -> TextIO:
+    """Return standard output, which from now on takes the record alone.
+
+    What libraries print there, C++ ones too, goes to standard error.
+    """
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return output
+
+
+def _exit_with_input() -> None:
+    """Wait for the end of standard input, then end at once: nobody waits for the record.
+
+    ssh does not pass on signals, but when it ends so does the input of what it runs.
+    """
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise TrpexportError(
+            f"{str(path)!r} holds no settings: python3 trpexport-device.pyz settings.json"
+        ) from None
+
+
+def _run(settings: dict[str, Any]) -> dict[str, Any]:
+    _check_packages(settings.get("provider", "cpu"))
+    if settings.get("kind") == "replay":
+        from trpexport.device.app_runs import ReplaySettings, replay
+
+        return replay(ReplaySettings.from_json(settings))
+    from trpexport.measure.bench import BenchSettings, bench
+
+    return bench(BenchSettings.from_json(settings), announce=_announce)
+
+
+def _check_packages(provider: str) -> None:
+    """Raise MissingDependencyError if a package is not there; with the command that brings it."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        missing, install = "onnxruntime", PROVIDERS[provider].install
+    elif importlib.util.find_spec("numpy") is None:
+        missing, install = "numpy", "pip install numpy"
+    else:
+        return
+    if install.startswith("pip "):
+        install = f"{sys.executable} -m {install}"
+    raise MissingDependencyError(f"{missing} is missing on this device: there, {install}")
+
+
+def _announce(line: str) -> None:
+    print(f"{PROGRESS}{line}", file=sys.stderr, flush=True)

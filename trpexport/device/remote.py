@@ -1,0 +1,185 @@
+"""Running a bench on another machine over SSH: copy, run, take the record, leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trpexport.device.app import (
+    ERROR,
+    PROGRESS,
+    STOP_WITH_INPUT,
+    build_device_app,
+)
+from trpexport.device.ssh import Completed, Connection, check_host, connect, last_line
+from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.measure.settings import BenchSettings, ModelFile
+from trpexport.onnxfile.external_data import external_files
+
+Announce = Callable[[str], None]
+
+_APP, _SETTINGS = "trpexport-device.pyz", "settings.json"
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # POSIX, "Shell Command Language", 2.8.2
+
+
+def run_on_host(
+    host: str,
+    settings: BenchSettings,
+    *,
+    python: str = "python3",
+    announce: Announce | None = None,
+    ssh: Sequence[str] = ("ssh",),
+    scp: Sequence[str] = ("scp",),
+) -> dict[str, Any]:
+    """Run a bench on another machine and return its record, with ``host`` in it.
+
+    The models and one self-contained file are copied into a fresh directory there, which is
+    removed again, also after an error or an interrupt. The machine needs a POSIX shell, Python,
+    numpy and onnxruntime.
+
+    Args:
+        host: what ssh knows it by: ``user@device``, an alias, an address. The user's own SSH
+            configuration applies.
+        settings: what to measure; files are this machine's.
+        python: the Python to run there; one that has the packages, of a virtual environment say.
+        announce: called with a line on each step, also on those there.
+        ssh: the program and its leading arguments.
+        scp: the same for copies.
+
+    Raises:
+        TrpexportError: the host can't be reached, lets nobody in or is full, or the bench fails
+            there, in its own words.
+        MissingDependencyError: ssh is missing here, or Python there.
+        ModelError: a model can't be read.
+    """
+    say = announce or (lambda line: None)
+    check_host(host)
+    command = _command_word(python)
+    with tempfile.TemporaryDirectory(prefix="trpexport-") as name:
+        folder = Path(name)
+        staged = _stage(settings, folder)  # what is wrong with the files is told before connecting
+        say(f"connect to {host}")
+        with connect(host, ssh=ssh, scp=scp) as connection, _directory(connection, say) as remote:
+            _write_settings(staged, folder, remote)
+            _check_space(connection, folder, remote)
+            count = len(settings.models)
+            say(f"copy {count} model{'s' if count > 1 else ''} to {host}")
+            connection.copy(sorted(folder.iterdir()), remote)
+            completed = connection.run(
+                f"{command} {remote}/{_APP} {STOP_WITH_INPUT} {remote}/{_SETTINGS}",
+                on_line=lambda line: _pass_on(line, say),
+            )
+    # The files' names there mean nothing any more.
+    return _record(completed, host, python) | {"host": host, "settings": settings.to_json()}
+
+
+def _stage(settings: BenchSettings, folder: Path) -> BenchSettings:
+    """Lay out in ``folder`` what the device needs; the settings returned name files in there.
+
+    Models are links, which the copy follows.
+    """
+    build_device_app(folder / _APP)
+    models: list[ModelFile] = []
+    for index, model in enumerate(settings.models):
+        path = Path(model.path)
+        home = Path("models") / str(index)
+        for file in (PurePosixPath(path.name), *external_files(path)):
+            link = folder / home / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((path.parent / file).resolve())
+        models.append(replace(model, path=str(home / path.name)))
+    if settings.data is None:
+        return replace(settings, models=tuple(models))
+    data = Path(settings.data)
+    if not data.is_file():
+        raise TrpexportError(f"{data} is not a file: name a .npy or .npz file with inputs")
+    name = f"data{data.suffix}"
+    (folder / name).symlink_to(data.resolve())
+    return replace(settings, models=tuple(models), data=name)
+
+
+def _write_settings(staged: BenchSettings, folder: Path, remote: str) -> None:
+    settings = replace(
+        staged,
+        models=tuple(replace(model, path=f"{remote}/{model.path}") for model in staged.models),
+        data=None if staged.data is None else f"{remote}/{staged.data}",
+    )
+    (folder / _SETTINGS).write_text(json.dumps(settings.to_json()), encoding="utf-8")
+
+
+@contextmanager
+def _directory(connection: Connection, say: Announce) -> Iterator[str]:
+    """Make a directory there, and remove it with all that is in it when the block ends."""
+    made = connection.run("mktemp -d")
+    path = last_line(made.output, made.code)  # a login script may have its say before
+    if made.code != 0 or not re.fullmatch(r"(/[\w.+-]+)+", path, re.ASCII):
+        raise TrpexportError(
+            f"{connection.host} can't make a temporary directory: "
+            f"{last_line(made.log or made.output, made.code)}"
+        )
+    try:
+        yield path
+    finally:
+        try:
+            removed = connection.run(f"rm -rf {path}").code == 0
+        except TrpexportError:  # the connection is gone; what broke it is told already
+            removed = False
+        if not removed:
+            say(f"could not remove {path} on {connection.host}")
+
+
+def _check_space(connection: Connection, folder: Path, remote: str) -> None:
+    """Refuse a copy that has no room there: scp itself would say no more than "Failure"."""
+    needed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    answer = connection.run(f"df -Pk {remote}").output
+    found = re.search(r"\s\d+\s+\d+\s+(\d+)\s+\d+%\s", answer)  # POSIX: "df", with -P
+    if found and int(found[1]) * 1024 < needed:
+        raise TrpexportError(
+            f"{connection.host} has {int(found[1]) * 1024 / 1e6:.0f} MB free in "
+            f"{remote.rpartition('/')[0]}, and {needed / 1e6:.0f} MB are needed: free some there"
+        )
+
+
+def _command_word(python: str) -> str:
+    """Return a program's name as a word of a shell's command; a leading ~ keeps its meaning.
+
+    Raises:
+        TrpexportError: it can't be a program's name.
+    """
+    if not python or python.startswith("-") or not python.isprintable():
+        raise TrpexportError(f"{python!r} is no program: name a Python, as in --python python3.11")
+    home = "~/" if python.startswith("~/") else ""
+    return home + shlex.quote(python.removeprefix(home))
+
+
+def _pass_on(line: str, say: Announce) -> None:
+    if line.startswith(PROGRESS):
+        say(line.removeprefix(PROGRESS))
+
+
+def _record(completed: Completed, host: str, python: str) -> dict[str, Any]:
+    """Return the record that the device sent.
+
+    Raises:
+        TrpexportError: it sent none; the message has its own words.
+    """
+    code, output, log = completed
+    errors = [line for line in log.splitlines() if line.startswith(ERROR)]
+    if code != 0 and errors:
+        raise TrpexportError(f"{host}: {errors[-1].removeprefix(ERROR)}")
+    if code in (_NOT_EXECUTABLE, _NOT_FOUND):
+        raise MissingDependencyError(
+            f"{host} has no {python}: install Python there, or name one with --python"
+        )
+    try:
+        return dict(json.loads(last_line(output, code)))
+    except (ValueError, TypeError):
+        reason = last_line(log, code)
+        raise TrpexportError(f"{host} sent no record: {reason} (exit code {code})") from None

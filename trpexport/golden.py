@@ -1,0 +1,63 @@
+"""Golden arrays: inputs and the outputs they must give, so that a device can verify on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trpexport.errors import ModelError
+from trpexport.tensors import Arrays
+
+_INPUT, _OUTPUT = "input:", "output:"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs of a network and the reference outputs; first dimensions count images.
+
+    Attributes:
+        inputs: arrays by input name, in the network's order.
+        outputs: arrays by output name, in the network's order.
+    """
+
+    inputs: Arrays
+    outputs: Arrays
+
+
+def write_golden(path: Path, inputs: Arrays, outputs: Arrays) -> None:
+    """Write golden arrays as ``input:NAME`` and ``output:NAME`` of one ``.npz`` file."""
+    arrays: dict[str, Any] = {f"{_INPUT}{name}": array for name, array in inputs.items()}
+    arrays |= {f"{_OUTPUT}{name}": array for name, array in outputs.items()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_golden(path: Path) -> Golden:
+    """Read what :func:`write_golden` wrote; nothing in the file is executed.
+
+    Raises:
+        ModelError: the file can't be read, is damaged, or lacks inputs or outputs.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
+    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
+        raise ModelError(f"{path} is damaged: export the bundle again") from error
+    inputs = _with_prefix(arrays, _INPUT)
+    outputs = _with_prefix(arrays, _OUTPUT)
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if not inputs or not outputs or len(counts) != 1 or 0 in counts:
+        raise ModelError(
+            f"{path} holds no golden arrays (input:NAME and output:NAME, one entry an image): "
+            "export the bundle again"
+        )
+    return Golden(inputs, outputs)
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Whether a network is good enough: classes, predictions, paired statistics, the gate."""

@@ -1,0 +1,285 @@
+"""One run of the gate: measure what the rules ask for, hold it against the limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trpexport.bundle import sha256_of
+from trpexport.errors import DataError
+from trpexport.judge.classify import Evaluations
+from trpexport.judge.gate.config import Limits
+from trpexport.judge.gate.rules import (
+    RULES,
+    Cost,
+    ImmeasurableError,
+    Measurements,
+    Quantity,
+    Rule,
+    drop_between,
+)
+from trpexport.judge.paired import Sample, Verdict, images_needed, judge, mcnemar_p
+from trpexport.measure.bench import BenchSettings, bench
+from trpexport.onnxfile.counting import count_onnx
+from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.recognition import check_onnx_file
+from trpexport.runtime.session import open_session
+from trpexport.tensors import Shapes, resolve_shapes
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One rule, applied.
+
+    Attributes:
+        name: the rule's name, which is its flag.
+        title: what it measures.
+        direction: ``at most`` or ``at least`` the limit passes.
+        limit: the limit.
+        unit: of limit, value and interval.
+        passed: whether the candidate keeps within the limit, as far as can be told.
+        value: what was measured; None where it has no value.
+        low: lower end of the 95 % interval; None for what is exact.
+        high: upper end.
+        reason: why it failed, a sentence; empty where it passed.
+        images_needed: how many images would decide, where there were too few.
+    """
+
+    name: str
+    title: str
+    direction: str
+    limit: float
+    unit: str
+    passed: bool
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    images_needed: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data; an end that is infinite becomes None."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate found.
+
+    Attributes:
+        rules: every rule that applied.
+        confident: whether whole intervals had to be inside of the limits.
+        measurements: all that was measured.
+        facts: more to know: accuracies, McNemar's p, the machine; JSON-ready.
+    """
+
+    rules: tuple[Checked, ...]
+    confident: bool
+    measurements: Measurements
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all rules passed, of which there must be one."""
+        return bool(self.rules) and all(rule.passed for rule in self.rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {
+            "kind": "gate",
+            "passed": self.passed,
+            "confident": self.confident,
+            **self.facts,
+            "rules": [rule.to_json() for rule in self.rules],
+        }
+
+
+def run_gate(
+    limits: Limits,
+    settings: BenchSettings,
+    *,
+    evaluations: Evaluations | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> GateResult:
+    """Hold a candidate against its baseline.
+
+    Args:
+        limits: the rules that apply.
+        settings: the two ONNX files, the baseline first, and how to measure their latency where a
+            rule asks for it. Shapes that they leave open are taken from the evaluations.
+        evaluations: both on the same images; needed by rules on accuracy and outputs.
+        announce: called with a line on each step.
+
+    Raises:
+        DataError: a rule needs images and there are none.
+        ModelError: a network can't be read or run.
+    """
+    say = announce or (lambda line: None)
+    baseline, candidate = (Path(model.path) for model in settings.models)
+    if evaluations is None and (names := limits.of("data")):
+        raise DataError(f"{', '.join(names)} needs images: name them, as in --data cifar10:DIR")
+    for path in (baseline, candidate):
+        check_onnx_file(path)
+    costs = record = None
+    shapes = _input_shapes(settings, evaluations)
+    if limits.of("costs") or "min-efficiency" in limits.limits:
+        say("count MACs and parameters")
+        costs = (_cost(baseline, shapes[0]), _cost(candidate, shapes[1]))
+    if limits.of("latency"):
+        settings = replace(settings, shapes={**shapes[0], **shapes[1]}, keep_samples=True)
+        record = bench(settings, announce=announce)
+    models = None if record is None else record["results"][0]["models"]
+    measured = Measurements(evaluations, costs, models and (models[0], models[1]))
+    return GateResult(
+        tuple(
+            apply(name, limit, measured, confident=limits.confident)
+            for name, limit in limits.limits.items()
+        ),
+        limits.confident,
+        measured,
+        _facts(baseline, candidate, measured, record),
+    )
+
+
+def apply(name: str, limit: float, measured: Measurements, *, confident: bool = False) -> Checked:
+    """Hold what was measured against the limit of one rule; what has no finite value fails."""
+    rule = RULES[name]
+
+    def checked(passed: bool, reason: str = "", **found: Any) -> Checked:
+        head = (name, rule.title, rule.direction, limit, rule.unit)
+        return Checked(*head, passed, reason=reason, **found)
+
+    try:
+        found = rule.measure(measured)
+    except ImmeasurableError as error:
+        return checked(False, str(error))
+    if isinstance(found, Quantity):
+        return checked(**_judge_quantity(rule, limit, found, confident))
+    return checked(**_judge_sample(rule, limit, found, confident))
+
+
+def _judge_quantity(rule: Rule, limit: float, found: Quantity, confident: bool) -> dict[str, Any]:
+    if not math.isfinite(found.value):
+        return {"passed": False, "reason": f"the {rule.title} is not a finite number"}
+    facts: dict[str, Any] = {"value": found.value, "low": found.low, "high": found.high}
+    if not rule.holds(found.value, limit):
+        return {"passed": False, "reason": _over(rule, limit, found.value), **facts}
+    worst = found.high if rule.direction == "at most" else found.low
+    if confident and worst is not None and not rule.holds(worst, limit):
+        return {"passed": False, "reason": "its interval reaches beyond the limit", **facts}
+    return {"passed": True, **facts}
+
+
+def _judge_sample(rule: Rule, limit: float, sample: Sample, confident: bool) -> dict[str, Any]:
+    if not math.isfinite(sample.estimate):
+        return {"passed": False, "reason": f"the {rule.title} is not a finite number"}
+    loss_limit = rule.to_loss(limit)
+    verdict = judge(sample, loss_limit, confident=confident)
+    low, high = sorted(rule.from_loss(end) for end in sample.interval())
+    facts: dict[str, Any] = {"value": rule.from_loss(sample.estimate), "low": low, "high": high}
+    if verdict is Verdict.WITHIN:
+        return {"passed": True, **facts}
+    if verdict is Verdict.OVER:
+        return {"passed": False, "reason": _over(rule, limit, facts["value"]), **facts}
+    needed = images_needed(sample, loss_limit, confident=confident)
+    return {
+        "passed": False,
+        "reason": f"too few images: {_undecided(rule, limit, sample, needed, confident)}",
+        "images_needed": needed,
+        **facts,
+    }
+
+
+def _over(rule: Rule, limit: float, value: float) -> str:
+    side = "over" if rule.direction == "at most" else "below"
+    return f"{side} the limit: {with_unit(value, rule.unit)}, {rule.direction} {limit:g} passes"
+
+
+def _undecided(
+    rule: Rule, limit: float, sample: Sample, needed: int | None, confident: bool
+) -> str:
+    count = int(sample.n)
+    if confident and sample.estimate <= rule.to_loss(limit):
+        why = f"with {count} the interval reaches beyond the limit"
+    else:
+        twice = with_unit(rule.from_loss(2 * rule.to_loss(limit)), rule.unit)
+        why = f"{count} can't tell {with_unit(limit, rule.unit)} from {twice}"
+    if needed is None:
+        return f"{why}, nor could any number of images like these"
+    return f"{why}; about {round_up(needed):,} would decide"
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a number as it is shown: with three or more digits, and its unit."""
+    if unit == "B" or (not unit and value >= 1000):
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+    unit = "point" if unit == "points" and text == "1" else unit
+    return f"{text}{'' if unit in {'x', ''} else ' '}{unit}"
+
+
+def round_up(count: int) -> int:
+    """Return a count rounded up to two digits: what is needed is an estimate."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // step) * step
+
+
+def _input_shapes(settings: BenchSettings, evaluations: Evaluations | None) -> list[Shapes]:
+    """Return the input shapes that each network is counted and timed with."""
+    found: list[Shapes] = []
+    for index, model in enumerate(settings.models):
+        session = open_session(Path(model.path))
+        names = [info.name for info in session.inputs]
+        given = {name: settings.shapes[name] for name in names if name in settings.shapes}
+        batch = session.batch_size or settings.batch or 1
+        if not given and evaluations is not None:
+            given = {names[0]: (batch, *evaluations.inputs[index])}
+        found.append(resolve_shapes(session.inputs, given, batch))
+    return found
+
+
+def _cost(path: Path, shapes: Shapes) -> Cost:
+    cost = count_onnx(path, shapes=shapes)
+    files = [path, *(path.parent / name for name in external_files(path))]
+    images = next(iter(shapes.values()))[0]
+    return Cost(
+        macs=None if cost.unknown else cost.macs / images,
+        parameters=cost.parameters,
+        file_bytes=sum(file.stat().st_size for file in files),
+        unknown=tuple(cost.unknown),
+    )
+
+
+def _facts(
+    baseline: Path, candidate: Path, measured: Measurements, record: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        name: {"path": str(path), "sha256": sha256_of(path)}
+        for name, path in (("baseline", baseline), ("candidate", candidate))
+    }
+    if measured.evaluations is not None:
+        before, after = measured.evaluations.classifiers
+        drop = drop_between(before.correct, after.correct)
+        facts["baseline"] |= before.to_json()
+        facts["candidate"] |= after.to_json()
+        facts["top1"] = {
+            "lost": drop.lost,
+            "won": drop.won,
+            "mcnemar_p": mcnemar_p(int(drop.lost), int(drop.won)),
+        }
+        facts["data"] = {
+            "name": before.data,
+            "split": before.split,
+            "images": len(before),
+            "fingerprint": before.fingerprint,
+        }
+    if record is not None:
+        facts["machine"] = record["machine"]
+    return facts

@@ -1,0 +1,130 @@
+"""The gate's limits: from a section of a TOML file, overridden by what was typed."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trpexport.errors import TrpexportError
+from trpexport.judge.gate.rules import RULES, Need
+
+OWN_FILE, PROJECT_FILE = "trpexport.toml", "pyproject.toml"
+_SECTIONS = {OWN_FILE: ("gate",), PROJECT_FILE: ("tool", "trpexport", "gate")}
+_CONFIDENT = "confident"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate is held to.
+
+    Attributes:
+        limits: a limit in the rule's unit for every rule that applies, in the registry's order.
+        confident: whether whole intervals have to be inside of the limits.
+    """
+
+    limits: Mapping[str, float]
+    confident: bool = False
+
+    def of(self, need: Need) -> list[str]:
+        """Return the names of the rules that need this to be measured."""
+        return [name for name in self.limits if RULES[name].need == need]
+
+
+def read_limits(
+    typed: Mapping[str, object], *, confident: bool | None = None, config: Path | None = None
+) -> Limits:
+    """Return the limits of the configuration file, overridden by those that were typed.
+
+    Args:
+        typed: limits by rule name, numbers or text; None for what was not typed.
+        confident: what was typed; None for nothing.
+        config: the file; None looks in the working directory for ``trpexport.toml``, then for
+            a section in ``pyproject.toml``.
+
+    Raises:
+        TrpexportError: a file can't be read; a key is unknown; a limit is no number, of the wrong
+            sign or out of range; or there is no limit at all.
+    """
+    section, source = _section(config)
+    unsorted: dict[str, float] = {}
+    for key, value in section.items():
+        if key == _CONFIDENT:
+            if not isinstance(value, bool):
+                raise TrpexportError(f"{key} in {source} can't be {value!r}: say true or false")
+            continue
+        if key not in RULES:
+            raise _unknown(key, source, [*RULES, _CONFIDENT])
+        unsorted[key] = RULES[key].parse(value, f"{key} in {source}")
+    for name, value in typed.items():
+        if value is not None:
+            unsorted[name] = RULES[name].parse(value, f"--{name}")
+    if not unsorted:
+        raise TrpexportError(
+            "there is no limit to hold the candidate to: add one, as in --max-drop 1.0, or a "
+            f"section [gate] in {OWN_FILE}"
+        )
+    limits = {name: unsorted[name] for name in RULES if name in unsorted}
+    return Limits(limits, bool(section.get(_CONFIDENT)) if confident is None else confident)
+
+
+def _section(config: Path | None) -> tuple[Mapping[str, Any], str]:
+    """Return the gate's section, empty if there is none, and what to call it."""
+    if config is not None:
+        section = _find(config)
+        if section is None:
+            raise TrpexportError(f"{config} has no section {_name(config)}: add it")
+        return section, str(config)
+    for name in (OWN_FILE, PROJECT_FILE):
+        path = Path(name)
+        if path.is_file() and (section := _find(path)) is not None:
+            return section, name
+    return {}, ""
+
+
+def _find(path: Path) -> Mapping[str, Any] | None:
+    try:
+        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # bad UTF-8 too
+        raise TrpexportError(f"{path} is not valid TOML: {error}") from None
+    steps = _steps(path)
+    for depth, step in enumerate(steps):
+        if not isinstance(table, dict):
+            raise _no_table(path, steps[:depth])
+        # The innermost table is ours alone; in those of everyone a near name can only be a slip.
+        ours = depth == len(steps) - 1
+        others = [key for key in table if key != step]
+        if others and ours:
+            raise _unknown(others[0], str(path), [step])
+        if step not in table:
+            near = difflib.get_close_matches(step, table, n=1, cutoff=0.8)
+            if near:
+                raise _unknown(near[0], str(path), [step])
+            return None
+        table = table[step]
+    if not isinstance(table, dict):
+        raise _no_table(path, steps)
+    return table
+
+
+def _no_table(path: Path, steps: tuple[str, ...]) -> TrpexportError:
+    return TrpexportError(f"{'.'.join(steps)} in {path} must be a section, as in {_name(path)}")
+
+
+def _steps(path: Path) -> tuple[str, ...]:
+    return _SECTIONS[PROJECT_FILE if path.name == PROJECT_FILE else OWN_FILE]
+
+
+def _name(path: Path) -> str:
+    return f"[{'.'.join(_steps(path))}]"
+
+
+def _unknown(key: str, source: str, known: list[str]) -> TrpexportError:
+    near = difflib.get_close_matches(key.replace("_", "-"), known, n=3)
+    choice = f"did you mean {', '.join(near)}" if near else f"choose from {', '.join(known)}"
+    return TrpexportError(f"unknown key {key!r} in {source}: {choice}")

@@ -1,0 +1,180 @@
+"""What a classifier did on the images of a data set: accuracy, loss, and the file that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.errors import DataError
+from trpexport.files import write_atomically
+
+_KIND = "trpexport evaluation 1"  # what a saved file begins with, and its version
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A classifier's answers, image by image.
+
+    An image on which any output is NaN or infinite is *broken*: it counts as wrong everywhere,
+    its classes are -1 and its loss is NaN.
+
+    Attributes:
+        label: what the network is called.
+        sha256: of its file.
+        data: the data set as the user typed it.
+        split: which part of it.
+        classes: class names, in the order of the labels.
+        indices: which images of the split, (n,).
+        labels: their classes, (n,).
+        ranked: the classes with the largest outputs, largest first, (n, min(5, classes)); of
+            equal outputs the lower class comes first.
+        scores: the outputs of those, (n, min(5, classes)).
+        losses: cross-entropy of each image in nats, (n,).
+        outputs_are: ``"logits"``; or ``"probabilities"``, where every row of the output is one
+            already, and the loss is ``-log p``.
+        seconds: time spent in the network.
+    """
+
+    label: str
+    sha256: str
+    data: str
+    split: str
+    classes: tuple[str, ...]
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    ranked: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    losses: NDArray[np.float64]
+    outputs_are: str
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the first class is the right one, (n,)."""
+        result: NDArray[np.bool_] = self.ranked[:, 0] == self.labels
+        return result
+
+    @property
+    def correct_top5(self) -> NDArray[np.bool_]:
+        """Whether one of the first five classes is the right one, (n,)."""
+        result: NDArray[np.bool_] = (self.ranked == self.labels[:, None]).any(axis=1)
+        return result
+
+    @property
+    def top1(self) -> float:
+        """Share of images whose first class is right."""
+        return float(self.correct.mean())
+
+    @property
+    def top5(self) -> float:
+        """Share of images with the right class among the first five."""
+        return float(self.correct_top5.mean())
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss in nats; None where an image is broken."""
+        return None if self.broken else float(self.losses.mean())
+
+    @property
+    def broken(self) -> int:
+        """Number of images whose outputs are not all finite."""
+        return int((self.ranked[:, 0] < 0).sum())
+
+    @property
+    def images_per_second(self) -> float:
+        """Images that the network takes in a second, reading them not included."""
+        return len(self) / self.seconds if self.seconds > 0 else float("inf")
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """How often a class (row) was taken for another (column); broken images are left out."""
+        count = len(self.classes)
+        seen = self.ranked[:, 0] >= 0
+        pairs = self.labels[seen] * count + self.ranked[seen, 0]
+        return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether two evaluations saw the same images with the same labels."""
+        text = f"{self.split}:{len(self.classes)}:".encode()
+        parts = (text, self.indices.astype("<i8").tobytes(), self.labels.astype("<i8").tobytes())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def to_json(self, *, confusion: bool = False) -> dict[str, Any]:
+        """Return the totals as JSON-ready data."""
+        speed = self.images_per_second
+        facts: dict[str, Any] = {
+            "model": self.label,
+            "sha256": self.sha256,
+            "data": self.data,
+            "split": self.split,
+            "images": len(self),
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
+            "outputs_are": self.outputs_are,
+            "broken_images": self.broken,
+            "images_per_second": speed if np.isfinite(speed) else None,
+        }
+        if confusion:
+            facts |= {"classes": list(self.classes), "confusion": self.confusion.tolist()}
+        return facts
+
+
+def save_evaluation(path: Path, evaluation: Evaluation) -> None:
+    """Write an evaluation as one ``.npz`` file, an array a field; whole or not at all.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    arrays: dict[str, Any] = {
+        item.name: np.asarray(getattr(evaluation, item.name)) for item in fields(evaluation)
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, kind=np.asarray(_KIND), **arrays)
+    write_atomically(path, content.getvalue())
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what :func:`save_evaluation` wrote; nothing in the file is executed.
+
+    Raises:
+        DataError: the file can't be read, is damaged, or is something else.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if str(arrays.pop("kind")) != _KIND:
+            raise ValueError("another kind of file")
+        result = Evaluation(
+            **{name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+            | {"classes": tuple(map(str, arrays["classes"].tolist()))}
+        )
+        _check(result)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from None
+    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
+        raise DataError(
+            f"{path} holds no predictions, or was damaged: make it with trpexport eval --save"
+        ) from error
+    return result
+
+
+def _check(evaluation: Evaluation) -> None:
+    n, count = len(evaluation.labels), len(evaluation.classes)
+    ranked, labels = evaluation.ranked, evaluation.labels
+    shapes = [evaluation.indices.shape, labels.shape, evaluation.losses.shape, ranked.shape[:1]]
+    sound = n > 0 and all(shape == (n,) for shape in shapes) and ranked.ndim == 2
+    sound = sound and ranked.shape == evaluation.scores.shape and ranked.shape[1] == min(5, count)
+    kinds = {array.dtype.kind for array in (evaluation.indices, labels, ranked)}
+    if not sound or kinds != {"i"} or ranked.min() < -1 or ranked.max() >= count:
+        raise ValueError("arrays that do not fit together")

@@ -1,0 +1,122 @@
+"""What networks are benched on: the same arrays for all of them, drawn or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trpexport.errors import ModelError
+from trpexport.measure.settings import BenchSettings
+from trpexport.runtime.session import Session
+from trpexport.tensors import Array, Arrays, TensorInfo
+
+_GOLDEN_INPUT, _GOLDEN_OUTPUT = "input:", "output:"  # how a bundle's golden arrays are named
+
+
+def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[dict[str, Array]]:
+    """Return the inputs of each network; those that have the same inputs share the arrays.
+
+    Raises:
+        ModelError: a shape is missing, does not fit or is for no input; a batch size is fixed to
+            another one; the file with inputs can't be read or does not fit; or the networks run
+            different numbers of images at a time, so that their times can't be compared.
+    """
+    _check_names(sessions, settings.shapes)
+    given = None if settings.data is None else _read_data(Path(settings.data))
+    drawn: dict[tuple[object, ...], dict[str, Array]] = {}
+    all_inputs = []
+    for session in sessions:
+        inputs = _inputs_of(session, settings, given)
+        key = tuple((name, array.shape, array.dtype) for name, array in inputs.items())
+        all_inputs.append(drawn.setdefault(key, inputs))
+    counts = [image_count(inputs) for inputs in all_inputs]
+    for session, count in zip(sessions, counts, strict=True):
+        if count != counts[0]:
+            raise ModelError(
+                f"{sessions[0].label} runs {counts[0]} images at a time and {session.label} "
+                f"{count}: export them with the same batch size, or bench them apart"
+            )
+    return all_inputs
+
+
+def image_count(inputs: Arrays) -> int:
+    """Return how many images one run takes: the first dimension of the first input."""
+    first = next(iter(inputs.values()), None)
+    return len(first) if first is not None and first.ndim else 1
+
+
+def _check_names(sessions: Sequence[Session], shapes: Mapping[str, object]) -> None:
+    names = {info.name: None for session in sessions for info in session.inputs}
+    for name in shapes:
+        if name not in names:
+            raise ModelError(
+                f"there is no input {name!r} to give a shape: choose from {', '.join(names)}"
+            )
+
+
+def _inputs_of(session: Session, settings: BenchSettings, given: Arrays | None) -> dict[str, Array]:
+    fixed, batch = session.batch_size, settings.batch
+    if fixed is not None and batch not in (None, fixed):
+        raise ModelError(
+            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
+            "export it again with --dynamic-batch"
+        )
+    own = {info.name for info in session.inputs}
+    shapes = {name: shape for name, shape in settings.shapes.items() if name in own}
+    if given is None:
+        return session.random_inputs(batch or 1, settings.seed, shapes)
+    arrays = _by_name(session, given)
+    return {info.name: _first(arrays[info.name], info, batch or 1) for info in session.inputs}
+
+
+def _first(array: Array, info: TensorInfo, batch: int) -> Array:
+    """Return as many leading entries as the input takes; floats get its precision."""
+    if array.dtype.kind == "f" == info.dtype.kind:
+        array = array.astype(info.dtype)
+    if not info.shape or not array.ndim:
+        return array
+    count = info.shape[0] if isinstance(info.shape[0], int) else batch
+    if len(array) < count:
+        raise ModelError(
+            f"the data for the input {info} have {len(array)} entries, and {count} are needed: "
+            "give more of them, or choose a smaller --batch"
+        )
+    return array[:count]
+
+
+def _by_name(session: Session, given: Arrays) -> Arrays:
+    """Return the arrays by input name; a single one belongs to a single input whatever its name."""
+    names = [info.name for info in session.inputs]
+    if len(names) == len(given) == 1:
+        return {names[0]: next(iter(given.values()))}
+    for name in names:
+        if name not in given:
+            raise ModelError(
+                f"the data hold nothing for the input {name!r} of {session.label}, but "
+                f"{', '.join(map(repr, given)) or 'nothing at all'}: save it under that name with "
+                "numpy.savez"
+            )
+    return given
+
+
+def _read_data(path: Path) -> dict[str, Array]:
+    """Read a ``.npy`` or ``.npz`` file, also a bundle's golden arrays; nothing in it is executed.
+
+    Raises:
+        ModelError: the file can't be read, or is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {path.stem: loaded}
+            names = [name for name in loaded.files if not name.startswith(_GOLDEN_OUTPUT)]
+            return {name.removeprefix(_GOLDEN_INPUT): loaded[name] for name in names}
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
+    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
+        raise ModelError(
+            f"{path} holds no arrays: give a file of numpy.save or numpy.savez"
+        ) from error

@@ -1,0 +1,190 @@
+"""What is benched and how: the settings of one bench, and the files that its models are in."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from trpexport.bundle import MODEL, read_manifest
+from trpexport.errors import ModelError, TrpexportError
+from trpexport.measure.timing import Method, WarmUp
+from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
+from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS
+from trpexport.tensors import NO_SHAPES, Shapes
+
+_BASELINE = "baseline"  # the manifest's key for a file with the network as it was
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An ONNX file to bench.
+
+    Attributes:
+        path: the file.
+        label: what it is called in reports.
+    """
+
+    path: str
+    label: str
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What one bench measures.
+
+    Attributes:
+        models: the files, the first of which is the baseline of all ratios.
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
+        provider_options: the provider's options.
+        threads: numbers of threads to measure with, one after the other.
+        batch: images at a time; None takes what the file says, 1 where it leaves it open.
+        shapes: whole input shapes by name, for other dynamic dimensions.
+        min_time: least number of seconds that each model is timed for.
+        min_runs: least number of timed runs of each model.
+        max_time: largest number of seconds that each model is timed for on a machine so busy that
+            speed-ups are not known to 5 % earlier.
+        warmup_seconds: longest time to wait until a model's run time is steady.
+        graph_optimization: a name in
+            :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`.
+        allow_spinning: whether waiting threads keep their cores busy; None leaves it to ONNX
+            Runtime, which allows it.
+        io_binding: keep inputs and outputs on the provider's device, where it has one.
+        data: a ``.npy`` or ``.npz`` file with real inputs; None draws them.
+        seed: of the inputs that are drawn, of the order of the models, and of the bootstrap.
+        memory: measure peak memory too, in processes of its own.
+        keep_samples: keep every timed run in the record.
+    """
+
+    models: tuple[ModelFile, ...]
+    provider: str = "cpu"
+    provider_options: Options = field(default_factory=lambda: NO_OPTIONS)
+    threads: tuple[int, ...] = (1,)
+    batch: int | None = None
+    shapes: Shapes = field(default_factory=lambda: NO_SHAPES)
+    min_time: float = 1.0
+    min_runs: int = 30
+    max_time: float = 30.0
+    warmup_seconds: float = 10.0
+    graph_optimization: str = "all"
+    allow_spinning: bool | None = None
+    io_binding: bool = True
+    data: str | None = None
+    seed: int = 0
+    memory: bool = True
+    keep_samples: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what can be told to be wrong here, also for a bench that runs elsewhere.
+
+        Raises:
+            TrpexportError: a setting can't be used.
+        """
+        if not self.models:
+            raise TrpexportError("there is nothing to bench: name an ONNX file or a bundle")
+        if self.data is not None and self.shapes:
+            raise TrpexportError("--data brings the shapes of its own: leave --shape out")
+        check_options(PROVIDERS[self.provider], self.provider_options)
+        for name, value, least in (
+            ("batch", self.batch, 1),
+            ("min-time", self.min_time, 0),
+            ("min-runs", self.min_runs, 1),
+            ("max-time", self.max_time, 0),
+            ("warmup-seconds", self.warmup_seconds, 0),
+            ("seed", self.seed, 0),
+            ("threads", min(self.threads, default=0), 1),
+        ):
+            if value is not None and not least <= value < math.inf:
+                raise TrpexportError(f"--{name} can't be {value}: choose {least} or more")
+        if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
+            raise TrpexportError(
+                f"unknown graph optimization {self.graph_optimization!r}: "
+                f"choose from {', '.join(GRAPH_OPTIMIZATIONS)}"
+            )
+
+    @property
+    def method(self) -> Method:
+        """How runs are timed."""
+        return Method(
+            min_seconds=self.min_time,
+            min_runs=self.min_runs,
+            max_seconds=self.max_time,
+            warm_up=WarmUp(max_seconds=self.warmup_seconds),
+            seed=self.seed,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready data."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        return data | {
+            "models": [asdict(model) for model in self.models],
+            "provider_options": dict(self.provider_options),
+            "threads": list(self.threads),
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BenchSettings:
+        """Return the settings that :meth:`to_json` wrote.
+
+        Raises:
+            TrpexportError: the data are of something else, or a setting can't be used.
+        """
+        try:
+            return cls(
+                **{
+                    **data,
+                    "models": tuple(ModelFile(**model) for model in data["models"]),
+                    "provider_options": dict(data["provider_options"]),
+                    "threads": tuple(data["threads"]),
+                    "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise TrpexportError(
+                "these settings of a bench are damaged: run the bench again"
+            ) from None
+
+
+def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
+    """Return the ONNX files that a user means by files and bundles.
+
+    A bundle stands for its network; a bundle alone whose manifest names a baseline stands for
+    two, the baseline first.
+
+    Args:
+        paths: ONNX files, and directories that are bundles.
+
+    Raises:
+        ModelError: a directory is no bundle, was changed after its export, or names a baseline
+            that is missing.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        baseline = read_manifest(path).get(_BASELINE)
+        if baseline is not None and len(paths) == 1:
+            if not (path / str(baseline)).is_file():
+                raise ModelError(
+                    f"{path} lacks its baseline {baseline}: export the bundle again, or name the "
+                    f"baseline, as in trpexport bench base.onnx {path}"
+                )
+            found.append(path / str(baseline))
+        found.append(path / MODEL)
+    return tuple(
+        ModelFile(str(path), label) for path, label in zip(found, _labels(found), strict=True)
+    )
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Return what files are called: a bundle by its directory; by the whole path if need be."""
+    short = [path.resolve().parent.name if path.name == MODEL else path.name for path in paths]
+    count = Counter(short)
+    return [
+        label if count[label] == 1 else str(path) for path, label in zip(paths, short, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Whoever holds a network: what the mathematics asks of it."""

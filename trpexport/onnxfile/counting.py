@@ -1,0 +1,192 @@
+"""What an ONNX network costs: MACs, parameters and activations of every layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from trpexport.cost import FLOPS_PER_MAC
+from trpexport.onnxfile.graph import Graph, Node, read_graph
+from trpexport.onnxfile.operators import (
+    COUNTED,
+    LEFT_OUT,
+    PARAMETER_INPUTS,
+    TRANSPARENT,
+    operator_text,
+)
+from trpexport.tensors import NO_SHAPES, Shape, Shapes
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one convolution or matrix product costs.
+
+    Attributes:
+        name: its module's dotted name where the weight bears it, else the node's name.
+        operator: the ONNX operator, with its domain unless that is ONNX itself.
+        input_shape: shape of the data that comes in.
+        output_shape: shape of what goes out.
+        macs: multiply-adds, without the bias.
+        parameters: number of weights and biases; those shared with an earlier layer are counted
+            there.
+        activation_bytes: size of the output.
+    """
+
+    name: str
+    operator: str
+    input_shape: Shape
+    output_shape: Shape
+    macs: int
+    parameters: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """What a network costs for one input of the size that was asked for.
+
+    Attributes:
+        layers: all that multiplies and adds, in the order in which it runs.
+        left_out: how often each operator occurs that is left out by convention: activations,
+            normalisation, pooling, elementwise arithmetic, moving data about.
+        unknown: how often each operator occurs that is not counted and may well cost something:
+            it is not known, or the shapes around it are not.
+        other_parameters: parameters of the operators that are left out or unknown.
+    """
+
+    layers: tuple[LayerCost, ...]
+    left_out: Mapping[str, int]
+    unknown: Mapping[str, int]
+    other_parameters: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of all layers: 2 x MACs."""
+        return FLOPS_PER_MAC * self.macs
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the whole network."""
+        return self.other_parameters + sum(layer.parameters for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that all layers put out, what is left out not included.
+
+        Counted over convolutions and matrix products alone, as "activations" are in Radosavovic
+        et al., "Designing Network Design Spaces" (2020): memory traffic, not peak memory.
+        """
+        return sum(layer.activation_bytes for layer in self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cost as JSON-ready data, the totals first."""
+        totals = ("macs", "flops", "parameters", "activation_bytes")
+        return {name: getattr(self, name) for name in totals} | asdict(self)
+
+
+def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> GraphCost:
+    """Count what an ONNX file costs, from shapes alone; weights in a second file may be missing.
+
+    Convolutions and matrix products are counted, also ONNX Runtime's fused and quantized ones.
+    Parameters are the constants that nodes use, each counted once: neither the whole numbers
+    (int64) that exporters leave for shapes and axes, nor the scales of quantization, nor running
+    statistics.
+
+    Args:
+        path: the file.
+        shapes: whole input shapes by name; needed where a dimension other than the first is
+            dynamic. A dynamic first dimension without one is taken as 1; a fixed one is kept, and
+            the cost is that of the whole batch.
+
+    Raises:
+        ModelError: the file is no ONNX network, or the shapes do not fit or suffice.
+        MissingDependencyError: the package onnx is not installed.
+    """
+    graph = read_graph(path, shapes)
+    parameters = _Parameters(graph)
+    layers: list[LayerCost] = []
+    left_out: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    other_parameters = 0
+    for index, node in enumerate(graph.nodes):
+        layer = _layer(graph, node, parameters, f"{node.operator[1]}_{index}")
+        if layer is not None:
+            layers.append(layer)
+        elif node.operator in TRANSPARENT:
+            left_out[operator_text(node.operator)] += 1
+        else:
+            counts = left_out if node.operator in LEFT_OUT else unknown
+            counts[operator_text(node.operator)] += 1
+            other_parameters += parameters.claim(node)
+    return GraphCost(tuple(layers), dict(left_out), dict(unknown), other_parameters)
+
+
+def _layer(
+    graph: Graph, node: Node, parameters: _Parameters, fallback_name: str
+) -> LayerCost | None:
+    """Return the cost of a node that multiplies and adds; None if it does not, or can't be told."""
+    counted = COUNTED.get(node.operator)
+    if counted is None or len(node.inputs) <= counted.weight:
+        return None
+    data = graph.shape(node.inputs[counted.data])
+    weight = graph.shape(node.inputs[counted.weight])
+    output = graph.shape(node.outputs[0])
+    if not data or not weight or output is None:
+        return None
+    return LayerCost(
+        name=parameters.layer_name(node) or node.name or fallback_name,
+        operator=operator_text(node.operator),
+        input_shape=data,
+        output_shape=output,
+        macs=counted.macs(data, weight, output, node.attributes),
+        parameters=parameters.claim(node),
+        activation_bytes=prod(output) * graph.tensors[node.outputs[0]].dtype.itemsize,
+    )
+
+
+class _Parameters:
+    """Which constants of a graph are parameters, and which of them are already counted."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._sizes = {
+            name: prod(graph.shape(name) or ())
+            for name, info in graph.constants.items()
+            if info.dtype.kind not in "bO" and info.dtype != "int64"
+        }
+        self._claimed: set[str] = set()
+        self._origin = {name: name for name in self._sizes}  # of every tensor made of one constant
+        for node in graph.nodes:
+            if node.operator in TRANSPARENT and node.inputs and node.inputs[0] in self._origin:
+                self._origin[node.outputs[0]] = self._origin[node.inputs[0]]
+
+    def claim(self, node: Node) -> int:
+        """Return the number of parameters of ``node`` that no earlier node has claimed."""
+        names = self._of(node) - self._claimed
+        self._claimed |= names
+        return sum(self._sizes[name] for name in names)
+
+    def layer_name(self, node: Node) -> str | None:
+        """Return the module's dotted name, if the weight of ``node`` bears one."""
+        counted = COUNTED[node.operator]
+        for index in (counted.weight, counted.data):
+            name = self._origin.get(node.inputs[index], "")
+            if "." in name:
+                return name.removesuffix("_quantized").removesuffix(".weight")
+        return None
+
+    def _of(self, node: Node) -> set[str]:
+        if node.operator in COUNTED:
+            indices = COUNTED[node.operator].parameters
+        else:
+            indices = PARAMETER_INPUTS.get(node.operator, tuple(range(len(node.inputs))))
+        inputs = [node.inputs[index] for index in indices if index < len(node.inputs)]
+        return {self._origin[name] for name in inputs if name in self._origin}
