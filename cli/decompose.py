@@ -15,7 +15,11 @@ from .console import progress, show, show_json
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
 
 if TYPE_CHECKING:
-    from trpexport.choose.calibrating import CalibrationSettings, Target
+    from collections.abc import Mapping
+    from typing import Any
+
+    from trpexport.choose.base import Chooser
+    from trpexport.pipeline import CalibrationData
 
 Share = float | None
 
@@ -99,23 +103,35 @@ def decompose(
     failed. Nothing is written then. With --calib, images become input as the checkpoint says, else
     as --mean, --std, --size and --resize do.
     """
-    from trpexport.pipeline import (
-        Decomposition,
-        NothingCheaperError,
-        decompose_checkpoint,
-    )
+    from trpexport.choose.base import NothingCheaperError
+    from trpexport.choose.by_plan import ByPlan
+    from trpexport.pipeline import decompose_to_bundle
     from trpexport.report.calibrations import calibration_table
     from trpexport.report.tables import bundle_summary, choices_table, next_command, plan_table
 
-    calibration = _calibration(
+    target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
+    data = _calibration_data(
         calib,
-        _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop),
+        target,
         images=calib_images,
         seed=calib_seed,
         multiple=rank_multiple,
         cache=calib_cache,
         how=(mean, std, size, resize, data_preprocessing),
     )
+    selection = {
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "stride_1_only": stride_1_only,
+    }
+    chooser: Chooser
+    if target is not None:
+        _refuse_beside_a_target(criterion, plan, keep_expensive)
+        chooser = _budget(target, scheme, _multiple(rank_multiple), calib_cache, selection)
+    elif plan is not None:
+        chooser = ByPlan(plan, keep_expensive=keep_expensive)
+    else:
+        chooser = _criterion(scheme, criterion, keep_expensive, selection)
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     settings = opt.settings(
         opset=opset,
@@ -126,21 +142,11 @@ def decompose(
         force=force,
         baseline=baseline,
     )
-    decomposition = Decomposition(
-        scheme=scheme,
-        criterion=criterion,
-        plan=plan,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        stride_1_only=stride_1_only,
-        keep_expensive=keep_expensive,
-        calibration=calibration,
-    )
     array = opt.read_inputs(inputs)
     try:
         with progress() as stages:
-            result = decompose_checkpoint(
-                source, decomposition, out, settings=settings, inputs=array, stages=stages
+            result = decompose_to_bundle(
+                source, chooser, out, data, settings=settings, inputs=array, stages=stages
             )
     except NothingCheaperError as error:
         from trpexport.choose.survey import survey
@@ -165,48 +171,95 @@ def decompose(
 
 def _target(
     *, macs: float | None, params: float | None, error: float | None, drop: float | None
-) -> Target | None:
-    """Return the one target that was typed, or None.
+) -> tuple[str, float] | None:
+    """Return the one target that was typed and its limit, or None.
 
     Raises:
         TrpexportError: several were, or it is out of range.
     """
-    from trpexport.choose.calibrating import Target
-
-    typed = [
-        target
-        for target in (
-            None if macs is None else Target("macs", macs),
-            None if params is None else Target("params", params),
-            None if error is None else Target("error", error),
-            None if drop is None else Target("drop", drop),
-        )
-        if target is not None
-    ]
+    limits = {"macs": macs, "parameters": params, "error": error, "drop": drop}
+    typed = [(kind, limit) for kind, limit in limits.items() if limit is not None]
     if len(typed) > 1:
         raise TrpexportError(
             "--target-macs, --target-params, --target-error and --max-drop exclude each other: "
             "give one of them"
         )
-    return typed[0] if typed else None
+    if not typed:
+        return None
+    ((kind, limit),) = typed
+    if kind == "drop" and not 0 <= limit < 100:
+        raise TrpexportError(
+            f"--max-drop {limit:g} is out of range: give points from 0 to below 100"
+        )
+    if kind != "drop" and not 0 < limit < 1:
+        name = "params" if kind == "parameters" else kind
+        raise TrpexportError(
+            f"--target-{name} {limit:g} is out of range: it must be between 0 and 1"
+        )
+    return kind, limit
 
 
-def _calibration(
+def _refuse_beside_a_target(criterion: str | None, plan: Path | None, keep_expensive: bool) -> None:
+    for name, given in (
+        ("--criterion", criterion is not None),
+        ("--plan", plan is not None),
+        ("--keep-expensive", keep_expensive),
+    ):
+        if given:
+            raise TrpexportError(f"{name} and a target exclude each other: give one of them")
+
+
+def _budget(
+    target: tuple[str, float],
+    scheme: str,
+    multiple: int,
+    cache: Path | None,
+    selection: Mapping[str, Any],
+) -> Chooser:
+    from trpexport.choose.by_budget import ByBudget
+    from trpexport.files import cache_folder
+
+    kind, limit = target
+    limits: dict[str, Any] = {kind: limit}
+    return ByBudget(
+        **limits,
+        scheme=scheme,
+        rank_multiple=multiple,
+        cache=cache_folder(cache),
+        **selection,
+    )
+
+
+def _criterion(
+    scheme: str, criterion: str | None, keep_expensive: bool, selection: Mapping[str, Any]
+) -> Chooser:
+    from trpexport.choose.by_criterion import ByCriterion
+    from trpexport.lowrank.criteria import DEFAULT
+
+    if scheme == "auto":
+        raise TrpexportError(
+            "--scheme auto chooses by output error: give images and a target, as in "
+            "--calib cifar10:DIR --target-macs 0.5"
+        )
+    return ByCriterion(scheme, criterion or DEFAULT, keep_expensive=keep_expensive, **selection)
+
+
+def _calibration_data(
     data: str | None,
-    target: Target | None,
+    target: tuple[str, float] | None,
     *,
     images: int,
     seed: int,
     multiple: str | None,
     cache: Path | None,
     how: tuple[str | None, str | None, str | None, int | None, bool],
-) -> CalibrationSettings | None:
+) -> CalibrationData | None:
     """Return what to calibrate on, as it was typed; None where it was not.
 
     Raises:
         TrpexportError: a part is missing, or is not what it should be.
     """
-    from trpexport.choose.calibrating import CalibrationSettings
+    from trpexport.pipeline import CalibrationData
 
     if multiple is not None and target is None:
         raise TrpexportError("--rank-multiple needs a target, as in --target-macs 0.5")
@@ -222,24 +275,16 @@ def _calibration(
             )
         return None
     dataset = open_data(data)
-    return CalibrationSettings(
-        dataset=dataset,
-        images=images,
-        seed=seed,
-        preprocessing=preprocessing(dataset, *how),
-        target=target,
-        rank_multiple=_multiple(multiple),
-        cache=cache,
-    )
+    return CalibrationData(dataset, images, seed, preprocessing(dataset, *how))
 
 
 def _multiple(text: str | None) -> int:
-    from trpexport.choose.calibrating import automatic_multiple
+    from trpexport.choose.alignment import channel_block
 
     if text is None:
         return 1
     if text == "auto":
-        return automatic_multiple()
+        return channel_block()
     if not re.fullmatch(r"[1-9]\d{0,5}", text):
         raise TrpexportError(f"--rank-multiple {text!r} must be a number of at least 1, or auto")
     return int(text)

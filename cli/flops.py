@@ -11,7 +11,7 @@ from . import options as opt
 from .console import show, show_json
 
 if TYPE_CHECKING:
-    from trpexport.onnxfile.counting import GraphCost
+    from trpexport.cost import Cost
 
 
 def flops(
@@ -46,7 +46,7 @@ def _count(
     model: str | None,
     input_shape: str | None,
     unsafe_pickle: bool,
-) -> GraphCost:
+) -> Cost:
     from trpexport.bundle import MODEL
     from trpexport.onnxfile.recognition import is_checkpoint
 
@@ -56,8 +56,8 @@ def _count(
         from trpexport.onnxfile.counting import count_onnx
 
         return count_onnx(network, shapes=opt.parse_named_shapes(shape))
-    from trpexport.networks.torch.counting import count_modules
+    from trpexport.networks.torch.counting import count_module
 
     checkpoint = opt.source(network, arch, model, input_shape, unsafe_pickle).load()
     assert checkpoint.input_shape is not None
-    return count_modules(checkpoint.module, checkpoint.input_shape)
+    return count_module(checkpoint.module, checkpoint.input_shape)

@@ -31,23 +31,22 @@ def inspect(
 
     Writes nothing. The last row gives the MACs that each criterion would save.
     """
+    from trpexport.choose.selection import Selection
+    from trpexport.choose.spectra import analyse
     from trpexport.lowrank.criteria import parse_criterion
-    from trpexport.pipeline import Decomposition
+    from trpexport.networks.torch.network import TorchNetwork
     from trpexport.report.spectra import inspection, spectrum_table
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
-    decomposition = Decomposition(
-        scheme=scheme,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        stride_1_only=stride_1_only,
-    )
+    selection = Selection(tuple(include or ()), tuple(exclude or ()), stride_1_only)
     with progress() as stages:
         with stages("load the checkpoint"):
             loaded = source.load()
         with stages("compute spectra"):
-            analysis = decomposition.analyse(loaded)
+            assert loaded.input_shape is not None
+            network = TorchNetwork(loaded.module, loaded.input_shape)
+            analysis = analyse(network, scheme, selection, architecture=loaded.label)
             facts = inspection(loaded, analysis, criteria)
     if as_json:
         show_json(facts)

@@ -61,3 +61,12 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"can't write {path} ({error.strerror or error}): name another place, or make room there"
     )
+
+
+def cache_folder(given: Path | None = None) -> Path | None:
+    """Return a folder that can be written; None where the user's cache folder can't."""
+    text = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(text) if Path(text).is_absolute() else Path.home() / ".cache"
+    folder = given or home / "trpexport"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,28 +1,34 @@
-"""A checkpoint file to a bundle in one go: what the commands ``decompose`` and ``export`` do."""
+"""Open, choose, rewrite, build: a checkpoint to a decomposed network, and to a bundle."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
+from trpexport.artifact.verification import (
+    FactorizationCheck,
+    ReferenceRuns,
+    verify_factorization,
+)
 from trpexport.checkpoints import Checkpoint, load_checkpoint
-from trpexport.choose.calibrating import CalibrationSettings, Calibrator, Target
-from trpexport.choose.planner import Analysis, analyse, keep_all
-from trpexport.choose.revision import revise_plan
-from trpexport.errors import CheckpointError, NothingToDoError, PlanError
-from trpexport.lowrank.criteria import DEFAULT, parse_criterion
-from trpexport.lowrank.schemes import SCHEMES
-from trpexport.networks.torch.factorize import factorize, is_calibrated
-from trpexport.plan import Plan, read_plan
+from trpexport.choose.base import CalibrationImages, Chooser
+from trpexport.choose.spectra import keep_all
+from trpexport.datasets.base import Dataset
+from trpexport.datasets.calibration import DatasetImages
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.errors import CheckpointError, DataError
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.plan import Plan
 from trpexport.stages import Stages
 
 
@@ -58,96 +64,178 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Decomposition:
-    """How to choose the layers and their ranks.
+class CalibrationData:
+    """A data set to calibrate on.
 
     Attributes:
-        scheme: name of the scheme; ``auto``, which needs a target, chooses for each layer.
-        criterion: ``NAME:VALUE``; the default one where it is None and there is no target.
-        plan: an edited plan file, which then decides instead of scheme and criterion.
-        include: glob patterns; only layers that match one are rewritten.
-        exclude: glob patterns of layers that stay.
-        stride_1_only: leave strided convolutions as they are.
-        keep_expensive: rewrite a layer even where that does not make it cheaper.
-        calibration: images to fit the factors to, and a target for the ranks; None for plain SVD.
+        dataset: where the images come from.
+        count: how many.
+        seed: which ones.
+        preprocessing: how they become input; None takes what the checkpoint says.
     """
 
-    scheme: str = "spatial"
-    criterion: str | None = None
-    plan: Path | None = None
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    stride_1_only: bool = False
-    keep_expensive: bool = False
-    calibration: CalibrationSettings | None = None
+    dataset: Dataset
+    count: int = 512
+    seed: int = 0
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A decomposed network.
+
+    Attributes:
+        network: the network, chains in the place of layers.
+        original: the network before.
+        plan: what happened to each layer.
+        notes: what the reader of a report should know.
+        images: what it was calibrated on; None for the SVD's factors.
+        checkpoint: where it comes from; None for a module.
+    """
+
+    network: TorchNetwork
+    original: TorchNetwork
+    plan: Plan
+    notes: tuple[str, ...] = ()
+    images: CalibrationImages | None = None
+    checkpoint: Checkpoint | None = None
 
     @property
-    def target(self) -> Target | None:
-        """What ranks are chosen for, instead of by a criterion."""
-        return None if self.calibration is None else self.calibration.target
+    def module(self) -> nn.Module:
+        """The decomposed network as a module of one's own, in the precision that it came in."""
+        return self.network.module
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The switches that choose the layers."""
-        return {
-            "include": list(self.include),
-            "exclude": list(self.exclude),
-            "stride_1_only": self.stride_1_only,
-        }
+    def verify(self, *, seconds: float = 5.0) -> FactorizationCheck:
+        """Compare it with the dense network that its factors stand for, and with the original.
 
-    def check(self) -> None:
-        """Refuse what can't be before any work is done.
+        Args:
+            seconds: how long whole networks are compared.
 
         Raises:
-            TrpexportError: the scheme or the criterion is unknown, or parts exclude each other.
+            VerificationError: a layer or the network is not what its factors stand for.
         """
-        parse_criterion(self.criterion or DEFAULT)
-        if self.scheme != "auto":
-            _ = SCHEMES[self.scheme]
-        if self.target is not None:
-            for name, given in (
-                ("--criterion", self.criterion is not None),
-                ("--plan", self.plan is not None),
-                ("--keep-expensive", self.keep_expensive),
-            ):
-                if given:
-                    raise PlanError(f"{name} and a target exclude each other: give one of them")
-        elif self.scheme == "auto" and self.plan is None:
-            raise PlanError(
-                "--scheme auto chooses by output error: give images and a target, as in "
-                "--calib cifar10:DIR --target-macs 0.5"
-            )
+        network, plan = self.network.model, self.plan
+        inputs = None if self.images is None else torch.from_numpy(self.images.unseen())
+        runs = ReferenceRuns(network, plan.input_shape, plan.macs_after, inputs)
+        return verify_factorization(self.original.model, plan, runs, seconds=seconds)
 
-    def analyse(self, checkpoint: Checkpoint) -> Analysis:
-        """Compute the spectra of a checkpoint's network."""
-        assert checkpoint.input_shape is not None
-        return analyse(
-            checkpoint.module,
-            input_shape=checkpoint.input_shape,
-            scheme=self.scheme,
-            architecture=checkpoint.label,
-            **self.options,
+    def export(
+        self,
+        out: Path,
+        *,
+        settings: ExportSettings | None = None,
+        inputs: NDArray[np.floating[Any]] | None = None,
+        stages: Stages | None = None,
+    ) -> BundleReport:
+        """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
+
+        A calibrated network is verified on images that it was not calibrated on, if there are any.
+
+        Args:
+            out: the bundle's directory.
+            settings: how to export.
+            inputs: real inputs to verify on.
+            stages: times and announces the stages.
+
+        Raises:
+            VerificationError: the rewrite or the ONNX file is not equivalent.
+            TrpexportError: as :func:`trpexport.artifact.build.export_bundle`.
+        """
+        notes = self.notes
+        if inputs is None and self.images is not None:
+            known = len(self.images.notes)
+            inputs = self.images.unseen()
+            notes = (*notes, *self.images.notes[known:])
+        return export_bundle(
+            self.network.model,
+            self.plan,
+            out,
+            original=self.original.model,
+            checkpoint=self.checkpoint,
+            settings=settings,
+            inputs=inputs,
+            notes=notes,
+            stages=stages,
         )
 
 
-class NothingCheaperError(NothingToDoError):
-    """No layer would get cheaper; ``analysis`` knows which criterion would do.
+def decompose_network(
+    network: TorchNetwork,
+    chooser: Chooser,
+    images: CalibrationImages | None = None,
+    *,
+    label: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    stages: Stages | None = None,
+) -> Decomposed:
+    """Choose what becomes of each layer of a network, and rewrite it.
 
-    Attributes:
-        analysis: the spectra; None where a plan file chose the ranks.
-        plan: the plan that rewrites nothing.
+    Args:
+        network: the network.
+        chooser: chooses schemes and ranks.
+        images: what to calibrate on; None for the SVD's factors.
+        label: what the network is called, for the reader of the plan.
+        checkpoint: where it comes from.
+        stages: times and announces the stages.
+
+    Raises:
+        NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+        TrpexportError: as the chooser.
     """
-
-    def __init__(self, message: str, plan: Plan, analysis: Analysis | None) -> None:
-        super().__init__(message)
-        self.plan = plan
-        self.analysis = analysis
+    choice = chooser(network, images, stages or Stages(), label)
+    small = network.rewritten(choice.chains)
+    return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)
 
 
 def decompose_checkpoint(
     source: Source,
-    decomposition: Decomposition,
+    chooser: Chooser,
+    data: CalibrationData | CalibrationImages | None = None,
+    *,
+    stages: Stages | None = None,
+) -> Decomposed:
+    """Load a checkpoint and decompose its network.
+
+    Args:
+        source: the checkpoint.
+        chooser: chooses schemes and ranks.
+        data: what to calibrate on; None for the SVD's factors.
+        stages: times and announces the stages.
+
+    Raises:
+        NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+        TrpexportError: as the steps themselves.
+    """
+    stages = stages or Stages()
+    chooser.check()
+    with stages("load the checkpoint"):
+        checkpoint = source.load()
+    if checkpoint.plan is not None:
+        raise CheckpointError(
+            f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
+        )
+    shape = source.input_shape or chooser.input_shape or checkpoint.input_shape
+    assert shape is not None
+    network = TorchNetwork.open(checkpoint.module, shape)
+    images = None if isinstance(data, CalibrationData) else data
+    if isinstance(data, CalibrationData):
+        preprocessing = data.preprocessing or _stored_preprocessing(checkpoint)
+        facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
+        checkpoint = replace(checkpoint, metadata=facts)
+        with stages("read calibration images"):
+            images = DatasetImages(
+                data.dataset, preprocessing, shape, count=data.count, seed=data.seed
+            )
+    return decompose_network(
+        network, chooser, images, label=checkpoint.label, checkpoint=checkpoint, stages=stages
+    )
+
+
+def decompose_to_bundle(
+    source: Source,
+    chooser: Chooser,
     out: Path | None = None,
+    data: CalibrationData | None = None,
     *,
     settings: ExportSettings | None = None,
     inputs: NDArray[np.floating[Any]] | None = None,
@@ -155,149 +243,27 @@ def decompose_checkpoint(
 ) -> BundleReport:
     """Load a checkpoint, decompose, verify, export: all of it or nothing.
 
-    A calibrated network is verified on images of the same data set that it was not calibrated on.
-
     Args:
         source: the checkpoint.
-        decomposition: how to choose the layers and their ranks.
+        chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
+        data: what to calibrate on; None for the SVD's factors.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
 
     Raises:
-        NothingCheaperError: no layer would get cheaper; nothing is written.
-        NothingToDoError: a target can't be met; nothing is written.
+        NothingToDoError: no layer would get cheaper, or what was asked for can't be met; nothing
+            is written.
         TrpexportError: as the steps themselves.
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
-    decomposition.check()
-    out = out or default_directory(source.path, decomposition.scheme)
+    chooser.check()
+    out = out or default_directory(source.path, chooser.label)
     bundle.check_target(out, replace=settings.replace)
-    edited = read_plan(decomposition.plan) if decomposition.plan else None
-    with stages("load the checkpoint"):
-        checkpoint = source.load()
-    if checkpoint.plan is not None:
-        raise CheckpointError(
-            f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
-        )
-    maker = _Maker(decomposition, checkpoint, edited, source.input_shape, stages)
-    calibration = decomposition.calibration
-    made = maker.truncated() if calibration is None else maker.calibrated(calibration)
-    return export_bundle(
-        made.network,
-        made.plan,
-        out,
-        original=checkpoint.module,
-        checkpoint=made.checkpoint,
-        settings=settings,
-        inputs=made.inputs() if inputs is None else inputs,
-        notes=made.notes,
-        stages=stages,
-    )
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A factorized network on its way into a bundle.
-
-    Attributes:
-        network: the network.
-        plan: its plan.
-        checkpoint: where it comes from, and how images become its input if that is known by now.
-        notes: what the reader of the report should know; complete once ``inputs`` was called.
-        inputs: reads real inputs to verify on, or None.
-    """
-
-    network: nn.Module
-    plan: Plan
-    checkpoint: Checkpoint
-    notes: Sequence[str]
-    inputs: Callable[[], NDArray[np.float32] | None]
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Decomposes a checkpoint.
-
-    Attributes:
-        decomposition: how to choose the layers and their ranks.
-        checkpoint: the network.
-        edited: the plan that ``decomposition`` names, if it does.
-        input_shape: as it was typed; None to take what the checkpoint says.
-        stages: times and announces the stages.
-    """
-
-    decomposition: Decomposition
-    checkpoint: Checkpoint
-    edited: Plan | None
-    input_shape: Sequence[int] | None
-    stages: Stages
-
-    def truncated(self) -> _Made:
-        """Decompose by the weights' singular values alone."""
-        plan = self._plan()
-        notes = []
-        if self.edited is not None and is_calibrated(self.edited):
-            notes.append(
-                f"{self.decomposition.plan} is of a calibrated network, these factors are plain "
-                "SVD: give --calib to calibrate them again"
-            )
-        with self.stages("factorize"):
-            network = factorize(self.checkpoint.module, plan)
-        return _Made(network, plan, self.checkpoint, notes, lambda: None)
-
-    def calibrated(self, settings: CalibrationSettings) -> _Made:
-        """Decompose by the outputs on calibration images."""
-        if settings.target is None:
-            plan = self._plan()
-            calibrator = Calibrator(settings, self.checkpoint, plan.input_shape, self.stages)
-            found = calibrator.keep_ranks(plan)
-        else:
-            shape = self.checkpoint.input_shape
-            assert shape is not None
-            calibrator = Calibrator(settings, self.checkpoint, shape, self.stages)
-            found = calibrator.meet(
-                settings.target, self.decomposition.scheme, self.decomposition.options
-            )
-        return _Made(
-            found.network,
-            found.plan,
-            calibrator.checkpoint,
-            calibrator.notes,
-            calibrator.inputs,
-        )
-
-    def _plan(self) -> Plan:
-        """Return the plan that the edited one or the criterion makes.
-
-        Raises:
-            NothingCheaperError: it rewrites nothing.
-            TrpexportError: as :func:`revise_plan` and :func:`analyse`.
-        """
-        wanted, analysis = self.decomposition, None
-        with self.stages("compute spectra"):
-            if self.edited is not None:
-                plan = revise_plan(
-                    self.checkpoint.module,
-                    self.edited,
-                    input_shape=self.input_shape,
-                    keep_expensive=wanted.keep_expensive,
-                    source=str(wanted.plan),
-                )
-            else:
-                analysis = wanted.analyse(self.checkpoint)
-                criterion = parse_criterion(wanted.criterion or DEFAULT)
-                plan = analysis.plan(criterion, keep_expensive=wanted.keep_expensive)
-        if not plan.rewritten:
-            raise NothingCheaperError(
-                f"no layer of {self.checkpoint.label} gets cheaper with {plan.scheme} and "
-                f"{plan.criterion}: nothing was written",
-                plan,
-                analysis,
-            )
-        return plan
+    small = decompose_checkpoint(source, chooser, data, stages=stages)
+    return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
 def export_checkpoint(
@@ -319,11 +285,10 @@ def export_checkpoint(
     with stages("load the checkpoint"):
         checkpoint = source.load()
     assert checkpoint.input_shape is not None
-    plan = checkpoint.plan or keep_all(
-        checkpoint.module, input_shape=checkpoint.input_shape, architecture=checkpoint.label
-    )
+    network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
+    plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
     return export_bundle(
-        checkpoint.module,
+        network.model,
         plan,
         out,
         checkpoint=checkpoint,
@@ -337,3 +302,14 @@ def default_directory(checkpoint: Path, suffix: str) -> Path:
     """Return where a bundle goes that was given no place: here, named after its checkpoint."""
     stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
+
+
+def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+    found = checkpoint.preprocessing
+    if found is None:
+        raise DataError(
+            f"{checkpoint.path} does not say how images become its input: give --mean and --std as "
+            "in its training (and --size, --resize), or --data-preprocessing to take the data "
+            "set's own"
+        )
+    return found

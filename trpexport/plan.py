@@ -1,8 +1,8 @@
-"""The plan: what happens to each convolution of a network, and why. No torch, no onnx.
+"""The plan: what happens to each layer of a network, and why. No torch, no onnx.
 
-A plan is made by :func:`trpexport.make_plan`, written as JSON, edited by hand, read back and
-applied with :func:`trpexport.factorize`. In a file, only ``scheme`` and ``rank`` of a layer are
-meant to be edited; all the rest is derived, and derived again when the plan is applied.
+A plan is made by a chooser, written as JSON, edited by hand, read back and applied by
+:class:`trpexport.ByPlan`. In a file, only ``scheme`` and ``rank`` of a layer are meant to be
+edited; all the rest is derived, and derived again when the plan is applied.
 """
 
 from __future__ import annotations
@@ -11,62 +11,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trpexport.errors import PlanError
+from trpexport.ops import Call, LinearOp, Window
 
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ConvSpec:
-    """A convolution as its attributes, one entry per spatial dimension in each tuple.
-
-    ``padding`` is a number of pixels on both sides of each dimension, or ``"same"``;
-    ``padding_mode`` is PyTorch's (``zeros``, ``reflect``, ``replicate``, ``circular``).
-    """
-
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | Literal["same"]
-    dilation: tuple[int, ...]
-    groups: int = 1
-    bias: bool = False
-    padding_mode: str = "zeros"
-
-    @property
-    def ndim(self) -> int:
-        """Number of spatial dimensions: 2 for an image."""
-        return len(self.kernel_size)
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether every kernel dimension is 1."""
-        return all(k == 1 for k in self.kernel_size)
-
-    def __str__(self) -> str:
-        kernel = "x".join(map(str, self.kernel_size))
-        text = f"{self.in_channels}->{self.out_channels} {kernel}"
-        if any(s != 1 for s in self.stride):
-            text += " /" + "x".join(map(str, self.stride))
-        if any(d != 1 for d in self.dilation):
-            text += " dil " + "x".join(map(str, self.dilation))
-        return text + (f" g{self.groups}" if self.groups > 1 else "")
+SCHEMA_VERSION = 2
+# What a plan's options say of how its factors were fitted to images.
+CALIBRATION = "calibration"
+_PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What happens to one convolution.
+    """What happens to one layer.
 
     A layer is either rewritten (``scheme``, ``rank`` and ``factors`` are set, ``reason`` is None)
     or kept (``factors`` is empty and ``reason`` says why).
 
     Attributes:
-        name: the module's dotted name.
-        conv: the original convolution.
-        input_sizes: spatial input size of each call in one forward pass, in pixels.
+        name: the layer's name.
+        op: the original operator.
+        calls: its uses in one forward pass.
         full_rank: largest rank that the scheme can give this layer; None where it gives none.
         weight_error: relative Frobenius error of the kernel that the factors stand for: the
             truncated one, or, where they are calibrated, the one that fits the outputs best.
@@ -74,39 +40,43 @@ class LayerPlan:
         factor_macs: the same for the factors; for a kept layer, equal to ``macs``.
         spectrum: singular values, largest first; where the scheme has several matrices for a
             layer, the largest over them at each place.
+        shares: the layer before it whose weight this one uses as well, or None.
     """
 
     name: str
-    conv: ConvSpec
-    input_sizes: tuple[tuple[int, ...], ...]
+    op: LinearOp
+    calls: tuple[Call, ...]
     scheme: str | None
     rank: int | None
     full_rank: int | None
-    factors: tuple[ConvSpec, ...]
+    factors: tuple[LinearOp, ...]
     reason: str | None
     weight_error: float | None
     macs: int
     factor_macs: int
     spectrum: tuple[float, ...] = ()
+    shares: str | None = None
 
     @property
     def is_rewritten(self) -> bool:
-        """Whether the layer becomes a pair of factors."""
+        """Whether the layer becomes a chain of factors."""
         return bool(self.factors)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to every convolution of a network.
+    """What happens to every layer of a network.
 
     Attributes:
         scheme: the scheme that was asked for.
         criterion: the criterion that chose the ranks, as text, or where they came from.
         input_shape: shape of the network's input, batch first.
         layers: one entry a convolution, in the order in which they run.
-        other_macs: MACs for one image of what is not a convolution (linear layers).
+        other_macs: MACs for one image of all else.
         architecture: what the network is called, for the reader.
         options: the switches that shaped the plan (``keep_expensive``, ``stride_1_only``, ...).
+        unknown: how often each operator occurs whose MACs nobody knows: where there are any, the
+            MACs are those of the network at least.
     """
 
     scheme: str
@@ -116,10 +86,11 @@ class Plan:
     other_macs: int = 0
     architecture: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rewritten(self) -> tuple[LayerPlan, ...]:
-        """The layers that become pairs."""
+        """The layers that become chains of factors."""
         return tuple(layer for layer in self.layers if layer.is_rewritten)
 
     @property
@@ -138,7 +109,7 @@ class Plan:
 
 
 def parse_plan(data: Any, source: str = "plan") -> Plan:
-    """Build a plan from what :meth:`Plan.to_json` gave.
+    """Build a plan from what :meth:`Plan.to_json` gave, in this version or in the one before.
 
     Raises:
         PlanError: a field is missing, of the wrong type, or the schema is a later one.
@@ -146,25 +117,28 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
     if not isinstance(data, dict) or "layers" not in data:
         raise PlanError(f"{source} is not a plan: it has no 'layers'")
     version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (1, SCHEMA_VERSION):
         raise PlanError(
-            f"{source} has plan schema version {version!r}, this trpexport reads {SCHEMA_VERSION}: "
-            "make the plan again with this version"
+            f"{source} has plan schema version {version!r}, this trpexport reads 1 to "
+            f"{SCHEMA_VERSION}: make the plan again with this version"
         )
     try:
-        layers = tuple(_parse_layer(layer) for layer in data["layers"])
+        layers = tuple(
+            _parse_layer(_upgraded(layer) if version == 1 else layer) for layer in data["layers"]
+        )
         return Plan(
             scheme=_typed(data, "scheme", str),
             criterion=_typed(data, "criterion", str),
             input_shape=_ints(data, "input_shape"),
             layers=layers,
             other_macs=_typed(data, "other_macs", int),
-            architecture=data.get("architecture"),
+            architecture=_optional(data, "architecture", str),
             options=dict(data.get("options", {})),
+            unknown={str(name): int(count) for name, count in data.get("unknown", {}).items()},
         )
     except KeyError as error:
         raise PlanError(f"{source} lacks the field {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f"{source}: {error}") from None
 
 
@@ -188,49 +162,90 @@ def _parse_layer(data: Mapping[str, Any]) -> LayerPlan:
         raise ValueError(f"a layer must be an object, not {type(data).__name__}")
     name = _typed(data, "name", str)
     try:
-        rank = data["rank"]
-        if rank is not None:
-            rank = _typed(data, "rank", int)
         return LayerPlan(
             name=name,
-            conv=_parse_conv(data["conv"]),
-            input_sizes=tuple(tuple(map(int, size)) for size in data["input_sizes"]),
-            scheme=None if data["scheme"] is None else _typed(data, "scheme", str),
-            rank=rank,
-            full_rank=data.get("full_rank"),
-            factors=tuple(_parse_conv(factor) for factor in data.get("factors", ())),
-            reason=data.get("reason"),
-            weight_error=data.get("weight_error"),
+            op=_parse_op(data["op"]),
+            calls=tuple(
+                Call(_typed(call, "places", int), _ints(call, "size")) for call in data["calls"]
+            ),
+            scheme=_optional(data, "scheme", str),
+            rank=_optional(data, "rank", int),
+            full_rank=_optional(data, "full_rank", int),
+            factors=tuple(_parse_op(factor) for factor in data.get("factors", ())),
+            reason=_optional(data, "reason", str),
+            weight_error=_optional(data, "weight_error", int | float),
             macs=_typed(data, "macs", int),
             factor_macs=_typed(data, "factor_macs", int),
             spectrum=tuple(map(float, data.get("spectrum", ()))),
+            shares=_optional(data, "shares", str),
         )
     except KeyError as error:
         raise ValueError(f"layer {name!r} lacks the field {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"layer {name!r}: {error}") from None
 
 
-def _parse_conv(data: Mapping[str, Any]) -> ConvSpec:
-    padding = data["padding"]
-    return ConvSpec(
+def _parse_op(data: Mapping[str, Any]) -> LinearOp:
+    window = data["window"]
+    op = LinearOp(
         in_channels=_typed(data, "in_channels", int),
         out_channels=_typed(data, "out_channels", int),
-        kernel_size=_ints(data, "kernel_size"),
-        stride=_ints(data, "stride"),
-        padding="same" if padding == "same" else _ints(data, "padding"),
-        dilation=_ints(data, "dilation"),
         groups=_typed(data, "groups", int),
         bias=_typed(data, "bias", bool),
-        padding_mode=_typed(data, "padding_mode", str),
+        window=Window(
+            kernel=_ints(window, "kernel"),
+            stride=_ints(window, "stride"),
+            pads=tuple(_ints({"pads": pair}, "pads") for pair in window["pads"]),  # type: ignore[misc]
+            dilation=_ints(window, "dilation"),
+            pad_mode=_typed(window, "pad_mode", str),
+            transposed=_typed(window, "transposed", bool),
+            output_pads=_ints(window, "output_pads"),
+        ),
     )
+    if not op.is_consistent or op.window.pad_mode not in _PAD_MODES:
+        raise ValueError(f"there is no operator {op} of {op.groups} groups and {op.window}")
+    return op
 
 
-def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:
+def _upgraded(layer: Any) -> Any:
+    """Return a layer of schema 1 as one of schema 2."""
+    if not isinstance(layer, Mapping) or "conv" not in layer:
+        return layer
+    rest = {key: value for key, value in layer.items() if key not in ("conv", "input_sizes")}
+    return {
+        **rest,
+        "op": _upgraded_op(layer["conv"]),
+        "calls": [{"places": 1, "size": size} for size in layer["input_sizes"]],
+        "factors": [_upgraded_op(factor) for factor in layer.get("factors", ())],
+    }
+
+
+def _upgraded_op(conv: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a convolution of schema 1, whose padding may be ``"same"``, as an operator."""
+    kernel, dilation, padding = _ints(conv, "kernel_size"), _ints(conv, "dilation"), conv["padding"]
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        pads = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pads = [(p, p) for p in _ints(conv, "padding")]
+    window = {
+        **{"kernel": kernel, "stride": conv["stride"], "pads": pads, "dilation": dilation},
+        **{"pad_mode": conv["padding_mode"], "transposed": False, "output_pads": ()},
+    }
+    kept = ("in_channels", "out_channels", "groups", "bias")
+    return {name: conv[name] for name in kept} | {"window": window}
+
+
+def _typed(data: Mapping[str, Any], key: str, kind: Any) -> Any:
     value = data[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{key!r} must be {kind.__name__}, not {value!r}")
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{key!r} must be {wanted}, not {value!r}")
     return value
+
+
+def _optional(data: Mapping[str, Any], key: str, kind: Any) -> Any:
+    return None if data.get(key) is None else _typed(data, key, kind)
 
 
 def _ints(data: Mapping[str, Any], key: str) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ from trpexport.artifact.facts import (
     provenance,
     report_facts,
 )
-from trpexport.artifact.outputs import INPUT, run
 from trpexport.artifact.simplify import simplify
 from trpexport.artifact.to_onnx import DEFAULT_OPSET, annotate, to_onnx
 from trpexport.artifact.verification import (
@@ -32,10 +31,12 @@ from trpexport.artifact.verification import (
     verify_onnx,
 )
 from trpexport.checkpoints import Checkpoint, save_checkpoint
-from trpexport.choose.planner import keep_all
+from trpexport.choose.spectra import keep_all
 from trpexport.errors import ModelError
 from trpexport.golden import write_golden
-from trpexport.networks.torch.factorize import dense_twin
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.outputs import INPUT, run
+from trpexport.networks.torch.rewrite import dense
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 
@@ -209,11 +210,8 @@ class _Job:
     def export_baseline(self, original: nn.Module, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
         with self.stages("export the baseline"):
-            plan = keep_all(
-                original,
-                input_shape=self.plan.input_shape,
-                architecture=self.plan.architecture,
-            )
+            network = TorchNetwork(original, self.plan.input_shape)
+            plan = keep_all(network, architecture=self.plan.architecture)
             replace(
                 self,
                 plan=plan,
@@ -282,11 +280,11 @@ class _Job:
         if self.original is not None:
             return _parameter_count(self.original)
         added = [  # the biases that calibration gave to layers without one
-            layer.conv.out_channels
+            layer.op.out_channels
             for layer in self.plan.rewritten
-            if layer.factors[-1].bias and not layer.conv.bias
+            if layer.factors[-1].bias and not layer.op.bias
         ]
-        return _parameter_count(dense_twin(self.network, self.plan)) - sum(added)
+        return _parameter_count(dense(self.network)) - sum(added)
 
 
 def _parameter_count(model: nn.Module) -> int:

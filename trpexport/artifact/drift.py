@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trpexport.artifact.outputs import INPUT
 from trpexport.networks.torch.equivalence import relative_rms
-from trpexport.networks.torch.trace import CONVOLUTIONS, evaluating
+from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.outputs import INPUT
+from trpexport.networks.torch.running import evaluating
 from trpexport.runtime.session import open_session, run_in_batches
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

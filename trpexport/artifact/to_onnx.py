@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from trpexport.artifact.outputs import INPUT, named_tensors
 from trpexport.errors import MissingDependencyError, ModelError
-from trpexport.networks.torch.trace import evaluating, example_input
+from trpexport.networks.torch.outputs import INPUT, named_tensors
+from trpexport.networks.torch.running import evaluating, example_input
 
 DEFAULT_OPSET = 18
 # The dynamo exporter translates to this opset and converts from there, upwards only.

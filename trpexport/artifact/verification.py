@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.artifact.drift import first_drifting_conv
-from trpexport.artifact.outputs import INPUT, run
 from trpexport.compare import FLOAT32, Comparison, OutputComparer
 from trpexport.errors import VerificationError
 from trpexport.networks.torch.equivalence import LayerCheck, check_layers, first_drift
-from trpexport.networks.torch.factorize import dense_twin
-from trpexport.networks.torch.trace import example_input
+from trpexport.networks.torch.outputs import INPUT, run
+from trpexport.networks.torch.rewrite import dense
+from trpexport.networks.torch.running import example_input
 from trpexport.plan import Plan
 from trpexport.runtime.session import open_session, run_in_batches
 
@@ -125,7 +125,7 @@ def verify_factorization(
         VerificationError: it does not; the first layer that drifts is named.
     """
     factorized, x = reference.network, reference.golden()
-    twin = dense_twin(factorized, plan)
+    twin = dense(factorized)
     layers = check_layers(original or twin, factorized, plan, x[:1])
     for layer in layers:
         if not layer.is_equivalent:

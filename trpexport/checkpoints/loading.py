@@ -18,7 +18,7 @@ from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
-from trpexport.networks.torch.factorize import with_factors
+from trpexport.networks.torch.rewrite import with_factors
 from trpexport.plan import Plan
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md

@@ -13,22 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
 
 import numpy as np
-from torch import nn
 
-from trpexport.choose.planner import keep_all, reasons_to_stay
-from trpexport.choose.revision import revise_plan
+from trpexport.choose.by_plan import revised
+from trpexport.choose.selection import Selection
+from trpexport.choose.spectra import keep_all
 from trpexport.choose.table import LayerOptions, Option, SensitivityTable
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.networks.torch.trace import trace
+from trpexport.networks.base import Network
 from trpexport.plan import Plan
 
-Resource = Literal["macs", "parameters"]
 # How far from the best the solver may stop, relative to it.
 _GAP = 1e-9
+# Of a budget: what adding up may lose.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,12 @@ class Allotment:
 
     Attributes:
         chosen: the option of each layer, by name.
-        macs: of the whole network for one image.
-        parameters: of the whole network.
+        costs: what the whole network needs of each resource.
         error: squared error of the network's output, relative, if layers do not interact.
     """
 
     chosen: Mapping[str, Option]
-    macs: int
-    parameters: int
+    costs: Mapping[str, float]
     error: float
 
 
@@ -52,7 +50,7 @@ def allot(
     table: SensitivityTable,
     fraction: float,
     *,
-    resource: Resource = "macs",
+    resource: str = "macs",
     weights: Mapping[str, float] = MappingProxyType({}),
     handicaps: Mapping[str, float] = MappingProxyType({}),
 ) -> Allotment:
@@ -72,11 +70,11 @@ def allot(
     """
     if not 0 < fraction < 1:
         raise PlanError(f"a target of {fraction:g} is out of range: it must be between 0 and 1")
-    fixed = table.fixed_macs if resource == "macs" else table.fixed_parameters
-    cost = [[getattr(option, resource) for option in layer.options] for layer in table.layers]
+    fixed = table.fixed[resource]
+    cost = [[option.costs[resource] for option in layer.options] for layer in table.layers]
     whole = fixed + sum(options[0] for options in cost)
     least = fixed + sum(map(min, cost))
-    budget = int(fraction * whole)
+    budget = fraction * whole
     if least > budget:
         raise NothingToDoError(
             f"the target of {fraction:g} of the {resource} can't be met: the best is "
@@ -102,8 +100,10 @@ def summed(table: SensitivityTable, chosen: Mapping[str, Option]) -> Allotment:
     """Return a choice with its totals."""
     return Allotment(
         chosen=chosen,
-        macs=table.fixed_macs + sum(option.macs for option in chosen.values()),
-        parameters=table.fixed_parameters + sum(option.parameters for option in chosen.values()),
+        costs={
+            resource: fixed + sum(option.costs[resource] for option in chosen.values())
+            for resource, fixed in table.fixed.items()
+        },
         error=sum(layer.gain * chosen[layer.name].error for layer in table.layers),
     )
 
@@ -113,66 +113,84 @@ def whole_network(table: SensitivityTable) -> Allotment:
     return summed(table, {layer.name: layer.options[0] for layer in table.layers})
 
 
-def smallest_fraction(table: SensitivityTable, resource: Resource = "macs") -> float:
+def smallest_fraction(table: SensitivityTable, resource: str = "macs") -> float:
     """Return the smallest fraction of the resource for which :func:`allot` finds a choice."""
 
     def least(layer: LayerOptions) -> Option:
-        return min(layer.options, key=lambda option: int(getattr(option, resource)))
+        return min(layer.options, key=lambda option: option.costs[resource])
 
     lowest = summed(table, {layer.name: least(layer) for layer in table.layers})
-    return float(getattr(lowest, resource) / getattr(whole_network(table), resource))
+    return lowest.costs[resource] / whole_network(table).costs[resource]
 
 
 def plan_for(
-    model: nn.Module,
+    network: Network,
     allotment: Allotment,
     *,
-    input_shape: Sequence[int],
     scheme: str,
     criterion: str,
+    selection: Selection,
     architecture: str | None = None,
-    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan of a choice.
 
     Args:
-        model: the network that the table was measured on.
+        network: the network that the table was measured on.
         allotment: the choice.
-        input_shape: shape of the network's input, batch first.
         scheme: what was asked for, ``auto`` or the name of a scheme.
         criterion: the target, as text, for the reader.
+        selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader.
-        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
 
     Raises:
         NothingToDoError: the choice is to leave every layer as it is.
     """
     first = SCHEMES[next(iter(SCHEMES)) if scheme == "auto" else scheme]
-    reasons = reasons_to_stay(trace(model, input_shape), first, **options)
-    bare = keep_all(model, input_shape=input_shape, architecture=architecture)
-    layers = []
-    for layer in bare.layers:
-        option = allotment.chosen.get(layer.name)
+    reasons = selection.reasons_to_stay(network, first)
+    bare = keep_all(network, architecture=architecture)
+    rows = []
+    for row in bare.layers:
+        option = allotment.chosen.get(row.name)
         if option is None:
-            reason = reasons[layer.name] or "no rank that may be chosen is cheaper"
-            layers.append(replace(layer, reason=reason))
+            reason = reasons[row.name] or "no rank that may be chosen is cheaper"
+            rows.append(replace(row, reason=reason))
         elif option.scheme is None:
-            layers.append(replace(layer, reason="the budget leaves it whole"))
+            rows.append(replace(row, reason="the budget leaves it whole"))
         else:
-            layers.append(replace(layer, scheme=option.scheme, rank=option.rank))
+            rows.append(replace(row, scheme=option.scheme, rank=option.rank))
     wanted = replace(
-        bare, scheme=scheme, criterion=criterion, layers=tuple(layers), options=dict(options)
+        bare,
+        scheme=scheme,
+        criterion=criterion,
+        layers=tuple(rows),
+        options=selection.to_json(),
     )
-    plan = revise_plan(model, wanted, input_shape=input_shape)
+    plan = revised(network, wanted)
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
     return replace(plan, criterion=criterion)
 
 
 def _knapsack(
-    cost: Sequence[Sequence[int]], error: Sequence[Sequence[float]], budget: int
+    cost: Sequence[Sequence[float]], error: Sequence[Sequence[float]], budget: float
 ) -> list[int]:
-    """Return the place of one entry a row: least error in sum, at most ``budget`` cost in sum."""
+    """Return the place of one entry a row: least error in sum, at most ``budget`` cost in sum.
+
+    The solver keeps to a budget but for a tolerance of its own: where it used that, it is given
+    less until what it finds keeps to the whole.
+    """
+    limit = budget
+    while True:
+        places = _solved(cost, error, limit)
+        total = sum(row[place] for row, place in zip(cost, places, strict=True))
+        if total <= budget + _ROUNDING * abs(budget):
+            return places
+        limit -= total - budget
+
+
+def _solved(
+    cost: Sequence[Sequence[float]], error: Sequence[Sequence[float]], budget: float
+) -> list[int]:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_matrix
 
@@ -181,19 +199,20 @@ def _knapsack(
     costs = np.array([cost[o][i] for o, row in enumerate(kept) for i in row], dtype=float)
     errors = np.array([error[o][i] for o, row in enumerate(kept) for i in row])
     one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
-    # In units of the budget; half a MAC of slack against rounding, as costs are whole numbers.
-    unit = max(1, budget)
+    unit = budget if budget > 0 else 1.0
     with _stdout_to_stderr():
         result = milp(
             errors / (errors.max() or 1.0),
             constraints=[
                 LinearConstraint(one_each, 1, 1),
-                LinearConstraint(costs[None] / unit, -np.inf, (budget + 0.5) / unit),
+                LinearConstraint(costs[None] / unit, -np.inf, budget / unit + _ROUNDING),
             ],
             integrality=np.ones(len(owners)),
             bounds=Bounds(0, 1),
             options={"mip_rel_gap": _GAP},
         )
+    if result.x is None:  # nothing fits by the solver's own arithmetic: what is cheapest does
+        return [min(range(len(row)), key=row.__getitem__) for row in cost]
     taken = result.x > 0.5
     places = [i for row in kept for i in row]
     return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
@@ -215,7 +234,7 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _undominated(cost: Sequence[int], error: Sequence[float]) -> list[int]:
+def _undominated(cost: Sequence[float], error: Sequence[float]) -> list[int]:
     """Return the places of a row that no other place beats at both, cheapest first."""
     kept: list[int] = []
     for place in sorted(range(len(cost)), key=lambda i: (cost[i], error[i])):

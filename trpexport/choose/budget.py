@@ -7,36 +7,29 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
-from torch import nn
-
-from trpexport.choose.allotment import (
-    Allotment,
-    Resource,
-    allot,
-    plan_for,
-    smallest_fraction,
-)
+from trpexport.choose.allotment import Allotment, allot, plan_for, smallest_fraction
+from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.gathering import Gatherer
-from trpexport.choose.layerwise import Calibrated, calibrate
+from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.base import Network
 
 _ROUNDS = 2
 # A choice is corrected by what was measured where layers act on each other, that is where the
 # network's error is at least this: below it a correction hardly ever pays for its time ...
-_INTERPLAY = 0.2
+_MIN_CORRECTED_ERROR = 0.2
 # ... and where that promises less than this share of the squared error.
-_WORTHWHILE = 0.9
+_MAX_PROMISED = 0.9
 # A scheme alone is not tried where it promises more than so many times the least squared error.
-_HOPELESS = 1.5
+_MAX_PREDICTED_RATIO = 1.5
 # Nor is a choice corrected further where that made its error so many times the best one's.
-_BEHIND = 1.1
+_MAX_MEASURED_RATIO = 1.1
 # Squared errors under another scheme than the best one for the whole network count so many times:
 # what is nearer to each other, the table can't tell apart.
-_AWAY = 1.2
+_OTHER_SCHEME = 1.2
 # Those of grouped convolutions count so many times: they run slowly for their MACs.
 _GROUPED = 1.5
 _BISECTIONS = 6
@@ -71,7 +64,7 @@ class _Target:
     """What may remain, of what, and how a plan says so."""
 
     fraction: float
-    resource: Resource
+    resource: str
     criterion: str
 
 
@@ -106,46 +99,43 @@ class Budgeter:
     """Meets targets with one table: each further target costs a calibration or a few.
 
     Args:
-        model: the original network; it is not changed.
+        network: the original network.
         table: its options.
-        gatherer: of the network and the calibration images.
-        input_shape: shape of the network's input, batch first.
+        gatherer: of the network, on the calibration images.
         scheme: what was asked for, ``auto`` or the name of a scheme.
+        selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader of plans.
         rounds: how often a choice is made at most, where errors are large enough for layers to act
             on each other; from the second on, the errors of the table are corrected by those that
             were measured in the decomposed network, and a choice must promise something.
         announce: called with a line on what is going on.
-        options: ``include``, ``exclude``, ``stride_1_only``, as for the table.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        network: Network,
         table: SensitivityTable,
         gatherer: Gatherer,
         *,
-        input_shape: tuple[int, ...],
         scheme: str = "auto",
+        selection: Selection | None = None,
         architecture: str | None = None,
         rounds: int = _ROUNDS,
         announce: Callable[[str], None] | None = None,
-        **options: Any,
     ) -> None:
-        self._model = model
+        self._network = network
         self._table = table
         self._gatherer = gatherer
-        self._shape = input_shape
         self._scheme = scheme
+        self._selection = selection or Selection()
         self._architecture = architecture
         self._rounds = rounds
         self._announce = announce or (lambda line: None)
-        self._options = options
 
     def to_fraction(
-        self, fraction: float, resource: Resource = "macs", criterion: str | None = None
+        self, fraction: float, resource: str = "macs", criterion: str | None = None
     ) -> Outcome:
-        """Return the best network that keeps at most ``fraction`` of the MACs or parameters.
+        """Return the best network that keeps at most ``fraction`` of a resource.
 
         Of the rounds, the one whose network differs least from the original on the images. Where
         layers may take different schemes, those in which all take the same one are tried as well.
@@ -159,7 +149,7 @@ class Budgeter:
             PlanError: the fraction is not between 0 and 1.
             NothingToDoError: nothing fits; the message says what the best is.
         """
-        criterion = criterion or f"target-{'macs' if resource == 'macs' else 'params'}:{fraction:g}"
+        criterion = criterion or f"target-{resource.replace('parameters', 'params')}:{fraction:g}"
         target = _Target(fraction, resource, criterion)
         tried = [self._first(target, self._offer(scheme)) for scheme in self._alone(target)]
         best = min(tried, key=lambda one: one.outcome.merit, default=None)
@@ -178,7 +168,7 @@ class Budgeter:
                 choice = self._offer(scheme).choose(target)
                 found[scheme] = choice.error * handicap(scheme)
         least = min(found.values(), default=0.0)
-        return [scheme for scheme, error in found.items() if error <= _HOPELESS * least]
+        return [scheme for scheme, error in found.items() if error <= _MAX_PREDICTED_RATIO * least]
 
     def _offer(self, scheme: str) -> _Offer:
         """Return the options of one scheme."""
@@ -195,7 +185,9 @@ class Budgeter:
             replace(layer, gains={base: layer.gains.get(base, layer.gain)})
             for layer in self._table.layers
         ]
-        away = {scheme: _AWAY * times for scheme, times in handicaps.items() if scheme != base}
+        away = {
+            scheme: _OTHER_SCHEME * times for scheme, times in handicaps.items() if scheme != base
+        }
         return _Offer(replace(self._table, layers=tuple(layers)), away)
 
     def _first(self, target: _Target, offer: _Offer) -> _Tried:
@@ -205,7 +197,7 @@ class Budgeter:
         """Return the best network of further rounds, each corrected by what the last measured."""
         best = last = first.outcome
         for _ in range(1, self._rounds):
-            if last.error < _INTERPLAY:
+            if last.error < _MIN_CORRECTED_ERROR:
                 break
             weights = corrections(last)
             choice = first.offer.choose(target, weights)
@@ -213,7 +205,7 @@ class Budgeter:
                 break
             last = self._calibrated(choice, target.criterion)
             best = min(best, last, key=lambda outcome: outcome.merit)
-            if last.merit > _BEHIND * best.merit:
+            if last.merit > _MAX_MEASURED_RATIO * best.merit:
                 break
         return best
 
@@ -238,7 +230,7 @@ class Budgeter:
             )
         return found
 
-    def to_drop(self, accuracy: Callable[[nn.Module], float], drop: float) -> Outcome:
+    def to_drop(self, accuracy: Callable[[Network], float], drop: float) -> Outcome:
         """Return the cheapest network found whose accuracy is at most ``drop`` points lower.
 
         Args:
@@ -251,11 +243,11 @@ class Budgeter:
         """
         if not drop >= 0:
             raise PlanError(f"a drop of {drop:g} points is out of range: give 0 or more")
-        before = accuracy(self._model)
+        before = accuracy(self._network)
         drops: list[float] = []
 
         def accepts(outcome: Outcome) -> bool:
-            drops.append(before - accuracy(outcome.calibrated.network))
+            drops.append(before - accuracy(self._network.rewritten(outcome.calibrated.chains)))
             return drops[-1] <= drop
 
         found, _ = self._bisect(accepts, f"max-drop:{drop:g}")
@@ -287,18 +279,14 @@ class Budgeter:
 
     def _calibrated(self, choice: Allotment, criterion: str) -> Outcome:
         plan = plan_for(
-            self._model,
+            self._network,
             choice,
-            input_shape=self._shape,
             scheme=self._scheme,
             criterion=criterion,
+            selection=self._selection,
             architecture=self._architecture,
-            options=self._options,
         )
-        images = self._gatherer.images
-        calibrated = calibrate(
-            self._model, plan, images.values, gatherer=self._gatherer, announce=self._announce
-        )
+        calibrated = calibrate(self._network, plan, self._gatherer, announce=self._announce)
         self._announce(f"output error of the network {calibrated.error:.3f}")
         return Outcome(calibrated, choice)
 
@@ -319,7 +307,7 @@ def _promises(
             for layer in table.layers
         )
 
-    return error(choice) < _WORTHWHILE * error(last)
+    return error(choice) < _MAX_PROMISED * error(last)
 
 
 def corrections(outcome: Outcome) -> dict[str, float]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
 from math import gcd, prod
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from trpexport.errors import DataError
-from trpexport.lowrank.fit.moments import LayerMoments, Moments
+from trpexport.lowrank.fit.moments import LayerMoments, Moments, scale_metric
 from trpexport.lowrank.fit.patches import linear_map, patches, pixels
-from trpexport.networks.torch.curvature import output_metrics, scale_metric
-from trpexport.networks.torch.images import checked_images
-from trpexport.networks.torch.observation import Observation
-from trpexport.networks.torch.replay import Cuts, Replay
-from trpexport.networks.torch.trace import CONVOLUTIONS
-from trpexport.plan import ConvSpec
+from trpexport.networks.base import Candidate, Network, Observation, Watch
+from trpexport.ops import Layer, LinearOp
 
 # Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which
 # malloc keeps and hands out again without asking the system for clean pages.
@@ -30,49 +21,21 @@ _PATCH_ELEMENTS = 4_000_000
 _PIXELS, _PIXELS_PER_INPUT = 65_536, 64
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
 _DEAD_SCALE = 1e-3
-CACHE_BYTES = 3 << 28
 
 
 class Gatherer:
     """Gathers the moments of a network's layers, in the order in which they run.
 
     Args:
-        model: the original network.
-        images: (images, channels, *size), normalised.
-        input_shape: shape of the network's input, batch first.
-        cache_bytes: bytes of intermediate results to keep of each network.
-
-    Raises:
-        DataError: the images do not fit the network.
+        network: the original network.
+        watch: what it does to the images.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: NDArray[np.floating[Any]] | Tensor,
-        input_shape: Sequence[int],
-        *,
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
-        self.images = checked_images(model, images, input_shape)
-        self._cuts = Cuts(model, input_shape)
-        self._cache_bytes = cache_bytes
-        self._original = Replay(model, self._cuts, cache_bytes, is_final=True)
+    def __init__(self, network: Network, watch: Watch) -> None:
+        self.watch = watch
+        self._network = network
 
-    def replay(self, model: nn.Module) -> Replay:
-        """Return a replay of a network that was made from the original one."""
-        return Replay(model, self._cuts, self._cache_bytes)
-
-    def outputs(self) -> Iterable[Tensor]:
-        """Return what the original network gives, batch after batch: (images, elements), float64.
-
-        It is kept if it is small, as that of a classifier is.
-        """
-        if self._cuts.output_elements * len(self.images.values) * 8 > self._cache_bytes:
-            return self._original.outputs(self.images)
-        return self._outputs
-
-    def gather(self, name: str, conv: ConvSpec, candidate: Replay | None = None) -> LayerMoments:
+    def gather(self, layer: Layer, candidate: Candidate | None = None) -> LayerMoments:
         """Return the moments of one layer.
 
         The inputs are those that the layer gets in ``candidate``, the targets what it gives in the
@@ -81,68 +44,74 @@ class Gatherer:
         behind it, also for those of the shortcut: the target is then the sum, less the shortcut.
 
         Args:
-            name: the layer.
-            conv: its attributes.
+            layer: the layer.
             candidate: the network to be calibrated, up to here; the original one where it is None.
 
         Raises:
             DataError: the network makes NaN or infinity of these images.
         """
-        fit, held_out, scale = self._sums(name, conv, candidate)
+        fit, held_out, scale = self._sums(layer, candidate)
         if candidate is None:
             # What a layer makes of its inputs itself was not summed up: it follows from them.
-            module = self._original.model.get_submodule(name)
-            assert isinstance(module, CONVOLUTIONS)
-            kernels, bias = linear_map(module, conv)
+            kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
             fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
         if not (fit.is_finite and held_out.is_finite):
             raise DataError(
-                f"{name} gets or gives NaN or infinity on calibration images: check how they are "
-                "normalised"
+                f"{layer.name} gets or gives NaN or infinity on calibration images: check how they "
+                "are normalised"
             )
-        metric = self._metrics.get(name)
+        metric = self.watch.metric(layer.name)
         if metric is None and scale is not None:
-            metric = scale_metric(scale, conv)
+            metric = scale_metric(scale, layer.op.groups)
         return LayerMoments(fit, held_out, metric)
 
     def _sums(
-        self, name: str, conv: ConvSpec, candidate: Replay | None
+        self, layer: Layer, candidate: Candidate | None
     ) -> tuple[Moments, Moments, Tensor | None]:
         """Return the moments of images to fit to and of those held out, and the scale behind.
 
         Without a candidate there are no targets in them.
         """
-        replays = [self._original] if candidate is None else [self._original, candidate]
-        for replay in replays:
-            replay.advance(name, self.images)
-        inputs = conv.in_channels // conv.groups * prod(conv.kernel_size)
-        outputs = 0 if candidate is None else conv.out_channels // conv.groups
-        fit, held_out = (
-            Moments.zeros(conv.groups, inputs, outputs, self.images.like.device) for _ in range(2)
-        )
+        op, samples = layer.op, self.watch.samples
+        passes = [self.watch] if candidate is None else [self.watch, candidate]
+        for some in passes:
+            some.advance(layer.name)
+        inputs = op.in_channels // op.groups * prod(op.kernel)
+        outputs = 0 if candidate is None else op.out_channels // op.groups
+        device = self._network.weights(layer.name)[0].device
+        fit, held_out = (Moments.zeros(op.groups, inputs, outputs, device) for _ in range(2))
         scale = None
-        for index in range(self.images.batches):
-            x = self.images.batch(index)
-            wanted, *given = (replay.observe(name, index, x) for replay in replays)
+        for index in range(samples.batches):
+            wanted, *given = (some.observe(layer.name, index) for some in passes)
             actual = given[0] if given else wanted
             aims = targets(wanted, actual) if given else [y[:, :0] for y in wanted.outputs]
             scale = wanted.scale
-            is_held_out = self.images.held_out(index)
+            mask = torch.from_numpy(samples.held_out(index)).to(device)
             pairs = list(zip(actual.inputs, aims, strict=True))
-            for seen, target in pairs:
-                count = prod(target.shape[2:]) * len(self.images.values) * len(pairs)
+            for place, (seen, target) in enumerate(pairs):
+                count = prod(target.shape[2:]) * len(seen) * len(samples) * len(pairs) // len(mask)
                 step = _pixel_step(count, target.shape[-1], inputs)
-                fit = _add(fit, conv, seen[~is_held_out], target[~is_held_out], step)
-                held_out = _add(held_out, conv, seen[is_held_out], target[is_held_out], step)
+                out = _held_out(mask, len(seen), place, len(pairs))
+                fit = _add(fit, op, seen[~out], target[~out], step)
+                held_out = _add(held_out, op, seen[out], target[out], step)
         return fit, held_out, scale
 
-    @cached_property
-    def _outputs(self) -> list[Tensor]:
-        return list(self._original.outputs(self.images))
 
-    @cached_property
-    def _metrics(self) -> dict[str, Tensor]:
-        return output_metrics(self._original.model, self.images)
+def _held_out(mask: Tensor, rows: int, place: int, calls: int) -> Tensor:
+    """Return which rows of a layer's input come from images that are held out, (rows,), bool.
+
+    Args:
+        mask: which images of the batch are, (images,).
+        rows: as many as images; more where frames, patches or tokens are folded into the batch,
+            fewer where a network goes through its batch in several calls.
+        place: of this call among those of one pass.
+        calls: how many there are.
+    """
+    images = len(mask)
+    if rows % images == 0:
+        return mask.repeat_interleave(rows // images)
+    first = torch.arange(rows, device=mask.device) + place * rows
+    return mask[(first * images // (calls * rows)).clamp_max(images - 1)]
 
 
 def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
@@ -157,13 +126,13 @@ def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
     return [wanted.outputs[0] + missing]
 
 
-def _add(moments: Moments, conv: ConvSpec, x: Tensor, y: Tensor, step: int) -> Moments:
+def _add(moments: Moments, op: LinearOp, x: Tensor, y: Tensor, step: int) -> Moments:
     """Add every ``step``-th pixel of each image."""
     used = -(-prod(y.shape[2:]) // step)
-    few = max(1, _PATCH_ELEMENTS // (used * conv.in_channels * prod(conv.kernel_size)))
+    few = max(1, _PATCH_ELEMENTS // (used * op.in_channels * prod(op.kernel)))
     for start in range(0, len(x), few):
         some = slice(start, start + few)
-        moments = moments.add(patches(x[some], conv, step), pixels(y[some], conv.groups, step))
+        moments = moments.add(patches(x[some], op, step), pixels(y[some], op.groups, step))
     return moments
 
 

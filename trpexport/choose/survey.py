@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trpexport.choose.planner import Analysis
+from trpexport.choose.spectra import Analysis
 from trpexport.errors import PlanError
 from trpexport.lowrank.criteria import CRITERIA, Criterion
 from trpexport.plan import Plan

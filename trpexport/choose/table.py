@@ -5,32 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from trpexport.choose.base import Price
+from trpexport.choose.calibrate import with_bias
+from trpexport.choose.distance import relative_distance
 from trpexport.choose.gathering import Gatherer
-from trpexport.choose.planner import Analysis, LayerSpectrum, analyse
-from trpexport.cost import parameter_count
+from trpexport.choose.prices import PRICES
+from trpexport.choose.selection import Selection
+from trpexport.choose.spectra import Analysis, LayerSpectrum, analyse
 from trpexport.errors import NothingToDoError, OutputError
+from trpexport.files import write_atomically
+from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.fit.tucker import fit_of
 from trpexport.lowrank.schemes import SCHEMES, Scheme
-from trpexport.networks.torch.network_error import kernel_replaced, relative_distance
-from trpexport.networks.torch.trace import CONVOLUTIONS
+from trpexport.networks.base import Network
+from trpexport.ops import LinearOp
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # Ranks that are tried of each layer and scheme.
-_MOST_RANKS = 12
+_MAX_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
 # relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
@@ -45,16 +47,14 @@ class Option:
     Attributes:
         scheme: name of the scheme; None for the layer as it is.
         rank: the rank; None for the layer as it is.
-        macs: MACs for one image, all calls together.
-        parameters: weights and bias.
+        costs: what it needs of each resource.
         error: squared output error after calibration with a typical ridge, relative to the
             output's variance, in the metric of the network's output.
     """
 
     scheme: str | None
     rank: int | None
-    macs: int
-    parameters: int
+    costs: Mapping[str, float]
     error: float
 
 
@@ -94,14 +94,12 @@ class SensitivityTable:
     Attributes:
         key: SHA-256 of all that the table depends on.
         layers: in the order in which they run.
-        fixed_macs: MACs for one image of all that is not in ``layers``.
-        fixed_parameters: parameters of all that is not in ``layers``.
+        fixed: what all that is not in ``layers`` needs of each resource.
     """
 
     key: str
     layers: tuple[LayerOptions, ...]
-    fixed_macs: int
-    fixed_parameters: int
+    fixed: Mapping[str, float]
 
     @property
     def schemes(self) -> list[str]:
@@ -135,73 +133,67 @@ class SensitivityTable:
                 )
                 for layer in data["layers"]
             )
-            fixed = int(data["fixed_macs"]), int(data["fixed_parameters"])
-            return cls(str(data["key"]), layers, *fixed)
+            return cls(str(data["key"]), layers, dict(data["fixed"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged table: {error}") from None
 
 
 def _option(data: Mapping[str, Any]) -> Option:
     option = Option(**data)
-    if not all(math.isfinite(number) for number in (option.macs, option.parameters, option.error)):
+    if not all(math.isfinite(number) for number in (*option.costs.values(), option.error)):
         raise ValueError("a number that is not finite")
     return option
 
 
 def sensitivity_table(
-    model: nn.Module,
-    images: NDArray[np.floating[Any]] | Tensor,
+    network: Network,
+    gatherer: Gatherer,
     *,
-    input_shape: Sequence[int],
     scheme: str = "auto",
+    selection: Selection | None = None,
+    prices: Sequence[Price] = (),
     rank_multiple: int = 1,
     cache: Path | None = None,
-    gatherer: Gatherer | None = None,
     announce: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> SensitivityTable:
     """Measure what each layer of a network loses on its own at a range of ranks.
 
     Args:
-        model: the network; it is not changed.
-        images: calibration images, as for :func:`~.layerwise.calibrate`.
-        input_shape: shape of the network's input, batch first.
+        network: the network.
+        gatherer: of the same network, on the calibration images.
         scheme: name of the scheme; ``auto`` for all of them.
+        selection: the layers that may be rewritten.
+        prices: what options cost; all known resources where there are none.
         rank_multiple: ranks are multiples of it, but for the largest one that saves MACs where
             that is below it.
-        cache: folder of tables; a table of the same weights, images and options is read from it,
+        cache: folder of tables; a table of the same network, images and options is read from it,
             a new one is written to it.
-        gatherer: of the same network and images, where there is one.
         announce: called with a line on each layer.
-        options: ``include``, ``exclude``, ``stride_1_only`` of :func:`trpexport.analyse`.
 
     Raises:
         TrpexportError: the scheme is unknown.
-        PlanError: as :func:`trpexport.analyse`.
-        DataError: the images do not fit.
+        PlanError: as :func:`trpexport.choose.spectra.analyse`.
         NothingToDoError: no layer would get cheaper at any rank.
         OutputError: the cache can't be written.
     """
     names = list(SCHEMES) if scheme == "auto" else [scheme]
-    gatherer = gatherer or Gatherer(model, images, input_shape)
+    selection = selection or Selection()
+    prices = prices or [price for _, price in PRICES.items()]
+    samples = gatherer.watch.samples
     key = _key(
-        weights=_digest(model),
-        images=gatherer.images.digest,
+        network=network.identity(),
+        images=samples.digest,
         schemes=names,
-        input_shape=list(input_shape),
+        resources=[price.resource for price in prices],
         rank_multiple=rank_multiple,
-        options={name: options[name] for name in sorted(options)},
+        options=selection.to_json(),
     )
     path = None if cache is None else cache / f"sensitivity-{key[:16]}.json"
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
-    analyses = {
-        name: analyse(model, input_shape=input_shape, scheme=name, **options) for name in names
-    }
-    table = _measure(
-        model, analyses, gatherer, key=key, rank_multiple=rank_multiple, announce=announce
-    )
+    analyses = {name: analyse(network, name, selection) for name in names}
+    table = _Measurer(network, gatherer, prices, rank_multiple).table(key, analyses, announce)
     if path is not None:
         _write(path, table)
     return table
@@ -209,129 +201,131 @@ def sensitivity_table(
 
 def candidate_ranks(scheme: Scheme, layer: LayerSpectrum, multiple: int) -> list[int]:
     """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
-    largest = scheme.break_even_rank(layer.conv, layer.input_sizes[0])
+    largest = scheme.break_even_rank(layer.op, layer.layer.calls)
     ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
-    if len(ranks) <= _MOST_RANKS:
+    if len(ranks) <= _MAX_RANKS:
         return ranks
     # Closer together at small ranks, where the error falls fastest.
-    places = np.geomspace(1, len(ranks), _MOST_RANKS).round().astype(int)
-    spread = np.linspace(1, len(ranks), _MOST_RANKS).round().astype(int)
+    places = np.geomspace(1, len(ranks), _MAX_RANKS).round().astype(int)
+    spread = np.linspace(1, len(ranks), _MAX_RANKS).round().astype(int)
     return [ranks[place - 1] for place in np.unique((places + spread) // 2)]
 
 
-def _measure(
-    model: nn.Module,
-    analyses: Mapping[str, Analysis],
-    gatherer: Gatherer,
-    *,
-    key: str,
-    rank_multiple: int,
-    announce: Callable[[str], None] | None,
-) -> SensitivityTable:
-    first = next(iter(analyses.values()))
-    fixed_macs = first.other_macs
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    probe = _Probe(model, gatherer)
-    layers = []
-    for index, layer in enumerate(first.layers):
-        ranks = {
-            name: candidate_ranks(analysis.scheme, layer, rank_multiple)
-            for name, analysis in analyses.items()
-            if analysis.layers[index].values is not None
+class _Measurer:
+    """Measures what the layers of a network lose on their own.
+
+    Args:
+        network: the network.
+        gatherer: of the same network, on the calibration images.
+        prices: what options cost.
+        rank_multiple: ranks are multiples of it.
+    """
+
+    def __init__(
+        self, network: Network, gatherer: Gatherer, prices: Sequence[Price], rank_multiple: int
+    ) -> None:
+        self._network = network
+        self._gatherer = gatherer
+        self._prices = prices
+        self._multiple = rank_multiple
+        samples = gatherer.watch.samples
+        self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
+        self._shared = {layer.shares for layer in network.layers if layer.shares} | {
+            layer.name for layer in network.layers if layer.shares
         }
-        dense = layer.macs((layer.conv,))
-        if not any(ranks.values()):
-            fixed_macs += dense
-            continue
-        moments = gatherer.gather(layer.name, layer.conv)
-        own = parameter_count(layer.conv)
-        parameters -= own
-        options, gains = [Option(None, None, dense, own, 0.0)], {}
+
+    def table(
+        self, key: str, analyses: Mapping[str, Analysis], announce: Callable[[str], None] | None
+    ) -> SensitivityTable:
+        """Return the options of all layers.
+
+        Raises:
+            NothingToDoError: there is none but to leave every layer as it is.
+        """
+        first = next(iter(analyses.values()))
+        fixed = {price.resource: price.whole(self._network) for price in self._prices}
+        layers = []
+        for index, layer in enumerate(first.layers):
+            ranks = {
+                name: candidate_ranks(analysis.scheme, layer, self._multiple)
+                for name, analysis in analyses.items()
+                if analysis.layers[index].values is not None and layer.name not in self._shared
+            }
+            if not any(ranks.values()):
+                continue
+            found = self._layer(layer, ranks)
+            for resource, cost in found.options[0].costs.items():
+                fixed[resource] -= cost
+            layers.append(found)
+            if announce is not None:
+                announce(f"{layer.name}: {len(found.options) - 1} ways to write it")
+        if not layers:
+            raise NothingToDoError(
+                "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "
+                "ranks, or another scheme"
+            )
+        return SensitivityTable(key, tuple(layers), fixed)
+
+    def _layer(self, layer: LayerSpectrum, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
+        moments = self._gatherer.gather(layer.layer)
+        options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
             if tried:
-                found, gains[name] = _options(
-                    model, layer, name, tried, moments=moments, probe=probe
-                )
+                found, gains[name] = self._options(layer, name, tried, moments)
                 options += found
-        layers.append(LayerOptions(layer.name, gains, tuple(options)))
-        if announce is not None:
-            announce(f"{layer.name}: {len(options) - 1} ways to write it")
-    if not layers:
-        raise NothingToDoError(
-            "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "
-            "ranks, or another scheme"
-        )
-    return SensitivityTable(key, tuple(layers), fixed_macs, parameters)
+        return LayerOptions(layer.name, gains, tuple(options))
 
+    def _costs(self, layer: LayerSpectrum, ops: Sequence[LinearOp]) -> dict[str, float]:
+        """Return what ``ops`` need of each resource in the place of a layer."""
+        return {price.resource: price.of(layer.layer, ops) for price in self._prices}
 
-def _options(
-    model: nn.Module,
-    layer: LayerSpectrum,
-    name: str,
-    ranks: Sequence[int],
-    *,
-    moments: LayerMoments,
-    probe: _Probe,
-) -> tuple[list[Option], float]:
-    """Return the options of a layer under one scheme, and its gain."""
-    module = model.get_submodule(layer.name)
-    assert isinstance(module, CONVOLUTIONS)
-    conv, scheme = layer.conv, SCHEMES[name]
-    weight, metric = grouped(module.weight, conv), moments.metric
-    both = moments.fit + moments.held_out
-    problem = fit_of(Regression(both, weight, TYPICAL_RIDGE, metric), scheme, conv)
-    variance = both.variance(metric)
-    errors = [error / variance if variance else 0.0 for error in problem.errors(ranks)]
-    options = []
-    for rank, error in zip(ranks, errors, strict=True):
-        factors = scheme.factor_specs(conv, rank)
-        options.append(
+    def _options(
+        self, layer: LayerSpectrum, name: str, ranks: Sequence[int], moments: LayerMoments
+    ) -> tuple[list[Option], float]:
+        """Return the options of a layer under one scheme, and its gain."""
+        op, scheme = layer.op, SCHEMES[name]
+        weight, _ = self._network.weights(layer.name)
+        metric, both = moments.metric, moments.fit + moments.held_out
+        regression = Regression(both, grouped(weight, op), TYPICAL_RIDGE, metric)
+        problem = fit_of(regression, scheme, op)
+        variance = both.variance(metric)
+        errors = [error / variance if variance else 0.0 for error in problem.errors(ranks)]
+        chains = {rank: with_bias(scheme.factor_ops(op, rank)) for rank in ranks}
+        options = [
             Option(
                 scheme=name,
                 rank=rank,
-                macs=layer.macs(factors),
-                parameters=sum(map(parameter_count, factors)) + conv.out_channels * (not conv.bias),
+                costs=self._costs(layer, chains[rank]),
                 error=error,
             )
+            for rank, error in zip(ranks, errors, strict=True)
+        ]
+        typical = min(
+            options, key=lambda option: abs(math.log(max(option.error, _TINY) / _GAIN_ERROR))
         )
-    typical = min(options, key=lambda option: abs(math.log(max(option.error, _TINY) / _GAIN_ERROR)))
-    assert typical.rank is not None
-    kernels = problem.kernels(problem.weights(typical.rank))
-    found = probe.squared_error(layer.name, kernels, problem.regression.bias(kernels))
-    return options, found / max(typical.error, _TINY)
+        assert typical.rank is not None
+        factors = problem.weights(typical.rank)
+        chain = Chain(
+            op=op,
+            scheme=name,
+            ops=chains[typical.rank],
+            kernels=factors,
+            bias=regression.bias(problem.kernels(factors)).reshape(-1),
+            is_truncation=False,
+        )
+        return options, self._squared_error(layer.name, chain) / max(typical.error, _TINY)
 
-
-class _Probe:
-    """Measures what the error of one layer does to the output of an otherwise original network."""
-
-    def __init__(self, model: nn.Module, gatherer: Gatherer) -> None:
-        self._model = model
-        images = gatherer.images
-        self._images = images.first(min(_GAIN_IMAGES, images.batch_size))
-        self._replay = gatherer.replay(model)
-        self._expected = list(self._replay.outputs(self._images))
-
-    def squared_error(self, name: str, kernels: Tensor, bias: Tensor) -> float:
-        """Return the squared relative error of the outputs with another kernel in one layer."""
-        module = self._model.get_submodule(name)
-        assert isinstance(module, CONVOLUTIONS)
-        self._replay.advance(name, self._images)
-        with kernel_replaced(module, kernels, bias):
-            return relative_distance(self._expected, self._replay.outputs(self._images)) ** 2
+    def _squared_error(self, name: str, chain: Chain) -> float:
+        """Return the squared relative error of the outputs with a chain in one layer's place."""
+        batches = range(self._probe.samples.batches)
+        expected = (self._probe.outputs(batch) for batch in batches)
+        actual = (self._probe.outputs_with(name, chain, batch) for batch in batches)
+        return relative_distance(expected, actual) ** 2
 
 
 def _key(**facts: Any) -> str:
     text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _digest(model: nn.Module) -> str:
-    """Return the SHA-256 of a network's structure and weights."""
-    digest = hashlib.sha256(str(model).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _read(path: Path, key: str) -> SensitivityTable | None:
@@ -344,12 +338,8 @@ def _read(path: Path, key: str) -> SensitivityTable | None:
 
 
 def _write(path: Path, table: SensitivityTable) -> None:
-    staged = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(json.dumps(table.to_json(), indent=1) + "\n", encoding="utf-8")
-        staged.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"can't write the sensitivity table {path}: {error.strerror or error}"
-        ) from None
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from None
+    write_atomically(path, (json.dumps(table.to_json(), indent=1) + "\n").encode())

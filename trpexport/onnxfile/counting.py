@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from trpexport.cost import FLOPS_PER_MAC
+from trpexport.cost import Cost, OperatorCost
 from trpexport.onnxfile.graph import Graph, Node, read_graph
 from trpexport.onnxfile.operators import (
     COUNTED,
@@ -18,82 +15,10 @@ from trpexport.onnxfile.operators import (
     TRANSPARENT,
     operator_text,
 )
-from trpexport.tensors import NO_SHAPES, Shape, Shapes
+from trpexport.tensors import NO_SHAPES, Shapes
 
 
-@dataclass(frozen=True)
-class LayerCost:
-    """What one convolution or matrix product costs.
-
-    Attributes:
-        name: its module's dotted name where the weight bears it, else the node's name.
-        operator: the ONNX operator, with its domain unless that is ONNX itself.
-        input_shape: shape of the data that comes in.
-        output_shape: shape of what goes out.
-        macs: multiply-adds, without the bias.
-        parameters: number of weights and biases; those shared with an earlier layer are counted
-            there.
-        activation_bytes: size of the output.
-    """
-
-    name: str
-    operator: str
-    input_shape: Shape
-    output_shape: Shape
-    macs: int
-    parameters: int
-    activation_bytes: int
-
-
-@dataclass(frozen=True)
-class GraphCost:
-    """What a network costs for one input of the size that was asked for.
-
-    Attributes:
-        layers: all that multiplies and adds, in the order in which it runs.
-        left_out: how often each operator occurs that is left out by convention: activations,
-            normalisation, pooling, elementwise arithmetic, moving data about.
-        unknown: how often each operator occurs that is not counted and may well cost something:
-            it is not known, or the shapes around it are not.
-        other_parameters: parameters of the operators that are left out or unknown.
-    """
-
-    layers: tuple[LayerCost, ...]
-    left_out: Mapping[str, int]
-    unknown: Mapping[str, int]
-    other_parameters: int
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds of all layers."""
-        return sum(layer.macs for layer in self.layers)
-
-    @property
-    def flops(self) -> int:
-        """Floating point operations of all layers: 2 x MACs."""
-        return FLOPS_PER_MAC * self.macs
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the whole network."""
-        return self.other_parameters + sum(layer.parameters for layer in self.layers)
-
-    @property
-    def activation_bytes(self) -> int:
-        """Bytes that all layers put out, what is left out not included.
-
-        Counted over convolutions and matrix products alone, as "activations" are in Radosavovic
-        et al., "Designing Network Design Spaces" (2020): memory traffic, not peak memory.
-        """
-        return sum(layer.activation_bytes for layer in self.layers)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the cost as JSON-ready data, the totals first."""
-        totals = ("macs", "flops", "parameters", "activation_bytes")
-        return {name: getattr(self, name) for name in totals} | asdict(self)
-
-
-def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> GraphCost:
+def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> Cost:
     """Count what an ONNX file costs, from shapes alone; weights in a second file may be missing.
 
     Convolutions and matrix products are counted, also ONNX Runtime's fused and quantized ones.
@@ -113,7 +38,7 @@ def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> GraphCost:
     """
     graph = read_graph(path, shapes)
     parameters = _Parameters(graph)
-    layers: list[LayerCost] = []
+    layers: list[OperatorCost] = []
     left_out: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     other_parameters = 0
@@ -127,12 +52,12 @@ def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> GraphCost:
             counts = left_out if node.operator in LEFT_OUT else unknown
             counts[operator_text(node.operator)] += 1
             other_parameters += parameters.claim(node)
-    return GraphCost(tuple(layers), dict(left_out), dict(unknown), other_parameters)
+    return Cost(tuple(layers), dict(left_out), dict(unknown), other_parameters)
 
 
 def _layer(
     graph: Graph, node: Node, parameters: _Parameters, fallback_name: str
-) -> LayerCost | None:
+) -> OperatorCost | None:
     """Return the cost of a node that multiplies and adds; None if it does not, or can't be told."""
     counted = COUNTED.get(node.operator)
     if counted is None or len(node.inputs) <= counted.weight:
@@ -142,7 +67,7 @@ def _layer(
     output = graph.shape(node.outputs[0])
     if not data or not weight or output is None:
         return None
-    return LayerCost(
+    return OperatorCost(
         name=parameters.layer_name(node) or node.name or fallback_name,
         operator=operator_text(node.operator),
         input_shape=data,

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 from rich.markup import escape
 
-from trpexport.cost import FLOPS_PER_MAC
-from trpexport.onnxfile.counting import GraphCost
+from trpexport.cost import FLOPS_PER_MAC, Cost
 from trpexport.report.tables import Parts, plain_table
 from trpexport.report.text import quantity
 
 
-def cost_table(cost: GraphCost) -> Parts:
+def cost_table(cost: Cost) -> Parts:
     """Show the cost of each layer, the totals, what was left out and what could not be counted."""
     table = plain_table()
     table.add_column("layer")

@@ -15,7 +15,7 @@ from trpexport.report.text import bar, percent
 
 if TYPE_CHECKING:
     from trpexport.checkpoints import Checkpoint
-    from trpexport.choose.planner import Analysis, LayerSpectrum
+    from trpexport.choose.spectra import Analysis, LayerSpectrum
     from trpexport.lowrank.criteria import Criterion
 
 _BAR_WIDTH = 16
@@ -30,7 +30,7 @@ def inspection(
     return {
         "architecture": checkpoint.label,
         "sha256": checkpoint.sha256,
-        "input_shape": list(analysis.input_shape),
+        "input_shape": list(analysis.bare.input_shape),
         "scheme": analysis.scheme.name,
         "notes": list(checkpoint.notes),
         "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
@@ -43,15 +43,15 @@ def _layer(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": layer.name,
-        "convolution": str(layer.conv),
-        "macs": layer.macs((layer.conv,)),
+        "convolution": str(layer.op),
+        "macs": layer.macs((layer.op,)),
         "reason_kept": layer.reason,
     }
     if layer.values is None:
         return facts
     return facts | {
-        "full_rank": analysis.scheme.full_rank(layer.conv),
-        "break_even_rank": analysis.scheme.break_even_rank(layer.conv, layer.input_sizes[0]),
+        "full_rank": analysis.scheme.full_rank(layer.op),
+        "break_even_rank": analysis.scheme.break_even_rank(layer.op, layer.layer.calls),
         "ranks": {str(criterion): analysis.rank(layer, criterion) for criterion in criteria},
         "spectrum": layer.envelope,
     }

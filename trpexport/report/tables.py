@@ -55,7 +55,7 @@ def plan_table(plan: Plan) -> Parts:
 
 
 def _plan_row(layer: LayerPlan, *, mixed: bool) -> list[str]:
-    start = [layer.name, str(layer.conv)]
+    start = [layer.name, str(layer.op)]
     macs = quantity(layer.macs)
     if not layer.is_rewritten:
         return [*start, "kept", macs, macs]

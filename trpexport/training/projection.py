@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd, svd
-from trpexport.networks.torch.trace import TracedConv
+from trpexport.networks.torch.trace import TorchLayer
 from trpexport.training.sharing import Team
 from trpexport.training.subspace import energy_of, leading, of_a_whole
 
@@ -152,12 +152,12 @@ class Stack:
     """
 
     scheme: MatrixScheme
-    layers: tuple[TracedConv, ...]
+    layers: tuple[TorchLayer, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The (batch, rows, columns) of each layer."""
-        return self.scheme.matrix_shape(self.layers[0].conv)
+        return self.scheme.matrix_shape(self.layers[0].op)
 
     @property
     def cost(self) -> float:
@@ -172,7 +172,7 @@ class Stack:
             kernels: tensors in the place of the layers' weights, by name.
         """
         found = [
-            self.scheme.unfold(x.module.weight if kernels is None else kernels[x.name], x.conv)
+            self.scheme.unfold(x.module.weight if kernels is None else kernels[x.name], x.op)
             for x in self.layers
         ]
         stacked = torch.cat(found) if len(found) > 1 else found[0]
@@ -233,17 +233,17 @@ class Stack:
         """Return the kernels that the matrices of all layers stand for, by layer name."""
         batch = self.shape[0]
         return {
-            layer.name: self.scheme.fold(matrices[i : i + batch], layer.conv)
+            layer.name: self.scheme.fold(matrices[i : i + batch], layer.op)
             for layer, i in zip(self.layers, range(0, len(matrices), batch), strict=True)
         }
 
 
-def stacks(layers: Sequence[TracedConv], scheme: MatrixScheme) -> list[Stack]:
+def stacks(layers: Sequence[TorchLayer], scheme: MatrixScheme) -> list[Stack]:
     """Group layers of equal shapes; the same for any number of workers, so their bits are too."""
-    found: list[list[TracedConv]] = []
-    still_open: dict[tuple[Any, ...], list[TracedConv]] = {}
+    found: list[list[TorchLayer]] = []
+    still_open: dict[tuple[Any, ...], list[TorchLayer]] = {}
     for layer in layers:
-        batch, rows, columns = shape = scheme.matrix_shape(layer.conv)
+        batch, rows, columns = shape = scheme.matrix_shape(layer.op)
         key = (*shape, layer.module.weight.dtype, layer.module.weight.device)
         stack = still_open.get(key)
         room = STACK_ELEMENTS // (batch * min(rows, columns) ** 2)

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.errors import DataError
-from trpexport.networks.torch.trace import evaluating, example_input
+from trpexport.networks.torch.running import evaluating, example_input
 from trpexport.plan import Plan
 from trpexport.training.batches import Batches
 from trpexport.training.data import TrainingData

@@ -11,8 +11,8 @@ from trpexport.cost import macs
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria.value import Value
 from trpexport.lowrank.schemes import MatrixScheme
-from trpexport.networks.torch.trace import Trace, TracedConv
-from trpexport.plan import ConvSpec
+from trpexport.networks.torch.trace import Trace
+from trpexport.ops import Layer, LinearOp
 from trpexport.training.projection import Spectrum
 
 # The threshold at which a TRP-trained network is decomposed (arXiv 2004.14566, section 4).
@@ -73,18 +73,16 @@ def prices(traced: Trace, scheme: MatrixScheme, chosen: Collection[str]) -> Pric
         chosen: names of the layers that may be rewritten.
     """
 
-    def cost(layer: TracedConv, convs: Sequence[ConvSpec]) -> int:
-        return sum(macs(convs, size) for size in layer.input_sizes)
+    def cost(layer: Layer, ops: Sequence[LinearOp]) -> int:
+        return macs(ops, layer.calls)
 
     return Prices(
         {
-            layer.name: Price(
-                cost(layer, (layer.conv,)), cost(layer, scheme.factor_specs(layer.conv, 1))
-            )
+            layer.name: Price(cost(layer, (layer.op,)), cost(layer, scheme.factor_ops(layer.op, 1)))
             for layer in traced.layers
             if layer.name in chosen
         },
-        traced.other_macs + sum(cost(x, (x.conv,)) for x in traced.layers if x.name not in chosen),
+        traced.other_macs + sum(cost(x, (x.op,)) for x in traced.layers if x.name not in chosen),
     )
 
 

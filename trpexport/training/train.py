@@ -12,8 +12,8 @@ from torch import nn
 
 from trpexport.checkpoints import Checkpoint, load_network
 from trpexport.errors import DataError, PlanError
-from trpexport.networks.torch.factorize import merge
-from trpexport.networks.torch.trace import run_example
+from trpexport.networks.torch.rewrite import merge
+from trpexport.networks.torch.running import run_example
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import joined
 from trpexport.training.run import Run, check_fit, labels_alone
@@ -89,7 +89,7 @@ def _dense(start: Checkpoint) -> nn.Module:
     """Return the network of a checkpoint, its factors multiplied out."""
     if start.plan is None:
         return start.module
-    return merge(start.module, start.plan, start.plan.input_shape)
+    return merge(start.module, start.plan.input_shape)
 
 
 def _check_size(arch: str, model: nn.Module, data: TrainingData, usual: int) -> None:

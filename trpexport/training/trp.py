@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpexport.choose.planner import reasons_to_stay
+from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError, TrpexportError
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
 from trpexport.lowrank.spectrum import Svd
-from trpexport.networks.torch.trace import TracedConv, declared, trace
+from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
@@ -37,7 +37,7 @@ class Status:
     Attributes:
         mean_rank_share: mean over the layers of rank / full rank.
         macs_ratio: MACs after / before a decomposition at the value threshold, as
-            :func:`trpexport.make_plan` makes it by default; None without an input shape.
+            :class:`trpexport.ByCriterion` makes it by default; None without an input shape.
         energy: share of its energy that the last projection left every layer, at least; None
             where there was none.
         ranks: the rank of each layer at the value threshold.
@@ -128,8 +128,13 @@ class TrainedRankPruning:
         self._nuclear_weight = nuclear_weight
         model = unwrapped(model)
         traced = declared(model) if input_shape is None else trace(model, input_shape)
-        reasons = reasons_to_stay(traced, self._scheme, include, exclude, stride_1_only)
-        self._layers = [layer for layer in traced.layers if reasons[layer.name] is None]
+        selection = Selection(include, exclude, stride_1_only)
+        reasons = selection.reasons_to_stay(traced, self._scheme)
+        self._layers = [
+            layer
+            for layer in traced.layers
+            if reasons[layer.name] is None and layer.shares is None  # its weight once is enough
+        ]
         if not self._layers:
             why = next(iter(reasons.values()), "it has none")
             raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
@@ -204,7 +209,7 @@ class TrainedRankPruning:
     @property
     def status(self) -> Status:
         """How low-rank the network is. Costs next to nothing."""
-        full = {layer.name: self._scheme.full_rank(layer.conv) for layer in self._layers}
+        full = {layer.name: self._scheme.full_rank(layer.op) for layer in self._layers}
         ranks = full
         if self._values:
             ranks = {
@@ -243,7 +248,7 @@ class TrainedRankPruning:
                 name, weight = layer.name, layer.module.weight
                 subgradient = state[f"{name}.subgradient"]
                 values[name] = torch.as_tensor(state[f"{name}.values"]).cpu()
-                full = self._scheme.full_rank(layer.conv)
+                full = self._scheme.full_rank(layer.op)
                 if subgradient.shape != weight.shape or values[name].shape != (full,):
                     raise ValueError(f"{name} has another shape")
                 subgradients[name] = torch.empty_like(weight).copy_(subgradient.detach())
@@ -300,10 +305,10 @@ class TrainedRankPruning:
         self._ranks = {**self._ranks, **ranks}
         self._norms = self._measure()
 
-    def _is_done(self, layer: TracedConv, norms: Mapping[str, float]) -> bool:
+    def _is_done(self, layer: TorchLayer, norms: Mapping[str, float]) -> bool:
         """Say whether a layer is as the last projection cut it: nobody touched it since."""
         name = layer.name
-        full = self._scheme.full_rank(layer.conv)
+        full = self._scheme.full_rank(layer.op)
         return self._norms.get(name) == norms[name] and self._ranks[name] < full
 
     def _write(self, stack: Stack, both: Tensor, ranks: Mapping[str, int]) -> None:
@@ -311,7 +316,7 @@ class TrainedRankPruning:
         kernels, pulls = stack.fold(both[0]), stack.fold(both[1])
         for layer in stack.layers:
             weight = layer.module.weight
-            if ranks[layer.name] < self._scheme.full_rank(layer.conv):
+            if ranks[layer.name] < self._scheme.full_rank(layer.op):
                 weight.copy_(kernels[layer.name])
             self._subgradients[layer.name] = torch.empty_like(weight).copy_(pulls[layer.name])
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trpexport.errors import TrpexportError
@@ -50,7 +51,7 @@ def read_limits(
             sign or out of range; or there is no limit at all.
     """
     section, source = _section(config)
-    unsorted: dict[str, float] = {}
+    found: dict[str, float] = {}
     for key, value in section.items():
         if key == _CONFIDENT:
             if not isinstance(value, bool):
@@ -58,17 +59,37 @@ def read_limits(
             continue
         if key not in RULES:
             raise _unknown(key, source, [*RULES, _CONFIDENT])
-        unsorted[key] = RULES[key].parse(value, f"{key} in {source}")
+        found[key] = RULES[key].parse(value, f"{key} in {source}")
+    stands = bool(section.get(_CONFIDENT)) if confident is None else confident
+    return parsed_limits(
+        {name: value for name, value in typed.items() if value is not None}, stands, found
+    )
+
+
+def parsed_limits(
+    typed: Mapping[str, object],
+    confident: bool = False,
+    others: Mapping[str, float] = MappingProxyType({}),
+) -> Limits:
+    """Return limits from numbers or text.
+
+    Args:
+        typed: by rule name.
+        confident: whether whole intervals have to be inside of the limits.
+        others: limits of rules that are not typed.
+
+    Raises:
+        TrpexportError: a rule is unknown, its limit can't be used, or there is none at all.
+    """
+    found = dict(others)
     for name, value in typed.items():
-        if value is not None:
-            unsorted[name] = RULES[name].parse(value, f"--{name}")
-    if not unsorted:
+        found[name] = RULES[name].parse(value, f"--{name}")
+    if not found:
         raise TrpexportError(
             "there is no limit to hold the candidate to: add one, as in --max-drop 1.0, or a "
             f"section [gate] in {OWN_FILE}"
         )
-    limits = {name: unsorted[name] for name in RULES if name in unsorted}
-    return Limits(limits, bool(section.get(_CONFIDENT)) if confident is None else confident)
+    return Limits({name: found[name] for name in RULES if name in found}, confident)
 
 
 def _section(config: Path | None) -> tuple[Mapping[str, Any], str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 # Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
 _BLOCK = 128
+_SCALE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,19 @@ class LayerMoments:
         """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
         fit, held_out = self.fit.seen_through(basis), self.held_out.seen_through(basis)
         return LayerMoments(fit, held_out, self.metric)
+
+
+def scale_metric(scale: Tensor, groups: int) -> Tensor:
+    """Return a metric in which each channel counts as much as is let through behind the layer.
+
+    Args:
+        scale: what the channels are multiplied with, (out_channels,).
+        groups: of the layer.
+    """
+    weight = scale.to(torch.float64).square().reshape(groups, -1)
+    largest = weight.amax(1, keepdim=True)
+    weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
+    return torch.diag_embed(weight.clamp_min(_SCALE_FLOOR))
 
 
 def seen_through(basis: Tensor, rows: Tensor) -> Tensor:

@@ -9,43 +9,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trpexport.cost import padding_amounts
-from trpexport.networks.torch.trace import Conv
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 
-def patches(x: Tensor, conv: ConvSpec, step: int = 1) -> Tensor:
-    """Return what ``conv`` multiplies its kernels with.
+def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
+    """Return what ``op`` multiplies its kernels with.
 
     Args:
         x: input (batch, in_channels, *size).
-        conv: any convolution: stride, dilation, groups and padding of every mode.
+        op: any convolution: stride, dilation, groups and padding of every mode.
         step: of the output pixels of each image, every so many are used.
 
     Returns:
         (groups, batch · used pixels, in_channels / groups · kernel), whose columns are ordered
         as the elements of one kernel are.
     """
-    padding = [amount for pair in reversed(padding_amounts(conv)) for amount in pair]
+    window = op.window
+    padding = [amount for pair in reversed(window.pads) for amount in pair]
     if any(padding):
-        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        mode = "constant" if window.pad_mode == "zeros" else window.pad_mode
         x = functional.pad(x, padding, mode=mode)
     for axis, (k, s, d) in enumerate(
-        zip(conv.kernel_size, conv.stride, conv.dilation, strict=True), start=2
+        zip(window.kernel, window.stride, window.dilation, strict=True), start=2
     ):
         x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
-    n = conv.ndim
+    n = op.ndim
     # (batch, groups, channels, *pixels, *kernel)
-    x = x.reshape(len(x), conv.groups, -1, *x.shape[2:])
+    x = x.reshape(len(x), op.groups, -1, *x.shape[2:])
     pixels, kernel = range(3, 3 + n), range(3 + n, 3 + 2 * n)
-    columns = conv.in_channels // conv.groups * prod(conv.kernel_size)
+    columns = op.in_channels // op.groups * prod(op.kernel)
     x = x.permute(1, 0, *pixels, 2, *kernel)
     if step > 1:
         size = x.shape[2 : 2 + n]
         every = torch.arange(0, prod(size), step, device=x.device)
         index: tuple[Any, ...] = (slice(None), slice(None), *torch.unravel_index(every, size))
         x = x[index]
-    return x.reshape(conv.groups, -1, columns)
+    return x.reshape(op.groups, -1, columns)
 
 
 def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
@@ -57,20 +56,20 @@ def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
     return split.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def grouped(weight: Tensor, conv: ConvSpec) -> Tensor:
+def grouped(weight: Tensor, op: LinearOp) -> Tensor:
     """Return a kernel as (groups, out_channels / groups, elements of one filter), in float64."""
-    shape = (conv.groups, conv.out_channels // conv.groups, -1)
+    shape = (op.groups, op.out_channels // op.groups, -1)
     return weight.detach().to(torch.float64).reshape(shape)
 
 
-def linear_map(module: Conv, conv: ConvSpec) -> tuple[Tensor, Tensor]:
+def linear_map(weight: Tensor, bias: Tensor | None, op: LinearOp) -> tuple[Tensor, Tensor]:
     """Return what a convolution makes of patches, in float64.
 
     Returns:
         Kernels (groups, out_channels / groups, elements of one filter), and bias (groups,
         out_channels / groups).
     """
-    kernels = grouped(module.weight, conv)
-    if module.bias is None:
+    kernels = grouped(weight, op)
+    if bias is None:
         return kernels, kernels.new_zeros(kernels.shape[:2])
-    return kernels, grouped(module.bias, conv)[:, :, 0]
+    return kernels, grouped(bias, op)[:, :, 0]

@@ -23,7 +23,7 @@ from torch import Tensor
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.schemes import MatrixScheme, Scheme
 from trpexport.lowrank.spectrum import svd
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 # Of the mean eigenvalue: keeps whitening and regression defined where an input is constant.
 _FLOOR = 1e-9
@@ -120,13 +120,13 @@ class Fit(ABC):
     Args:
         regression: what is minimised.
         scheme: how the layer is written.
-        conv: the layer.
+        op: the layer.
     """
 
-    def __init__(self, regression: Regression, scheme: Scheme, conv: ConvSpec) -> None:
+    def __init__(self, regression: Regression, scheme: Scheme, op: LinearOp) -> None:
         self.regression = regression
         self.scheme = scheme
-        self.conv = conv
+        self.op = op
 
     @abstractmethod
     def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
@@ -154,7 +154,7 @@ class Fit(ABC):
 
     def kernels(self, weights: Sequence[Tensor]) -> Tensor:
         """Return the kernels (groups, O, K) that factors stand for."""
-        return self.scheme.product(weights, self.conv).reshape(self.regression.weight.shape)
+        return self.scheme.product(weights, self.op).reshape(self.regression.weight.shape)
 
 
 class Factorization(Fit):
@@ -168,8 +168,8 @@ class Factorization(Fit):
 
     scheme: MatrixScheme
 
-    def __init__(self, regression: Regression, scheme: MatrixScheme, conv: ConvSpec) -> None:
-        super().__init__(regression, scheme, conv)
+    def __init__(self, regression: Regression, scheme: MatrixScheme, op: LinearOp) -> None:
+        super().__init__(regression, scheme, op)
         self._transposed = False
         numbers = torch.arange(regression.weight.numel(), device=regression.weight.device)
         numbers = self._unfold(numbers.reshape(regression.weight.shape))
@@ -186,7 +186,7 @@ class Factorization(Fit):
 
     def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
         """Return the kernels of both factors, in float64."""
-        return self.scheme.factor_weights(*self.factors(rank, ridge), self.conv)
+        return self.scheme.factor_weights(*self.factors(rank, ridge), self.op)
 
     def factors(self, rank: int, ridge: float | None = None) -> tuple[Tensor, Tensor]:
         """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds."""
@@ -324,10 +324,10 @@ class Factorization(Fit):
         return torch.diagonal(split, dim1=1, dim2=3).movedim(-1, 1)
 
     def _unfold(self, kernels: Tensor) -> Tensor:
-        conv = self.conv
-        shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-        matrices = self.scheme.unfold(kernels.reshape(shape), conv)
-        matrices = matrices.reshape(conv.groups, -1, *matrices.shape[1:])
+        op = self.op
+        shape = (op.out_channels, op.in_channels // op.groups, *op.kernel)
+        matrices = self.scheme.unfold(kernels.reshape(shape), op)
+        matrices = matrices.reshape(op.groups, -1, *matrices.shape[1:])
         return matrices.mT if self._transposed else matrices
 
 

@@ -14,7 +14,7 @@ from trpexport.lowrank.schemes import MatrixScheme, Scheme
 from trpexport.lowrank.schemes.channel import Channel
 from trpexport.lowrank.schemes.input_channel import InputChannel
 from trpexport.lowrank.schemes.tucker2 import Tucker2
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 
 class TuckerFactorization(Fit):
@@ -26,9 +26,9 @@ class TuckerFactorization(Fit):
 
     scheme: Tucker2
 
-    def __init__(self, regression: Regression, scheme: Tucker2, conv: ConvSpec) -> None:
-        super().__init__(regression, scheme, conv)
-        first = Factorization(regression, InputChannel(), conv).first[:, 0]
+    def __init__(self, regression: Regression, scheme: Tucker2, op: LinearOp) -> None:
+        super().__init__(regression, scheme, op)
+        first = Factorization(regression, InputChannel(), op).first[:, 0]
         # Of nested spans: the leading columns are a basis of the leading first factors.
         self._basis = torch.linalg.qr(first)[0]
 
@@ -38,7 +38,7 @@ class TuckerFactorization(Fit):
         core, last = behind.weights(outer, ridge)
         shape = (len(basis), outer, basis.shape[2], -1)
         outputs = last.reshape(len(basis), -1, outer)
-        return self.scheme.weights(basis, core.reshape(shape), outputs, self.conv)
+        return self.scheme.weights(basis, core.reshape(shape), outputs, self.op)
 
     def errors(self, ranks: Sequence[int]) -> list[float]:
         """Return what is minimised, at each rank."""
@@ -55,7 +55,7 @@ class TuckerFactorization(Fit):
 
     def _behind(self, rank: int) -> tuple[Tensor, Factorization, int]:
         """Return the first factor's basis, the problem behind it, and the rank there."""
-        inner, outer = self.scheme.ranks(self.conv, rank)
+        inner, outer = self.scheme.ranks(self.op, rank)
         basis, whole = self._basis[:, :, :inner], self.regression
         regression = replace(
             whole,
@@ -63,8 +63,8 @@ class TuckerFactorization(Fit):
             weight=seen_through(basis, whole.weight),
             inputs=whole.moments,
         )
-        conv = replace(self.conv, in_channels=inner * self.conv.groups)
-        return basis, Factorization(regression, Channel(), conv), outer
+        op = replace(self.op, in_channels=inner * self.op.groups)
+        return basis, Factorization(regression, Channel(), op), outer
 
     def _lost(self, weight: Tensor) -> float:
         """Return the ridge's share in the error of a kernel without what the basis leaves out."""
@@ -77,9 +77,9 @@ class TuckerFactorization(Fit):
         return float((whole.scale * lost.flatten(1).sum(1)).sum())
 
 
-def fit_of(regression: Regression, scheme: Scheme, conv: ConvSpec) -> Fit:
+def fit_of(regression: Regression, scheme: Scheme, op: LinearOp) -> Fit:
     """Return the fit of a layer's factors under any scheme."""
     if isinstance(scheme, Tucker2):
-        return TuckerFactorization(regression, scheme, conv)
+        return TuckerFactorization(regression, scheme, op)
     assert isinstance(scheme, MatrixScheme)
-    return Factorization(regression, scheme, conv)
+    return Factorization(regression, scheme, op)

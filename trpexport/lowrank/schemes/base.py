@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from trpexport.cost import macs
 from trpexport.lowrank.spectrum import svd
-from trpexport.plan import ConvSpec
+from trpexport.ops import Call, LinearOp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,24 +28,24 @@ class Scheme(ABC):
     # Whether a factor has more groups than the convolution: such run slowly for their MACs.
     regroups: ClassVar[bool] = False
 
-    def unsupported_reason(self, conv: ConvSpec) -> str | None:
-        """Say why the scheme can't take ``conv``, or None if it can."""
+    def unsupported_reason(self, op: LinearOp) -> str | None:
+        """Say why the scheme can't take ``op``, or None if it can."""
         return None
 
     @abstractmethod
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
-        """Return the chain of convolutions that stands in for ``conv`` at ``rank``.
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
+        """Return the chain of convolutions that stands in for ``op`` at ``rank``.
 
         The last one carries the bias: a bias before padding would leak into the border. A higher
         rank costs more.
         """
 
     @abstractmethod
-    def full_rank(self, conv: ConvSpec) -> int:
+    def full_rank(self, op: LinearOp) -> int:
         """Return the rank at which the factors reproduce any kernel of this shape."""
 
     @abstractmethod
-    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def spectrum(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Return what each rank adds: (batch, full rank), in float64.
 
         The sum of the squares behind R is the squared error of a truncation to rank R.
@@ -55,7 +55,7 @@ class Scheme(ABC):
         """
 
     @abstractmethod
-    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+    def truncate(self, weight: Tensor, op: LinearOp, rank: int) -> tuple[Tensor, ...]:
         """Return the kernels of the factors that approximate a kernel at ``rank``, in float64.
 
         Raises:
@@ -63,17 +63,17 @@ class Scheme(ABC):
         """
 
     @abstractmethod
-    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+    def product(self, weights: Sequence[Tensor], op: LinearOp) -> Tensor:
         """Return the dense kernel that the factors with these kernels stand for."""
 
-    def break_even_rank(self, conv: ConvSpec, input_size: Sequence[int]) -> int:
-        """Return the largest rank at which the factors need fewer MACs than ``conv``; 0 if none."""
+    def break_even_rank(self, op: LinearOp, calls: Sequence[Call]) -> int:
+        """Return the largest rank at which the factors need fewer MACs than ``op``; 0 if none."""
 
         def cost(rank: int) -> int:
-            return macs(self.factor_specs(conv, rank), input_size)
+            return macs(self.factor_ops(op, rank), calls)
 
-        ranks = range(1, self.full_rank(conv) + 1)
-        return bisect_left(ranks, macs((conv,), input_size), key=cost)
+        ranks = range(1, self.full_rank(op) + 1)
+        return bisect_left(ranks, macs((op,), calls), key=cost)
 
 
 class MatrixScheme(Scheme):
@@ -86,65 +86,44 @@ class MatrixScheme(Scheme):
     """
 
     @abstractmethod
-    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+    def matrix_shape(self, op: LinearOp) -> tuple[int, int, int]:
         """Return (batch, rows, columns) of the unfolded kernel."""
 
-    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def unfold(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Turn a kernel into matrices of :meth:`matrix_shape`: its elements in their own order."""
-        return weight.reshape(self.matrix_shape(conv))
+        return weight.reshape(self.matrix_shape(op))
 
-    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
+    def fold(self, matrices: Tensor, op: LinearOp) -> Tensor:
         """Turn matrices of :meth:`matrix_shape` back into a kernel: undo :meth:`unfold`."""
-        return matrices.reshape(
-            conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
-        )
+        return matrices.reshape(op.out_channels, op.in_channels // op.groups, *op.kernel)
 
     @abstractmethod
-    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+    def factor_weights(self, left: Tensor, right: Tensor, op: LinearOp) -> tuple[Tensor, ...]:
         """Fold left (batch, rows, R) and right (batch, R, columns) into the factors' kernels."""
 
     @abstractmethod
-    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    def matrices_of(self, weights: Sequence[Tensor], op: LinearOp) -> tuple[Tensor, Tensor]:
         """Undo :meth:`factor_weights`: return (left, right)."""
 
-    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+    def product(self, weights: Sequence[Tensor], op: LinearOp) -> Tensor:
         """Return the dense kernel that the factors with these kernels stand for."""
-        left, right = self.matrices_of(weights, conv)
-        return self.fold(left @ right, conv)
+        left, right = self.matrices_of(weights, op)
+        return self.fold(left @ right, op)
 
-    def full_rank(self, conv: ConvSpec) -> int:
+    def full_rank(self, op: LinearOp) -> int:
         """Return the smaller dimension of a matrix."""
-        _, rows, columns = self.matrix_shape(conv)
+        _, rows, columns = self.matrix_shape(op)
         return min(rows, columns)
 
-    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def spectrum(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Return the singular values of each matrix, largest first."""
-        return svd(self.unfold(weight, conv)).values
+        return svd(self.unfold(weight, op)).values
 
-    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+    def truncate(self, weight: Tensor, op: LinearOp, rank: int) -> tuple[Tensor, ...]:
         """Return the factors of the truncated SVD: there are no closer ones."""
-        return self.factor_weights(*svd(self.unfold(weight, conv)).factors(rank), conv)
+        return self.factor_weights(*svd(self.unfold(weight, op)).factors(rank), op)
 
 
-def restrict(conv: ConvSpec, kept: Sequence[bool]) -> ConvSpec:
-    """Return ``conv`` with its geometry in the dimensions that are ``kept``, and none elsewhere.
-
-    In the other dimensions the kernel and the stride are 1 and nothing is padded: they pass
-    through untouched.
-    """
-    padding: tuple[int, ...] | Literal["same"] = "same"
-    if conv.padding != "same":
-        padding = tuple(p if keep else 0 for p, keep in zip(conv.padding, kept, strict=True))
-    pads = any(kept) if padding == "same" else any(padding)
-    return replace(
-        conv,
-        kernel_size=_where(kept, conv.kernel_size),
-        stride=_where(kept, conv.stride),
-        dilation=_where(kept, conv.dilation),
-        padding=padding if pads else (0,) * conv.ndim,
-        padding_mode=conv.padding_mode if pads else "zeros",
-    )
-
-
-def _where(kept: Sequence[bool], values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(value if keep else 1 for value, keep in zip(values, kept, strict=True))
+def restrict(op: LinearOp, kept: Sequence[bool]) -> LinearOp:
+    """Return ``op`` with its window along the axes that are ``kept``, and none along the others."""
+    return replace(op, window=op.window.along(kept))

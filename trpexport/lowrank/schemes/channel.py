@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.base import MatrixScheme, restrict
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,33 +26,31 @@ class Channel(MatrixScheme):
 
     name = "channel"
 
-    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+    def matrix_shape(self, op: LinearOp) -> tuple[int, int, int]:
         """Return (groups, out / groups, in / groups · kernel)."""
-        g = conv.groups
-        return g, conv.out_channels // g, conv.in_channels // g * prod(conv.kernel_size)
+        g = op.groups
+        return g, op.out_channels // g, op.in_channels // g * prod(op.kernel)
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
         """Return in -> R·groups with the original geometry, then R·groups -> out, 1x1."""
-        pointwise = restrict(conv, [False] * conv.ndim)
-        middle = rank * conv.groups
+        pointwise = restrict(op, [False] * op.ndim)
+        middle = rank * op.groups
         return (
-            replace(conv, out_channels=middle, bias=False),
+            replace(op, out_channels=middle, bias=False),
             replace(pointwise, in_channels=middle),
         )
 
-    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+    def factor_weights(self, left: Tensor, right: Tensor, op: LinearOp) -> tuple[Tensor, ...]:
         """Fold C = right into R filters a group, and N = left into a 1x1 kernel."""
         rank = right.shape[1]
-        first = right.reshape(
-            conv.groups * rank, conv.in_channels // conv.groups, *conv.kernel_size
-        )
-        second = left.reshape(conv.out_channels, rank, *[1] * conv.ndim)
+        first = right.reshape(op.groups * rank, op.in_channels // op.groups, *op.kernel)
+        second = left.reshape(op.out_channels, rank, *[1] * op.ndim)
         return first, second
 
-    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    def matrices_of(self, weights: Sequence[Tensor], op: LinearOp) -> tuple[Tensor, Tensor]:
         """Return (N, C), one pair a group."""
         first, second = weights
-        groups, rows, columns = self.matrix_shape(conv)
+        groups, rows, columns = self.matrix_shape(op)
         return second.reshape(groups, rows, -1), first.reshape(groups, -1, columns)
 
 

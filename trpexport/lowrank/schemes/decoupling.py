@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.base import MatrixScheme, restrict
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,34 +28,34 @@ class Decoupling(MatrixScheme):
     name = "decoupling"
     regroups = True
 
-    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+    def unsupported_reason(self, op: LinearOp) -> str | None:
         """A 1x1 kernel is one path already."""
-        return "a 1x1 kernel has nothing to decouple" if conv.is_pointwise else None
+        return "a 1x1 kernel has nothing to decouple" if op.is_pointwise else None
 
-    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+    def matrix_shape(self, op: LinearOp) -> tuple[int, int, int]:
         """Return (out, in / groups, kernel)."""
-        return conv.out_channels, conv.in_channels // conv.groups, prod(conv.kernel_size)
+        return op.out_channels, op.in_channels // op.groups, prod(op.kernel)
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
         """Return in -> out·R, 1x1, then out·R -> out with groups=out and the original geometry."""
-        pointwise = restrict(conv, [False] * conv.ndim)
-        middle = conv.out_channels * rank
+        pointwise = restrict(op, [False] * op.ndim)
+        middle = op.out_channels * rank
         return (
             replace(pointwise, out_channels=middle, bias=False),
-            replace(conv, in_channels=middle, groups=conv.out_channels),
+            replace(op, in_channels=middle, groups=op.out_channels),
         )
 
-    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+    def factor_weights(self, left: Tensor, right: Tensor, op: LinearOp) -> tuple[Tensor, ...]:
         """Fold left (out, in, R) into the pointwise, and right (out, R, kernel) into the other."""
         rank = right.shape[1]
-        first = left.transpose(1, 2).reshape(conv.out_channels * rank, -1, *[1] * conv.ndim)
-        second = right.reshape(conv.out_channels, rank, *conv.kernel_size)
+        first = left.transpose(1, 2).reshape(op.out_channels * rank, -1, *[1] * op.ndim)
+        second = right.reshape(op.out_channels, rank, *op.kernel)
         return first, second
 
-    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    def matrices_of(self, weights: Sequence[Tensor], op: LinearOp) -> tuple[Tensor, Tensor]:
         """Return (pointwise, depthwise), one pair an output filter."""
         first, second = weights
-        out, rows, columns = self.matrix_shape(conv)
+        out, rows, columns = self.matrix_shape(op)
         return first.reshape(out, -1, rows).transpose(1, 2), second.reshape(out, -1, columns)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.base import MatrixScheme, restrict
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,49 +27,49 @@ class InputChannel(MatrixScheme):
 
     name = "input-channel"
 
-    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+    def unsupported_reason(self, op: LinearOp) -> str | None:
         """Of a 1x1 kernel the pair is the channel-wise one."""
-        return "of a 1x1 kernel it is the same as channel" if conv.is_pointwise else None
+        return "of a 1x1 kernel it is the same as channel" if op.is_pointwise else None
 
-    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+    def matrix_shape(self, op: LinearOp) -> tuple[int, int, int]:
         """Return (groups, in / groups, out / groups · kernel)."""
-        g = conv.groups
-        return g, conv.in_channels // g, conv.out_channels // g * prod(conv.kernel_size)
+        g = op.groups
+        return g, op.in_channels // g, op.out_channels // g * prod(op.kernel)
 
-    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def unfold(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Turn a kernel into one matrix a group: rows in, columns (out, *kernel)."""
-        g, rows, _ = self.matrix_shape(conv)
-        split = weight.reshape(g, conv.out_channels // g, rows, prod(conv.kernel_size))
-        return split.transpose(1, 2).reshape(self.matrix_shape(conv))
+        g, rows, _ = self.matrix_shape(op)
+        split = weight.reshape(g, op.out_channels // g, rows, prod(op.kernel))
+        return split.transpose(1, 2).reshape(self.matrix_shape(op))
 
-    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
+    def fold(self, matrices: Tensor, op: LinearOp) -> Tensor:
         """Turn the matrices back into a kernel."""
-        g, rows, _ = self.matrix_shape(conv)
-        split = matrices.reshape(g, rows, conv.out_channels // g, prod(conv.kernel_size))
-        return split.transpose(1, 2).reshape(conv.out_channels, rows, *conv.kernel_size)
+        g, rows, _ = self.matrix_shape(op)
+        split = matrices.reshape(g, rows, op.out_channels // g, prod(op.kernel))
+        return split.transpose(1, 2).reshape(op.out_channels, rows, *op.kernel)
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
         """Return in -> R·groups, 1x1, then R·groups -> out with the original geometry."""
-        pointwise = restrict(conv, [False] * conv.ndim)
-        middle = rank * conv.groups
+        pointwise = restrict(op, [False] * op.ndim)
+        middle = rank * op.groups
         return (
             replace(pointwise, out_channels=middle, bias=False),
-            replace(conv, in_channels=middle),
+            replace(op, in_channels=middle),
         )
 
-    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+    def factor_weights(self, left: Tensor, right: Tensor, op: LinearOp) -> tuple[Tensor, ...]:
         """Fold left (groups, in, R) into the 1x1 kernel, and right into the other."""
-        g, rank = conv.groups, right.shape[1]
-        first = left.transpose(1, 2).reshape(g * rank, -1, *[1] * conv.ndim)
-        split = right.reshape(g, rank, conv.out_channels // g, prod(conv.kernel_size))
-        second = split.transpose(1, 2).reshape(conv.out_channels, rank, *conv.kernel_size)
+        g, rank = op.groups, right.shape[1]
+        first = left.transpose(1, 2).reshape(g * rank, -1, *[1] * op.ndim)
+        split = right.reshape(g, rank, op.out_channels // g, prod(op.kernel))
+        second = split.transpose(1, 2).reshape(op.out_channels, rank, *op.kernel)
         return first, second
 
-    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    def matrices_of(self, weights: Sequence[Tensor], op: LinearOp) -> tuple[Tensor, Tensor]:
         """Return (left, right), one pair a group."""
         first, second = weights
-        g, rows, columns = self.matrix_shape(conv)
-        split = second.reshape(g, conv.out_channels // g, -1, prod(conv.kernel_size))
+        g, rows, columns = self.matrix_shape(op)
+        split = second.reshape(g, op.out_channels // g, -1, prod(op.kernel))
         return first.reshape(g, -1, rows).transpose(1, 2), split.transpose(1, 2).reshape(
             g, -1, columns
         )

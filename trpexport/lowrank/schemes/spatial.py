@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.base import MatrixScheme, restrict
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,53 +27,51 @@ class Spatial(MatrixScheme):
 
     name = "spatial"
 
-    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+    def unsupported_reason(self, op: LinearOp) -> str | None:
         """Only images have rows and columns."""
-        return (
-            None if conv.ndim == 2 else f"spatial pairs need a 2-D convolution, not {conv.ndim}-D"
-        )
+        return None if op.ndim == 2 else f"spatial pairs need a 2-D convolution, not {op.ndim}-D"
 
-    def matrix_shape(self, conv: ConvSpec) -> tuple[int, int, int]:
+    def matrix_shape(self, op: LinearOp) -> tuple[int, int, int]:
         """Return (groups, in / groups · kh, out / groups · kw)."""
-        (kh, kw), g = conv.kernel_size, conv.groups
-        return g, conv.in_channels // g * kh, conv.out_channels // g * kw
+        (kh, kw), g = op.kernel, op.groups
+        return g, op.in_channels // g * kh, op.out_channels // g * kw
 
-    def unfold(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def unfold(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Turn a kernel into one matrix a group: rows (in, kh), columns (out, kw)."""
-        split = weight.reshape(conv.groups, -1, *weight.shape[1:])
-        return split.permute(0, 2, 3, 1, 4).reshape(self.matrix_shape(conv))
+        split = weight.reshape(op.groups, -1, *weight.shape[1:])
+        return split.permute(0, 2, 3, 1, 4).reshape(self.matrix_shape(op))
 
-    def fold(self, matrices: Tensor, conv: ConvSpec) -> Tensor:
+    def fold(self, matrices: Tensor, op: LinearOp) -> Tensor:
         """Turn the matrices back into a kernel."""
-        (kh, kw), g = conv.kernel_size, conv.groups
-        split = matrices.reshape(g, conv.in_channels // g, kh, conv.out_channels // g, kw)
-        return split.permute(0, 3, 1, 2, 4).reshape(conv.out_channels, -1, kh, kw)
+        (kh, kw), g = op.kernel, op.groups
+        split = matrices.reshape(g, op.in_channels // g, kh, op.out_channels // g, kw)
+        return split.permute(0, 3, 1, 2, 4).reshape(op.out_channels, -1, kh, kw)
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
         """Return in -> R·groups with a kh x 1 kernel, then R·groups -> out with a 1 x kw kernel."""
-        has_columns = conv.kernel_size[1] > 1
-        vertical = restrict(conv, [True, not has_columns])
-        horizontal = restrict(conv, [False, has_columns])
-        middle = rank * conv.groups
+        has_columns = op.kernel[1] > 1
+        vertical = restrict(op, [True, not has_columns])
+        horizontal = restrict(op, [False, has_columns])
+        middle = rank * op.groups
         return (
             replace(vertical, out_channels=middle, bias=False),
             replace(horizontal, in_channels=middle),
         )
 
-    def factor_weights(self, left: Tensor, right: Tensor, conv: ConvSpec) -> tuple[Tensor, ...]:
+    def factor_weights(self, left: Tensor, right: Tensor, op: LinearOp) -> tuple[Tensor, ...]:
         """Fold V = left into kh x 1 filters, and H = right into 1 x kw filters."""
-        (kh, kw), g, rank = conv.kernel_size, conv.groups, right.shape[1]
+        (kh, kw), g, rank = op.kernel, op.groups, right.shape[1]
         first = left.reshape(g, -1, kh, rank).permute(0, 3, 1, 2)
         second = right.reshape(g, rank, -1, kw).permute(0, 2, 1, 3)
         return (
             first.reshape(g * rank, -1, kh, 1),
-            second.reshape(conv.out_channels, rank, 1, kw),
+            second.reshape(op.out_channels, rank, 1, kw),
         )
 
-    def matrices_of(self, weights: Sequence[Tensor], conv: ConvSpec) -> tuple[Tensor, Tensor]:
+    def matrices_of(self, weights: Sequence[Tensor], op: LinearOp) -> tuple[Tensor, Tensor]:
         """Return (V, H), one pair a group."""
         first, second = weights
-        (kh, kw), (g, rows, columns) = conv.kernel_size, self.matrix_shape(conv)
+        (kh, kw), (g, rows, columns) = op.kernel, self.matrix_shape(op)
         left = first.reshape(g, -1, rows // kh, kh).permute(0, 2, 3, 1)
         right = second.reshape(g, columns // kw, -1, kw).permute(0, 2, 1, 3)
         return left.reshape(g, rows, -1), right.reshape(g, -1, columns)

@@ -12,7 +12,7 @@ from torch import Tensor
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.base import Scheme, restrict
 from trpexport.lowrank.spectrum import svd
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
 # Alternations end when one adds less than this share of the energy.
 _CONVERGED = 1e-9
@@ -32,46 +32,46 @@ class Tucker2(Scheme):
 
     name = "tucker2"
 
-    def unsupported_reason(self, conv: ConvSpec) -> str | None:
+    def unsupported_reason(self, op: LinearOp) -> str | None:
         """Of a 1x1 kernel the core is a matrix, which the last factor takes up."""
-        return "of a 1x1 kernel it is no better than channel" if conv.is_pointwise else None
+        return "of a 1x1 kernel it is no better than channel" if op.is_pointwise else None
 
-    def full_rank(self, conv: ConvSpec) -> int:
+    def full_rank(self, op: LinearOp) -> int:
         """Return the larger of the full ranks of both sides."""
-        return max(_full_ranks(conv))
+        return max(_full_ranks(op))
 
-    def ranks(self, conv: ConvSpec, rank: int) -> tuple[int, int]:
+    def ranks(self, op: LinearOp, rank: int) -> tuple[int, int]:
         """Return how many channels a group there are on the side of the inputs and the outputs."""
-        inner, outer = _full_ranks(conv)
+        inner, outer = _full_ranks(op)
         return min(rank, inner), min(rank, outer)
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
         """Return in -> R·groups, 1x1, the core with the original geometry, R·groups -> out, 1x1."""
-        inner, outer = (side * conv.groups for side in self.ranks(conv, rank))
-        pointwise = restrict(conv, [False] * conv.ndim)
+        inner, outer = (side * op.groups for side in self.ranks(op, rank))
+        pointwise = restrict(op, [False] * op.ndim)
         return (
             replace(pointwise, out_channels=inner, bias=False),
-            replace(conv, in_channels=inner, out_channels=outer, bias=False),
+            replace(op, in_channels=inner, out_channels=outer, bias=False),
             replace(pointwise, in_channels=outer),
         )
 
-    def spectrum(self, weight: Tensor, conv: ConvSpec) -> Tensor:
+    def spectrum(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Return what each rank adds to the core of the higher-order SVD, (groups, full rank).
 
         That is the exact error of its truncation; iteration can only lower it.
         """
-        kernel = _split(weight, conv)
+        kernel = _split(weight, op)
         core = _onto(_basis(kernel), kernel).transpose(1, 2)
         core = _onto(_basis(kernel.transpose(1, 2)), core)
         sums = core.square().sum(3).cumsum(1).cumsum(2)
-        places = torch.arange(self.full_rank(conv))
+        places = torch.arange(self.full_rank(op))
         held = sums[:, places.clamp(max=sums.shape[1] - 1), places.clamp(max=sums.shape[2] - 1)]
         return held.diff(dim=1, prepend=held.new_zeros(len(held), 1)).clamp_min(0).sqrt()
 
-    def truncate(self, weight: Tensor, conv: ConvSpec, rank: int) -> tuple[Tensor, ...]:
+    def truncate(self, weight: Tensor, op: LinearOp, rank: int) -> tuple[Tensor, ...]:
         """Return the factors that higher-order orthogonal iteration ends at, of equal norms."""
-        kernel = _split(weight, conv)
-        inner, outer = self.ranks(conv, rank)
+        kernel = _split(weight, op)
+        inner, outer = self.ranks(op, rank)
         inputs = _basis(kernel.transpose(1, 2))[:, :, :inner]
         before = 0.0
         for _ in range(_MOST_ALTERNATIONS):
@@ -84,10 +84,10 @@ class Tucker2(Scheme):
             if energy - before <= _CONVERGED * energy:
                 break
             before = energy
-        return self.weights(inputs, core, outputs, conv)
+        return self.weights(inputs, core, outputs, op)
 
     def weights(
-        self, inputs: Tensor, core: Tensor, outputs: Tensor, conv: ConvSpec
+        self, inputs: Tensor, core: Tensor, outputs: Tensor, op: LinearOp
     ) -> tuple[Tensor, ...]:
         """Fold bases and core into the kernels of the factors, of equal norms.
 
@@ -95,13 +95,13 @@ class Tucker2(Scheme):
             inputs: (groups, in / groups, R).
             core: (groups, R, R, kernel), outputs first.
             outputs: (groups, out / groups, R).
-            conv: the convolution.
+            op: the convolution.
         """
-        ones = [1] * conv.ndim
+        ones = [1] * op.ndim
         kernels = (
             inputs.mT.reshape(-1, inputs.shape[1], *ones),
-            core.reshape(-1, core.shape[2], *conv.kernel_size),
-            outputs.reshape(conv.out_channels, -1, *ones),
+            core.reshape(-1, core.shape[2], *op.kernel),
+            outputs.reshape(op.out_channels, -1, *ones),
         )
         norms = [float(kernel.norm()) for kernel in kernels]
         mean = prod(norms) ** (1 / 3)
@@ -109,27 +109,27 @@ class Tucker2(Scheme):
             return kernels
         return tuple(kernel * (mean / norm) for kernel, norm in zip(kernels, norms, strict=True))
 
-    def product(self, weights: Sequence[Tensor], conv: ConvSpec) -> Tensor:
+    def product(self, weights: Sequence[Tensor], op: LinearOp) -> Tensor:
         """Return the dense kernel that the factors with these kernels stand for."""
         first, core, last = weights
-        g = conv.groups
-        inputs = first.reshape(g, -1, conv.in_channels // g)
-        outputs = last.reshape(g, conv.out_channels // g, -1)
+        g = op.groups
+        inputs = first.reshape(g, -1, op.in_channels // g)
+        outputs = last.reshape(g, op.out_channels // g, -1)
         middle = core.reshape(g, outputs.shape[2], inputs.shape[1], -1)
         dense = outputs @ (middle.mT @ inputs[:, None]).mT.flatten(2)
-        return dense.reshape(conv.out_channels, conv.in_channels // g, *conv.kernel_size)
+        return dense.reshape(op.out_channels, op.in_channels // g, *op.kernel)
 
 
-def _full_ranks(conv: ConvSpec) -> tuple[int, int]:
+def _full_ranks(op: LinearOp) -> tuple[int, int]:
     """Return the full ranks of both sides: inputs, outputs."""
-    inner, outer = conv.in_channels // conv.groups, conv.out_channels // conv.groups
-    taps = prod(conv.kernel_size)
+    inner, outer = op.in_channels // op.groups, op.out_channels // op.groups
+    taps = prod(op.kernel)
     return min(inner, outer * taps), min(outer, inner * taps)
 
 
-def _split(weight: Tensor, conv: ConvSpec) -> Tensor:
+def _split(weight: Tensor, op: LinearOp) -> Tensor:
     """Return a kernel as (groups, out / groups, in / groups, kernel), in float64."""
-    shape = (conv.groups, conv.out_channels // conv.groups, conv.in_channels // conv.groups, -1)
+    shape = (op.groups, op.out_channels // op.groups, op.in_channels // op.groups, -1)
     return weight.detach().to(torch.float64).reshape(shape)
 
 

@@ -31,9 +31,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trpexport.cost import Cost, OperatorCost
 from trpexport.measure.profile.optimized_graph import OptimizedNode, link, read_optimized
 from trpexport.measure.profile.profile import NodeTime, Profile
-from trpexport.onnxfile.counting import GraphCost, LayerCost, count_onnx
+from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.graph import Graph, Node, read_graph
 from trpexport.onnxfile.operators import COUNTED, operator_text
 from trpexport.tensors import Shape
@@ -58,7 +59,7 @@ class Product:
 
     node: Node
     weight_shape: Shape | None
-    cost: LayerCost | None
+    cost: OperatorCost | None
 
     @property
     def name(self) -> str:
@@ -132,7 +133,7 @@ def _is_reordering(time: NodeTime, file_names: set[str]) -> bool:
     return inserted or time.operator in _REORDERING
 
 
-def _products(graph: Graph, cost: GraphCost) -> tuple[Product, ...]:
+def _products(graph: Graph, cost: Cost) -> tuple[Product, ...]:
     """Pair the nodes that multiply and add with their costs, of which some may be unknown."""
     costs = list(cost.layers)
     products = []

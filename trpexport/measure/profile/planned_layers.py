@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from trpexport.errors import PlanError
 from trpexport.measure.profile.matching import Product
-from trpexport.plan import ConvSpec, LayerPlan, Plan
+from trpexport.ops import LinearOp
+from trpexport.plan import LayerPlan, Plan
 from trpexport.tensors import Shape
 
 _CALL_NUMBER = re.compile(r"_\d+$")
@@ -71,11 +72,11 @@ def _module_names(layer: LayerPlan) -> list[str]:
 
 def _forms(layer: LayerPlan) -> list[list[Shape]]:
     """Return the weights that a layer can have in a file: those of its pair, or the original."""
-    return [[_weight(spec) for spec in specs] for specs in (layer.factors, (layer.conv,)) if specs]
+    return [[_weight(spec) for spec in specs] for specs in (layer.factors, (layer.op,)) if specs]
 
 
-def _weight(conv: ConvSpec) -> Shape:
-    return (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+def _weight(conv: LinearOp) -> Shape:
+    return (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel)
 
 
 def _take_next(
@@ -99,5 +100,5 @@ def _check(layer: LayerPlan, shapes: Iterable[Shape | None], label: str) -> None
     if found not in [set(form) for form in _forms(layer)]:
         raise PlanError(
             f"the plan is not that of {label}, where {layer.name} has other weights than "
-            f"{layer.conv} or its factors: give the plan.json of its export"
+            f"{layer.op} or its factors: give the plan.json of its export"
         )

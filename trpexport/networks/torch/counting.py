@@ -1,72 +1,188 @@
-"""What a PyTorch network costs, counted over the modules that one forward pass runs."""
+"""What a PyTorch network costs, counted over the operators that one forward pass runs.
+
+Below the level of modules: attention, ``F.conv2d``, ``F.linear`` and ``einsum`` are counted as
+the modules of convolutions and linear layers are.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from trpexport.networks.torch.trace import COUNTED, module_macs, run_example
-from trpexport.onnxfile.counting import GraphCost, LayerCost
+from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
+from trpexport.networks.torch.running import run_example, tensor_leaves
+
+_aten = torch.ops.aten
+# Operators that multiply and add, but for those that are counted: nobody knows how much.
+_COSTLY = re.compile(
+    r"fft|linalg|cdist|pdist|grid_sampler|embedding_bag|cholesky|triangular_solve|matrix_exp|ormqr"
+    r"|geqrf|householder|mm$|matmul|attention|rnn|lstm|gru|conv|linear"
+)
+# What the pattern catches by its name alone: it moves data about, or works elementwise.
+_CHEAP = re.compile(r"^(upsample_|_thnn_|_conv_depthwise_backward|_convert)")
+_NAMED = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
-def count_modules(model: nn.Module, input_shape: Sequence[int]) -> GraphCost:
-    """Count MACs, parameters and activation bytes of the modules of ``model``.
+def _trilinear(a: Tensor, b: Tensor, c: Tensor, *expand: Sequence[int]) -> int:
+    """MACs of a sum over the elementwise product of three tensors, expanded to one shape."""
+    sizes = []
+    for tensor, axes in zip((a, b, c), expand, strict=False):
+        for axis in sorted(axes):
+            tensor = tensor.unsqueeze(axis)  # noqa: PLW2901
+        sizes.append(tensor.shape)
+    return prod(map(max, *sizes))
 
-    Convolutions, transposed convolutions and linear layers are counted. What the network computes
-    outside of modules is not seen: count its ONNX file for that.
+
+# MACs by operator, of those that PyTorch's own table of FLOPs does not have.
+_FORMULAS: Mapping[Any, Callable[..., int]] = {
+    _aten.mv: lambda matrix, _: matrix.numel(),
+    _aten.addmv: lambda _, matrix, __, **___: matrix.numel(),
+    _aten.dot: lambda vector, _: vector.numel(),
+    _aten.vdot: lambda vector, _: vector.numel(),
+    _aten.addbmm: lambda _, a, b, **__: a.numel() * b.shape[2],
+    _aten._trilinear: lambda a, b, c, *rest: _trilinear(a, b, c, *rest[:3]),
+    _aten.mkldnn_rnn_layer: lambda x, w_in, w_state, *_: (
+        x.numel() // x.shape[-1] * (w_in.numel() + w_state.numel())
+    ),
+}
+
+
+def count_module(model: nn.Module, input_shape: Sequence[int]) -> Cost:
+    """Count what a network costs for one input of ``input_shape``, batch first.
 
     Args:
         model: the network; it is not changed.
-        input_shape: shape of its input, batch first.
+        input_shape: shape of its input.
 
     Returns:
-        The cost of one such input. ``unknown`` lists modules with parameters of their own that are
-        neither counted nor normalisation, and counted ones that never ran as modules.
+        The cost of the whole input. Parameters are counted where they are first multiplied with.
 
     Raises:
         PlanError: the network can't run such an input.
     """
-    names = {module: name for name, module in model.named_modules()}
-    layers: list[LayerCost] = []
-    ran: set[nn.Module] = set()
-    left_out: Counter[str] = Counter()
+    counter = _Counter(model)
+    with counter.following(), _plain_attention(), counter:
+        run_example(model, input_shape, {})
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(
+        layers=tuple(counter.rows),
+        left_out=dict(counter.left_out),
+        unknown=dict(counter.unknown),
+        other_parameters=total - sum(row.parameters for row in counter.rows),
+        unknown_macs=counter.unknown_macs,
+    )
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not isinstance(module, COUNTED):
-            left_out[type(module).__name__] += 1
-            ran.add(module)
-            return
-        x = inputs[0]
-        own = 0 if module in ran else sum(p.numel() for p in module.parameters(recurse=False))
-        ran.add(module)
-        layers.append(
-            LayerCost(
-                name=names[module],
-                operator=type(module).__name__,
-                input_shape=tuple(x.shape),
-                output_shape=tuple(output.shape),
-                macs=module_macs(module, x, output),
-                parameters=own,
-                activation_bytes=output.numel() * output.element_size(),
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operator that runs, and the innermost module that it runs in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._modules = {module: name for name, module in model.named_modules()}
+        self._inside: list[nn.Module] = [model]
+        self._unused: dict[int, int] = {}
+        for parameter in model.parameters():
+            place = _place(parameter)
+            self._unused[place] = self._unused.get(place, 0) + parameter.numel()
+        self.rows: list[OperatorCost] = []
+        self.left_out: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+        self.unknown_macs = 0
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow which module runs."""
+
+        def enter(module: nn.Module, _: Any) -> None:
+            self._inside.append(module)
+
+        def leave(*_: Any) -> None:
+            self._inside.pop()
+
+        handles = [
+            handle
+            for module in self._modules
+            for handle in (
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave, always_call=True),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        keywords = dict(kwargs or {})
+        output = func(*args, **keywords)
+        operator = func.overloadpacket
+        name = operator.__name__
+        if operator in _FORMULAS:
+            self._count(name, args, output, _FORMULAS[operator](*args, **keywords))
+        elif operator in flop_registry:
+            flops = flop_registry[operator](*args, **keywords, out_val=output)
+            self._count(name, args, output, flops // FLOPS_PER_MAC)
+        elif func.namespace != "aten" or (_COSTLY.search(name) and not _CHEAP.search(name)):
+            if func.namespace not in ("prim", "prims"):
+                self.unknown[name] += 1
+                longest = max((d for t in tensor_leaves(args) for d in t.shape), default=1)
+                self.unknown_macs += longest * sum(t.numel() for t in tensor_leaves(output))
+        elif not func.is_view:
+            module = self._inside[-1]
+            is_leaf = not any(True for _ in module.children())
+            self.left_out[type(module).__name__ if is_leaf else name] += 1
+        return output
+
+    def _count(self, operator: str, args: Sequence[Any], output: Any, macs: int) -> None:
+        module = self._inside[-1]
+        tensors = tensor_leaves(args)
+        moving = [tensor for tensor in tensors if _place(tensor) not in self._unused] or tensors
+        (result, *_) = tensor_leaves(output)
+        self.rows.append(
+            OperatorCost(
+                name=self._modules[module],
+                operator=type(module).__name__ if isinstance(module, _NAMED) else operator,
+                input_shape=tuple(moving[0].shape),
+                output_shape=tuple(result.shape),
+                macs=macs,
+                parameters=sum(self._unused.pop(_place(tensor), 0) for tensor in tensors),
+                activation_bytes=result.numel() * result.element_size(),
             )
         )
 
-    leaves = [module for module in names if not any(module.children())]
-    run_example(model, input_shape, dict.fromkeys(leaves, note))
-    unknown: Counter[str] = Counter()
-    for module in names:
-        has_own = any(True for _ in module.parameters(recurse=False))
-        seen_norm = module in ran and hasattr(module, "running_mean")
-        if has_own and not seen_norm and not (module in ran and isinstance(module, COUNTED)):
-            unknown[type(module).__name__] += 1
-            left_out.pop(type(module).__name__, None)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return GraphCost(
-        layers=tuple(layers),
-        left_out=dict(left_out),
-        unknown=dict(unknown),
-        other_parameters=total - sum(layer.parameters for layer in layers),
-    )
+
+def _place(tensor: Tensor) -> int:
+    """Return what a parameter and its views have in common."""
+    return tensor.untyped_storage().data_ptr()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Let attention be computed by matrix products that can be seen, not by one fused operator."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -10,27 +10,24 @@ rest of the network does not look at: behind a batch norm, a ReLU, or the next k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trpexport.networks.torch.images import Images
-from trpexport.networks.torch.network_error import tensor_leaves
-from trpexport.networks.torch.trace import CONVOLUTIONS, Conv, evaluating
-from trpexport.plan import ConvSpec
+from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
+from trpexport.networks.torch.running import evaluating, tensor_leaves
 
-# Images, and random directions of the outputs for each, that the derivative is sampled with.
-_IMAGES = 128
+# Random directions of the outputs for each image that the derivative is sampled with.
 _DIRECTIONS = 1
 # Of the mean of the diagonal: what these few samples do not show still counts a little.
 _FLOOR = 1e-2
 _SCALE_FLOOR = 1e-6
 
 
-def output_metrics(model: nn.Module, images: Images) -> dict[str, Tensor]:
+def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return what counts as error in the output of each convolution of a network.
 
     The derivative is sampled with random signs s, as the expectation of (Jᵀ s)(Jᵀ s)ᵀ is Jᵀ J
@@ -38,39 +35,25 @@ def output_metrics(model: nn.Module, images: Images) -> dict[str, Tensor]:
 
     Args:
         model: the network; it is not changed.
-        images: some of them are used, whatever their order.
+        batches: images to sample on, (images, *input shape) each.
 
     Returns:
         By layer (groups, O, O), O the output channels of a group, positive definite, in float64.
         Layers whose effect on the outputs can't be derived, or that have none, are missing.
     """
     found: dict[str, Tensor] = {}
-    chosen = images.first(_IMAGES)
     generator = torch.Generator().manual_seed(0)
 
     def signs(output: Tensor) -> Tensor:
         return torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
 
-    for index in range(chosen.batches):
+    for batch in batches:
         try:
-            for name, square in _sampled(model, chosen.batch(index), signs):
+            for name, square in _sampled(model, batch, signs):
                 found[name] = found.get(name, 0.0) + square
         except RuntimeError:  # an operation without a derivative
             return {}
     return {name: _definite(square) for name, square in found.items() if square.any()}
-
-
-def scale_metric(scale: Tensor, conv: ConvSpec) -> Tensor:
-    """Return a metric in which each channel counts as much as a batch norm lets through.
-
-    Args:
-        scale: what the batch norm behind the layer multiplies its channels with.
-        conv: the layer.
-    """
-    weight = scale.to(torch.float64).square().reshape(conv.groups, -1)
-    largest = weight.amax(1, keepdim=True)
-    weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
-    return torch.diag_embed(weight.clamp_min(_SCALE_FLOOR))
 
 
 def _sampled(
@@ -92,7 +75,7 @@ def _sampled(
             )
             for (name, groups, _), gradient in zip(outputs, gradients, strict=True):
                 if gradient is not None:
-                    rows = gradient.transpose(0, 1).reshape(groups, len(gradient[0]) // groups, -1)
+                    rows = gradient.transpose(0, 1).reshape(groups, gradient.shape[1] // groups, -1)
                     found.append((name, (rows @ rows.mT).to(torch.float64)))
     return found
 
@@ -106,7 +89,8 @@ def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, int, Tensor
         def keep(module: Conv, _: Any, output: Tensor) -> Tensor | None:
             if not output.requires_grad:
                 return None
-            found.append((name, module.groups, output))
+            batched = len(module.kernel_size) + 2
+            found.append((name, module.groups, output if output.ndim == batched else output[None]))
             return output.clone()  # what follows may overwrite it
 
         return keep

@@ -8,14 +8,18 @@ convolution that its product stands for, where any difference beyond rounding is
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from trpexport.networks.torch.factorize import dense_conv, is_calibrated, product, truncated_weight
-from trpexport.networks.torch.trace import CONVOLUTIONS, evaluating
+from trpexport.errors import PlanError
+from trpexport.lowrank.chain import truncated
+from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain
+from trpexport.networks.torch.rewrite import dense_conv
+from trpexport.networks.torch.running import argument, evaluating
 from trpexport.plan import LayerPlan, Plan
 
 # The factors are rounded to float32, whose unit roundoff is 6e-8; a sum of many such errors
@@ -35,13 +39,14 @@ class LayerCheck:
             they are no truncation, but calibrated.
         equivalence_error: output of the chain against the convolution with the product as its
             weight, RMS over the layer's real inputs.
-        output_error: output of the chain against the original layer: the approximation, RMS.
+        output_error: output of the chain against the original layer: the approximation, RMS;
+            None where the original one's is zero everywhere.
     """
 
     name: str
     factor_error: float | None
     equivalence_error: float
-    output_error: float
+    output_error: float | None
 
     @property
     def is_equivalent(self) -> bool:
@@ -66,13 +71,16 @@ def check_layers(
         One check a rewritten layer, in the order in which they run.
     """
     layers = {layer.name: layer for layer in plan.rewritten}
-    calibrated = is_calibrated(plan)
     originals, chains = dict(original.named_modules()), dict(factorized.named_modules())
     with evaluating(original, factorized):
-        return tuple(
-            _check(originals[name], chains[name], layers[name], run.input, calibrated=calibrated)
-            for name, run in _runs(original, layers, x).items()
-        )
+        found = []
+        for name, run in _runs(original, layers, x).items():
+            module, chain = originals[name], chains.get(name)
+            assert isinstance(module, CONVOLUTIONS)
+            if not isinstance(chain, FactorChain):
+                raise PlanError(f"the plan is for another network: {name} is no chain of factors")
+            found.append(_check(module, chain, layers[name], run.input))
+        return tuple(found)
 
 
 def first_drift(
@@ -110,13 +118,13 @@ def _runs(model: nn.Module, names: Collection[str], x: Tensor) -> dict[str, _Run
         if name in names:
 
             def keep(
-                module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name
+                module: nn.Module, inputs: Any, keywords: Any, output: Tensor, name: str = name
             ) -> None:
                 # Copies, because a ReLU that follows may work in place.
                 if name not in runs:
-                    runs[name] = _Run(inputs[0].clone(), output.clone())
+                    runs[name] = _Run(argument(inputs, keywords).clone(), output.clone())
 
-            hooks.append(module.register_forward_hook(keep))
+            hooks.append(module.register_forward_hook(keep, with_kwargs=True))
     try:
         model(x)
     finally:
@@ -134,21 +142,20 @@ def relative_rms(reference: Tensor, candidate: Tensor) -> float:
     return difference / scale if scale else float("inf")
 
 
-def _check(
-    module: nn.Module, chain: nn.Module, layer: LayerPlan, x: Tensor, *, calibrated: bool
-) -> LayerCheck:
-    assert isinstance(module, CONVOLUTIONS)
-    assert isinstance(chain, nn.Sequential)
+def _check(module: Conv, chain: FactorChain, layer: LayerPlan, x: Tensor) -> LayerCheck:
+    assert layer.scheme is not None
+    assert layer.rank is not None
     factor_error = None
-    if not calibrated:
-        truncated = truncated_weight(module.weight, layer)
-        factor_error = relative_rms(truncated, product(chain, layer))
+    if chain.is_truncation:
+        cut = truncated(module.weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
+        factor_error = relative_rms(cut.product, chain.chain.product)
     exact = copy.deepcopy(chain).double()
     x = x.double()
     y = exact(x)
+    output_error = relative_rms(copy.deepcopy(module).double()(x), y)
     return LayerCheck(
         name=layer.name,
         factor_error=factor_error,
-        equivalence_error=relative_rms(dense_conv(exact, layer)(x), y),
-        output_error=relative_rms(copy.deepcopy(module).double()(x), y),
+        equivalence_error=relative_rms(dense_conv(exact)(x), y),
+        output_error=output_error if math.isfinite(output_error) else None,
     )

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trpexport.networks.torch.network_error import tensor_leaves
+from trpexport.networks.base import Observation
+from trpexport.networks.torch.modules import Conv
+from trpexport.networks.torch.running import argument, tensor_leaves
 
-
-@dataclass
-class Observation:
-    """One forward pass, as a convolution saw it.
-
-    Attributes:
-        inputs: input of each call (batch, in_channels, *size).
-        outputs: output of each call.
-        shortcut: what is added to the output, directly or behind a batch norm; None where nothing
-            of the same shape is, or where the convolution is called more than once.
-        scale: what the batch norm multiplies each channel with on the way there; None for 1.
-    """
-
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    shortcut: Tensor | None = None
-    scale: Tensor | None = None
+# How an addition weighs its operands: (first, second), by the second's factor.
+_ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
+    "add": lambda alpha: (1.0, alpha),
+    "sub": lambda alpha: (1.0, -alpha),
+    "rsub": lambda alpha: (-alpha, 1.0),
+}
 
 
 class _SeenError(Exception):
@@ -38,7 +28,7 @@ class _SeenError(Exception):
 
 
 def observe(
-    run: Callable[[], Any], convs: Mapping[str, nn.Module], calls: Mapping[str, int]
+    run: Callable[[], Any], convs: Mapping[str, Conv], calls: Mapping[str, int]
 ) -> dict[str, Observation]:
     """Run a network until all is known of some of its convolutions, and no further.
 
@@ -58,12 +48,12 @@ def observe(
 
 
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the outputs of convolutions through a batch norm to an addition.
+    """Follows the outputs of convolutions through what scales their channels to an addition.
 
     Below the level of modules, so that it sees additions wherever they are written.
     """
 
-    def __init__(self, convs: Mapping[str, nn.Module], calls: Mapping[str, int]) -> None:
+    def __init__(self, convs: Mapping[str, Conv], calls: Mapping[str, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._convs = convs
         self._calls = calls
@@ -75,7 +65,7 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def watching(self) -> Iterator[None]:
         """Note what goes into the convolutions and comes out of them."""
         handles = [
-            conv.register_forward_hook(partial(self._note, name))
+            conv.register_forward_hook(partial(self._note, name), with_kwargs=True)
             for name, conv in self._convs.items()
         ]
         try:
@@ -91,40 +81,82 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        keywords = dict(kwargs or {})
         arguments = {id(tensor) for tensor in tensor_leaves(args)} if self._followed else ()
         used = [name for name, followed in self._followed.items() if id(followed) in arguments]
-        operation = func.overloadpacket.__name__ if used else ""
-        if used and operation != "native_batch_norm":
-            for name in used:
-                self._look(name, operation, args)
-            self._finish(used)
-        output = func(*args, **(kwargs or {}))
-        if operation == "native_batch_norm":
-            _, weight, _, _, variance, _, _, epsilon = args
-            scale = (variance + epsilon).rsqrt()
-            for name in used:
-                self.seen[name].scale = scale if weight is None else scale * weight
-                self._followed[name] = output[0]
+        if not used:
+            return func(*args, **keywords)
+        operation = func.overloadpacket.__name__.removesuffix("_")
+        factors = {name: self._factor(name, operation, args) for name in used}
+        passed = [name for name in used if factors[name] is not None]
+        for name in used:
+            if name not in passed:
+                self._look(name, operation, args, keywords.get("alpha", 1))
+        self._finish(name for name in used if name not in passed)
+        # Before the operation, which may work in place; behind it they are followed further.
+        output = func(*args, **keywords)
+        for name in passed:
+            scale, factor = self.seen[name].scale, factors[name]
+            assert factor is not None
+            self.seen[name].scale = factor if scale is None else scale * factor
+            self._followed[name] = tensor_leaves(output)[0]
         return output
 
-    def _note(self, name: str, _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _factor(self, name: str, operation: str, args: Sequence[Any]) -> Tensor | None:
+        """Return what an operation multiplies each channel of a followed output with, (channels,).
+
+        None where it does something else.
+        """
+        followed = self._followed[name]
+        channels = followed.shape[1]
+        if operation == "native_batch_norm":
+            _, weight, _, _, variance, _, _, epsilon = args
+            scale: Tensor = (variance + epsilon).rsqrt()
+            return scale if weight is None else scale * weight
+        if operation not in ("mul", "div"):
+            return None
+        first, second = args[:2]
+        if operation == "div" and first is not followed:
+            return None
+        other = second if first is followed else first
+        factor = other if isinstance(other, Tensor) else followed.new_tensor(other)
+        # A number, or one a channel: (channels, 1, ...) or (1, channels, 1, ...).
+        by_channel = (channels, *[1] * (followed.ndim - 2))
+        if factor.numel() != 1 and tuple(factor.shape) not in (by_channel, (1, *by_channel)):
+            return None
+        factor = factor.reshape(-1).expand(channels)
+        return 1.0 / factor if operation == "div" else factor
+
+    def _note(
+        self, name: str, module: Conv, inputs: tuple[Any, ...], keywords: Any, output: Tensor
+    ) -> None:
         seen = self.seen[name]
+        batched = len(module.kernel_size) + 2
         # Detached from what may be overwritten in place later on.
-        seen.inputs.append(inputs[0].clone())
-        seen.outputs.append(output.clone())
-        if len(seen.outputs) == self._calls[name] == 1:
+        for kept, tensor in ((seen.inputs, argument(inputs, keywords)), (seen.outputs, output)):
+            kept.append((tensor if tensor.ndim == batched else tensor[None]).clone())
+        if len(seen.outputs) == self._calls[name] == 1 and output.ndim == batched:
             self._followed[name] = output
         elif len(seen.outputs) >= self._calls[name]:
             self._finish([name])
 
-    def _look(self, name: str, operation: str, args: Sequence[Any]) -> None:
-        """Look at the first operation that is no batch norm, before it may work in place."""
+    def _look(self, name: str, operation: str, args: Sequence[Any], alpha: float) -> None:
+        """Look at the first operation that does not only scale, before it may work in place."""
         followed = self._followed.pop(name)
-        if operation in ("add", "add_"):
-            first, second = args[:2]
-            other = second if first is followed else first
-            if isinstance(other, Tensor) and other.shape == followed.shape:
-                self.seen[name].shortcut = other.clone()
+        if operation not in _ADDITIONS:
+            return
+        first, second = args[:2]
+        own, others = _ADDITIONS[operation](alpha)
+        if second is followed:
+            own, others = others, own
+        other = second if first is followed else first
+        if not isinstance(other, Tensor) or other.shape != followed.shape or first is second:
+            return
+        seen = self.seen[name]
+        seen.shortcut = other.clone() if others == 1 else other * others
+        if own != 1:
+            scale = followed.new_ones(followed.shape[1]) if seen.scale is None else seen.scale
+            seen.scale = scale * own
 
     def _finish(self, names: Iterable[str]) -> None:
         self._unseen.difference_update(names)

@@ -1,44 +1,35 @@
-"""Which convolutions a network runs, in which order, on inputs of which size."""
+"""Which convolutions a PyTorch network runs, in which order, on inputs of which size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from trpexport.cost import macs
-from trpexport.errors import PlanError
-from trpexport.plan import ConvSpec
+from trpexport.cost import Cost, macs
+from trpexport.networks.torch.counting import count_module
+from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, op_of
+from trpexport.networks.torch.running import argument, run_example
+from trpexport.ops import Call, Layer
 
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# The modules whose MACs are known.
-COUNTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+_WEIGHTED = (
+    *(*CONVOLUTIONS, nn.Linear, nn.Bilinear),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
-@dataclass(frozen=True)
-class TracedConv:
-    """A convolution of a network as one forward pass used it.
+@dataclass(frozen=True, kw_only=True)
+class TorchLayer(Layer):
+    """A layer, and the module that it is.
 
     Attributes:
-        name: the module's dotted name; the first one, where a module stands in several places.
-        module: the module itself.
-        conv: its attributes.
-        input_sizes: spatial input size of each call, in pixels; empty if it was never called.
-        untouchable: why nobody may rewrite this module, or None.
+        module: the convolution.
     """
 
-    name: str
     module: Conv
-    conv: ConvSpec
-    input_sizes: tuple[tuple[int, ...], ...]
-    untouchable: str | None
 
 
 @dataclass(frozen=True)
@@ -48,133 +39,48 @@ class Trace:
     Attributes:
         layers: its convolutions in the order in which they first ran, the unused ones last.
         stem: name of the convolution that ran first, or None.
-        head: name of the convolution that ran last, if no linear layer came after it.
-        other_macs: MACs for one image of linear layers and transposed convolutions.
+        head: name of the convolution that ran last, if no other layer with weights came after it.
+        other_macs: MACs for one image of all that ``layers`` do not account for.
+        unknown: how often each operator occurs whose MACs nobody knows.
     """
 
-    layers: tuple[TracedConv, ...]
+    layers: tuple[TorchLayer, ...]
     stem: str | None
     head: str | None
     other_macs: int
-
-
-def conv_spec(module: Conv) -> ConvSpec:
-    """Return the attributes of a convolution module."""
-    padding: tuple[int, ...] | Literal["same"] = "same"
-    if module.padding == "valid":
-        padding = (0,) * len(module.kernel_size)
-    elif module.padding != "same":
-        padding = tuple(map(int, module.padding))
-    return ConvSpec(
-        in_channels=module.in_channels,
-        out_channels=module.out_channels,
-        kernel_size=tuple(module.kernel_size),
-        stride=tuple(module.stride),
-        padding=padding,
-        dilation=tuple(module.dilation),
-        groups=module.groups,
-        bias=module.bias is not None,
-        padding_mode=module.padding_mode,
-    )
-
-
-def module_macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
-    """Return the MACs of one call of a convolution or a linear layer, for the whole batch."""
-    if isinstance(module, CONVOLUTIONS):
-        return len(x) * macs((conv_spec(module),), x.shape[2:])
-    if isinstance(module, TRANSPOSED):
-        return x.numel() * module.out_channels // module.groups * prod(module.kernel_size)
-    assert isinstance(module, nn.Linear)
-    return output.numel() * module.in_features
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode without gradients, and give every module its mode back."""
-    training = [module for model in models for module in model.modules() if module.training]
-    try:
-        # Most are already: a deep network has hundreds of modules to set.
-        if training:
-            for model in models:
-                model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
-    """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = next(model.parameters(), torch.empty(0))
-    return torch.randn(*shape, generator=generator).to(weight)
-
-
-def run_example(
-    model: nn.Module, input_shape: Sequence[int], hooks: Mapping[nn.Module, Callable[..., None]]
-) -> None:
-    """Run ``model`` once on an example input, calling ``hooks`` as forward hooks.
-
-    Raises:
-        PlanError: the network can't run an input of ``input_shape``.
-    """
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
-    try:
-        with evaluating(model):
-            model(example_input(model, input_shape))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        shape = "x".join(map(str, input_shape))
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PlanError(
-            f"the network can't run an input of shape {shape} ({reason}): "
-            "give the right one with --input-shape"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    unknown: Mapping[str, int]
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
-    """Run ``model`` once on an input of ``input_shape`` (batch first) and note its convolutions.
+    """Run ``model`` on an input of ``input_shape`` (batch first) and note its convolutions.
 
     Raises:
         PlanError: the network can't run such an input.
     """
-    names = {module: name for name, module in model.named_modules()}
-    untouchable = {m: _untouchable(m) for m in names if isinstance(m, CONVOLUTIONS)}
-    sizes: dict[Conv, list[tuple[int, ...]]] = {}
+    found = _declared(model)
+    shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     order: list[nn.Module] = []
-    other_macs = 0
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal other_macs
+    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, _: Tensor) -> None:
         order.append(module)
-        if isinstance(module, CONVOLUTIONS):
-            spatial = inputs[0].shape[-len(module.kernel_size) :]
-            sizes.setdefault(module, []).append(tuple(spatial))
-        else:
-            other_macs += module_macs(module, inputs[0], output) // int(input_shape[0])
+        shapes.setdefault(module, []).append(tuple(argument(inputs, keywords).shape))
 
-    run_example(model, input_shape, {m: note for m in names if isinstance(m, COUNTED)})
-    used = sorted(sizes, key=order.index)
-    unused = [module for module in untouchable if module not in sizes]
+    weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
+    run_example(model, input_shape, dict.fromkeys(weighted, note))
+    batch = int(input_shape[0])
+    ran = sorted((x for x in found if x.module in shapes), key=lambda x: order.index(x.module))
     layers = tuple(
-        TracedConv(
-            name=names[module],
-            module=module,
-            conv=conv_spec(module),
-            input_sizes=tuple(sizes.get(module, ())),
-            untouchable=untouchable[module],
-        )
-        for module in [*used, *unused]
+        _with_calls(layer, _calls(shapes.get(layer.module, []), layer.op.ndim, batch))
+        for layer in [*ran, *(x for x in found if x.module not in shapes)]
     )
+    cost = count_module(model, input_shape)
     last = order[-1] if order else None
     return Trace(
-        layers=layers,
-        stem=names[used[0]] if used else None,
-        head=names[last] if isinstance(last, CONVOLUTIONS) else None,
-        other_macs=other_macs,
+        layers=_tied(layers),
+        stem=ran[0].name if ran else None,
+        head=next((layer.name for layer in ran if layer.module is last), None),
+        other_macs=_others(cost, layers, batch),
+        unknown=cost.unknown,
     )
 
 
@@ -184,25 +90,68 @@ def declared(model: nn.Module) -> Trace:
     That is the order in which most networks run them, and all that can be known without an input.
     Each counts as called once, on an input of unknown size ``()``: it has no MACs.
     """
-    counted = [(name, m) for name, m in model.named_modules() if isinstance(m, COUNTED)]
-    layers = tuple(
-        TracedConv(name, module, conv_spec(module), ((),), _untouchable(module))
-        for name, module in counted
-        if isinstance(module, CONVOLUTIONS)
-    )
-    last_is_conv = bool(layers) and counted[-1][0] == layers[-1].name
+    found = _declared(model)
+    weighted = [name for name, module in model.named_modules() if isinstance(module, _WEIGHTED)]
+    layers = tuple(_with_calls(layer, (Call(1, ()),)) for layer in found)
+    is_head = bool(layers) and layers[-1].name == weighted[-1]
     return Trace(
-        layers=layers,
+        layers=_tied(layers),
         stem=layers[0].name if layers else None,
-        head=layers[-1].name if last_is_conv else None,
+        head=layers[-1].name if is_head else None,
         other_macs=0,
+        unknown={},
     )
 
 
-def _untouchable(module: Conv) -> str | None:
+def _declared(model: nn.Module) -> list[TorchLayer]:
+    return [
+        TorchLayer(name=name, op=op_of(module), calls=(), fixed=_fixed(module), module=module)
+        for name, module in model.named_modules()
+        if isinstance(module, CONVOLUTIONS)
+    ]
+
+
+def _with_calls(layer: TorchLayer, calls: tuple[Call, ...]) -> TorchLayer:
+    return TorchLayer(**{**vars(layer), "calls": calls})
+
+
+def _tied(layers: Sequence[TorchLayer]) -> tuple[TorchLayer, ...]:
+    """Say of each layer which one before it uses the same weight."""
+    first: dict[int, str] = {}
+    found = []
+    for layer in layers:
+        owner = first.setdefault(id(layer.module.weight), layer.name)
+        shares = None if owner == layer.name else owner
+        found.append(TorchLayer(**{**vars(layer), "shares": shares}))
+    return tuple(found)
+
+
+def _calls(shapes: Sequence[tuple[int, ...]], ndim: int, batch: int) -> tuple[Call, ...]:
+    """Return the calls for one image, from input shapes of a batch.
+
+    Where frames, patches or tokens are folded into the batch, each call has so many places; where
+    a network goes through its batch image by image, the calls are those for one of them.
+    """
+    places = [(prod(shape[: -ndim - 1]), shape[-ndim:]) for shape in shapes]
+    if all(count % batch == 0 for count, _ in places):
+        return tuple(Call(count // batch, size) for count, size in places)
+    by_size: dict[tuple[int, ...], int] = {}
+    for count, size in places:
+        by_size[size] = by_size.get(size, 0) + count
+    return tuple(Call(-(-count // batch), size) for size, count in by_size.items())
+
+
+def _others(cost: Cost, layers: Sequence[Layer], batch: int) -> int:
+    accounted = sum(macs((layer.op,), layer.calls) for layer in layers)
+    return max(0, cost.macs // batch - accounted)
+
+
+def _fixed(module: Conv) -> str | None:
     """Say why a convolution computes more than its attributes tell, or None."""
     if type(module) not in CONVOLUTIONS:
         return f"{type(module).__name__} may compute more than its base class"
+    if "forward" in vars(module) or "_conv_forward" in vars(module):
+        return "has a forward of its own, which a rewrite would lose"
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks, which a rewrite would lose"
     return None

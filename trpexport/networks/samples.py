@@ -1,4 +1,4 @@
-"""Calibration images: checked, in batches, some of them held out."""
+"""Unlabelled inputs of a network: checked, in batches, some of them held out."""
 
 from __future__ import annotations
 
@@ -11,84 +11,80 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from trpexport.errors import DataError
 
 # So few that malloc keeps a batch's activations and hands them out again: beyond 32 MB it asks the
 # system for clean pages each time.
 _BATCH_ELEMENTS = 1_000_000
-_LARGEST_BATCH = 64
-_HELD_OUT = 4  # one image in so many
+_MAX_BATCH = 64
+_HELD_OUT = 4  # one sample in so many
 
 
 @dataclass(frozen=True)
-class Images:
-    """Unlabelled network inputs.
+class Samples:
+    """Inputs of a network, as they come from its preprocessing.
 
     Attributes:
-        values: (images, *input shape), float32; may be a memory map.
-        like: a tensor of the device and dtype that the network computes in.
+        values: (samples, *input shape), float32; may be a memory map.
     """
 
     values: NDArray[np.float32]
-    like: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     @property
     def batch_size(self) -> int:
-        """Images in each batch but the last."""
-        return max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
+        """Samples in each batch but the last."""
+        return max(1, min(_MAX_BATCH, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
 
     @property
     def batches(self) -> int:
         """Number of batches."""
         return (len(self.values) + self.batch_size - 1) // self.batch_size
 
-    def batch(self, index: int) -> Tensor:
+    def batch(self, index: int) -> NDArray[np.float32]:
         """Return one batch."""
         start = index * self.batch_size
-        values = np.ascontiguousarray(self.values[start : start + self.batch_size])
-        return torch.from_numpy(values).to(self.like)
+        return np.ascontiguousarray(self.values[start : start + self.batch_size])
 
-    def held_out(self, index: int) -> Tensor:
-        """Return which images of a batch are held out, (images,), bool."""
+    def held_out(self, index: int) -> NDArray[np.bool_]:
+        """Return which samples of a batch are held out, (samples,)."""
         start = index * self.batch_size
-        batch = self._is_held_out[start : start + self.batch_size]
-        return torch.from_numpy(batch).to(self.like.device)
+        return self._is_held_out[start : start + self.batch_size]
 
-    def first(self, count: int) -> Images:
-        """Return the ``count`` images whose content comes first, whatever their order."""
+    def first(self, count: int) -> Samples:
+        """Return the ``count`` samples whose content comes first, whatever their order."""
         each = sorted(range(len(self.values)), key=lambda i: zlib.crc32(self.values[i].tobytes()))
         return replace(self, values=np.stack([self.values[i] for i in each[:count]]))
 
     @cached_property
     def _is_held_out(self) -> NDArray[np.bool_]:
-        # By content: whatever the order, and equal images are on the same side.
-        return np.array([zlib.crc32(image.tobytes()) % _HELD_OUT == 0 for image in self.values])
+        # By content: whatever the order, and equal samples are on the same side.
+        return np.array([zlib.crc32(value.tobytes()) % _HELD_OUT == 0 for value in self.values])
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the images, whatever their order."""
-        each = sorted(hashlib.sha256(image.tobytes()).digest() for image in self.values)
+        """SHA-256 over the samples, whatever their order."""
+        each = sorted(hashlib.sha256(value.tobytes()).digest() for value in self.values)
         return hashlib.sha256(b"".join(each)).hexdigest()
 
 
-def checked_images(
-    model: nn.Module, images: NDArray[np.floating[Any]] | Tensor, input_shape: Sequence[int]
-) -> Images:
-    """Check that calibration images fit a network.
+def checked_samples(images: Any, input_shape: Sequence[int]) -> Samples:
+    """Check that images fit a network.
 
     Args:
-        model: the network.
-        images: (images, channels, *size), normalised as for the network.
+        images: (images, channels, *size), normalised as for the network: an array, or a tensor.
         input_shape: shape of the network's input, batch first.
 
     Raises:
         DataError: there are none, their shape is wrong, or they hold NaN or infinity.
     """
-    values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+    values: NDArray[Any] = (
+        images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
+    )
     wanted = "x".join(map(str, input_shape[1:]))
     if values.ndim != len(input_shape) or values.shape[1:] != tuple(input_shape[1:]):
         found = "x".join(map(str, values.shape))
@@ -107,4 +103,4 @@ def checked_images(
         values = values.astype(np.float32)
     if not all(np.isfinite(image).all() for image in values):
         raise DataError("a calibration image holds NaN or infinity: leave it out")
-    return Images(values, next(model.parameters(), torch.empty(0)).detach())
+    return Samples(values)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.errors import ModelError
-from trpexport.networks.torch.trace import evaluating
+from trpexport.networks.torch.running import evaluating
 
 INPUT = "input"
 OUTPUT = "output"

@@ -1,0 +1,448 @@
+"""The library as people try it first: a function for each thing that the command line does.
+
+::
+
+    import trpexport as tx
+
+    small = tx.decompose(model, tx.ByCriterion("spatial", "energy:0.9"), example=x)
+    small = tx.decompose("resnet20.th", tx.ByBudget(macs=0.5), images=x)
+    tx.verify(small)
+    tx.export(small, "out")
+    tx.bench(["out"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trpexport.bundle import MODEL
+from trpexport.errors import DataError, PlanError
+from trpexport.stages import Stages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from trpexport.artifact.build import BundleReport
+    from trpexport.checkpoints import Checkpoint
+    from trpexport.choose.base import CalibrationImages, Chooser
+    from trpexport.cost import Cost
+    from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.judge.gate.check import GateResult
+    from trpexport.judge.predictions import Evaluation
+    from trpexport.pipeline import Decomposed
+    from trpexport.runtime.verify import Verification
+    from trpexport.training.settings import LowRank
+    from trpexport.training.watching import Watcher
+
+Announce = Callable[[str], None]
+_INPUT_RANK = 2
+
+
+def decompose(
+    model: nn.Module | str | Path,
+    chooser: Chooser,
+    *,
+    example: Tensor | NDArray[Any] | Sequence[int] | None = None,
+    images: Tensor | NDArray[Any] | Dataset | str | None = None,
+    preprocessing: Preprocessing | None = None,
+    arch: str | None = None,
+    factory: str | None = None,
+    unsafe_pickle: bool = False,
+    announce: Announce | None = None,
+) -> Decomposed:
+    """Rewrite the convolutions of a network as chains of cheaper ones.
+
+    Args:
+        model: a module, which is left as it is, or the path of a checkpoint.
+        chooser: chooses schemes and ranks: :class:`~trpexport.ByCriterion`,
+            :class:`~trpexport.ByBudget` or :class:`~trpexport.ByPlan`.
+        example: an input of the network, or the shape of one, batch first; as the images or the
+            checkpoint say where it is None.
+        images: unlabelled images to fit the factors to: inputs of the network (images, channels,
+            height, width), or a data set, as in ``cifar10:DIR``; None for the SVD's factors.
+        preprocessing: how images of a data set become input; as the checkpoint says where it is
+            None.
+        arch: the checkpoint's architecture, where it can't be recognised.
+        factory: ``package.module:factory`` that makes the checkpoint's network.
+        unsafe_pickle: load a file that holds pickled code, **which runs that code**.
+        announce: called with a line on each step.
+
+    Raises:
+        NothingToDoError: no layer would get cheaper, or the budget can't be met.
+        TrpexportError: the network, the images or what was chosen can't be used.
+    """
+    from torch import nn
+
+    from trpexport.networks.torch.network import TorchNetwork
+    from trpexport.pipeline import (
+        CalibrationData,
+        Source,
+        decompose_checkpoint,
+        decompose_network,
+    )
+
+    stages = Stages(announce)
+    chooser.check()
+    shape = _shape(example, images)
+    dataset = _dataset(images)
+    if isinstance(model, nn.Module):
+        shape = shape or chooser.input_shape
+        if shape is None:
+            raise PlanError("nobody says which input the network takes: give an example of one")
+        found = _images(images, dataset, preprocessing, shape)
+        network = TorchNetwork.open(model, shape)
+        return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
+    source = Source(Path(model), arch, factory, shape, unsafe_pickle)
+    if dataset is not None:
+        data = CalibrationData(dataset, preprocessing=preprocessing)
+        return decompose_checkpoint(source, chooser, data, stages=stages)
+    return decompose_checkpoint(source, chooser, _array_images(images), stages=stages)
+
+
+def verify(
+    model: Decomposed | str | Path,
+    reference: str | Path | None = None,
+    *,
+    seconds: float = 5.0,
+) -> Verification:
+    """Check that two things that must compute the same do.
+
+    Args:
+        model: a decomposed network, which is compared with the dense one that its factors stand
+            for; a bundle, compared with the outputs that its export wrote down; an ONNX file.
+        reference: of an ONNX file, the ONNX file or the bundle that is right.
+        seconds: how long to compare a decomposed network or two files.
+
+    Raises:
+        VerificationError: the factors of a layer are not what the plan says.
+        ModelError: a file can't be read or run.
+        PlanError: an ONNX file has nothing to be compared with.
+    """
+    from trpexport.runtime.verify import (
+        Verification,
+        verify_against_golden,
+        verify_bundle,
+        verify_models,
+    )
+
+    if not isinstance(model, str | Path):
+        return Verification(model.verify(seconds=seconds).equivalence)
+    path = Path(model)
+    if reference is None:
+        if not path.is_dir():
+            raise PlanError(f"{path} has nothing to be compared with: give the reference")
+        return verify_bundle(path)
+    if Path(reference).is_dir():
+        return verify_against_golden(path, Path(reference))
+    return verify_models(Path(reference), path, seconds=seconds)
+
+
+def export(
+    model: Decomposed | str | Path,
+    out: str | Path,
+    *,
+    inputs: NDArray[np.floating[Any]] | None = None,
+    arch: str | None = None,
+    factory: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    announce: Announce | None = None,
+    **settings: Any,
+) -> BundleReport:
+    """Write a verified ONNX file and all that belongs to it as a directory, whole or not at all.
+
+    Args:
+        model: a decomposed network, or the path of a checkpoint, which is exported as it is.
+        out: the directory.
+        inputs: real inputs to verify on; random ones where there are none.
+        arch: a checkpoint's architecture, where it can't be recognised.
+        factory: ``package.module:factory`` that makes a checkpoint's network.
+        input_shape: shape of a checkpoint's input, where it does not say.
+        announce: called with a line on each step.
+        settings: those of :class:`~trpexport.ExportSettings`.
+
+    Raises:
+        VerificationError: the rewrite or the ONNX file is not equivalent; nothing is written.
+        TrpexportError: the network can't be exported, or the place can't be written.
+    """
+    from trpexport.artifact.build import ExportSettings
+    from trpexport.pipeline import Source, export_checkpoint
+
+    how, stages = ExportSettings(**settings), Stages(announce)
+    if not isinstance(model, str | Path):
+        return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
+    source = Source(Path(model), arch, factory, input_shape)
+    return export_checkpoint(source, Path(out), settings=how, inputs=inputs, stages=stages)
+
+
+def count(
+    model: Decomposed | nn.Module | str | Path,
+    *,
+    example: Tensor | NDArray[Any] | Sequence[int] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Cost:
+    """Count what a network costs: MACs, parameters, activations; what is not known is listed.
+
+    Args:
+        model: a decomposed network, a module, or the path of an ONNX file, a bundle or a
+            checkpoint.
+        example: an input of a module or checkpoint, or the shape of one, batch first.
+        shapes: whole input shapes of an ONNX file, where it leaves them open.
+
+    Raises:
+        TrpexportError: the network can't be read or run.
+    """
+    if isinstance(model, str | Path):
+        from trpexport.onnxfile.counting import count_onnx
+        from trpexport.onnxfile.recognition import is_checkpoint
+
+        path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
+        if not is_checkpoint(path):
+            return count_onnx(path, shapes=shapes or {})
+    from torch import nn
+
+    from trpexport.networks.torch.counting import count_module
+    from trpexport.pipeline import Source
+
+    shape = _shape(example, None)
+    if isinstance(model, str | Path):
+        checkpoint = Source(path, input_shape=shape).load()
+        assert checkpoint.input_shape is not None
+        return count_module(checkpoint.module, checkpoint.input_shape)
+    if not isinstance(model, nn.Module):
+        return model.network.cost
+    if shape is None:
+        raise PlanError("nobody says which input the network takes: give an example of one")
+    return count_module(model, shape)
+
+
+def bench(
+    models: Sequence[str | Path], *, announce: Announce | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Measure how fast ONNX files run, in turns, and return the record.
+
+    Args:
+        models: ONNX files or bundles; the first one is the baseline of all ratios, or the one that
+            a single bundle brings.
+        announce: called with a line on each step.
+        settings: those of :class:`~trpexport.BenchSettings`.
+
+    Raises:
+        TrpexportError: a file can't be run, or a setting can't be used.
+    """
+    from trpexport.measure.bench import bench as run
+    from trpexport.measure.settings import BenchSettings, find_models
+
+    files = find_models([Path(model) for model in models])
+    return run(BenchSettings(files, **settings), announce=announce)
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Dataset,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    output: str | None = None,
+    batch: int | None = None,
+    **session: Any,
+) -> Evaluation:
+    """Return how well an ONNX file classifies the images of a data set.
+
+    Args:
+        model: the file, or a bundle.
+        data: the data set, as in ``cifar10:DIR``.
+        split: which images of it.
+        limit: how many, spread evenly over the split; None for all.
+        preprocessing: how images become input; None takes what the bundle says.
+        output: name of the output with one number a class, where there are several.
+        batch: images at a time.
+        session: options of the session: ``provider``, ``threads``.
+
+    Raises:
+        TrpexportError: the network or the data can't be read, or do not fit each other.
+    """
+    from trpexport.judge.classify import choose_images, open_classifier
+    from trpexport.judge.classify import evaluate as run
+
+    images = choose_images(_opened(data), split, limit)
+    classifier = open_classifier(Path(model), preprocessing=preprocessing, output=output, **session)
+    return run([classifier], images, batch=batch).classifiers[0]
+
+
+def gate(
+    baseline: str | Path,
+    candidate: str | Path,
+    *,
+    data: str | Dataset | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    confident: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    announce: Announce | None = None,
+    **limits: float,
+) -> GateResult:
+    """Hold a network against its baseline: is it as good, as small, as fast as was asked for?
+
+    Args:
+        baseline: an ONNX file or a bundle.
+        candidate: another one.
+        data: images to judge accuracy by, as in ``cifar10:DIR``.
+        split: which images of it.
+        limit: how many; None for all.
+        preprocessing: how images become input; None takes what the bundles say.
+        confident: whole confidence intervals must be inside of the limits.
+        settings: those of :class:`~trpexport.BenchSettings`, for rules on latency.
+        announce: called with a line on each step.
+        limits: the rules, as in ``max_drop=1.0, min_macs_ratio=2.0``.
+
+    Raises:
+        TrpexportError: a rule is unknown or needs what is missing, or a network can't be read.
+    """
+    from trpexport.judge.classify import choose_images, open_classifier
+    from trpexport.judge.classify import evaluate as run
+    from trpexport.judge.gate.check import run_gate
+    from trpexport.judge.gate.config import parsed_limits
+    from trpexport.measure.settings import BenchSettings, find_models
+
+    rules = parsed_limits(
+        {name.replace("_", "-"): value for name, value in limits.items()}, confident=confident
+    )
+    files = find_models([Path(baseline), Path(candidate)])
+    bench_settings = BenchSettings(files, **{"memory": False, **(settings or {})})
+    evaluations = None
+    if data is not None and rules.of("data"):
+        classifiers = [
+            open_classifier(Path(file.path), preprocessing=preprocessing) for file in files
+        ]
+        evaluations = run(classifiers, choose_images(_opened(data), split, limit))
+    return run_gate(rules, bench_settings, evaluations=evaluations, announce=announce)
+
+
+def train(
+    arch: str,
+    data: str,
+    out: str | Path,
+    *,
+    low_rank: LowRank | None = None,
+    recipe: str = "original",
+    epochs: int | None = None,
+    init: str | Path | None = None,
+    watcher: Watcher | None = None,
+    restart: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a network of the zoo, towards low rank if so asked; go on where it was stopped.
+
+    Args:
+        arch: text form of the architecture, as in ``resnet20``.
+        data: the data set, as in ``cifar10:DIR``.
+        out: the run's directory.
+        low_rank: how it is pulled towards low rank; None for plain training.
+        recipe: name of the recipe.
+        epochs: how many, where not as the recipe says.
+        init: a checkpoint or bundle to start from.
+        watcher: is told how it goes.
+        restart: throw away what an earlier run left in ``out``.
+        settings: those of :class:`~trpexport.RunSettings`.
+
+    Returns:
+        The last epoch's line of the metrics.
+
+    Raises:
+        TrpexportError: the data or ``init`` can't be read, or the training can't go on.
+    """
+    from trpexport.training.recipe import RECIPES
+    from trpexport.training.settings import RunSettings
+    from trpexport.training.train import train as run
+    from trpexport.training.watching import Watchers
+
+    chosen = RECIPES[recipe]
+    if epochs is not None:
+        chosen = replace(chosen, epochs=epochs)
+    return run(
+        arch,
+        RunSettings(data, chosen, **settings),
+        low_rank,
+        Path(out),
+        init=None if init is None else Path(init),
+        watcher=watcher or Watchers(()),
+        restart=restart,
+    )
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    factory: str | None = None,
+    unsafe_pickle: bool = False,
+) -> Checkpoint:
+    """Read the PyTorch network of a checkpoint or of a bundle.
+
+    Args:
+        path: a file of ``torch.save``, a safetensors file, or a bundle.
+        arch: its architecture, where it can't be recognised or is to be checked.
+        factory: ``package.module:factory`` that makes the network, before any rewrite.
+        unsafe_pickle: load a file that holds pickled code, **which runs that code**.
+
+    Raises:
+        TrpexportError: it can't be read, or the network can't be built.
+    """
+    from trpexport.checkpoints import load_network
+
+    return load_network(path, arch=arch, model=factory, unsafe_pickle=unsafe_pickle)
+
+
+def _shape(example: Any, images: Any) -> tuple[int, ...] | None:
+    """Return the shape of a network's input, as an example or an array of images say."""
+    if example is not None:
+        shape = getattr(example, "shape", example)
+        return tuple(int(size) for size in shape)
+    if hasattr(images, "shape") and len(images.shape) >= _INPUT_RANK:
+        return (1, *(int(size) for size in images.shape[1:]))
+    return None
+
+
+def _dataset(images: Any) -> Dataset | None:
+    from trpexport.datasets import Dataset
+
+    return _opened(images) if isinstance(images, str | Dataset) else None
+
+
+def _opened(data: str | Dataset) -> Dataset:
+    from trpexport.datasets import open_dataset
+
+    return open_dataset(data) if isinstance(data, str) else data
+
+
+def _images(
+    images: Any, dataset: Dataset | None, preprocessing: Preprocessing | None, shape: Sequence[int]
+) -> CalibrationImages | None:
+    from trpexport.datasets.calibration import DatasetImages
+
+    if dataset is None:
+        return _array_images(images)
+    if preprocessing is None:
+        raise DataError(
+            f"nobody says how images of {dataset.name} become the network's input: give "
+            "preprocessing, the data set's own if the network was trained with that"
+        )
+    return DatasetImages(dataset, preprocessing, shape)
+
+
+def _array_images(images: Any) -> CalibrationImages | None:
+    import numpy as np
+
+    from trpexport.datasets.calibration import ArrayImages
+
+    if images is None:
+        return None
+    array = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
+    return ArrayImages(array)

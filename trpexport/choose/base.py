@@ -1,0 +1,187 @@
+"""What a choice of schemes and ranks is, who makes one, and on which images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.choose.calibrate import Calibrated, calibrate, truncations
+from trpexport.choose.gathering import Gatherer
+from trpexport.errors import NothingToDoError
+from trpexport.lowrank.chain import Chain
+from trpexport.networks.base import Network
+from trpexport.networks.samples import checked_samples
+from trpexport.ops import Layer, LinearOp
+from trpexport.plan import CALIBRATION, Plan
+from trpexport.stages import Stages
+
+if TYPE_CHECKING:
+    from trpexport.choose.spectra import Analysis
+
+
+class NothingCheaperError(NothingToDoError):
+    """No layer would get cheaper; ``analysis`` knows which criterion would do.
+
+    Attributes:
+        plan: the plan that rewrites nothing.
+        analysis: the spectra; None where a plan chose the ranks.
+    """
+
+    def __init__(self, message: str, plan: Plan, analysis: Analysis | None = None) -> None:
+        super().__init__(message)
+        self.plan = plan
+        self.analysis = analysis
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to become of a network.
+
+    Attributes:
+        plan: the plan.
+        chains: what stands in for each rewritten layer, by name.
+        notes: what the reader of a report should know.
+    """
+
+    plan: Plan
+    chains: Mapping[str, Chain]
+    notes: tuple[str, ...] = ()
+
+
+class CalibrationImages(Protocol):
+    """Images to calibrate on, and others to verify on and to judge by."""
+
+    @property
+    def inputs(self) -> NDArray[np.float32]:
+        """Inputs of the network to calibrate on, (images, *input shape)."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the reader of a report should know of them."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return where they come from, JSON-ready."""
+
+    def unseen(self) -> NDArray[np.float32]:
+        """Return inputs to verify on, none of them calibrated on if there are others."""
+
+    def labelled(self) -> LabelledImages:
+        """Return images whose classes are known, none of them calibrated on.
+
+        Raises:
+            DataError: there are none.
+        """
+
+
+class LabelledImages(Protocol):
+    """Images whose classes are known."""
+
+    @property
+    def name(self) -> str:
+        """What they are, for the reader."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+
+    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield inputs of the network and their classes."""
+
+
+class Chooser(Protocol):
+    """Chooses what becomes of each layer of a network."""
+
+    @property
+    def label(self) -> str:
+        """What names a bundle that was made so."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of the network's input, where the choice was made for one; else None."""
+
+    def check(self) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            TrpexportError: something in it is unknown, out of range, or excludes something else.
+        """
+
+    def __call__(
+        self, network: Network, images: CalibrationImages | None, stages: Stages, label: str | None
+    ) -> Choice:
+        """Choose for a network.
+
+        Args:
+            network: the network.
+            images: what to calibrate on; None for the SVD's factors.
+            stages: times and announces what is going on.
+            label: what the network is called, for the reader of the plan.
+
+        Raises:
+            NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+            TrpexportError: the network or the images can't be used.
+        """
+
+
+class Price(Protocol):
+    """What is scarce, and how much of it a network needs."""
+
+    resource: str
+
+    def whole(self, network: Network) -> float:
+        """Return how much the whole network needs.
+
+        Raises:
+            PlanError: nobody knows.
+        """
+
+    def of(self, layer: Layer, ops: Sequence[LinearOp]) -> float:
+        """Return how much of it ``ops`` need in the place of a layer."""
+
+
+def applied(
+    network: Network, plan: Plan, images: CalibrationImages | None, stages: Stages
+) -> Choice:
+    """Return a plan with its factors: those of the SVD, or fitted to images where there are any.
+
+    Raises:
+        NothingCheaperError: the plan rewrites nothing.
+        TrpexportError: as :func:`trpexport.choose.calibrate.calibrate`.
+    """
+    if not plan.rewritten:
+        name = plan.architecture or "the network"
+        raise NothingCheaperError(
+            f"no layer of {name} gets cheaper with {plan.scheme} and {plan.criterion}: nothing was "
+            "written",
+            plan,
+        )
+    if images is None:
+        with stages("factorize"):
+            return Choice(plan, truncations(network, plan))
+    gatherer = gathered(network, images)
+    with stages("calibrate"):
+        found = calibrate(network, plan, gatherer, announce=stages.say)
+    return calibrated_choice(found, images, {"output_error": found.error})
+
+
+def gathered(network: Network, images: CalibrationImages) -> Gatherer:
+    """Return what gathers the moments of a network's layers on images.
+
+    Raises:
+        DataError: the images do not fit the network.
+    """
+    samples = checked_samples(images.inputs, network.input_shape)
+    return Gatherer(network, network.watch(samples))
+
+
+def calibrated_choice(
+    found: Calibrated, images: CalibrationImages, facts: Mapping[str, Any]
+) -> Choice:
+    """Return calibrated chains with a plan that says what they were calibrated on, and to what."""
+    calibration = {**images.facts(), **found.plan.options[CALIBRATION], **facts}
+    options = {**found.plan.options, CALIBRATION: calibration}
+    return Choice(replace(found.plan, options=options), found.chains, tuple(images.notes))

@@ -1,0 +1,223 @@
+"""Schemes and ranks by output error on images, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trpexport.choose.base import (
+    CalibrationImages,
+    Choice,
+    LabelledImages,
+    Price,
+    calibrated_choice,
+    gathered,
+)
+from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.prices import PRICES
+from trpexport.choose.selection import Selection
+from trpexport.choose.table import SensitivityTable, sensitivity_table
+from trpexport.errors import DataError, PlanError
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.base import Network
+from trpexport.plan import CALIBRATION
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class ByBudget:
+    """Keeps the output on images as well as a budget allows: one of the first five attributes.
+
+    Attributes:
+        macs: share of the MACs that may remain, between 0 and 1.
+        parameters: share of the parameters that may remain.
+        error: output error that is allowed, RMS relative to the variation of the output; as much
+            is saved as that leaves room for.
+        drop: points of top-1 that may be lost on images with labels, likewise.
+        share: of what ``price`` says is scarce that may remain.
+        price: what is scarce, where it is neither MACs nor parameters.
+        scheme: name of the scheme; ``auto`` chooses for each layer.
+        include: glob patterns; only layers that match one are rewritten. Empty for all.
+        exclude: glob patterns of layers that stay, whatever ``include`` says.
+        stride_1_only: leave strided convolutions as they are, as the original TRP code does.
+        rank_multiple: ranks are multiples of it.
+        cache: folder where tables of what each layer loses are kept; None for nowhere.
+    """
+
+    macs: float | None = None
+    parameters: float | None = None
+    error: float | None = None
+    drop: float | None = None
+    share: float | None = None
+    price: Price | None = None
+    scheme: str = "spatial"
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    stride_1_only: bool = False
+    rank_multiple: int = 1
+    cache: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """What names a bundle that was made so."""
+        return self.scheme
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of the network's input, where the choice was made for one; else None."""
+        return None
+
+    def check(self) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            TrpexportError: the scheme is unknown, the limit is out of range, or there is not one.
+        """
+        kind, limit = self._target
+        if kind == "drop":
+            if not 0 <= limit < 100:
+                raise PlanError(f"a drop of {limit:g} points is out of range: from 0 to below 100")
+        elif not 0 < limit < 1:
+            raise PlanError(
+                f"a budget of {limit:g} ({kind}) is out of range: it must be between 0 and 1"
+            )
+        if (self.share is None) != (self.price is None):
+            raise PlanError("share and price belong together: give both, or neither")
+        if self.rank_multiple < 1:
+            raise PlanError(f"a rank multiple of {self.rank_multiple} is out of range: 1 or more")
+        if self.scheme != "auto":
+            _ = SCHEMES[self.scheme]
+
+    def __call__(
+        self, network: Network, images: CalibrationImages | None, stages: Stages, label: str | None
+    ) -> Choice:
+        """Choose for a network.
+
+        Raises:
+            NothingToDoError: the budget can't be met; the message says what the best is.
+            TrpexportError: as :meth:`check`, or there are no images, or their labels do not fit.
+        """
+        self.check()
+        if images is None:
+            raise PlanError("a budget is met by output error on images: give some")
+        kind, limit = self._target
+        judge = _Judge(network, images.labelled()) if kind == "drop" else None
+        selection = Selection(self.include, self.exclude, self.stride_1_only)
+        gatherer = gathered(network, images)
+        with stages("measure what each rank costs and loses"):
+            table = sensitivity_table(
+                network,
+                gatherer,
+                scheme=self.scheme,
+                selection=selection,
+                prices=self._prices,
+                rank_multiple=self.rank_multiple,
+                cache=self.cache,
+                announce=stages.say,
+            )
+        budgeter = Budgeter(
+            network,
+            table,
+            gatherer,
+            scheme=self.scheme,
+            selection=selection,
+            architecture=label,
+            announce=stages.say,
+        )
+        facts: dict[str, Any] = {
+            "target": {"kind": kind, "value": limit},
+            "rank_multiple": self.rank_multiple,
+        }
+        with stages("calibrate"):
+            if judge is not None:
+                outcome = budgeter.to_drop(judge.top1, limit)
+                facts["top1"] = judge.facts(network.rewritten(outcome.calibrated.chains))
+            elif kind == "error":
+                outcome = budgeter.to_error(limit)
+            else:
+                outcome = budgeter.to_fraction(limit, self._resource)
+        facts["output_error"] = outcome.error
+        facts["layers"] = _with_shares(table, outcome)
+        return calibrated_choice(outcome.calibrated, images, facts)
+
+    @property
+    def _target(self) -> tuple[str, float]:
+        """Kind and value of the one limit that was given.
+
+        Raises:
+            PlanError: there is not one.
+        """
+        limits = {
+            "macs": self.macs,
+            "params": self.parameters,
+            "error": self.error,
+            "drop": self.drop,
+            "share": self.share,
+        }
+        given = [(kind, limit) for kind, limit in limits.items() if limit is not None]
+        if len(given) != 1:
+            raise PlanError(
+                "a budget is one of macs, parameters, error, drop, and share with a price: give one"
+            )
+        return given[0]
+
+    @property
+    def _resource(self) -> str:
+        if self.price is not None:
+            return self.price.resource
+        return "macs" if self.macs is not None else "parameters"
+
+    @property
+    def _prices(self) -> list[Price]:
+        # The search for an error or a drop goes by MACs.
+        return [
+            price
+            for name, price in PRICES.items()
+            if self.price is None or name != self.price.resource
+        ] + ([] if self.price is None else [self.price])
+
+
+class _Judge:
+    """Tells how many images a network classifies right, on images that nothing is calibrated on."""
+
+    def __init__(self, network: Network, images: LabelledImages) -> None:
+        self._network = network
+        self._images = images
+
+    def top1(self, network: Network) -> float:
+        """Return the share of images that a network classifies right, in percent."""
+        right = count = 0
+        for inputs, labels in self._images.batches():
+            scores = list(network.run({"input": inputs}).values())
+            wanted = (len(inputs), self._images.classes)
+            if len(scores) != 1 or scores[0].shape != wanted:
+                found = list(scores[0].shape[1:]) if len(scores) == 1 else f"{len(scores)} outputs"
+                raise DataError(
+                    f"the network puts out {found} an image, the data has {wanted[1]} classes: a "
+                    "drop needs the data set that the network was trained on"
+                )
+            right += int((scores[0].argmax(1) == labels).sum())
+            count += len(inputs)
+        return 100.0 * right / count
+
+    def facts(self, network: Network) -> dict[str, Any]:
+        """Return the accuracy of the original network and of another one, JSON-ready."""
+        return {
+            "before": self.top1(self._network),
+            "after": self.top1(network),
+            "images": sum(len(labels) for _, labels in self._images.batches()),
+            "split": self._images.name,
+        }
+
+
+def _with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:
+    """Return the calibrated layers with the share of the squared error that each was to make."""
+    chosen = outcome.allotment.chosen
+    errors = {layer.name: layer.gain * chosen[layer.name].error for layer in table.layers}
+    total = sum(errors.values())
+    return [
+        {**layer, "error_share": errors[layer["name"]] / total if total else 0.0}
+        for layer in outcome.calibrated.plan.options[CALIBRATION]["layers"]
+    ]

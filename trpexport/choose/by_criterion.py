@@ -1,0 +1,83 @@
+"""Ranks by a criterion on singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
+from trpexport.choose.selection import Selection
+from trpexport.choose.spectra import analyse
+from trpexport.errors import PlanError
+from trpexport.lowrank.criteria import DEFAULT, Criterion, parse_criterion
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.base import Network
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class ByCriterion:
+    """Cuts each layer to the rank that a criterion finds in its singular values.
+
+    Attributes:
+        scheme: name of the scheme.
+        criterion: ``NAME:VALUE``, or a criterion.
+        include: glob patterns; only layers that match one are rewritten. Empty for all.
+        exclude: glob patterns of layers that stay, whatever ``include`` says.
+        stride_1_only: leave strided convolutions as they are, as the original TRP code does.
+        keep_expensive: rewrite a layer even where that does not make it cheaper.
+    """
+
+    scheme: str = "spatial"
+    criterion: str | Criterion = DEFAULT
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    stride_1_only: bool = False
+    keep_expensive: bool = False
+
+    @property
+    def label(self) -> str:
+        """What names a bundle that was made so."""
+        return self.scheme
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of the network's input, where the choice was made for one; else None."""
+        return None
+
+    def check(self) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            TrpexportError: the scheme or the criterion is unknown.
+        """
+        if self.scheme == "auto":
+            raise PlanError(
+                "the scheme auto chooses by output error: give images, and a budget to meet"
+            )
+        _ = SCHEMES[self.scheme]
+        _ = self._criterion
+
+    def __call__(
+        self, network: Network, images: CalibrationImages | None, stages: Stages, label: str | None
+    ) -> Choice:
+        """Choose for a network.
+
+        Raises:
+            NothingCheaperError: no layer would get cheaper.
+            TrpexportError: as :meth:`check` and :func:`~trpexport.choose.spectra.analyse`.
+        """
+        self.check()
+        selection = Selection(self.include, self.exclude, self.stride_1_only)
+        with stages("compute spectra"):
+            analysis = analyse(network, self.scheme, selection, architecture=label)
+            plan = analysis.plan(self._criterion, keep_expensive=self.keep_expensive)
+        try:
+            return applied(network, plan, images, stages)
+        except NothingCheaperError as error:
+            raise NothingCheaperError(str(error), plan, analysis) from None
+
+    @property
+    def _criterion(self) -> Criterion:
+        found = self.criterion
+        return parse_criterion(found) if isinstance(found, str) else found

@@ -1,0 +1,155 @@
+"""Ranks of an edited plan, made whole again for the network that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trpexport.choose.base import CalibrationImages, Choice, applied
+from trpexport.choose.spectra import LayerSpectrum, guarded, keep_all
+from trpexport.errors import PlanError
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.base import Network
+from trpexport.ops import Layer
+from trpexport.plan import CALIBRATION, LayerPlan, Plan, read_plan
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class ByPlan:
+    """Takes schemes and ranks of each layer from a plan.
+
+    Attributes:
+        plan: the plan, or the file that it stands in.
+        keep_expensive: rewrite a layer even where that does not make it cheaper.
+    """
+
+    plan: Plan | str | Path
+    keep_expensive: bool = False
+
+    @property
+    def label(self) -> str:
+        """What names a bundle that was made so."""
+        return self._read().scheme
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of the network's input, where the choice was made for one; else None."""
+        return self._read().input_shape
+
+    def check(self) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            PlanError: the file can't be read, or is no plan.
+        """
+        self._read()
+
+    def __call__(
+        self, network: Network, images: CalibrationImages | None, stages: Stages, label: str | None
+    ) -> Choice:
+        """Choose for a network.
+
+        Raises:
+            NothingCheaperError: no layer would get cheaper.
+            PlanError: it is another network's plan, or a rank is below 1 or above the full rank.
+        """
+        edited = self._read()
+        source = "the plan" if isinstance(self.plan, Plan) else str(self.plan)
+        with stages("compute spectra"):
+            plan = revised(network, edited, keep_expensive=self.keep_expensive, source=source)
+        choice = applied(network, plan, images, stages)
+        if images is None and CALIBRATION in edited.options:
+            note = (
+                f"{source} is of a calibrated network, these factors are plain SVD: give images to "
+                "calibrate them again"
+            )
+            return replace(choice, notes=(*choice.notes, note))
+        return choice
+
+    def _read(self) -> Plan:
+        return self.plan if isinstance(self.plan, Plan) else read_plan(Path(self.plan))
+
+
+def revised(
+    network: Network, edited: Plan, *, keep_expensive: bool = False, source: str = "the plan"
+) -> Plan:
+    """Derive a whole plan for a network from the schemes and ranks of an edited one.
+
+    The result is the plan of SVD's factors, also where the edited one was of a calibrated network.
+
+    Args:
+        network: the network that the plan was made for.
+        edited: a plan whose layers' ``scheme`` and ``rank`` count; the rest is derived again.
+        keep_expensive: rewrite a layer even where that does not make it cheaper.
+        source: where the plan comes from, for messages.
+
+    Raises:
+        PlanError: it is another network's, or a rank is below 1 or above the full rank.
+    """
+    _check_same_network(network.layers, edited.layers, source)
+    wanted = {layer.name: layer for layer in edited.layers}
+    layers = tuple(
+        _revise_layer(network, layer, wanted[layer.name], keep_expensive, source)
+        for layer in network.layers
+    )
+    same = [*map(_bare, layers)] == [*map(_bare, edited.layers)]
+    bare = keep_all(network, architecture=edited.architecture)
+    options = {key: value for key, value in edited.options.items() if key != CALIBRATION}
+    return replace(
+        bare,
+        scheme=edited.scheme,
+        criterion=edited.criterion if same else f"edited plan {source}",
+        layers=layers,
+        options={**options, "keep_expensive": keep_expensive},
+    )
+
+
+def _bare(layer: LayerPlan) -> LayerPlan:
+    """Return the plan of a layer without what calibration changes of it."""
+    factors = tuple(replace(factor, bias=False) for factor in layer.factors)
+    return replace(layer, factors=factors, weight_error=None)
+
+
+def _revise_layer(
+    network: Network, layer: Layer, wanted: LayerPlan, keep_expensive: bool, source: str
+) -> LayerPlan:
+    bare = LayerSpectrum(layer, None, None)
+    if wanted.scheme is None:
+        return replace(
+            bare.kept(wanted.reason or "kept by the plan"),
+            full_rank=wanted.full_rank,
+            spectrum=wanted.spectrum,
+        )
+    scheme = SCHEMES[wanted.scheme]
+    reason = layer.fixed or scheme.unsupported_reason(layer.op)
+    if not layer.calls:
+        reason = "the network never runs it"
+    if reason:
+        raise PlanError(
+            f"{source}: {layer.name} can't be rewritten: {reason}; set its scheme to null"
+        )
+    full = scheme.full_rank(layer.op)
+    if wanted.rank is None or not 1 <= wanted.rank <= full:
+        raise PlanError(
+            f"{source}: {layer.name} has rank {wanted.rank}, it must be from 1 to {full}"
+        )
+    weight, _ = network.weights(layer.name)
+    values = scheme.spectrum(weight, layer.op).cpu().numpy()
+    return guarded(replace(bare, values=values), scheme, wanted.rank, keep_expensive)
+
+
+def _check_same_network(here: Sequence[Layer], planned: Sequence[LayerPlan], source: str) -> None:
+    ops = {layer.name: layer.op for layer in here}
+    there = {layer.name: layer.op for layer in planned}
+    for name in [*there, *ops]:
+        if name not in ops:
+            detail = f"it has a layer {name}, the network has none"
+        elif name not in there:
+            detail = f"the network has a layer {name}, it has none"
+        elif ops[name] != there[name]:
+            detail = f"{name} is {there[name]} in it and {ops[name]} in the network"
+        else:
+            continue
+        raise PlanError(f"{source} is for another network: {detail}")

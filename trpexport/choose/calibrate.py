@@ -1,0 +1,227 @@
+"""Calibrated decomposition: layer after layer, each factor fitted to the layer's own outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from trpexport.choose.distance import distance
+from trpexport.choose.gathering import Gatherer
+from trpexport.errors import PlanError
+from trpexport.lowrank.chain import Chain, truncated
+from trpexport.lowrank.fit.moments import LayerMoments
+from trpexport.lowrank.fit.patches import grouped, linear_map
+from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
+from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.base import Network
+from trpexport.ops import Layer, LinearOp
+from trpexport.plan import CALIBRATION, LayerPlan, Plan
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """What calibration did to one layer. Errors are relative; outputs are those on the images.
+
+    What counts of an output error is what it does to the network's: see
+    :mod:`~trpexport.networks.torch.curvature`.
+
+    Attributes:
+        name: the layer.
+        scheme: name of its scheme.
+        rank: its rank.
+        ridge: weight of the original kernel in the regression, relative to an input's variance.
+        weight_error: kernel of the factors against the original one, Frobenius. It may be large:
+            what the images never excite is free.
+        error_before: output of the SVD's factors against the target, RMS.
+        error_after: output of the calibrated factors against the target, RMS.
+    """
+
+    name: str
+    scheme: str
+    rank: int
+    ridge: float
+    weight_error: float
+    error_before: float
+    error_after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}: output error {self.error_before:.3f} -> {self.error_after:.3f}"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What stands in for the layers of a network, fitted to images.
+
+    Attributes:
+        chains: by layer, in the order in which they run.
+        plan: the plan; the last factor of each fitted layer has a bias, its weight error is that
+            of the fitted factors, and ``options["calibration"]`` says on which images.
+        layers: one entry a fitted layer, in the order in which they run.
+        error: output of the network against the original one's on the calibration images, RMS,
+            relative to its variation over them.
+    """
+
+    chains: Mapping[str, Chain]
+    plan: Plan
+    layers: tuple[LayerCalibration, ...]
+    error: float
+
+
+def calibrate(
+    network: Network,
+    plan: Plan,
+    gatherer: Gatherer,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> Calibrated:
+    """Decompose a network by a plan so that it keeps its outputs on some images, without labels.
+
+    Layer after layer, with the inputs that the already decomposed network gives and the outputs of
+    the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
+    chain is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
+    the images. Time grows with the number of images, memory does not. Layers that share a weight
+    keep the SVD's factors, and go on to share them.
+
+    Args:
+        network: the original network.
+        plan: which layers are rewritten, how, and at which ranks.
+        gatherer: of the same network, on the images.
+        announce: called with a line on each layer when it is done.
+
+    Raises:
+        DataError: the network makes NaN or infinity of the images.
+        PlanError: the plan is for another network, or a weight holds NaN or infinity.
+    """
+    candidate = gatherer.watch.candidate()
+    layers = {layer.name: layer for layer in network.layers}
+    planned = truncations(network, plan)
+    shared = {layer.shares for layer in network.layers} | {
+        layer.name for layer in network.layers if layer.shares
+    }
+    chains: dict[str, Chain] = {}
+    done: dict[str, LayerCalibration] = {}
+    rows = []
+    for row in plan.layers:
+        if row.is_rewritten:
+            chains[row.name] = planned[row.name]
+            if row.name not in shared:
+                moments = gatherer.gather(layers[row.name], candidate)
+                weights = network.weights(row.name)
+                chain, done[row.name] = fit_layer(planned[row.name], weights, row, moments)
+                chains[row.name] = chain
+                row = replace(  # noqa: PLW2901
+                    row, factors=chain.ops, weight_error=done[row.name].weight_error
+                )
+                if announce is not None:
+                    announce(str(done[row.name]))
+            candidate.put(row.name, chains[row.name])
+        rows.append(row)
+    samples = gatherer.watch.samples
+    facts = {
+        "images": len(samples),
+        "images_sha256": samples.digest,
+        "layers": [layer.to_json() for layer in done.values()],
+    }
+    plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
+    error = distance(gatherer.watch, candidate, samples.batches)
+    return Calibrated(chains, plan, tuple(done.values()), error)
+
+
+def truncations(network: Network, plan: Plan) -> dict[str, Chain]:
+    """Return the factors that the SVD gives the layers of a plan.
+
+    Layers that share a weight share the factors' kernels.
+
+    Raises:
+        PlanError: the plan is for another network, or a weight holds NaN or infinity.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    found: dict[str, Chain] = {}
+    for row in plan.rewritten:
+        layer = _planned(layers.get(row.name), row)
+        assert row.scheme is not None
+        assert row.rank is not None
+        weight, bias = network.weights(row.name)
+        owner = found.get(layer.shares or "")
+        if owner is not None and (owner.scheme, owner.op.kernel) == (row.scheme, row.op.kernel):
+            ops = SCHEMES[row.scheme].factor_ops(row.op, row.rank)
+            if [op.out_channels for op in ops] == [op.out_channels for op in owner.ops]:
+                found[row.name] = replace(owner, op=row.op, ops=ops, bias=bias)
+                continue
+        found[row.name] = truncated(weight, bias, row.op, scheme=row.scheme, rank=row.rank)
+    return found
+
+
+def fit_layer(
+    chain: Chain,
+    weights: tuple[Tensor, Tensor | None],
+    row: LayerPlan,
+    moments: LayerMoments,
+) -> tuple[Chain, LayerCalibration]:
+    """Fit the factors of one layer; the last one has a bias, which corrects the mean error.
+
+    That costs nothing in the exported file, where a batch norm becomes a bias anyway.
+
+    Args:
+        chain: the SVD's factors.
+        weights: kernel and bias of the layer.
+        row: its scheme and rank.
+        moments: what the images say.
+    """
+    assert row.rank is not None
+    op, scheme = chain.op, SCHEMES[chain.scheme]
+    cut = grouped(chain.product, op)
+    weight, old_bias = linear_map(*weights, op)
+    metric, everything = moments.metric, moments.fit + moments.held_out
+    regression = Regression(everything, weight, TYPICAL_RIDGE, metric)
+    problem = fit_of(regression, scheme, op)
+    ridge = problem.best_ridge(row.rank, moments)
+    factors = problem.weights(row.rank, ridge)
+    kernels = problem.kernels(factors)
+    bias = regression.bias(kernels)
+    power = everything.power(metric)
+    size = float(weight.norm())
+    fitted = Chain(
+        op=op,
+        scheme=chain.scheme,
+        ops=with_bias(chain.ops),
+        kernels=tuple(
+            factor.reshape(kernel.shape)
+            for factor, kernel in zip(factors, chain.kernels, strict=True)
+        ),
+        bias=bias.reshape(-1),
+        is_truncation=False,
+    )
+    return fitted, LayerCalibration(
+        name=row.name,
+        scheme=chain.scheme,
+        rank=row.rank,
+        ridge=ridge,
+        weight_error=_relative(float((kernels - weight).norm()) ** 2, size**2),
+        error_before=_relative(everything.squared_error(cut, old_bias, metric), power),
+        error_after=_relative(everything.squared_error(kernels, bias, metric), power),
+    )
+
+
+def with_bias(ops: Sequence[LinearOp]) -> tuple[LinearOp, ...]:
+    """Return factors of which the last has a bias."""
+    *first, last = ops
+    return (*first, replace(last, bias=True))
+
+
+def _planned(layer: Layer | None, row: LayerPlan) -> Layer:
+    if layer is None or layer.op != row.op:
+        raise PlanError(f"the plan is for another network: it has no layer {row.name} of {row.op}")
+    return layer
+
+
+def _relative(square: float, power: float) -> float:
+    return (square / power) ** 0.5 if power else float(square > 0)

@@ -1,0 +1,39 @@
+"""How far the outputs of two networks are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from trpexport.networks.base import Pass
+
+
+def distance(expected: Pass, actual: Pass, batches: int) -> float:
+    """Return the RMS difference of what two networks give, as :func:`relative_distance` has it."""
+    return relative_distance(
+        map(expected.outputs, range(batches)), map(actual.outputs, range(batches))
+    )
+
+
+def relative_distance(expected: Iterable[Tensor], actual: Iterable[Tensor]) -> float:
+    """Return the RMS difference of outputs, relative to how much the expected ones vary.
+
+    Args:
+        expected: outputs (images, elements), batch after batch.
+        actual: the others, in the same batches.
+    """
+    difference = power = 0.0
+    total: Tensor | None = None
+    count = 0
+    for wanted, given in zip(expected, actual, strict=True):
+        difference += float((given - wanted).square().sum())
+        power += float(wanted.square().sum())
+        total = wanted.sum(0) if total is None else total + wanted.sum(0)
+        count += len(wanted)
+    if total is None:
+        return 0.0
+    variation = power - float(total.square().sum()) / count
+    # All images the same: there is no variation to compare with.
+    scale = variation if variation > 1e-12 * power else power
+    return (difference / scale) ** 0.5 if scale else float(difference > 0)

@@ -1,0 +1,233 @@
+"""From a network to a plan: spectra once, then ranks by any criterion, then the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.choose.selection import Selection, together
+from trpexport.cost import macs
+from trpexport.errors import PlanError
+from trpexport.lowrank.criteria import Criterion
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme
+from trpexport.lowrank.spectrum import relative_error
+from trpexport.networks.base import Network
+from trpexport.ops import Layer, LinearOp
+from trpexport.plan import LayerPlan, Plan
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """A layer and its singular values under one scheme.
+
+    Attributes:
+        layer: the layer.
+        values: singular values (batch, full rank), largest first; None for a layer that stays.
+        reason: why the layer stays whatever the criterion says, or None.
+    """
+
+    layer: Layer
+    values: NDArray[np.float64] | None
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return self.layer.name
+
+    @property
+    def op(self) -> LinearOp:
+        """What the layer computes."""
+        return self.layer.op
+
+    def macs(self, ops: Sequence[LinearOp]) -> int:
+        """Return the MACs for one image of ``ops`` in the place of this layer."""
+        return macs(ops, self.layer.calls)
+
+    def kept(self, reason: str) -> LayerPlan:
+        """Return the plan that leaves this layer as it is."""
+        dense = self.macs((self.op,))
+        return LayerPlan(
+            name=self.name,
+            op=self.op,
+            calls=self.layer.calls,
+            scheme=None,
+            rank=None,
+            full_rank=None if self.values is None else self.values.shape[1],
+            factors=(),
+            reason=reason,
+            weight_error=None,
+            macs=dense,
+            factor_macs=dense,
+            spectrum=self.envelope,
+            shares=self.layer.shares,
+        )
+
+    def rewritten(self, scheme: Scheme, rank: int) -> LayerPlan:
+        """Return the plan that rewrites this layer at ``rank``."""
+        assert self.values is not None
+        factors = scheme.factor_ops(self.op, rank)
+        return replace(
+            self.kept(""),
+            scheme=scheme.name,
+            rank=rank,
+            factors=factors,
+            reason=None,
+            weight_error=relative_error(self.values, rank),
+            factor_macs=self.macs(factors),
+        )
+
+    @property
+    def envelope(self) -> tuple[float, ...]:
+        """The largest singular value over the batch at each place."""
+        return () if self.values is None else tuple(self.values.max(axis=0).tolist())
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The spectra of a network under one scheme: the slow part, done once.
+
+    Attributes:
+        scheme: the scheme.
+        layers: its layers in the order in which they run.
+        bare: the plan that leaves all of them as they are.
+    """
+
+    scheme: Scheme
+    layers: tuple[LayerSpectrum, ...]
+    bare: Plan
+
+    def rank(self, layer: LayerSpectrum, criterion: Criterion) -> int:
+        """Return the rank of a layer: the largest that ``criterion`` asks for over its batch.
+
+        Raises:
+            PlanError: the criterion can't judge what the scheme cuts.
+        """
+        assert layer.values is not None
+        shape = None
+        if isinstance(self.scheme, MatrixScheme):
+            _, *shape = self.scheme.matrix_shape(layer.op)
+        return max(criterion.rank(values, shape) for values in layer.values)
+
+    def plan(self, criterion: Criterion, *, keep_expensive: bool = False) -> Plan:
+        """Choose every layer's rank by ``criterion``.
+
+        Args:
+            criterion: the criterion.
+            keep_expensive: rewrite a layer even where that does not make it cheaper.
+
+        Raises:
+            PlanError: the criterion's rank is above the full rank of every layer, or it can't
+                judge what the scheme cuts.
+        """
+        ranks = {
+            layer.name: self.rank(layer, criterion)
+            for layer in self.layers
+            if layer.values is not None
+        }
+        full = {
+            layer.name: layer.values.shape[1] for layer in self.layers if layer.values is not None
+        }
+        if ranks and all(rank > full[name] for name, rank in ranks.items()):
+            raise PlanError(
+                f"{criterion} is above the full rank of every layer, which is at most "
+                f"{max(full.values())}: ask for less"
+            )
+        rows = [
+            layer.kept(layer.reason or "")
+            if layer.values is None
+            else guarded(layer, self.scheme, ranks[layer.name], keep_expensive)
+            for layer in self.layers
+        ]
+        return replace(
+            self.bare,
+            scheme=self.scheme.name,
+            criterion=str(criterion),
+            layers=_together(self.layers, rows),
+            options={**self.bare.options, "keep_expensive": keep_expensive},
+        )
+
+
+def guarded(layer: LayerSpectrum, scheme: Scheme, rank: int, keep_expensive: bool) -> LayerPlan:
+    """Rewrite a layer at ``rank``, unless that does not make it cheaper.
+
+    Args:
+        layer: the layer; its spectrum is known.
+        scheme: how to rewrite it.
+        rank: the rank that was chosen.
+        keep_expensive: turn the guard off.
+    """
+    full = scheme.full_rank(layer.op)
+    if rank > full:
+        return layer.kept(f"rank {rank} is above its full rank {full}")
+    candidate = layer.rewritten(scheme, rank)
+    if candidate.factor_macs < candidate.macs or keep_expensive:
+        return candidate
+    cheaper = scheme.break_even_rank(layer.op, layer.layer.calls)
+    advice = f"cheaper up to rank {cheaper}" if cheaper else "no rank is cheaper"
+    ratio = candidate.factor_macs / candidate.macs
+    return layer.kept(f"rank {rank} of {full} costs {ratio:.2f}x the MACs, {advice}")
+
+
+def analyse(
+    network: Network,
+    scheme: str,
+    selection: Selection | None = None,
+    *,
+    architecture: str | None = None,
+) -> Analysis:
+    """Compute the spectra of the layers that ``scheme`` may rewrite.
+
+    Args:
+        network: the network.
+        scheme: name of the scheme.
+        selection: the layers that may be rewritten.
+        architecture: what the network is called, for the reader of the plan.
+
+    Raises:
+        TrpexportError: the scheme is unknown.
+        PlanError: the network can't run, holds NaN or infinity, or a pattern matches no layer.
+    """
+    chosen, selection = SCHEMES[scheme], selection or Selection()
+    reasons = selection.reasons_to_stay(network, chosen)
+    layers = []
+    for layer in network.layers:
+        reason = reasons[layer.name]
+        values = None
+        if reason is None:
+            weight, _ = network.weights(layer.name)
+            values = chosen.spectrum(weight, layer.op).cpu().numpy()
+        layers.append(LayerSpectrum(layer, values, reason))
+    bare = keep_all(network, architecture=architecture)
+    return Analysis(chosen, tuple(layers), replace(bare, options=selection.to_json()))
+
+
+def keep_all(network: Network, *, architecture: str | None = None) -> Plan:
+    """Return the plan that leaves every layer of ``network`` as it is.
+
+    Raises:
+        PlanError: the network can't run an input of its shape.
+    """
+    return Plan(
+        scheme="none",
+        criterion="none",
+        input_shape=network.input_shape,
+        layers=tuple(
+            LayerSpectrum(layer, None, None).kept("exported as it is") for layer in network.layers
+        ),
+        other_macs=network.other_macs,
+        architecture=architecture,
+        unknown=dict(network.cost.unknown),
+    )
+
+
+def _together(layers: Sequence[LayerSpectrum], rows: Sequence[LayerPlan]) -> tuple[LayerPlan, ...]:
+    """Let layers that share a weight stay where one of them does."""
+    reasons = together([layer.layer for layer in layers], {row.name: row.reason for row in rows})
+    return tuple(
+        layer.kept(reason) if row.is_rewritten and reason is not None else row
+        for layer, row, reason in zip(layers, rows, reasons.values(), strict=True)
+    )

@@ -1,0 +1,192 @@
+"""Images of a data set for calibration, and others of it to verify on and to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.datasets.base import Dataset, Split
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.errors import DataError
+
+# Images that a network is verified on, and those whose labels it is judged by.
+_VERIFIED = 256
+_LABELLED = 2000
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class LabelledPixels:
+    """Images whose classes are known.
+
+    Attributes:
+        name: what they are, for the reader.
+        classes: number of classes of the data.
+        pixels: (images, channels, height, width).
+        labels: (images,).
+        preprocessing: how pixels become input.
+    """
+
+    name: str
+    classes: int
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    preprocessing: Preprocessing
+
+    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield inputs of the network and their classes."""
+        for start in range(0, len(self.pixels), _BATCH):
+            some = slice(start, start + _BATCH)
+            yield self.preprocessing.normalise(self.pixels[some]), self.labels[some]
+
+
+class DatasetImages:
+    """Images of a data set: of its training split, else of its only one.
+
+    Args:
+        dataset: where they come from.
+        preprocessing: how they become input.
+        input_shape: shape of the network's input, batch first.
+        count: how many to calibrate on, spread evenly over the split.
+        seed: which ones.
+
+    Attributes:
+        notes: what the reader of a report should know.
+
+    Raises:
+        DataError: the images can't be read, or do not fit the network.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        input_shape: Sequence[int],
+        *,
+        count: int = 512,
+        seed: int = 0,
+    ) -> None:
+        self._dataset = dataset
+        self._preprocessing = preprocessing
+        self._shape = tuple(input_shape)
+        self._seed = seed
+        self._name = "train" if "train" in dataset.readers else next(iter(dataset.readers))
+        self._split = self._read(self._name)
+        total = len(self._split)
+        self.notes: list[str] = []
+        if total < count:
+            self.notes.append(f"calibrated on all {total} images, {count} were asked for")
+        self._chosen = spread(total, min(count, total), seed)
+
+    @cached_property
+    def inputs(self) -> NDArray[np.float32]:
+        """Inputs of the network to calibrate on, (images, *input shape)."""
+        return self._preprocessing.normalise(self._pixels(self._split, self._chosen))
+
+    def facts(self) -> dict[str, Any]:
+        """Return where they come from, JSON-ready."""
+        kind, _, place = self._dataset.name.partition(":")
+        return {
+            # The last part of a path alone: a bundle is none of another machine's business.
+            "data": f"{kind}:{PurePath(place).name}" if place else kind,
+            "split": self._name,
+            "seed": self._seed,
+        }
+
+    def unseen(self) -> NDArray[np.float32]:
+        """Return inputs to verify on, none of them calibrated on if there are others."""
+        name, split, indices = self._others(_VERIFIED)
+        if not len(indices):
+            return self.inputs[:_VERIFIED]
+        self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
+        return self._preprocessing.normalise(self._pixels(split, indices))
+
+    def labelled(self) -> LabelledPixels:
+        """Return images whose classes are known, none of them calibrated on.
+
+        Raises:
+            DataError: there are none.
+        """
+        name, split, indices = self._others(_LABELLED)
+        if not len(indices):
+            raise DataError(
+                f"{self._dataset.name} has no images besides those to calibrate on, whose labels "
+                "could be gone by: calibrate on fewer of them"
+            )
+        return LabelledPixels(
+            name=name,
+            classes=len(self._dataset.classes),
+            pixels=self._pixels(split, indices),
+            labels=np.asarray(split.labels)[indices],
+            preprocessing=self._preprocessing,
+        )
+
+    def _others(self, count: int) -> tuple[str, Split, NDArray[np.int64]]:
+        """Return test images, or of the only split those that are not calibrated on."""
+        if self._name != "test" and "test" in self._dataset.readers:
+            split = self._read("test")
+            return "test", split, spread(len(split), min(count, len(split)), self._seed)
+        rest = np.setdiff1d(np.arange(len(self._split)), self._chosen)
+        chosen = spread(len(rest), min(count, len(rest)), self._seed)
+        return f"other {self._name}", self._split, rest[chosen]
+
+    def _read(self, name: str) -> Split:
+        split = self._dataset.split(name)
+        if not len(split):
+            raise DataError(f"{self._dataset.name} has no {name} images: check the path")
+        return split
+
+    def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        pixels = self._preprocessing.prepare_split(split, indices)
+        if pixels.shape[1:] != self._shape[1:]:
+            found, wanted = ("x".join(map(str, s[1:])) for s in (pixels.shape, self._shape))
+            raise DataError(
+                f"{self._dataset.name} gives images of {found}, the network takes {wanted}: choose "
+                "size and resize, or the data set that it was trained on"
+            )
+        return pixels
+
+
+class ArrayImages:
+    """Images to calibrate on that are at hand: there are no others to verify on.
+
+    Args:
+        inputs: inputs of the network, (images, *input shape).
+    """
+
+    notes = ("verified on the images that it was calibrated on",)
+
+    def __init__(self, inputs: NDArray[np.float32]) -> None:
+        self.inputs = inputs
+
+    def facts(self) -> dict[str, Any]:
+        """Return where they come from, JSON-ready."""
+        return {"data": "array", "split": None, "seed": None}
+
+    def unseen(self) -> NDArray[np.float32]:
+        """Return inputs to verify on."""
+        return self.inputs[:_VERIFIED]
+
+    def labelled(self) -> LabelledPixels:
+        """Return images whose classes are known.
+
+        Raises:
+            DataError: there are none.
+        """
+        raise DataError("a drop is told by labels: give a data set, or a budget that needs none")
+
+
+def spread(total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers of ``count`` of ``total`` images: one of each of as many equal stretches.
+
+    Many data sets are sorted by class: so all classes are among them.
+    """
+    edges = np.arange(count + 1, dtype=np.int64) * total // max(1, count)
+    drawn: NDArray[np.int64] = edges[:-1] + np.random.default_rng(seed).integers(0, np.diff(edges))
+    return drawn

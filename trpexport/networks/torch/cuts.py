@@ -1,0 +1,309 @@
+"""Where a forward pass can be resumed: modules whose output is all that the rest depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.running import (
+    RUN_ERRORS,
+    evaluating,
+    example_input,
+    forwards_replaced,
+    tensor_leaves,
+)
+
+# Operators by which values turn into shapes or into what Python decides on.
+_DECISIONS = frozenset({"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"})
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A module whose output is all that the rest of the network needs.
+
+    Attributes:
+        name: the module.
+        end: when it returned, in ticks of one forward pass.
+        skipped: modules that need not run once its output is known, and the shapes of their
+            outputs for one image; ``name`` itself is among them. For more images the first
+            dimension is as many times as long.
+    """
+
+    name: str
+    end: int
+    skipped: Mapping[str, tuple[int, ...]]
+
+    def images(self, output: Tensor) -> int:
+        """Return of how many images this is the output."""
+        return len(output) // self.skipped[self.name][0]
+
+
+@dataclass
+class _Calls:
+    """When a module ran in a forward pass of one image, in ticks, and what it returned."""
+
+    starts: list[int]
+    ends: list[int]
+    shapes: list[tuple[int, ...] | None]
+
+
+class Cuts:
+    """Finds, for each layer, the last place before it from which a forward pass can be resumed.
+
+    A place is tried on an example: nothing that the network returns or decides on may depend on
+    the outputs of what is skipped. Dependence is followed from operator to operator, not told by
+    values, so that it also holds for branches that the example does not take. Where nothing can be
+    cut, passes start at the input.
+
+    Args:
+        model: the network.
+        input_shape: shape of its input, batch first.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        self._model = model
+        self._x, self._other = (example_input(model, (1, *input_shape[1:]), i) for i in (0, 1))
+        self._tried: dict[str, Cut | None] = {}
+        self._before: dict[str, Cut | None] = {}
+        with evaluating(model):
+            self._calls, self._reference = self._trace(self._x)
+            self._shapes = self._shapes_for_one()
+
+    def calls(self, name: str) -> int:
+        """Return how often a forward pass calls the module ``name``."""
+        return len(self._calls[name].ends) if name in self._calls else 0
+
+    @property
+    def output_elements(self) -> int:
+        """How many numbers the network returns for an image."""
+        return sum(output.numel() for output in self._reference)
+
+    def before(self, name: str) -> Cut | None:
+        """Return the last cut before the module ``name`` runs; None is the network's input."""
+        if name not in self._before:
+            self._before[name] = self._find_before(name)
+        return self._before[name]
+
+    def convolutions_after(self, cut: Cut | None) -> list[str]:
+        """Return the convolutions before which ``cut`` is the last cut, in the order they run."""
+        found = [
+            (calls.starts[0], name)
+            for name, calls in self._calls.items()
+            if isinstance(self._model.get_submodule(name), CONVOLUTIONS)
+            and self.before(name) == cut
+        ]
+        return [name for _, name in sorted(found)]
+
+    def _find_before(self, name: str) -> Cut | None:
+        start = self._calls[name].starts[0]
+        earlier = sorted(
+            (calls.ends[-1], other)
+            for other, calls in self._calls.items()
+            if len(calls.ends) == 1 and calls.ends[-1] < start
+        )
+        for _, other in reversed(earlier):
+            if other not in self._tried:
+                self._tried[other] = self._try(other)
+            cut = self._tried[other]
+            if cut is not None:
+                return cut
+        return None
+
+    def _trace(self, x: Tensor) -> tuple[dict[str, _Calls], list[Tensor]]:
+        tick = 0
+        found: dict[str, _Calls] = {}
+        handles = []
+        for name, module in self._model.named_modules():
+            if not name:
+                continue
+
+            def enter(module: nn.Module, _: Any, name: str = name) -> None:
+                nonlocal tick
+                tick += 1
+                found.setdefault(name, _Calls([], [], [])).starts.append(tick)
+
+            def leave(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+                nonlocal tick
+                tick += 1
+                calls = found[name]
+                calls.ends.append(tick)
+                calls.shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
+
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave),
+            ]
+        try:
+            return found, tensor_leaves(self._model(x))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _shapes_for_one(self) -> dict[str, tuple[int, ...]]:
+        """Return the output shapes for one image of modules that need not run.
+
+        Those that return one tensor, of the same shape at each call, whose first dimension is
+        twice as long for two images.
+        """
+        try:
+            doubled, _ = self._trace(torch.cat([self._x, self._other]))
+        except RUN_ERRORS:  # it takes one image at a time
+            return {}
+        found = {}
+        for name, calls in self._calls.items():
+            (shape, *more) = set(calls.shapes) or {None}
+            if not shape or more or name not in doubled:
+                continue
+            if set(doubled[name].shapes) == {(2 * shape[0], *shape[1:])}:
+                found[name] = shape
+        return found
+
+    def _try(self, name: str) -> Cut | None:
+        """Return the cut behind the module ``name`` if it is one."""
+        end = self._calls[name].ends[-1]
+        skipped = {
+            other: shape
+            for other, shape in self._shapes.items()
+            if self._calls[other].ends and self._calls[other].ends[-1] <= end
+        }
+        if name not in skipped:
+            return None
+        cut = Cut(name, end, skipped)
+        return cut if self._is_all(cut) and self._is_fresh(cut) else None
+
+    def _is_all(self, cut: Cut) -> bool:
+        """Whether nothing behind a cut depends on what is skipped, but for the cut's output."""
+        marks = _Marks()
+
+        def marked(shape: tuple[int, ...]) -> Tensor:
+            return marks.put(output.new_zeros(shape))
+
+        def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # Most places are no cuts, and this ends the pass early.
+            if marks.any(inputs):
+                raise _DependsError
+
+        later = [name for name, calls in self._calls.items() if calls.starts[0] > cut.end]
+        with evaluating(self._model):
+            output = output_at(self._model, cut.name, self._x)
+            handles = [
+                self._model.get_submodule(name).register_forward_pre_hook(refuse) for name in later
+            ]
+            try:
+                with resumed(self._model, cut, output, marked), marks:
+                    return not marks.any(self._model(self._x))
+            except (_DependsError, *RUN_ERRORS):
+                return False
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _is_fresh(self, cut: Cut) -> bool:
+        """Whether a resumed pass gives the right outputs, whatever the network last ran on.
+
+        A module may leave tensors on itself for another one: they are those of another image then.
+        """
+        with evaluating(self._model):
+            output = output_at(self._model, cut.name, self._x)
+            self._model(self._other)
+            with resumed(self._model, cut, output, output.new_zeros):
+                outputs = tensor_leaves(self._model(self._x))
+        return len(outputs) == len(self._reference) and all(
+            torch.allclose(ours, reference, rtol=1e-4, atol=1e-6, equal_nan=True)
+            for ours, reference in zip(outputs, self._reference, strict=True)
+        )
+
+
+class _DependsError(Exception):
+    """Ends a trial: something behind the cut needs more than its output."""
+
+
+class _Marks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Marks tensors, and all that is computed from them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # The storages are kept: none is freed, and its address given to another tensor.
+        self._marked: dict[int, Any] = {}
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """Mark a tensor and all that shares its memory."""
+        storage = tensor.untyped_storage()
+        self._marked[storage.data_ptr()] = storage
+        return tensor
+
+    def any(self, values: Any) -> bool:
+        """Whether a tensor among ``values`` is marked."""
+        return any(
+            tensor.untyped_storage().data_ptr() in self._marked for tensor in tensor_leaves(values)
+        )
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        is_marked = self.any((args, kwargs))
+        if is_marked and func.overloadpacket.__name__ in _DECISIONS:
+            raise _DependsError
+        output = func(*args, **(kwargs or {}))
+        if is_marked:
+            for tensor in tensor_leaves(output):
+                self.put(tensor)
+        return output
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass once a module's output is known."""
+
+
+def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Return the output of the module ``name``; what follows it does not run."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output.clone())
+        raise _ReachedError
+
+    handle = model.get_submodule(name).register_forward_hook(keep)
+    try:
+        with evaluating(model):
+            model(x)
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+@contextmanager
+def resumed(
+    model: nn.Module, cut: Cut, output: Tensor, filler: Callable[[tuple[int, ...]], Tensor]
+) -> Iterator[None]:
+    """Let ``cut`` return ``output`` within the block, and all that ran before it a filler.
+
+    Args:
+        model: the network.
+        cut: where to resume.
+        output: what it returns.
+        filler: makes an output of a shape that nothing is to read.
+    """
+    images = cut.images(output)
+
+    def filling(shape: tuple[int, ...]) -> Callable[..., Tensor]:
+        return lambda *_, **__: filler((images * shape[0], *shape[1:]))
+
+    forwards = {model.get_submodule(name): filling(shape) for name, shape in cut.skipped.items()}
+    # A copy, because what follows may work in place.
+    forwards[model.get_submodule(cut.name)] = lambda *_, **__: output.clone()
+    with forwards_replaced(forwards):
+        yield

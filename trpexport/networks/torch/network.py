@@ -1,0 +1,219 @@
+"""A network of PyTorch, as the mathematics sees it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.cost import Cost
+from trpexport.errors import DataError, PlanError
+from trpexport.lowrank.chain import Chain
+from trpexport.networks.base import WATCH_BYTES
+from trpexport.networks.samples import Samples
+from trpexport.networks.torch import rewrite
+from trpexport.networks.torch.counting import count_module
+from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.modules import FactorChain
+from trpexport.networks.torch.outputs import INPUT, named_tensors
+from trpexport.networks.torch.running import (
+    RUN_ERRORS,
+    evaluating,
+    example_input,
+    reason_of,
+    tensor_leaves,
+)
+from trpexport.networks.torch.trace import TorchLayer, Trace, trace
+from trpexport.networks.torch.watch import TorchWatch
+from trpexport.tensors import Arrays
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+# Digits to which outputs are told apart: fewer than any order of summation changes.
+_DIGITS = 3
+
+
+class TorchNetwork:
+    """A network of PyTorch; it is a copy, so that nothing done to it is done to its owner's.
+
+    Attributes:
+        model: the network that computes, in float32 at least.
+        input_shape: shape of its input, batch first.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: Sequence[int],
+        *,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
+        self.model = model
+        self.input_shape = tuple(input_shape)
+        self._dtypes = dtypes or {}
+
+    @classmethod
+    def open(cls, model: nn.Module, input_shape: Sequence[int]) -> TorchNetwork:
+        """Return the network that a module is.
+
+        A module in half precision is computed with in float32; :attr:`module` is in its own.
+
+        Raises:
+            PlanError: the module can't be copied.
+        """
+        try:
+            model = copy.deepcopy(model)
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            raise PlanError(f"the network can't be copied ({reason_of(error)})") from error
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        low = {name: t.dtype for name, t in tensors.items() if t.dtype in _LOW_PRECISION}
+        if low:
+            model = model.float()
+        return cls(model, input_shape, dtypes=low)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network for whoever asks: a copy of his own, in the precision that it came in."""
+        model = copy.deepcopy(self.model)
+        if self._dtypes:
+            for name, module in model.named_modules():
+                if not isinstance(module, FactorChain):
+                    self._restore(module, name)
+        return model
+
+    @cached_property
+    def trace(self) -> Trace:
+        """What one forward pass runs.
+
+        Raises:
+            PlanError: the network can't run an input of its shape.
+        """
+        return trace(self.model, self.input_shape)
+
+    @property
+    def layers(self) -> tuple[TorchLayer, ...]:
+        """Its convolutions, in the order in which a forward pass first calls them."""
+        return self.trace.layers
+
+    @property
+    def stem(self) -> str | None:
+        """Name of the convolution that runs first, or None."""
+        return self.trace.stem
+
+    @property
+    def head(self) -> str | None:
+        """Name of the convolution that runs last, if no other layer with weights comes after."""
+        return self.trace.head
+
+    @property
+    def other_macs(self) -> int:
+        """MACs for one image of all that :attr:`layers` do not account for."""
+        return self.trace.other_macs
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What all of it costs for one input of its shape."""
+        return count_module(self.model, self.input_shape)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of its parameters; those that are shared count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Return kernel and bias of a layer."""
+        module = next(layer.module for layer in self.layers if layer.name == name)
+        return module.weight.detach(), None if module.bias is None else module.bias.detach()
+
+    def rewritten(self, chains: Mapping[str, Chain]) -> TorchNetwork:
+        """Return the network with chains in the place of convolutions, by name.
+
+        Raises:
+            PlanError: a chain is for another network, or the network can't run with it: the layer
+                is named.
+        """
+        found = self._with(rewrite.rewrite(self.model, chains))
+        failure = found._failure()
+        if failure is None:
+            return found
+        for name, chain in chains.items():
+            alone = self._with(rewrite.rewrite(self.model, {name: chain}))._failure()
+            if alone is not None:
+                raise PlanError(
+                    f"the network can't run with {name} rewritten ({alone}): exclude it"
+                )
+        raise PlanError(f"the network can't run once it is rewritten ({failure})")
+
+    def dense(self) -> TorchNetwork:
+        """Return the network that this one stands for, by the products of its chains."""
+        return self._with(rewrite.dense(self.model))
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return its outputs by name for inputs by name."""
+        like = next(self.model.parameters(), torch.empty(0)).detach()
+        with evaluating(self.model):
+            outputs = self.model(torch.from_numpy(feeds[INPUT]).to(like))
+        return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
+
+    def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
+        """Return all that calibration may ask of it.
+
+        Raises:
+            DataError: the network can't run a batch of them.
+        """
+        try:
+            return TorchWatch(self.model, self._cuts, samples, memory)
+        except RUN_ERRORS as error:
+            raise DataError(
+                f"the network can't run the calibration images ({reason_of(error)})"
+            ) from error
+
+    def identity(self) -> str:
+        """Return what tells it from others, for caches: by its weights and by its behaviour.
+
+        Two architectures may have the same text and the same weights: so what it makes of an
+        example counts as well.
+        """
+        digest = hashlib.sha256(f"{self.model}{self.input_shape}".encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(values.numpy())
+        with evaluating(self.model):
+            outputs = tensor_leaves(self.model(example_input(self.model, self.input_shape)))
+        for output in outputs:
+            values = output.double().cpu()
+            scale = float(values.abs().max()) or 1.0
+            digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _failure(self) -> str | None:
+        """Say why the network can't run an example, or None."""
+        try:
+            with evaluating(self.model):
+                self.model(example_input(self.model, self.input_shape))
+        except RUN_ERRORS as error:
+            return reason_of(error)
+        return None
+
+    def _with(self, model: nn.Module) -> TorchNetwork:
+        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes)
+
+    def _restore(self, module: nn.Module, name: str) -> None:
+        """Give the tensors of a module, of its own alone, the precision that they came in."""
+        prefix = f"{name}." if name else ""
+        # A factor has the precision of the layer that it stands in for.
+        chain = f"{name.rpartition('.')[0]}.weight"
+        tensors: dict[str, Any] = {**module._parameters, **module._buffers}
+        for key, tensor in tensors.items():
+            dtype = self._dtypes.get(prefix + key, self._dtypes.get(chain))
+            if tensor is not None and dtype is not None and tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
+
+    @cached_property
+    def _cuts(self) -> Cuts:
+        return Cuts(self.model, self.input_shape)

@@ -1,0 +1,202 @@
+"""The rewrite of modules: convolutions become chains of factors, and chains convolutions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from trpexport.errors import PlanError
+from trpexport.lowrank.chain import Chain
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain, make_conv, op_of
+from trpexport.networks.torch.running import (
+    argument,
+    evaluating,
+    example_input,
+    run_example,
+    tensor_leaves,
+)
+from trpexport.ops import LinearOp
+from trpexport.plan import LayerPlan, Plan
+
+# How far a merged network may be from its factors, relative to the largest output.
+_MERGE_TOLERANCE = 1e-3
+
+
+def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
+    """Return a copy of ``model`` with chains in the place of convolutions.
+
+    The factors stand in a :class:`FactorChain` under the convolution's name, so that a layer
+    ``layer1.0.conv1`` becomes ``layer1.0.conv1.0`` and ``layer1.0.conv1.1``, on the device and in
+    the dtype of the original. Chains of the same kernels share their parameters.
+
+    Raises:
+        PlanError: a chain is for another network.
+    """
+    replacements: dict[nn.Module, nn.Module] = {}
+    owners: dict[int, nn.Module] = {}
+    for name, chain in chains.items():
+        module = convolution(model, name, chain.op)
+        replacements[module] = found = FactorChain.of(chain, module)
+        for factor, kernel in zip(found, chain.kernels, strict=True):
+            factor.weight = owners.setdefault(id(kernel), factor).weight
+    return _replaced(model, replacements)
+
+
+def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of ``model`` with the factors of ``plan``, their weights yet to be loaded.
+
+    Raises:
+        PlanError: the plan is for another network, or its factors are not those of its schemes.
+    """
+    replacements: dict[nn.Module, nn.Module] = {}
+    for layer in plan.rewritten:
+        module = convolution(model, layer.name, layer.op)
+        scheme = _checked_factors(layer)
+        replacements[module] = FactorChain.empty(layer.op, scheme, layer.factors, module)
+    network = _replaced(model, replacements)
+    for layer in plan.rewritten:
+        if layer.shares is not None:
+            owner, own = network.get_submodule(layer.shares), network.get_submodule(layer.name)
+            if isinstance(owner, FactorChain) and isinstance(own, FactorChain):
+                for factor, first in zip(own, owner, strict=True):
+                    factor.weight = first.weight
+    return network
+
+
+def dense(model: nn.Module) -> nn.Module:
+    """Return the dense network that a factorized one stands for, by the products of its factors."""
+    chains = [module for module in model.modules() if isinstance(module, FactorChain)]
+    return _replaced(model, {chain: dense_conv(chain) for chain in chains})
+
+
+def dense_conv(chain: FactorChain) -> Conv:
+    """Return the one convolution that a chain of factors stands for, in the factors' dtype.
+
+    It has a bias where the chain ends in one: a calibrated chain does, whatever the original had.
+    """
+    like, bias = chain[0].get_parameter("weight"), chain.bias
+    conv = make_conv(replace(chain.op, bias=bias is not None)).to(like)
+    with torch.no_grad():
+        conv.weight.copy_(chain.chain.product)
+        if conv.bias is not None and bias is not None:
+            conv.bias.copy_(bias)
+    return conv.train(chain.training).requires_grad_(like.requires_grad)
+
+
+def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+    """Return the network as it was before the rewrite, with the kernels that the factors stand for.
+
+    Biases that calibration added are taken off the means of the batch norms behind them, so that
+    the network has the parameters of its architecture again.
+
+    Args:
+        factorized: the network of factors; it is not changed.
+        input_shape: shape of its input, batch first.
+
+    Raises:
+        PlanError: no batch norm takes up an added bias, or not it alone.
+    """
+    network = dense(factorized)
+    added = [
+        name
+        for name, module in factorized.named_modules()
+        if isinstance(module, FactorChain) and module.bias is not None and not module.op.bias
+    ]
+    norms = _norms_behind(network, [network.get_submodule(name) for name in added], input_shape)
+    with torch.no_grad():
+        for name in added:
+            conv = network.get_submodule(name)
+            if not norms[conv]:
+                raise PlanError(f"{name} has a bias from calibration and no batch norm behind it")
+            for norm in norms[conv]:
+                if norm.running_mean is not None:  # else the norm takes off any bias itself
+                    norm.running_mean.sub_(conv.get_parameter("bias"))
+            conv.register_parameter("bias", None)
+    if added and not _same(factorized, network, input_shape):
+        raise PlanError(
+            f"the biases that calibration added ({', '.join(added)}) can't be taken back: the "
+            "output of a layer goes elsewhere than to a batch norm of its own; leave that layer "
+            "out, or keep the factors"
+        )
+    return network
+
+
+def _norms_behind(
+    model: nn.Module, convs: Sequence[nn.Module], input_shape: Sequence[int]
+) -> dict[nn.Module, list[BatchNorm]]:
+    """Return the batch norms that take the outputs of each convolution."""
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    found: dict[nn.Module, list[BatchNorm]] = {conv: [] for conv in convs}
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
+        if not isinstance(module, BatchNorm):
+            outputs.append((module, output))
+            return
+        given = argument(inputs, keywords)
+        for conv, put_out in outputs:
+            if put_out is given and module not in found[conv]:
+                found[conv].append(module)
+
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    run_example(model, input_shape, dict.fromkeys([*convs, *norms], note))
+    return found
+
+
+def _same(one: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:
+    x = example_input(one, input_shape)
+    with evaluating(one, other):
+        pairs = zip(tensor_leaves(one(x)), tensor_leaves(other(x)), strict=True)
+        return all(
+            float((a - b).abs().max()) <= _MERGE_TOLERANCE * float(a.abs().max()) for a, b in pairs
+        )
+
+
+def convolution(model: nn.Module, name: str, op: LinearOp) -> Conv:
+    """Return the convolution ``name`` of a network.
+
+    Raises:
+        PlanError: it has none of that name, or it is another one.
+    """
+    module = dict(model.named_modules()).get(name)
+    if not isinstance(module, CONVOLUTIONS):
+        raise PlanError(f"the plan is for another network: it has no convolution {name}")
+    if op_of(module) != op:
+        raise PlanError(
+            f"the plan is for another network: {name} is {op} in it and {op_of(module)} in the "
+            "network"
+        )
+    return module
+
+
+def _checked_factors(layer: LayerPlan) -> str:
+    """Return the scheme of a rewritten layer, whose factors must be those that it makes."""
+    scheme = SCHEMES[layer.scheme or ""]
+    reason = scheme.unsupported_reason(layer.op)
+    full = 0 if reason else scheme.full_rank(layer.op)
+    if layer.rank is None or not 1 <= layer.rank <= full:
+        raise PlanError(f"{layer.name} can't have rank {layer.rank} under {scheme.name}")
+    if _biasless(layer.factors) != _biasless(scheme.factor_ops(layer.op, layer.rank)):
+        raise PlanError(
+            f"{layer.name} has factors that {scheme.name} does not make: make the plan again"
+        )
+    return scheme.name
+
+
+def _biasless(ops: Iterable[LinearOp]) -> list[LinearOp]:
+    return [replace(op, bias=False) for op in ops]
+
+
+def _replaced(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Return a copy of ``model`` with modules replaced wherever they stand, shared ones too.
+
+    The replaced modules themselves are not copied.
+    """
+    memo: dict[int, Any] = {id(old): new for old, new in replacements.items()}
+    return copy.deepcopy(model, memo)

@@ -1,0 +1,105 @@
+"""Running PyTorch networks without a trace left on them or on their caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from trpexport.errors import PlanError
+
+# What networks raise of inputs that they were not made for.
+RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put networks into evaluation mode without gradients, and give all back as it was.
+
+    Every module has its own mode again behind the block, and the caller's random numbers go on as
+    if there had been no block: a forward pass may draw some.
+    """
+    training = [module for model in models for module in model.modules() if module.training]
+    try:
+        # Most are already: a deep network has hundreds of modules to set.
+        if training:
+            for model in models:
+                model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
+    """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = next(model.parameters(), torch.empty(0))
+    return torch.randn(*shape, generator=generator).to(weight)
+
+
+def run_example(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    hooks: Mapping[nn.Module, Callable[..., None]],
+) -> Any:
+    """Run ``model`` once on an example input and return its outputs.
+
+    Args:
+        model: the network.
+        input_shape: shape of its input, batch first.
+        hooks: forward hooks to call, with the keyword arguments of the module before its output.
+
+    Raises:
+        PlanError: the network can't run an input of ``input_shape``.
+    """
+    handles = [m.register_forward_hook(hook, with_kwargs=True) for m, hook in hooks.items()]
+    try:
+        with evaluating(model):
+            return model(example_input(model, input_shape))
+    except RUN_ERRORS as error:
+        shape = "x".join(map(str, input_shape))
+        raise PlanError(
+            f"the network can't run an input of shape {shape} ({reason_of(error)}): "
+            "give the right one with --input-shape"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its type's name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+    """Return the tensor that a layer was called with, by place or by name."""
+    found: Tensor = inputs[0] if inputs else next(iter(keywords.values()))
+    return found
+
+
+def tensor_leaves(outputs: Any) -> list[Tensor]:
+    """Return the tensors of what a network returns, however they are nested."""
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def forwards_replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules compute something else within the block; forwards set on them come back."""
+    before = {module: vars(module).get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                module.forward = own

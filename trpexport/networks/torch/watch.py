@@ -1,0 +1,120 @@
+"""What calibration may ask of a PyTorch network, and of a copy that it decomposes."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trpexport.lowrank.chain import Chain
+from trpexport.networks.base import Observation
+from trpexport.networks.samples import Samples
+from trpexport.networks.torch.curvature import output_metrics
+from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
+from trpexport.networks.torch.replay import Replay
+from trpexport.networks.torch.running import forwards_replaced
+
+# Samples that the derivative of the outputs is taken on.
+_METRIC_SAMPLES = 128
+
+
+class TorchCandidate:
+    """A copy of a network that is decomposed from its input on.
+
+    Args:
+        model: the network to copy.
+        cuts: its cuts.
+        samples: what it runs on.
+        memory: bytes of intermediate results to keep.
+    """
+
+    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
+        self._replay = Replay(copy.deepcopy(model), cuts, samples, memory)
+
+    def advance(self, name: str) -> None:
+        """Go on to the layer ``name``."""
+        self._replay.advance(name)
+
+    def observe(self, name: str, batch: int) -> Observation:
+        """Return what the layer ``name`` does to a batch."""
+        return self._replay.observe(name, batch)
+
+    def outputs(self, batch: int) -> Tensor:
+        """Return what the network gives for a batch: (samples, elements), float64."""
+        return self._replay.outputs(batch)
+
+    def put(self, name: str, chain: Chain) -> None:
+        """Let a chain stand in for the layer ``name`` from now on, wherever its module stands."""
+        network = self._replay.model
+        old = network.get_submodule(name)
+        assert isinstance(old, CONVOLUTIONS)
+        memo: dict[int, Any] = {id(old): FactorChain.of(chain, old)}
+        # The old network is given up: its tensors need no copies.
+        memo |= {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+        self._replay.model = copy.deepcopy(network, memo)
+
+
+class TorchWatch:
+    """What a PyTorch network does to samples.
+
+    Args:
+        model: the network; it is left as it is.
+        cuts: its cuts.
+        samples: unlabelled inputs.
+        memory: bytes of intermediate results to keep of each network.
+    """
+
+    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
+        self.samples = samples
+        self._model = model
+        self._cuts = cuts
+        self._memory = memory
+        self._replay = Replay(model, cuts, samples, memory, is_final=True)
+
+    def advance(self, name: str) -> None:
+        """Go on to the layer ``name``."""
+        self._replay.advance(name)
+
+    def observe(self, name: str, batch: int) -> Observation:
+        """Return what the layer ``name`` does to a batch."""
+        return self._replay.observe(name, batch)
+
+    def outputs(self, batch: int) -> Tensor:
+        """Return what the network gives for a batch: (samples, elements), float64.
+
+        It is kept if it is small, as that of a classifier is.
+        """
+        if self._cuts.output_elements * len(self.samples) * 8 > self._memory:
+            return self._replay.outputs(batch)
+        return self._outputs[batch]
+
+    def outputs_with(self, name: str, chain: Chain, batch: int) -> Tensor:
+        """Return what the network gives where a chain stands in for one layer."""
+        module = self._model.get_submodule(name)
+        assert isinstance(module, CONVOLUTIONS)
+        self._replay.advance(name)
+        with forwards_replaced({module: FactorChain.of(chain, module).forward}):
+            return self._replay.outputs(batch)
+
+    def metric(self, name: str) -> Tensor | None:
+        """Return what counts as error in the outputs of a layer; None where nothing is derived."""
+        return self._metrics.get(name)
+
+    def candidate(self) -> TorchCandidate:
+        """Return a copy of the network, to be decomposed layer after layer."""
+        return TorchCandidate(self._model, self._cuts, self.samples, self._memory)
+
+    @cached_property
+    def _outputs(self) -> list[Tensor]:
+        return [self._replay.outputs(index) for index in range(self.samples.batches)]
+
+    @cached_property
+    def _metrics(self) -> dict[str, Tensor]:
+        some = self.samples.first(_METRIC_SAMPLES)
+        like = next(self._model.parameters(), torch.empty(0)).detach()
+        batches = (torch.from_numpy(some.batch(i)).to(like) for i in range(some.batches))
+        return output_metrics(self._model, batches)
