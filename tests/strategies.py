@@ -6,14 +6,38 @@ from math import prod
 from typing import Literal
 
 from hypothesis import strategies as st
+from torch import nn
 
-from trpexport.plan import ConvSpec
+from trpexport.networks.torch.modules import Conv, make_conv
+from trpexport.ops import LinearOp, Window
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
+def conv_op(
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    padding: tuple[int, ...] | Literal["same"] = (),
+    dilation: tuple[int, ...] = (),
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    pad_mode: str = "zeros",
+) -> LinearOp:
+    """Return a convolution with PyTorch's words for its padding."""
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        pads = tuple((total // 2, total - total // 2) for total in totals)
+    else:
+        pads = tuple((p, p) for p in padding)
+    window = Window(kernel, stride, pads, dilation, pad_mode)
+    return LinearOp(in_channels, out_channels, groups, bias, window)
+
+
 @st.composite
-def convolutions(draw: st.DrawFn, ndim: int = 2) -> ConvSpec:
+def convolutions(draw: st.DrawFn, ndim: int = 2) -> LinearOp:
     """Draw a convolution: shape, stride, padding, dilation, groups, bias, padding mode."""
 
     def sizes(low: int, high: int) -> tuple[int, ...]:
@@ -24,27 +48,35 @@ def convolutions(draw: st.DrawFn, ndim: int = 2) -> ConvSpec:
     stride = sizes(1, 3)
     if draw(st.booleans()):
         padding, stride = "same", (1,) * ndim
-    return ConvSpec(
+    return conv_op(
         in_channels=groups * draw(st.integers(1, 4)),
         out_channels=groups * draw(st.integers(1, 4)),
-        kernel_size=sizes(1, 4),
+        kernel=sizes(1, 4),
         stride=stride,
         padding=padding,
         dilation=sizes(1, 2),
         groups=groups,
         bias=draw(st.booleans()),
-        padding_mode=draw(st.sampled_from(PADDING_MODES)) if ndim == 2 else "zeros",
+        pad_mode=draw(st.sampled_from(PADDING_MODES)) if ndim == 2 else "zeros",
     )
 
 
-def input_size(conv: ConvSpec) -> tuple[int, ...]:
+def input_size(conv: LinearOp) -> tuple[int, ...]:
     """Return a spatial size that every kernel and every padding mode fits."""
     return tuple(
         d * (k - 1) + 5 + axis
-        for axis, (d, k) in enumerate(zip(conv.dilation, conv.kernel_size, strict=True))
+        for axis, (d, k) in enumerate(zip(conv.window.dilation, conv.kernel, strict=True))
     )
 
 
-def weight_elements(conv: ConvSpec) -> int:
+def random_conv(op: LinearOp) -> Conv:
+    """Return a float64 module of a convolution with random weights and bias."""
+    module = make_conv(op).double().eval()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return module
+
+
+def weight_elements(conv: LinearOp) -> int:
     """Return the number of weights, by the definition of a convolution."""
-    return conv.out_channels * conv.in_channels * prod(conv.kernel_size) // conv.groups
+    return conv.out_channels * conv.in_channels * prod(conv.kernel) // conv.groups

@@ -13,8 +13,9 @@ from torch import nn
 
 from tests.data import cifar10_test_images
 from trpexport.checkpoints import load_checkpoint
-from trpexport.choose.planner import make_plan
-from trpexport.networks.torch.factorize import factorize
+from trpexport.choose.by_criterion import ByCriterion
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.pipeline import decompose_network
 
 SCHEMES = {"NC": "channel", "VH": "spatial", "ND": "decoupling"}
 CRITERIA = ("value:0.05", "value:0.5", "energy:0.9", "energy:0.85", "rate:0.5")
@@ -40,22 +41,21 @@ def test_original_is_reproduced(
     reference: dict[tuple[str, str], dict[str, Any]],
     shared: Path,
 ) -> None:
-    plan = make_plan(
-        network,
-        scheme=SCHEMES[scheme],
-        criterion=criterion.replace("rate", "fraction"),
-        input_shape=(1, 3, 32, 32),
+    chooser = ByCriterion(
+        SCHEMES[scheme],
+        criterion.replace("rate", "fraction"),
         keep_expensive=True,
         stride_1_only=scheme != "ND",
     )
-    ranks = {layer.name: layer.rank for layer in plan.rewritten}
+    small = decompose_network(TorchNetwork(network, (1, 3, 32, 32)), chooser)
+    ranks = {layer.name: layer.rank for layer in small.plan.rewritten}
     assert ranks == reference[scheme, criterion]["ranks"]
 
     images, _ = cifar10_test_images(shared, 64)
     with np.load(shared / "reference/original_resnet20_logits.npz") as logits:
         original, expected = logits["original"], logits[f"{scheme}/{criterion}"]
     with torch.no_grad():
-        for model, reference_logits in ((network, original), (factorize(network, plan), expected)):
+        for model, reference_logits in ((network, original), (small.module, expected)):
             error = np.abs(model(images).numpy() - reference_logits).max()
             assert error <= 1e-4 * np.abs(reference_logits).max()
 

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.strategies import convolutions, input_size
-from trpexport.choose.revision import revise_plan
+from tests.strategies import conv_op, convolutions, input_size, random_conv
 from trpexport.cost import macs, output_size
+from trpexport.lowrank.chain import truncated
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme, matrix_schemes
-from trpexport.networks.torch.factorize import factorize, make_conv
-from trpexport.networks.torch.trace import conv_spec, trace
-from trpexport.plan import ConvSpec, LayerPlan, Plan
+from trpexport.networks.torch.modules import FactorChain, make_conv, op_of
+from trpexport.ops import Call, LinearOp
 
 
-def plan_for(model: nn.Module, x: Tensor, scheme: str, rank: int) -> Plan:
-    """Return a plan that rewrites the whole of a one-layer network at a rank."""
-    (layer,) = trace(model, x.shape).layers
-    wanted = LayerPlan(
-        name=layer.name,
-        conv=layer.conv,
-        input_sizes=layer.input_sizes,
-        scheme=scheme,
-        rank=rank,
-        full_rank=None,
-        factors=(),
-        reason=None,
-        weight_error=None,
-        macs=0,
-        factor_macs=0,
-    )
-    plan = Plan(scheme=scheme, criterion="test", input_shape=tuple(x.shape), layers=(wanted,))
-    return revise_plan(model, plan, keep_expensive=True)
-
-
-def network(conv: ConvSpec) -> nn.Sequential:
-    torch.manual_seed(conv.in_channels * 31 + conv.out_channels)
-    return nn.Sequential(make_conv(conv)).double().eval()
-
-
-def expected_kernel(scheme: Scheme, weight: Tensor, conv: ConvSpec, rank: int) -> Tensor:
+def expected_kernel(scheme: Scheme, weight: Tensor, conv: LinearOp, rank: int) -> Tensor:
     """Return the truncated kernel, by torch's own SVD of the unfolded one."""
     if isinstance(scheme, MatrixScheme):
         u, s, vh = torch.linalg.svd(scheme.unfold(weight, conv), full_matrices=False)
@@ -61,25 +35,24 @@ def test_chain_is_the_convolution_of_its_product(
     ndim = data.draw(st.sampled_from([1, 2, 2, 2, 3]), label="ndim")
     conv = data.draw(convolutions(ndim), label="conv")
     scheme = SCHEMES[name]
-    if scheme.unsupported_reason(conv):
-        return
+    assume(not scheme.unsupported_reason(conv))
     full = scheme.full_rank(conv)
     rank = {"one": 1, "middle": (full + 1) // 2, "full": full}[level]
-    model = network(conv)
+    torch.manual_seed(conv.in_channels * 31 + conv.out_channels)
+    module = random_conv(conv)
     x = torch.randn(2, conv.in_channels, *input_size(conv), dtype=torch.float64)
-    plan = plan_for(model, x, name, rank)
-    chain = factorize(model, plan)[0]  # type: ignore[index]
+    cut = truncated(module.weight, module.bias, conv, scheme=name, rank=rank)
+    chain = FactorChain.of(cut, module)
 
-    weight = model.state_dict()["0.weight"]
     dense = make_conv(conv).double()
-    dense.load_state_dict(model[0].state_dict())
-    dense.weight.data = expected_kernel(scheme, weight, conv, rank)
+    dense.load_state_dict(module.state_dict())
+    dense.weight.data = expected_kernel(scheme, module.weight.detach(), conv, rank)
 
     with torch.no_grad():
         torch.testing.assert_close(chain(x), dense(x), rtol=1e-7, atol=1e-9)
         if rank == full:
-            torch.testing.assert_close(chain(x), model(x), rtol=1e-7, atol=1e-9)
-    assert [conv_spec(factor) for factor in chain] == list(plan.layers[0].factors)
+            torch.testing.assert_close(chain(x), module(x), rtol=1e-7, atol=1e-9)
+    assert [op_of(factor) for factor in chain] == list(cut.ops)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", matrix_schemes())
@@ -88,7 +61,7 @@ def test_chain_is_the_convolution_of_its_product(
 def test_fold_undoes_unfold(name: str, data: st.DataObject) -> None:
     conv = data.draw(convolutions(2))
     scheme = matrix_schemes()[name]
-    weight = torch.randn(conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+    weight = torch.randn(conv.out_channels, conv.in_channels // conv.groups, *conv.kernel)
     matrices = scheme.unfold(weight, conv)
     assert tuple(matrices.shape) == scheme.matrix_shape(conv)
     assert torch.equal(scheme.fold(matrices, conv), weight)
@@ -100,16 +73,15 @@ def test_fold_undoes_unfold(name: str, data: st.DataObject) -> None:
 def test_break_even_rank_is_the_last_cheaper_one(name: str, data: st.DataObject) -> None:
     conv = data.draw(convolutions(2))
     scheme = SCHEMES[name]
-    if scheme.unsupported_reason(conv):
-        return
-    size = input_size(conv)
-    dense = macs((conv,), size)
+    assume(not scheme.unsupported_reason(conv))
+    calls = [Call(data.draw(st.integers(1, 3)), input_size(conv)), Call(1, input_size(conv))]
+    dense = macs((conv,), calls)
     cheaper = [
         rank
         for rank in range(1, scheme.full_rank(conv) + 1)
-        if macs(scheme.factor_specs(conv, rank), size) < dense
+        if macs(scheme.factor_ops(conv, rank), calls) < dense
     ]
-    assert scheme.break_even_rank(conv, size) == max(cheaper, default=0)
+    assert scheme.break_even_rank(conv, calls) == max(cheaper, default=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,12 +89,12 @@ def test_break_even_rank_is_the_last_cheaper_one(name: str, data: st.DataObject)
 def test_output_size_is_what_torch_computes(data: st.DataObject) -> None:
     conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 3]))))
     size = input_size(conv)
-    y = make_conv(conv)(torch.zeros(1, conv.in_channels, *size))
+    y = random_conv(conv)(torch.zeros(1, conv.in_channels, *size, dtype=torch.float64))
     assert output_size(conv, size) == tuple(y.shape[2:])
 
 
-def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> ConvSpec:
-    return ConvSpec(
+def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> LinearOp:
+    return conv_op(
         in_channels, out_channels, (3, 3), (stride, stride), (1, 1), (1, 1), groups=groups
     )
 
@@ -130,14 +102,15 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, groups: int
 def test_macs_of_the_pairs_by_hand() -> None:
     # 16 -> 32 channels, 3x3, stride 2, on 8x8: the output is 4x4.
     conv = conv3x3(16, 32, stride=2)
-    assert macs((conv,), (8, 8)) == 32 * 16 * 9 * 16
+    here = [Call(1, (8, 8))]
+    assert macs((conv,), here) == 32 * 16 * 9 * 16
     # Channel, rank 4: 4 filters 3x3 on 4x4, then 1x1.
-    assert macs(SCHEMES["channel"].factor_specs(conv, 4), (8, 8)) == (4 * 16 * 9 + 32 * 4) * 16
+    assert macs(SCHEMES["channel"].factor_ops(conv, 4), here) == (4 * 16 * 9 + 32 * 4) * 16
     # Spatial, rank 4: the vertical pass gives 4x8 pixels, the horizontal one 4x4.
-    spatial = macs(SCHEMES["spatial"].factor_specs(conv, 4), (8, 8))
+    spatial = macs(SCHEMES["spatial"].factor_ops(conv, 4), here)
     assert spatial == 4 * 16 * 3 * 4 * 8 + 32 * 4 * 3 * 4 * 4
     # Decoupling, 2 paths: pointwise to 64 channels on 8x8, then 3x3 with 32 groups of 2 on 4x4.
-    decoupling = macs(SCHEMES["decoupling"].factor_specs(conv, 2), (8, 8))
+    decoupling = macs(SCHEMES["decoupling"].factor_ops(conv, 2), here)
     assert decoupling == 64 * 16 * 64 + 32 * 2 * 9 * 16
 
 
@@ -153,14 +126,14 @@ def test_full_ranks_by_hand() -> None:
 
 
 def test_one_column_kernels_stride_once() -> None:
-    conv = ConvSpec(4, 8, (3, 1), (2, 2), (1, 0), (1, 1))
-    first, second = SCHEMES["spatial"].factor_specs(conv, 2)
-    assert (first.stride, second.stride) == ((2, 2), (1, 1))
+    conv = conv_op(4, 8, (3, 1), (2, 2), (1, 0), (1, 1))
+    first, second = SCHEMES["spatial"].factor_ops(conv, 2)
+    assert (first.window.stride, second.window.stride) == ((2, 2), (1, 1))
 
 
 def test_reasons_for_what_a_scheme_cannot_take() -> None:
-    pointwise = ConvSpec(4, 8, (1, 1), (1, 1), (0, 0), (1, 1))
-    line = ConvSpec(4, 8, (3,), (1,), (1,), (1,))
+    pointwise = conv_op(4, 8, (1, 1), (1, 1), (0, 0), (1, 1))
+    line = conv_op(4, 8, (3,), (1,), (1,), (1,))
     assert "1x1" in (SCHEMES["decoupling"].unsupported_reason(pointwise) or "")
     assert "1-D" in (SCHEMES["spatial"].unsupported_reason(line) or "")
     assert SCHEMES["channel"].unsupported_reason(line) is None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.strategies import convolutions
-from trpexport import TrainedRankPruning, make_plan
-from trpexport.choose.planner import analyse
+from tests.strategies import conv_op, convolutions
+from trpexport.choose.spectra import analyse
 from trpexport.choose.survey import survey
 from trpexport.cost import macs
 from trpexport.errors import PlanError, TrainingError
@@ -22,13 +21,15 @@ from trpexport.lowrank.fit.regression import Regression
 from trpexport.lowrank.fit.tucker import fit_of
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.schemes.tucker2 import Tucker2
-from trpexport.plan import ConvSpec
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.ops import Call, LinearOp
+from trpexport.training.trp import TrainedRankPruning
 
 SCHEME = Tucker2()
-CONV = ConvSpec(6, 8, (3, 3), (1, 1), (1, 1), (1, 1))
+CONV = conv_op(6, 8, (3, 3), (1, 1), (1, 1), (1, 1))
 
 
-def higher_order_svd(weight: Tensor, conv: ConvSpec, rank: int) -> NDArray[np.float64]:
+def higher_order_svd(weight: Tensor, conv: LinearOp, rank: int) -> NDArray[np.float64]:
     """Return the truncated higher-order SVD of a kernel: bases of both unfoldings, by numpy."""
     g = conv.groups
     kernels = weight.double().numpy().reshape(g, conv.out_channels // g, conv.in_channels // g, -1)
@@ -48,9 +49,8 @@ def test_the_spectrum_is_the_error_of_the_higher_order_svd_and_iteration_is_no_w
     data: st.DataObject,
 ) -> None:
     conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 3]))))
-    if SCHEME.unsupported_reason(conv):
-        return
-    weight = torch.randn(conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+    assume(not SCHEME.unsupported_reason(conv))
+    weight = torch.randn(conv.out_channels, conv.in_channels // conv.groups, *conv.kernel)
     full = SCHEME.full_rank(conv)
     rank = data.draw(st.integers(1, full))
     spectrum = SCHEME.spectrum(weight, conv)
@@ -104,9 +104,9 @@ def test_a_zero_kernel_stays_one() -> None:
 
 def test_macs_by_hand() -> None:
     # 16 -> 32 channels, 3x3, stride 2, on 8x8: the output is 4x4.
-    conv = ConvSpec(16, 32, (3, 3), (2, 2), (1, 1), (1, 1))
+    conv = conv_op(16, 32, (3, 3), (2, 2), (1, 1), (1, 1))
     expected = 5 * 16 * 8 * 8 + 5 * 5 * 9 * 4 * 4 + 32 * 5 * 4 * 4
-    assert macs(SCHEME.factor_specs(conv, 5), (8, 8)) == expected
+    assert macs(SCHEME.factor_ops(conv, 5), [Call(1, (8, 8))]) == expected
     # A side with fewer channels than the rank keeps them all.
     assert SCHEME.ranks(conv, 20) == (16, 20)
     assert SCHEME.full_rank(conv) == 32
@@ -142,9 +142,9 @@ def network() -> nn.Module:
 
 def test_a_criterion_of_one_matrix_is_refused_in_one_line() -> None:
     shape = (1, 3, 8, 8)
+    analysis = analyse(TorchNetwork(network(), shape), "tucker2")
     with pytest.raises(PlanError, match=r"vbmf judges one matrix.*energy:0.9"):
-        make_plan(network(), input_shape=shape, scheme="tucker2", criterion="vbmf")
-    analysis = analyse(network(), input_shape=shape, scheme="tucker2")
+        analysis.plan(parse_criterion("vbmf"))
     criteria = [parse_criterion(text) for text in ("vbmf", "energy:0.9")]
     assert [choice.criterion for choice in survey(analysis, criteria)] == ["energy:0.9"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import convolutions, input_size
+from tests.strategies import conv_op, convolutions, input_size, random_conv
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
 from trpexport.lowrank.fit.regression import (
@@ -20,13 +20,12 @@ from trpexport.lowrank.fit.tucker import fit_of
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.channel import Channel
 from trpexport.lowrank.schemes.spatial import Spatial
-from trpexport.networks.torch.factorize import make_conv
-from trpexport.plan import ConvSpec
+from trpexport.ops import LinearOp
 
-CONV = ConvSpec(6, 8, (3, 3), (1, 1), (1, 1), (1, 1), bias=True)
+CONV = conv_op(6, 8, (3, 3), (1, 1), (1, 1), (1, 1), bias=True)
 
 
-def smooth_images(count: int, conv: ConvSpec, size: tuple[int, ...]) -> Tensor:
+def smooth_images(count: int, conv: LinearOp, size: tuple[int, ...]) -> Tensor:
     """Return images whose pixels and channels are correlated, as those of real networks are."""
     x = torch.randn(count, conv.in_channels, *size, dtype=torch.float64)
     mixing = torch.randn(conv.in_channels, conv.in_channels, dtype=torch.float64)
@@ -37,10 +36,10 @@ def smooth_images(count: int, conv: ConvSpec, size: tuple[int, ...]) -> Tensor:
 
 
 def regression_for(
-    conv: ConvSpec, x: Tensor, ridge: float = 1e-8, metric: Tensor | None = None
+    conv: LinearOp, x: Tensor, ridge: float = 1e-8, metric: Tensor | None = None
 ) -> Regression:
     torch.manual_seed(5)
-    module = make_conv(conv).double()
+    module = random_conv(conv)
     with torch.no_grad():
         y = module(x)
     outputs = conv.out_channels // conv.groups
@@ -190,7 +189,7 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
         y = p @ truth.mT + 5 * torch.randn(1, count, 4).double()
         return Moments.zeros(1, 30, 4, p.device).add(p, y)
 
-    conv = ConvSpec(30, 4, (1,), (1,), (0,), (1,))
+    conv = conv_op(30, 4, (1,), (1,), (0,), (1,))
 
     def chosen(fit: Moments, held_out: Moments) -> float:
         moments = LayerMoments(fit, held_out, metric=None)

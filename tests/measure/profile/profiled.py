@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tests.strategies import conv_op
 from trpexport.measure.profile.profile import NodeTime, Profile
-from trpexport.plan import ConvSpec, LayerPlan, Plan
+from trpexport.ops import Call, LinearOp
+from trpexport.plan import LayerPlan, Plan
 
 WriteOnnx = Callable[..., Path]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,13 +22,13 @@ node = helper.make_node
 
 RANK = 5  # fills no block of channels
 SIZE = 12  # pixels
-STEM = ConvSpec(8, 16, (3, 3), (1, 1), (1, 1), (1, 1))
-CONV1 = ConvSpec(16, 16, (3, 3), (1, 1), (1, 1), (1, 1))
+STEM = conv_op(8, 16, (3, 3), (1, 1), (1, 1), (1, 1))
+CONV1 = conv_op(16, 16, (3, 3), (1, 1), (1, 1), (1, 1))
 FACTORS = (
-    ConvSpec(16, RANK, (3, 1), (1, 1), (1, 0), (1, 1)),
-    ConvSpec(RANK, 16, (1, 3), (1, 1), (0, 1), (1, 1)),
+    conv_op(16, RANK, (3, 1), (1, 1), (1, 0), (1, 1)),
+    conv_op(RANK, 16, (1, 3), (1, 1), (0, 1), (1, 1)),
 )
-CONV2 = ConvSpec(16, 16, (5, 5), (1, 1), (2, 2), (1, 1))
+CONV2 = conv_op(16, 16, (5, 5), (1, 1), (2, 2), (1, 1))
 MACS = {  # each times 12 x 12 pixels
     "stem": 16 * 8 * 9 * 144,
     "block.conv1": 16 * 16 * 9 * 144,
@@ -37,11 +39,11 @@ MACS = {  # each times 12 x 12 pixels
 }
 
 
-def layer(name: str, conv: ConvSpec, *factors: ConvSpec, calls: int = 1) -> LayerPlan:
+def layer(name: str, conv: LinearOp, *factors: LinearOp, calls: int = 1) -> LayerPlan:
     return LayerPlan(
         name=name,
-        conv=conv,
-        input_sizes=((SIZE, SIZE),) * calls,
+        op=conv,
+        calls=(Call(1, (SIZE, SIZE)),) * calls,
         scheme="spatial" if factors else None,
         rank=RANK if factors else None,
         full_rank=None,
@@ -62,15 +64,15 @@ PLAN = plan_of(
 )
 
 
-def weight(conv: ConvSpec) -> Array:
-    shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+def weight(conv: LinearOp) -> Array:
+    shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel)
     return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
 
 
-def convolve(data: str, name: str, conv: ConvSpec, output: str) -> onnx.NodeProto:
+def convolve(data: str, name: str, conv: LinearOp, output: str) -> onnx.NodeProto:
     inputs = [data, f"{name}.weight", f"{name}.bias"]
-    assert conv.padding != "same"
-    return node("Conv", inputs, [output], name=f"{name}/Conv", pads=[*conv.padding] * 2)
+    pads = [before for before, _ in conv.window.pads] * 2
+    return node("Conv", inputs, [output], name=f"{name}/Conv", pads=pads)
 
 
 def residual(write_onnx: WriteOnnx, *, pair: bool, named: bool = True) -> Path:

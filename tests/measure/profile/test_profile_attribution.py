@@ -24,12 +24,12 @@ from tests.measure.profile.profiled import (
     residual,
     weight,
 )
+from tests.strategies import conv_op
 from trpexport.errors import PlanError
 from trpexport.measure.profile.attribution import Attribution, LayerTime, OtherTime, attribute
 from trpexport.measure.profile.matching import match_nodes
 from trpexport.measure.profile.optimized_graph import read_optimized
 from trpexport.measure.profile.profile import ProfileSettings, profile_model
-from trpexport.plan import ConvSpec
 
 WriteOnnx = Callable[..., Path]
 LEVELS = ("disable", "basic", "extended", "all")
@@ -302,7 +302,7 @@ def test_a_layer_that_is_called_twice(write_onnx: WriteOnnx) -> None:
         plan_of(PLAN.layers[0], PLAN.layers[1], layer("block.conv2", CONV1)),
         plan_of(
             PLAN.layers[0],
-            layer("block.conv1", CONV1, ConvSpec(16, 6, (3, 1), (1, 1), (1, 0), (1, 1)), STEM),
+            layer("block.conv1", CONV1, conv_op(16, 6, (3, 1), (1, 1), (1, 0), (1, 1)), STEM),
             PLAN.layers[2],
         ),
     ],

@@ -1,0 +1,160 @@
+"""Where a forward pass can be resumed, and where it can't."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.networks.torch.presets import preset
+from trpexport.networks.torch.cuts import Cuts, output_at, resumed
+
+SHAPE = (1, 3, 32, 32)
+
+
+def test_residual_blocks_are_cuts_and_what_lies_inside_is_not() -> None:
+    cuts = Cuts(preset("resnet20"), SHAPE)
+    inside = cuts.before("layer2.1.conv2")
+    after = cuts.before("layer3.0.conv1")
+    assert inside is not None
+    assert after is not None
+    assert inside.name == "layer2.0"
+    assert after.name in ("layer2", "layer2.2")
+    assert cuts.before("conv1") is None
+
+
+class Skips(nn.Module):
+    """The input is used again at the very end: nothing in between is a cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 3, 3, padding=1)
+        self.b = nn.Conv2d(3, 3, 3, padding=1)
+        self.c = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.a(x)
+        y: Tensor = self.c(torch.relu_(self.b(first)))
+        both: Tensor = y + first
+        return both
+
+
+def test_no_cut_where_something_goes_around_it() -> None:
+    cuts = Cuts(Skips().eval(), (1, 3, 8, 8))
+    between = cuts.before("b")
+    assert between is not None
+    assert between.name == "a"
+    across = cuts.before("c")
+    assert across is not None
+    assert across.name == "a"
+
+
+class Gated(nn.Module):
+    """What the gate lets through depends on the image: on most of them nothing goes around."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c1, self.gate = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+        self.c2, self.c3 = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.c1(x)
+        size = self.gate(h).abs().mean()
+        y: Tensor = self.c3(self.c2(h.relu()).relu())
+        if self.how == "branch":
+            return y + h if size > 5 else y
+        return torch.where(size > 5, y + h, y)
+
+
+@pytest.mark.parametrize("how", ["branch", "where"])
+def test_what_only_some_images_need_is_needed(how: str) -> None:
+    model = Gated(how).eval()
+    cuts = Cuts(model, (1, 3, 8, 8))
+    found = cuts.before("c3")
+    assert found is None or found.name not in ("c2",)
+    if found is not None:
+        bright = torch.randn(4, 3, 8, 8) * 40
+        with torch.no_grad():
+            truth = model(bright)
+            output = output_at(model, found.name, bright)
+            with resumed(model, found, output, output.new_zeros):
+                torch.testing.assert_close(model(bright), truth)
+
+
+def test_a_tensor_left_on_a_module_is_no_cut() -> None:
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+            self.c = nn.Conv2d(3, 3, 1)
+            self.kept = torch.zeros(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.b(self.first(x))
+            y = self.c(y.relu())
+            return y + self.kept
+
+        def first(self, x: Tensor) -> Tensor:
+            return self.store(x)
+
+        def store(self, x: Tensor) -> Tensor:
+            y: Tensor = self.holder(x)
+            return y
+
+    class Holder(nn.Module):
+        def __init__(self, owner: Memory) -> None:
+            super().__init__()
+            self.conv = owner.a
+            self.owner = [owner]
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(x)
+            self.owner[0].kept = y
+            return y
+
+    torch.manual_seed(0)
+    model = Memory().eval()
+    model.holder = Holder(model)
+    cut = Cuts(model, (1, 3, 8, 8)).before("c")
+    assert cut is None or cut.name == "a"
+
+
+def test_frames_folded_into_the_batch_are_counted() -> None:
+    class Video(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c1, self.c2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.embed = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            batch, frames = x.shape[:2]
+            y = self.c2(self.c1(x.flatten(0, 1)).relu()).mean((2, 3))
+            z: Tensor = self.embed(y).reshape(batch, frames, -1).mean(1)
+            return z
+
+    model = Video().eval()
+    cuts = Cuts(model, (1, 5, 3, 8, 8))
+    cut = cuts.before("c2")
+    assert cut is not None
+    assert cut.skipped[cut.name] == (5, 4, 8, 8)
+    x = torch.randn(3, 5, 3, 8, 8)
+    with torch.no_grad():
+        output = output_at(model, cut.name, x)
+        assert cut.images(output) == 3
+        with resumed(model, cut, output, output.new_zeros):
+            torch.testing.assert_close(model(x), model(x))
+
+
+def test_a_forward_set_on_an_instance_comes_back() -> None:
+    model = preset("resnet20")
+    block = model.get_submodule("layer1.0")
+    own = block.forward
+    block.forward = lambda x: own(x) * 2
+    mine = block.forward
+    cuts = Cuts(model, SHAPE)
+    for name in ("layer1.1.conv1", "layer3.0.conv1"):
+        cuts.before(name)
+    assert vars(block)["forward"] is mine
+    assert all("forward" not in vars(m) for m in model.modules() if m is not block)
