@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,13 @@ class Decomposed:
     images: CalibrationImages | None = None
     checkpoint: Checkpoint | None = None
 
-    @property
+    @cached_property
     def module(self) -> nn.Module:
-        """The decomposed network as a module of one's own, in the precision that it came in."""
-        return self.network.module
+        """The decomposed network as a module of one's own, in the precision that it came in.
+
+        What is done to it, training say, is not done to :attr:`network`, which is what is exported.
+        """
+        return self.network.as_module()
 
     def verify(self, *, seconds: float = 5.0) -> FactorizationCheck:
         """Compare it with the dense network that its factors stand for, and with the original.

@@ -110,7 +110,10 @@ class Functional(nn.Module):
     [
         (lambda x, w: functional.conv2d(x, w, padding=1), 5 * 4 * 9 * 64),
         (lambda x, w: functional.conv_transpose2d(x, w.transpose(0, 1)), 5 * 4 * 9 * 64),
-        (lambda x, w: functional.linear(x.flatten(2), w.reshape(-1)[:128].reshape(2, 64)), 4 * 64 * 2),
+        (
+            lambda x, w: functional.linear(x.flatten(2), w.reshape(-1)[:128].reshape(2, 64)),
+            4 * 64 * 2,
+        ),
         (lambda x, w: torch.einsum("bchw,ocij->bohw", x, w), 5 * 4 * 64),
         (lambda x, w: x @ x.mT, 4 * 8 * 8 * 8),
         (lambda x, w: x[0, 0] @ x[0, 0, 0], 64),
@@ -146,7 +149,8 @@ def test_frames_in_the_batch_count_each() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y: Tensor = self.conv(x.flatten(0, 1))
-            return y.unflatten(0, x.shape[:2]).mean(1)
+            z: Tensor = y.reshape(*x.shape[:2], *y.shape[1:]).mean(1)
+            return z
 
     assert count_module(Video(), (2, 5, 3, 8, 8)).macs == 2 * 5 * 3 * 4 * 9 * 64
 

@@ -60,7 +60,7 @@ class TorchNetwork:
     def open(cls, model: nn.Module, input_shape: Sequence[int]) -> TorchNetwork:
         """Return the network that a module is.
 
-        A module in half precision is computed with in float32; :attr:`module` is in its own.
+        A module in half precision is computed with in float32; :meth:`as_module` gives back its own.
 
         Raises:
             PlanError: the module can't be copied.
@@ -75,9 +75,8 @@ class TorchNetwork:
             model = model.float()
         return cls(model, input_shape, dtypes=low)
 
-    @property
-    def module(self) -> nn.Module:
-        """The network for whoever asks: a copy of his own, in the precision that it came in."""
+    def as_module(self) -> nn.Module:
+        """Return the network as a module of one's own, in the precision that it came in."""
         model = copy.deepcopy(self.model)
         if self._dtypes:
             for name, module in model.named_modules():
