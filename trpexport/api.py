@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -333,6 +332,8 @@ def train(
     low_rank: LowRank | None = None,
     recipe: str = "original",
     epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
     init: str | Path | None = None,
     watcher: Watcher | None = None,
     restart: bool = False,
@@ -347,6 +348,8 @@ def train(
         low_rank: how it is pulled towards low rank; None for plain training.
         recipe: name of the recipe.
         epochs: how many, where not as the recipe says.
+        batch_size: images in a step of all workers together, likewise.
+        lr: learning rate, likewise.
         init: a checkpoint or bundle to start from.
         watcher: is told how it goes.
         restart: throw away what an earlier run left in ``out``.
@@ -363,9 +366,7 @@ def train(
     from trpexport.training.train import train as run
     from trpexport.training.watching import Watchers
 
-    chosen = RECIPES[recipe]
-    if epochs is not None:
-        chosen = replace(chosen, epochs=epochs)
+    chosen = RECIPES[recipe].changed(epochs=epochs, batch_size=batch_size, lr=lr)
     return run(
         arch,
         RunSettings(data, chosen, **settings),

@@ -59,7 +59,7 @@ class Source:
         if checkpoint.input_shape is None:
             raise CheckpointError(
                 f"{self.path} does not say which input {checkpoint.label} takes: "
-                "give it, as in --input-shape 1x3x224x224"
+                "give its shape, as in 1x3x224x224"
             )
         return checkpoint
 
@@ -312,8 +312,7 @@ def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
     found = checkpoint.preprocessing
     if found is None:
         raise DataError(
-            f"{checkpoint.path} does not say how images become its input: give --mean and --std as "
-            "in its training (and --size, --resize), or --data-preprocessing to take the data "
-            "set's own"
+            f"{checkpoint.path} does not say how images become its input: give mean and standard "
+            "deviation as in its training, or take the data set's own preprocessing"
         )
     return found

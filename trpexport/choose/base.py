@@ -133,11 +133,7 @@ class Price(Protocol):
     resource: str
 
     def whole(self, network: Network) -> float:
-        """Return how much the whole network needs.
-
-        Raises:
-            PlanError: nobody knows.
-        """
+        """Return how much the whole network needs."""
 
     def of(self, layer: Layer, ops: Sequence[LinearOp]) -> float:
         """Return how much of it ``ops`` need in the place of a layer."""

@@ -16,7 +16,7 @@ from trpexport.choose.base import (
     gathered,
 )
 from trpexport.choose.budget import Budgeter, Outcome
-from trpexport.choose.prices import PRICES
+from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import DataError, PlanError
@@ -103,6 +103,8 @@ class ByBudget:
         if images is None:
             raise PlanError("a budget is met by output error on images: give some")
         kind, limit = self._target
+        if kind == "macs":
+            check_known(network)
         judge = _Judge(network, images.labelled()) if kind == "drop" else None
         selection = Selection(self.include, self.exclude, self.stride_1_only)
         gatherer = gathered(network, images)

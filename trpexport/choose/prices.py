@@ -23,18 +23,7 @@ class Macs:
     resource = "macs"
 
     def whole(self, network: Network) -> float:
-        """Return the MACs of the whole network.
-
-        Raises:
-            PlanError: much of it is not known.
-        """
-        cost = network.cost
-        if cost.unknown and cost.unknown_macs > _MAX_UNKNOWN * (cost.macs + cost.unknown_macs):
-            names = ", ".join(sorted(cost.unknown))
-            raise PlanError(
-                f"a share of the MACs can't be kept: those of {names} are not known, and may be "
-                "many; ask for a share of the parameters, or for an output error"
-            )
+        """Return the MACs of the whole network, as far as they are known."""
         calls = sum(macs((layer.op,), layer.calls) for layer in network.layers)
         return network.other_macs + calls
 
@@ -55,6 +44,21 @@ class Parameters:
     def of(self, layer: Layer, ops: Sequence[LinearOp]) -> float:
         """Return the parameters of ``ops``."""
         return sum(map(parameter_count, ops))
+
+
+def check_known(network: Network) -> None:
+    """Refuse a share of the MACs where much of them is not known.
+
+    Raises:
+        PlanError: it is.
+    """
+    cost = network.cost
+    if cost.unknown_macs > _MAX_UNKNOWN * (cost.macs + cost.unknown_macs):
+        names = ", ".join(sorted(cost.unknown))
+        raise PlanError(
+            f"a share of the MACs can't be kept: those of {names} are not known, and may be many; "
+            "ask for a share of the parameters, or for an output error"
+        )
 
 
 PRICES.register(Macs.resource, Macs())

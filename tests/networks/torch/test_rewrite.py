@@ -113,7 +113,7 @@ FORGERIES: list[Callable[[dict[str, object]], object]] = [
     lambda layer: layer.update(spectrum=["x"]),
     lambda layer: layer.update(factors=layer["factors"][:1]),  # type: ignore[index]
     *[
-        lambda layer, change=change: layer["factors"][0].update(change)  # type: ignore[index,misc]
+        lambda layer, change=change: layer["factors"][0].update(change)
         for change in (
             {"groups": 3},
             {"groups": 0},
@@ -125,7 +125,7 @@ FORGERIES: list[Callable[[dict[str, object]], object]] = [
         )
     ],
     *[
-        lambda layer, change=change: layer["factors"][0]["window"].update(change)  # type: ignore[index,misc]
+        lambda layer, change=change: layer["factors"][0]["window"].update(change)
         for change in (
             {"kernel": [-1, 1]},
             {"kernel": [1, 1, 1, 1], "stride": [1] * 4, "dilation": [1] * 4, "pads": [[0, 0]] * 4},

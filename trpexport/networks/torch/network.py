@@ -60,7 +60,8 @@ class TorchNetwork:
     def open(cls, model: nn.Module, input_shape: Sequence[int]) -> TorchNetwork:
         """Return the network that a module is.
 
-        A module in half precision is computed with in float32; :meth:`as_module` gives back its own.
+        One in half precision is computed with in float32, and given back by :meth:`as_module` in
+        its own.
 
         Raises:
             PlanError: the module can't be copied.

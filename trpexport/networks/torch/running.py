@@ -66,7 +66,7 @@ def run_example(
         shape = "x".join(map(str, input_shape))
         raise PlanError(
             f"the network can't run an input of shape {shape} ({reason_of(error)}): "
-            "give the right one with --input-shape"
+            "give the shape of one that it takes"
         ) from error
     finally:
         for handle in handles:
