@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from trpexport._version import __version__
+
 if TYPE_CHECKING:
     from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
     from trpexport.checkpoints import Checkpoint, load_bundle, load_checkpoint, save_checkpoint
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from trpexport.training.settings import LowRank, RunSettings
     from trpexport.training.train import train
     from trpexport.training.trp import TrainedRankPruning
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Analysis": "trpexport.choose.planner",

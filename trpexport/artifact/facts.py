@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import trpexport
 from trpexport import bundle
+from trpexport._version import __version__
 from trpexport.artifact.verification import Comparisons, FactorizationCheck
 from trpexport.checkpoints import Checkpoint
 from trpexport.cost import FLOPS_PER_MAC
@@ -48,7 +48,7 @@ def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
     """Return what the ONNX file itself says about where it comes from."""
     ranks = {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten}
     facts = {
-        "trpexport.version": trpexport.__version__,
+        "trpexport.version": __version__,
         "trpexport.torch_version": version("torch"),
         "trpexport.scheme": plan.scheme,
         "trpexport.criterion": plan.criterion,
@@ -95,7 +95,7 @@ def preprocessing_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of this project, of Python and of the packages that shape an export."""
-    found = {"trpexport": trpexport.__version__, "python": platform.python_version()}
+    found = {"trpexport": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -26,7 +26,7 @@ ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
 
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
-    *("__init__", "errors", "registry", "plan", "cost", "bundle", "stages"),
+    *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "tensors", "golden", "compare"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
@@ -55,7 +55,7 @@ def build_device_app(target: Path) -> None:
     Raises:
         OutputError: ``target`` can't be written.
     """
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[1]
     files = [package / f"{name}.py" for name in _MODULES]
     for name in _PACKAGES:
         files += sorted((package / name).rglob("*.py"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trpexport import __version__
+from trpexport._version import __version__
 from trpexport.measure.arm_cores import core_name
 from trpexport.runtime.session import import_onnxruntime
 
