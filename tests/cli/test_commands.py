@@ -194,6 +194,16 @@ def test_misuse_is_one_line_and_exit_code_2(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("command", ["decompose", "export"])
+def test_a_bundle_in_the_place_names_the_option_that_replaces_it(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / bundle.MANIFEST).write_text("{}")
+    result = run(command, "nowhere.pth", "-o", tmp_path)
+    assert result.code == 2
+    assert result.error.endswith("exists: choose another place, or have it replaced: --force does")
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "onnx", "directory"])
 @pytest.mark.parametrize("command", ["decompose", "export", "inspect", "flops"])
 def test_broken_checkpoints(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
@@ -20,7 +19,8 @@ from trpexport.choose.layerwise import Calibrated, calibrate
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.datasets.base import Dataset, Split
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.errors import DataError, OutputError, PlanError
+from trpexport.errors import DataError, PlanError
+from trpexport.files import cache_folder
 from trpexport.networks.torch.factorize import CALIBRATION
 from trpexport.networks.torch.trace import evaluating
 from trpexport.plan import Plan
@@ -112,7 +112,7 @@ class Calibrator:
         self._shape = tuple(input_shape)
         self._stages = stages
         self._preprocessing = settings.preprocessing or _stored_preprocessing(checkpoint)
-        self._cache = _checked_cache(settings.cache)
+        self._cache = cache_folder(settings.cache)
         self.checkpoint = replace(
             checkpoint,
             metadata={**checkpoint.metadata, "preprocessing": self._preprocessing.to_json()},
@@ -356,23 +356,3 @@ def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
             "set's own"
         )
     return Preprocessing.from_json(known, str(checkpoint.path))
-
-
-def _checked_cache(given: Path | None) -> Path | None:
-    """Return a folder that can be written; None where the user's cache folder can't."""
-    text = os.environ.get("XDG_CACHE_HOME", "")
-    reason = "permission denied"
-    try:
-        # The XDG Base Directory Specification: a relative path is to be ignored.
-        home = Path(text) if Path(text).is_absolute() else Path.home() / ".cache"
-        folder = given or home / "trpexport"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except RuntimeError:  # a user without a home
-        pass
-    if given is not None:
-        raise OutputError(f"can't write the cache {given}: {reason}")
-    return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.planner import Analysis, LayerSpectrum, analyse
 from trpexport.cost import parameter_count
-from trpexport.errors import NothingToDoError, OutputError
+from trpexport.errors import NothingToDoError
+from trpexport.files import read_json, writable_folder, write_json
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
@@ -192,7 +193,7 @@ def sensitivity_table(
         rank_multiple=rank_multiple,
         options={name: options[name] for name in sorted(options)},
     )
-    path = None if cache is None else cache / f"sensitivity-{key[:16]}.json"
+    path = None if cache is None else writable_folder(cache) / f"sensitivity-{key[:16]}.json"
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
@@ -203,7 +204,8 @@ def sensitivity_table(
         model, analyses, gatherer, key=key, rank_multiple=rank_multiple, announce=announce
     )
     if path is not None:
-        _write(path, table)
+        with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
+            write_json(path, table.to_json())
     return table
 
 
@@ -337,19 +339,7 @@ def _digest(model: nn.Module) -> str:
 def _read(path: Path, key: str) -> SensitivityTable | None:
     """Return a cached table; None where there is none, or none that is whole."""
     try:
-        table = SensitivityTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        table = SensitivityTable.from_json(read_json(path))
+    except (OSError, ValueError):
         return None
     return table if table.key == key else None
-
-
-def _write(path: Path, table: SensitivityTable) -> None:
-    staged = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(json.dumps(table.to_json(), indent=1) + "\n", encoding="utf-8")
-        staged.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"can't write the sensitivity table {path}: {error.strerror or error}"
-        ) from None

@@ -6,7 +6,6 @@ so both are told. How long that takes says nothing about the processor, and is n
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from trpexport.device.emulate.arm_setup import (
     find_environment,
 )
 from trpexport.errors import TrpexportError
+from trpexport.files import write_json
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Array, Arrays
 
@@ -158,7 +158,7 @@ def _replay(
         outputs=(str(folder / "outputs.npz"),),
         counted_runs=counted_runs,
     )
-    (folder / "settings.json").write_text(json.dumps(settings.to_json()), encoding="utf-8")
+    write_json(folder / "settings.json", settings.to_json())
     arguments = (str(folder / "device.pyz"), str(folder / "settings.json"))
     process = subprocess.run(
         environment.command(cpu, *arguments, count=counted_runs > 0),
