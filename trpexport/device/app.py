@@ -28,7 +28,7 @@ ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
-    *("files", "tensors", "golden", "compare"),
+    *("files", "arrays", "tensors", "golden", "compare"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.device.app import ERROR, build_device_app
-from trpexport.device.app_runs import ReplaySettings, read_arrays, write_arrays
+from trpexport.device.app_runs import ReplaySettings
 from trpexport.device.emulate.arm_cpus import CPUS
 from trpexport.device.emulate.arm_setup import (
     PREPARE,
