@@ -33,6 +33,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # The project gates itself: its TRP network against its plain one on 10,000 images; and the plain
 # one cut to rank 2, which must be refused with exit code 1, or the gate is broken.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import trpexport
-from trpexport.errors import TrpexportError
+from trpexport.errors import OccupiedError, TrpexportError
 
 from .arm_setup import arm_setup
 from .bench import bench
@@ -85,6 +85,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = command.main(typed or ["--help"], prog_name="trpexport", standalone_mode=False)
+    except OccupiedError as error:
+        return _fail(f"{error}: --force does", error.exit_code)
     except TrpexportError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -100,7 +99,7 @@ def gate(
     images to tell a limit from twice that limit fail. Latency is measured here and now, both
     networks in turns.
     """
-    from trpexport.files import write_atomically
+    from trpexport.files import write_atomically, write_json
     from trpexport.judge.classify import choose_images
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.config import read_limits
@@ -143,7 +142,7 @@ def gate(
     if history is not None:
         append_entry(history, entry)
     if save is not None:
-        write_atomically(save, json.dumps(entry, indent=2, allow_nan=False).encode() + b"\n")
+        write_json(save, entry)
     if junit is not None:
         write_atomically(junit, junit_xml(result, regressions))
     _tell_github(result, regressions)

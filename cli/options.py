@@ -152,14 +152,10 @@ def read_inputs(path: Path | None) -> Any:
     """
     if path is None:
         return None
-    import numpy as np
+    from trpexport.arrays import read_arrays
 
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrpexportError(
-            f"can't read the inputs {path} ({error}): give one array saved by numpy.save"
-        ) from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise TrpexportError(f"{path} holds no array of numbers: give one saved by numpy.save")
-    return array
+    remedy = "give one array saved by numpy.save"
+    arrays = tuple(read_arrays(path, remedy=remedy).values())
+    if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu":
+        raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
+    return arrays[0]

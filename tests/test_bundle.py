@@ -1,14 +1,15 @@
-"""A directory that appears whole or not at all."""
+"""A bundle: what it may replace, and what its manifest notices."""
 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from trpexport import bundle
-from trpexport.errors import ModelError, OutputError
+from trpexport.errors import ModelError, OccupiedError, OutputError
 
 
 def make(target: Path, text: str = "hello", *, replace: bool = False) -> None:
@@ -31,40 +32,10 @@ def test_an_empty_directory_may_stand_there(tmp_path: Path) -> None:
     assert (target / "file").read_text() == "hello"
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_or_not_at_all(tmp_path: Path, error: type[BaseException]) -> None:
-    target = tmp_path / "out"
-    make(target)
-    with pytest.raises(error), bundle.staged_directory(target, replace=True) as staging:
-        (staging / "file").write_text("half")
-        raise error
-    assert (target / "file").read_text() == "hello"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_failed_swap_brings_the_old_one_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "out"
-    make(target)
-    rename = Path.rename
-
-    def fail_once(self: Path, to: Path) -> Path:
-        if self.name.endswith(".tmp"):
-            raise OSError(5, "Input/output error")
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "rename", fail_once)
-    with pytest.raises(OutputError, match="Input/output error"):
-        make(target, "new", replace=True)
-    assert (target / "file").read_text() == "hello"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def test_replacing_needs_to_be_asked_for(tmp_path: Path) -> None:
     target = tmp_path / "out"
     make(target)
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OccupiedError, match="exists: choose another place, or have it replaced"):
         make(target, "new")
     assert (target / "file").read_text() == "hello"
     make(target, "new", replace=True)
@@ -79,10 +50,44 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
         make(tmp_path / "mine", replace=True)
     with pytest.raises(OutputError, match="is not a directory"):
         make(tmp_path / "mine" / "out")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="not a directory"):
-        make(tmp_path / "dangling")
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_appears_in_the_meantime_is_replaced_only_if_asked_and_a_bundle(
+    tmp_path: Path, replace: bool
+) -> None:
+    target = tmp_path / "out"
+    with (
+        pytest.raises(OutputError, match=r"out holds thesis\.tex, made by somebody else"),
+        bundle.staged_directory(target, replace=replace) as staging,
+    ):
+        (staging / "file").write_text("mine")
+        target.mkdir()
+        (target / "thesis.tex").write_text("four years")
+    assert [path.name for path in target.iterdir()] == ["thesis.tex"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (target / "thesis.tex").unlink()
+    target.rmdir()
+    with (
+        nullcontext() if replace else pytest.raises(OutputError, match="by somebody else"),
+        bundle.staged_directory(target, replace=replace) as staging,
+    ):
+        (staging / "file").write_text("mine")
+        make(target, "another job's")
+    assert (target / "file").read_text() == ("mine" if replace else "another job's")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_bundle_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    make(tmp_path / "store")
+    (tmp_path / "out").symlink_to("store")
+    with pytest.raises(OccupiedError, match="out exists"):
+        make(tmp_path / "out", "new")
+    make(tmp_path / "out", "new", replace=True)
+    assert (tmp_path / "out").readlink() == Path("store")
+    assert (tmp_path / "store" / "file").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
 
 
 def test_a_place_that_no_one_can_write() -> None:
@@ -119,8 +124,3 @@ def test_manifest_names_cannot_leave_the_bundle(tmp_path: Path) -> None:
     (target / bundle.MANIFEST).write_text(json.dumps(data))
     with pytest.raises(ModelError, match="is damaged"):
         bundle.read_manifest(target)
-
-
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        bundle.write_json(tmp_path / "x.json", {"x": float("nan")})

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from trpexport.errors import ModelError
 from trpexport.golden import read_golden, write_golden
@@ -43,11 +41,6 @@ def test_the_file_is_plain_numpy(path: Path) -> None:
         ]
 
 
-def test_the_same_arrays_give_the_same_bytes(path: Path, tmp_path: Path) -> None:
-    write_golden(tmp_path / "again.npz", INPUTS, OUTPUTS)
-    assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
-
-
 def test_missing_and_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"can't read .*: No such file"):
         read_golden(tmp_path / "golden.npz")
@@ -72,34 +65,14 @@ def test_arrays_that_are_not_golden(tmp_path: Path, arrays: dict[str, Any]) -> N
         read_golden(tmp_path / "golden.npz")
 
 
-def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "golden.npz"
-    np.savez(path, **{"input:x": np.array([{}], dtype=object), "output:y": np.ones(1)})  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="is damaged"):
-        read_golden(path)
-
-
 def test_one_bare_array_is_not_golden(tmp_path: Path) -> None:
     with (tmp_path / "golden.npz").open("wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(ModelError, match="is damaged"):
+    with pytest.raises(ModelError, match="holds no golden arrays"):
         read_golden(tmp_path / "golden.npz")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.data())
-def test_damage_is_found_or_harmless(path: Path, data: st.DataObject) -> None:
-    content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    if data.draw(st.booleans()):
-        content[place] ^= data.draw(st.integers(1, 255))
-    else:
-        del content[place:]
-    damaged = path.with_name("damaged.npz")
-    damaged.write_bytes(content)
-    try:
-        golden = read_golden(damaged)
-    except ModelError:
-        return
-    for name, array in {**golden.inputs, **golden.outputs}.items():
-        np.testing.assert_array_equal(array, {**INPUTS, **OUTPUTS}[name])
+def test_damage_is_one_line(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ModelError, match=r"golden\.npz is damaged .*: export the bundle again"):
+        read_golden(path)

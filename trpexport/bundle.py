@@ -1,20 +1,15 @@
-"""The export directory: its file names, how it appears whole or not at all, and its manifest."""
+"""The export directory: its file names, its place, and its manifest."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trpexport.errors import ModelError, OutputError
+from trpexport import files
+from trpexport.errors import ModelError, OccupiedError, OutputError
+from trpexport.files import read_json, sha256_of, write_json
 
 MODEL = "model.onnx"
 BASELINE = "baseline.onnx"
@@ -27,23 +22,14 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as indented JSON; NaN and infinity are refused, since JSON has neither."""
-    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def is_bundle(directory: Path) -> bool:
+    """Tell whether a directory is a bundle, damaged or not."""
+    return (directory / MANIFEST).is_file()
 
 
 @contextmanager
 def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield an empty directory that becomes ``target`` when the block ends without an error.
-
-    It is made beside the target, so that the last step is a rename on one file system. On an
-    error nothing is left, and what stood at ``target`` is untouched.
+    """Yield an empty directory that becomes the bundle ``target``, as the one of :mod:`.files`.
 
     Args:
         target: the directory to create.
@@ -52,59 +38,38 @@ def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: the place can't be written, is full, or holds something else.
     """
-    target = Path(os.path.abspath(target))  # noqa: PTH100 - keep symbolic links as they are
     check_target(target, replace=replace)
-    staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
+    with files.staged_directory(
+        target, replaceable=lambda directory: replace and is_bundle(directory)
+    ) as staging:
         yield staging
-        _swap(staging, target)
-    except OSError as error:
-        raise _output_error(target, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_target(target: Path, *, replace: bool = False) -> None:
     """Refuse a target that can't be written, before any work is done.
 
     Raises:
-        OutputError: ``target`` is a file, a directory that is no bundle, or an existing bundle
-            that was not asked to be replaced; or its parent can't be written.
+        OccupiedError: ``target`` is a bundle that was not asked to be replaced.
+        OutputError: it is a file, or a directory that is no bundle; or it can't be written.
     """
-    if target.is_dir():
-        if any(target.iterdir()):
-            if not (target / MANIFEST).is_file():
-                raise OutputError(
-                    f"{target} holds files that are no bundle: choose another place with -o"
-                )
+    with files.writing(target):
+        if target.is_dir() and any(target.iterdir()):
+            if not is_bundle(target):
+                raise OutputError(f"{target} holds files that are no bundle: choose another place")
             if not replace:
-                raise OutputError(
-                    f"{target} exists: add --force to replace it, or choose another place with -o"
-                )
-    elif target.exists() or target.is_symlink():
-        raise OutputError(f"{target} is not a directory: choose another place with -o")
-    parent = target.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise OutputError(f"can't write {target}: {parent} is not a directory")
-    try:  # permissions do not tell the whole story: a disk may be read-only, or no disk at all
-        Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent)).rmdir()
-    except OSError as error:
-        raise _output_error(target, error) from error
+                raise OccupiedError(f"{target} exists: choose another place, or have it replaced")
+    files.check_directory(target, replaceable=is_bundle)
 
 
 def write_manifest(directory: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a finished directory: ``facts``, then size and hash of every file."""
-    files = {
+    hashes = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(directory.iterdir())
         if path.name != MANIFEST
     }
     write_json(
-        directory / MANIFEST, {"schema_version": SCHEMA_VERSION, **dict(facts), "files": files}
+        directory / MANIFEST, {"schema_version": SCHEMA_VERSION, **dict(facts), "files": hashes}
     )
 
 
@@ -116,7 +81,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         hashes = {Path(name): str(facts["sha256"]) for name, facts in manifest["files"].items()}
         if any(name.name != str(name) for name in hashes):
             raise ValueError("a file outside of the bundle")
@@ -124,7 +89,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ModelError(
             f"{directory} is not a bundle: it has no {MANIFEST}; make one with trpexport decompose"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(f"{path} is damaged: export the bundle again") from None
     for name, expected in hashes.items():
         file = directory / name
@@ -136,25 +101,3 @@ def read_manifest(directory: Path) -> dict[str, Any]:
                 "export the bundle again"
             )
     return dict(manifest)
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Put ``staging`` in the place of ``target``; an existing one comes back if that fails."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    aside = staging.with_suffix(".old")
-    target.rename(aside)
-    try:
-        staging.rename(target)
-    except OSError:
-        with suppress(OSError):
-            aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _output_error(target: Path, error: OSError) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(f"can't write {target}: no space left there; free some and run again")
-    return OutputError(f"can't write {target}: {error.strerror or error}")

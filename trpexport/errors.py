@@ -11,6 +11,7 @@
     ├── DataError                  a data set can't be read, or does not fit the network
     ├── TrainingError              a run can't go on: it diverged, or its state belongs elsewhere
     ├── OutputError                the output place can't be written
+    │   └── OccupiedError          a bundle stands there, and replacing it was not asked for
     ├── MissingDependencyError     a package is not installed; names the command to type
     ├── NothingToDoError           exit code 3: no layer would get cheaper
     └── VerificationError          exit code 4: two networks that must agree do not
@@ -57,6 +58,10 @@ class TrainingError(TrpexportError):
 
 class OutputError(TrpexportError):
     """The output place can't be written, or holds something that must not be harmed."""
+
+
+class OccupiedError(OutputError):
+    """A bundle stands in the output place, and replacing it was not asked for."""
 
 
 class MissingDependencyError(TrpexportError):

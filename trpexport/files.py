@@ -1,40 +1,100 @@
-"""Files that appear whole or not at all, and lines that are appended whole."""
+"""The one place that writes: files and directories that appear whole or not at all, whole lines.
+
+Nothing here replaces what it was not told to: a symbolic link stays a link, a pipe stays a pipe,
+and a directory that somebody else makes in the meantime stays as it is.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import hashlib
+import json
 import os
+import shutil
+import stat
+import sys
+import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from trpexport.errors import OutputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IS_LINUX = sys.platform == "linux"
+_AT_FDCWD = -100  # of Linux: paths count from the working directory
+_NO_REPLACE, _EXCHANGE = 1, 2  # of Linux: flags of renameat2
+_NAMED = 3  # files of a directory that a message names
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it; what stood there before stays on an error.
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system says against writing ``path`` into one line.
 
     Raises:
-        OutputError: the place can't be written.
+        OutputError: the block raised an OSError.
     """
-    staging = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        if path.exists() and not path.is_file():  # the rename would put a file in a device's place
-            raise FileExistsError(errno.EEXIST, "it is no plain file")
-        with staging.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
+        yield
     except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            staging.unlink()
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Return the error that says why ``path`` can't be written, and what to do."""
+    if error.errno in _FULL:
+        return OutputError(f"can't write {path}: no space left there; free some and run again")
+    return OutputError(f"can't write {path}: {error.strerror or error}; choose another place")
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the place of ``path`` when the block ends without an error.
+
+    It is written beside that place, and is on the disk before it gets the name. A file that it
+    replaces hands on its mode; of a symbolic link, the file behind it is replaced. On an error
+    what stood there stays, and nothing else is left.
+
+    Raises:
+        OutputError: the place can't be written, is full, or is no plain file.
+    """
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        mode = _mode_of_plain_file(place)
+        staging = _beside(place)
+        try:
+            with staging.open("xb") as file:
+                if mode is not None:
+                    staging.chmod(mode)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # else the name may outlive a power cut, and not the bytes
+            staging.replace(place)
+        finally:
+            staging.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file as :func:`staged_file` does.
+
+    Raises:
+        OutputError: the place can't be written, is full, or is no plain file.
+    """
+    with staged_file(path) as file:
+        file.write(content)
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append lines in one write, so that jobs that append at the same time do not mix.
+    """Append lines, so that those of jobs that append at the same time do not mix.
 
     Where an earlier write was cut short, the text begins on a line of its own.
 
@@ -43,30 +103,270 @@ def append_text(path: Path, text: str) -> None:
         text: whole lines.
 
     Raises:
-        OutputError: the place can't be written.
+        OutputError: the place can't be written, or is full; no half line is left.
+    """
+    with writing(path), path.open("ab+", buffering=0) as file:
+        _lock(file)
+        torn = False
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        content = ("\n" * torn + text).encode()
+        written = file.write(content)
+        if written < len(content):  # the disk took a part, and would take no more
+            file.truncate(file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON, as :func:`staged_file` does.
+
+    Raises:
+        OutputError: the place can't be written, is full, or is no plain file.
+        ValueError: the data hold NaN or infinity, which JSON has not (a programming error).
+    """
+    text = json.dumps(data, indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of JSON.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it holds no JSON, or NaN or infinity, which JSON has not.
     """
     try:
-        with path.open("ab+", buffering=0) as file:
-            torn = False
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                torn = file.read(1) != b"\n"
-            file.write(("\n" * torn + text).encode())
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"can't write {path} ({error.strerror or error}): name another place, or make room there"
-    )
+def check_directory(target: Path, *, replaceable: Callable[[Path], bool]) -> None:
+    """Refuse a place where :func:`staged_directory` could not write, before any work is done.
+
+    Raises:
+        OutputError: something else stands there, or the place can't be written.
+    """
+    with writing(target):
+        free = not os.path.lexists(target) or _is_empty_directory(target)
+        if not free and not (target.is_dir() and replaceable(target)):
+            raise OutputError(f"{target} {_state(target)}: choose another place")
+        parent = Path(os.path.realpath(target)).parent
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir():
+            raise OutputError(f"can't write {target}: {parent} is not a directory")
+        # Permissions do not tell the whole story: a disk may be read-only, or no disk at all.
+        Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=parent)).rmdir()
+
+
+@contextmanager
+def staged_directory(
+    target: Path, *, replaceable: Callable[[Path], bool] = lambda directory: False
+) -> Iterator[Path]:
+    """Yield an empty directory that becomes ``target`` when the block ends without an error.
+
+    It is made beside the target, so that the last step is a rename on one file system. On an
+    error nothing is left, and what stood at ``target`` is untouched. So is what somebody else put
+    there in the meantime, unless it may be replaced as well. Of a symbolic link, the directory
+    behind it is replaced.
+
+    Args:
+        target: the directory to make; an empty one may stand there.
+        replaceable: tells of a directory with files in it whether it may be replaced. It is asked
+            before the work, and again of what is about to be deleted.
+
+    Raises:
+        OutputError: the place can't be written, is full, or holds something else.
+    """
+    check_directory(target, replaceable=replaceable)
+    with writing(target):
+        place = Path(os.path.realpath(target))
+        was_empty = _is_empty_directory(place)
+        staging = _beside(place)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            staging.mkdir()
+            yield staging
+            if not (_moved_to_nothing(staging, place) or (was_empty and _moved(staging, place))):
+                _replace(staging, place, replaceable)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def user_cache() -> Path:
+    """Return this library's folder in the user's cache folder, whether or not it is there.
+
+    Raises:
+        OutputError: the user has no home.
+    """
+    # The XDG Base Directory Specification: a relative path is to be ignored.
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():
+        return chosen / "trpexport"
+    import platformdirs
+
+    with suppress(RuntimeError):  # a user without a home
+        found = platformdirs.user_cache_path("trpexport", appauthor=False)
+        if found.is_absolute():
+            return found
+    raise OutputError("this user has no home for a cache folder: set XDG_CACHE_HOME")
 
 
 def cache_folder(given: Path | None = None) -> Path | None:
-    """Return a folder that can be written; None where the user's cache folder can't."""
-    text = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(text) if Path(text).is_absolute() else Path.home() / ".cache"
-    folder = given or home / "trpexport"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Return a folder that can be written, for what is worth keeping from run to run.
+
+    Args:
+        given: the folder that the user wants; :func:`user_cache` if None.
+
+    Returns:
+        The folder; None where the user's cache folder can't be written: that is no reason to stop.
+
+    Raises:
+        OutputError: ``given`` can't be written.
+    """
+    if given is not None:
+        return writable_folder(given)
+    with suppress(OutputError):
+        return writable_folder(user_cache())
+    return None
+
+
+def writable_folder(folder: Path) -> Path:
+    """Return ``folder``, which is made if it is not there.
+
+    Raises:
+        OutputError: it can't be made or written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
+
+
+def _beside(place: Path) -> Path:
+    """Return a new hidden name beside ``place``, which tells whose it is if it is ever left."""
+    return place.parent / f".{place.name[:40]}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Wait until no other job of ours appends to a file; it is free again when it is closed."""
+    with suppress(ImportError, OSError):  # not every system and every disk knows locks
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _mode_of_plain_file(place: Path) -> int | None:
+    """Return the mode of a file; None if there is none yet.
+
+    Raises:
+        OSError: there is something else, whose place a file must not take: a pipe, a device.
+    """
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(errno.EEXIST, "it is no plain file")
+    return stat.S_IMODE(mode)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _state(path: Path) -> str:
+    """Return what stands at ``path``, for a message."""
+    if not path.is_dir():
+        return "is not a directory"
+    names = sorted(file.name for file in path.iterdir())
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"holds {', '.join(names[:_NAMED])}{more}" if names else "is empty"
+
+
+def _moved(staging: Path, place: Path) -> bool:
+    """Rename a directory onto nothing or an empty one; False where there is anything else."""
+    try:
+        staging.rename(place)
+    except OSError:
+        if not os.path.lexists(place):
+            raise
+        return False
+    return True
+
+
+def _moved_to_nothing(staging: Path, place: Path) -> bool:
+    """Rename a directory; False where anything has that name, an empty directory included."""
+    try:
+        if _renameat2(staging, place, _NO_REPLACE):
+            return True
+    except FileExistsError:
+        return False
+    return not os.path.lexists(place) and _moved(staging, place)
+
+
+def _replace(staging: Path, place: Path, replaceable: Callable[[Path], bool]) -> None:
+    """Put a directory in the place of one that may be replaced, and delete that.
+
+    Raises:
+        OutputError: what stands there may not be replaced, and stays.
+    """
+    if not _is_replaceable(place, replaceable):
+        raise _appeared(place)
+    _exchange(staging, place)
+    old = staging.rename(staging.with_suffix(".old"))  # whoever cleans up takes only what is ours
+    if not _is_replaceable(old, replaceable):  # it came between the look and the exchange
+        _exchange(old, place)
+        old.rename(staging)
+        raise _appeared(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_replaceable(path: Path, replaceable: Callable[[Path], bool]) -> bool:
+    return path.is_dir() and not path.is_symlink() and replaceable(path)
+
+
+def _appeared(place: Path) -> OutputError:
+    return OutputError(
+        f"{place} {_state(place)}, made by somebody else in the meantime, and was left as it is: "
+        "run again with another place"
+    )
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Give two directories each other's name, at once where the system can."""
+    if _renameat2(one, other, _EXCHANGE):
+        return
+    aside = other.rename(one.with_suffix(".aside"))
+    try:
+        one.rename(other)
+    except BaseException:
+        aside.rename(other)
+        raise
+    aside.rename(one)
+
+
+def _renameat2(source: Path, target: Path, flag: int) -> bool:
+    """Rename as Linux's renameat2; False where system, C library or file system don't know how.
+
+    Raises:
+        OSError: it failed.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _IS_LINUX else None
+    if call is None:
+        return False
+    paths = (os.fsencode(source), os.fsencode(target))
+    if call(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), str(target))

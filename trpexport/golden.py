@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import ModelError
 from trpexport.tensors import Arrays
 
 _INPUT, _OUTPUT = "input:", "output:"
+_REMEDY = "export the bundle again"
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,14 @@ class Golden:
 
 
 def write_golden(path: Path, inputs: Arrays, outputs: Arrays) -> None:
-    """Write golden arrays as ``input:NAME`` and ``output:NAME`` of one ``.npz`` file."""
-    arrays: dict[str, Any] = {f"{_INPUT}{name}": array for name, array in inputs.items()}
+    """Write golden arrays as ``input:NAME`` and ``output:NAME`` of one ``.npz`` file.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    arrays = {f"{_INPUT}{name}": array for name, array in inputs.items()}
     arrays |= {f"{_OUTPUT}{name}": array for name, array in outputs.items()}
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(path, arrays)
 
 
 def read_golden(path: Path) -> Golden:
@@ -41,20 +43,14 @@ def read_golden(path: Path) -> Golden:
     Raises:
         ModelError: the file can't be read, is damaged, or lacks inputs or outputs.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
-    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
-        raise ModelError(f"{path} is damaged: export the bundle again") from error
+    arrays = read_arrays(path, remedy=_REMEDY)
     inputs = _with_prefix(arrays, _INPUT)
     outputs = _with_prefix(arrays, _OUTPUT)
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
     if not inputs or not outputs or len(counts) != 1 or 0 in counts:
         raise ModelError(
             f"{path} holds no golden arrays (input:NAME and output:NAME, one entry an image): "
-            "export the bundle again"
+            f"{_REMEDY}"
         )
     return Golden(inputs, outputs)
 

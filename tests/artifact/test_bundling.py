@@ -244,7 +244,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_bundle(model, plan, out, settings=QUICK)
     before = (out / bundle.MANIFEST).read_bytes()
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="exists"):
         export_bundle(model, plan, out, settings=QUICK)
     assert (out / bundle.MANIFEST).read_bytes() == before
     export_bundle(

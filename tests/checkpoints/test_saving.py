@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -141,13 +142,11 @@ def test_a_failed_write_leaves_the_old_file(
     path = tmp_path / "net.safetensors"
     path.write_text("old")
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="No space left on device"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="no space left there"):
         save_checkpoint(path, network, architecture=small)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

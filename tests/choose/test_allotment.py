@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -237,9 +239,32 @@ def test_the_cache_is_read_only_for_the_same_job(tmp_path: Path) -> None:
     assert lines
 
 
+def test_jobs_may_share_a_cache(tmp_path: Path) -> None:
+    model, lines = tiny(), list[str]()
+
+    def table(network: nn.Module) -> SensitivityTable:
+        return sensitivity_table(
+            network,
+            X[:4],
+            input_shape=SHAPE,
+            scheme="channel",
+            rank_multiple=8,
+            cache=tmp_path,
+            announce=lines.append,
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(table, [copy.deepcopy(model) for _ in range(3)]))
+    assert len({one.key for one in found}) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    lines.clear()
+    assert table(model).key == found[0].key
+    assert not lines
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="can't write the sensitivity table"):
+    with pytest.raises(OutputError, match=r"can't write .*cache: Not a directory"):
         sensitivity_table(
             tiny(), X, input_shape=SHAPE, scheme="channel", cache=tmp_path / "file" / "cache"
         )

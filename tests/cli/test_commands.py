@@ -171,7 +171,7 @@ def test_real_inputs(run: Run, checkpoint: Path, shared: Path, tmp_path: Path) -
         (["decompose", "nowhere.pth", "--input-shape", "3,32"], "must look like 1x3x224x224"),
         (["decompose", "nowhere.pth", "--verify-seconds", "-1"], "must be a number of seconds"),
         (["decompose", "nowhere.pth", "--plan", "no.json"], "can't read the plan no.json"),
-        (["decompose", "nowhere.pth", "--inputs", "no.npy"], "can't read the inputs no.npy"),
+        (["decompose", "nowhere.pth", "--inputs", "no.npy"], "can't read no.npy"),
         (["decompose", "nowhere.pth", "-o", "/proc/none/out"], "can't write"),
         (["decompose", "nowhere.pth", "-o", "."], "holds files that are no bundle"),
         (["decompose", "nowhere.pth", "-o", "file"], "not a directory"),
@@ -192,6 +192,16 @@ def test_misuse_is_one_line_and_exit_code_2(
     assert result.code == 2
     assert says in result.error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command", ["decompose", "export"])
+def test_a_bundle_in_the_place_names_the_option_that_replaces_it(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / bundle.MANIFEST).write_text("{}")
+    result = run(command, "nowhere.pth", "-o", tmp_path)
+    assert result.code == 2
+    assert result.error.endswith("exists: choose another place, or have it replaced: --force does")
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "onnx", "directory"])

@@ -13,8 +13,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.device.app import MINIMUM_PYTHON, STOP_WITH_INPUT, build_device_app
-from trpexport.device.app_runs import ReplaySettings, read_arrays, write_arrays
+from trpexport.device.app_runs import ReplaySettings
 from trpexport.errors import OutputError
 
 WriteOnnx = Callable[..., Path]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from trpexport.device.app_runs import ReplaySettings, read_arrays, replay, write_arrays
+from trpexport.arrays import read_arrays, write_arrays
+from trpexport.device.app_runs import ReplaySettings, replay
 from trpexport.errors import ModelError
 from trpexport.runtime.session import Session, open_session
 from trpexport.tensors import Arrays
@@ -70,25 +71,6 @@ def test_counted_runs_are_of_one_batch_between_the_markers(
     assert (rows, True) in events[:begin]  # the warm-up
     assert end == len(events) - 1
     assert gc.isenabled()
-
-
-@pytest.mark.parametrize("name", ["input", "file", "array:x", "a/b"])
-def test_any_name_survives_a_file(tmp_path: Path, name: str) -> None:
-    array = np.array([[1, 2]], np.int8)
-    write_arrays(tmp_path / "a.npz", {name: array})
-    back = read_arrays(tmp_path / "a.npz")
-    assert list(back) == [name]
-    np.testing.assert_array_equal(back[name], array, strict=True)
-
-
-def test_broken_files_are_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    with pytest.raises(ModelError, match=r"can't read .*No such file"):
-        read_arrays(path)
-    write_arrays(path, {"x": np.zeros(100)})
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ModelError, match="is damaged"):
-        read_arrays(path)
 
 
 def test_inputs_that_do_not_fit_are_told(tmp_path: Path, write_onnx: WriteOnnx) -> None:

@@ -16,7 +16,8 @@ from trpexport.runtime.session import open_session
 TORCH_FREE = [
     f"trpexport.{name}"
     for name in (
-        *("bundle", "compare", "cost", "errors", "files", "golden", "plan", "registry", "tensors"),
+        *("_version", "arrays", "bundle", "compare", "cost", "errors", "files", "golden", "plan"),
+        *("registry", "stages", "tensors"),
         *("datasets", "device", "judge", "measure", "onnxfile", "report.gates", "runtime"),
     )
 ]

@@ -195,7 +195,7 @@ def test_two_workers_train_what_one_does(tmp_path: Path, digits: str) -> None:
     [
         (("--data", "digitz"), "unknown data set 'digitz'"),
         (("--batch-size", "33"), "can't be shared out among 2 workers"),
-        (("-o", "/proc/run"), "can't write to /proc/run"),
+        (("-o", "/proc/run"), "can't write /proc/run"),
         (("--lr", "1e30"), "became"),
     ],
 )

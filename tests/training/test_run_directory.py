@@ -52,7 +52,7 @@ def test_a_directory_of_other_files_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
-    with pytest.raises(OutputError, match="can't write to"):
+    with pytest.raises(OutputError, match="can't write"):
         RunDirectory(tmp_path / "run").open(FACTS, restart=False)
 
 

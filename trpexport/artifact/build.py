@@ -33,6 +33,7 @@ from trpexport.artifact.verification import (
 from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.errors import ModelError
+from trpexport.files import write_json
 from trpexport.golden import write_golden
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.outputs import INPUT, run
@@ -259,7 +260,7 @@ class _Job:
                 plan=self.plan,
                 metadata={"input_shape": self.plan.input_shape, **preprocessing},
             )
-            bundle.write_json(directory / bundle.PLAN, self.plan.to_json())
+            write_json(directory / bundle.PLAN, self.plan.to_json())
         report = {
             **report_facts(self.plan, check, exported),
             "parameters": {
@@ -269,7 +270,7 @@ class _Job:
             "notes": [*(checkpoint.notes if checkpoint else ()), *self.notes, *exported.notes],
             "seconds": {name: round(s, 3) for name, s in self.stages.seconds.items()},
         }
-        bundle.write_json(directory / bundle.REPORT, report)
+        write_json(directory / bundle.REPORT, report)
         facts = manifest_facts(self.plan, checkpoint, exported) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trpexport.bundle import sha256_of
 from trpexport.checkpoints.formats import Format, check_zip, recognise_format
 from trpexport.checkpoints.unpickling import TRUST, load_weights_only, load_with_pickle
 from trpexport.checkpoints.wording import one_line
 from trpexport.checkpoints.wrappers import unwrap
 from trpexport.errors import CheckpointError, UnsafeCheckpointError
+from trpexport.files import sha256_of
 
 
 @dataclass(frozen=True)

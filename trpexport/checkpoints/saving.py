@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from trpexport.checkpoints.wording import one_line
-from trpexport.errors import CheckpointError, OutputError
+from trpexport.errors import CheckpointError
+from trpexport.files import write_atomically
 from trpexport.plan import Plan, parse_plan
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
@@ -95,7 +94,7 @@ def save_checkpoint(
         for name, value in module.state_dict().items()
         if isinstance(value, Tensor)
     }
-    _write_atomically(Path(path), _in_fixed_order(safetensors.torch.save(tensors, header)))
+    write_atomically(Path(path), _in_fixed_order(safetensors.torch.save(tensors, header)))
 
 
 def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
@@ -140,15 +139,3 @@ def _in_fixed_order(file: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     return len(text).to_bytes(8, "little") + text + file[8 + length :]
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        try:
-            staging.write_bytes(data)
-            os.replace(staging, path)  # noqa: PTH105 - the name says that it overwrites
-        finally:
-            staging.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import Analysis, LayerSpectrum, analyse
-from trpexport.errors import NothingToDoError, OutputError
-from trpexport.files import write_atomically
+from trpexport.errors import NothingToDoError
+from trpexport.files import read_json, writable_folder, write_json
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
@@ -188,14 +189,15 @@ def sensitivity_table(
         rank_multiple=rank_multiple,
         options=selection.to_json(),
     )
-    path = None if cache is None else cache / f"sensitivity-{key[:16]}.json"
+    path = None if cache is None else writable_folder(cache) / f"sensitivity-{key[:16]}.json"
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
     analyses = {name: analyse(network, name, selection) for name in names}
     table = _Measurer(network, gatherer, prices, rank_multiple).table(key, analyses, announce)
     if path is not None:
-        _write(path, table)
+        with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
+            write_json(path, table.to_json())
     return table
 
 
@@ -331,15 +333,7 @@ def _key(**facts: Any) -> str:
 def _read(path: Path, key: str) -> SensitivityTable | None:
     """Return a cached table; None where there is none, or none that is whole."""
     try:
-        table = SensitivityTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        table = SensitivityTable.from_json(read_json(path))
+    except (OSError, ValueError):
         return None
     return table if table.key == key else None
-
-
-def _write(path: Path, table: SensitivityTable) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from None
-    write_atomically(path, (json.dumps(table.to_json(), indent=1) + "\n").encode())

@@ -8,12 +8,10 @@ import pkgutil
 from trpexport.datasets.base import ArraySplit, Dataset, Reader, Split
 from trpexport.datasets.locations import expanded
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.registry import DATASETS
 from trpexport.errors import DataError
-from trpexport.registry import Registry
 
 __all__ = ["DATASETS", "ArraySplit", "Dataset", "Preprocessing", "Reader", "Split", "open_dataset"]
-
-DATASETS: Registry[Reader] = Registry("data set")
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets import DATASETS
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.decoding import EncodedSplit
 from trpexport.datasets.labelled import checked_labels
 from trpexport.datasets.locations import existing, expanded, printable, read_bytes, reason
 from trpexport.datasets.packages import require
 from trpexport.datasets.preprocessing import IMAGENET
+from trpexport.datasets.registry import DATASETS
 from trpexport.errors import DataError
 
 USAGE = "hf:NAME_OR_PATH"

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets import DATASETS
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.decoding import SUFFIXES, EncodedSplit
 from trpexport.datasets.locations import existing, printable
 from trpexport.datasets.preprocessing import IMAGENET
+from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.trees import Tree, open_tree
 from trpexport.errors import DataError
 

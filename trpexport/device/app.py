@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from trpexport.errors import MissingDependencyError, OutputError, TrpexportError
+from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.files import read_json, writing
 from trpexport.runtime.providers import PROVIDERS
 
 MINIMUM_PYTHON = (3, 11)  # hashlib.file_digest, datetime.UTC; pyproject.toml asks for the same
@@ -26,8 +27,8 @@ ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
 
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
-    *("__init__", "errors", "registry", "plan", "cost", "bundle", "stages"),
-    *("files", "tensors", "golden", "compare"),
+    *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
+    *("files", "arrays", "tensors", "golden", "compare"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 
@@ -55,17 +56,17 @@ def build_device_app(target: Path) -> None:
     Raises:
         OutputError: ``target`` can't be written.
     """
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[1]
     files = [package / f"{name}.py" for name in _MODULES]
     for name in _PACKAGES:
         files += sorted((package / name).rglob("*.py"))
-    try:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-            archive.writestr("__main__.py", _MAIN)
-            for file in files:
-                archive.write(file, Path(package.name) / file.relative_to(package))
-    except OSError as error:
-        raise OutputError(f"can't write {target}: {error.strerror or error}") from error
+    with (
+        writing(target),
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
+    ):
+        archive.writestr("__main__.py", _MAIN)
+        for file in files:
+            archive.write(file, Path(package.name) / file.relative_to(package))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -113,8 +114,8 @@ def _exit_with_input() -> None:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError):
         raise TrpexportError(
             f"{str(path)!r} holds no settings: python3 trpexport-device.pyz settings.json"
         ) from None

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from trpexport.errors import ModelError
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.runtime.session import Session, import_onnxruntime, open_session, run_in_batches
-from trpexport.tensors import Array, Arrays
+from trpexport.tensors import Arrays
 
 # Closing these file descriptors marks the stretch whose instructions arm/icount.c counts.
 _COUNT_BEGIN, _COUNT_END = -7001, -7002
 _WARM_UP = 2  # runs: the first ones allocate memory and choose kernels
-_PREFIX = "array:"  # an input may bear the name of one of numpy.savez's own arguments
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class ReplaySettings:
 
     Attributes:
         models: paths of ONNX files.
-        inputs: path of a file of :func:`write_arrays`: an array for every input of each network,
-            whose first dimension counts images.
+        inputs: path of a file of :func:`~trpexport.arrays.write_arrays`: an array for every input
+            of each network, whose first dimension counts images.
         outputs: where each model's outputs go, in the order of ``models``.
         counted_runs: further runs of one batch (one image where the batch size is free) between
             the markers that a counting emulator looks for; 0 for none.
@@ -76,28 +75,6 @@ def replay(settings: ReplaySettings) -> dict[str, Any]:
         "numpy": np.__version__,
         "onnxruntime": str(import_onnxruntime().__version__),
     }
-
-
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write named arrays to one ``.npz`` file."""
-    contents: dict[str, Any] = {f"{_PREFIX}{name}": array for name, array in arrays.items()}
-    with path.open("wb") as file:
-        np.savez(file, **contents)
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """Read what :func:`write_arrays` wrote; nothing in the file is executed.
-
-    Raises:
-        ModelError: the file can't be read, or is damaged.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name.removeprefix(_PREFIX): archive[name] for name in archive.files}
-    except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
-    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
-        raise ModelError(f"{path} is damaged: run again") from error
 
 
 def _run_between_markers(session: Session, inputs: Arrays, runs: int) -> None:

@@ -20,6 +20,7 @@ from trpexport.device.app import (
 )
 from trpexport.device.ssh import Completed, Connection, check_host, connect, last_line
 from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.files import write_json
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.onnxfile.external_data import external_files
 
@@ -111,7 +112,7 @@ def _write_settings(staged: BenchSettings, folder: Path, remote: str) -> None:
         models=tuple(replace(model, path=f"{remote}/{model.path}") for model in staged.models),
         data=None if staged.data is None else f"{remote}/{staged.data}",
     )
-    (folder / _SETTINGS).write_text(json.dumps(settings.to_json()), encoding="utf-8")
+    write_json(folder / _SETTINGS, settings.to_json())
 
 
 @contextmanager

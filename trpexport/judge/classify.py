@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.bundle import MANIFEST, MODEL, read_manifest, sha256_of
+from trpexport.bundle import MANIFEST, MODEL, read_manifest
 from trpexport.errors import DataError, ModelError
+from trpexport.files import sha256_of
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import DataError
-from trpexport.files import write_atomically
 
 _KIND = "trpexport evaluation 1"  # what a saved file begins with, and its version
+_REMEDY = "evaluate again, and save that"
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +139,7 @@ def save_evaluation(path: Path, evaluation: Evaluation) -> None:
     arrays: dict[str, Any] = {
         item.name: np.asarray(getattr(evaluation, item.name)) for item in fields(evaluation)
     }
-    content = io.BytesIO()
-    np.savez_compressed(content, kind=np.asarray(_KIND), **arrays)
-    write_atomically(path, content.getvalue())
+    write_arrays(path, {"kind": np.asarray(_KIND), **arrays}, compressed=True)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -150,9 +148,8 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         DataError: the file can't be read, is damaged, or is something else.
     """
+    arrays: dict[str, Any] = read_arrays(path, remedy=_REMEDY, error=DataError)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         if str(arrays.pop("kind")) != _KIND:
             raise ValueError("another kind of file")
         result = Evaluation(
@@ -160,12 +157,8 @@ def read_evaluation(path: Path) -> Evaluation:
             | {"classes": tuple(map(str, arrays["classes"].tolist()))}
         )
         _check(result)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from None
-    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
-        raise DataError(
-            f"{path} holds no predictions, or was damaged: make it with trpexport eval --save"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{path} holds no predictions: {_REMEDY}") from error
     return result
 
 

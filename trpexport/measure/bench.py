@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from trpexport.bundle import sha256_of
 from trpexport.errors import ModelError
+from trpexport.files import sha256_of
 from trpexport.measure.inputs import bench_inputs, image_count
 from trpexport.measure.machine import machine_facts
 from trpexport.measure.memory import baseline_memory, measure_peak_memory

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from trpexport.arrays import read_arrays
 from trpexport.errors import ModelError
 from trpexport.measure.settings import BenchSettings
 from trpexport.runtime.session import Session
@@ -107,16 +106,9 @@ def _read_data(path: Path) -> dict[str, Array]:
     Raises:
         ModelError: the file can't be read, or is no such file.
     """
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {path.stem: loaded}
-            names = [name for name in loaded.files if not name.startswith(_GOLDEN_OUTPUT)]
-            return {name.removeprefix(_GOLDEN_INPUT): loaded[name] for name in names}
-    except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror or error}") from None
-    except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen types
-        raise ModelError(
-            f"{path} holds no arrays: give a file of numpy.save or numpy.savez"
-        ) from error
+    arrays = read_arrays(path, remedy="give a file of numpy.save or numpy.savez")
+    return {
+        name.removeprefix(_GOLDEN_INPUT): array
+        for name, array in arrays.items()
+        if not name.startswith(_GOLDEN_OUTPUT)
+    }

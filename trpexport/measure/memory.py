@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trpexport.device.app_runs import read_arrays, write_arrays
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import ModelError
 from trpexport.runtime.session import import_onnxruntime, open_session
 from trpexport.tensors import Arrays

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trpexport.errors import TrpexportError
+from trpexport.files import read_json
 from trpexport.measure.bench import SCHEMA_VERSION
 from trpexport.measure.machine import fingerprint
 from trpexport.measure.settings import BenchSettings, ModelFile
@@ -44,10 +44,10 @@ def read_record(path: Path) -> dict[str, Any]:
         TrpexportError: the file can't be read, is no such record, or is of a later version.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except OSError as error:
         raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise _no_record(path) from None
     if not isinstance(record, dict) or record.get("kind") != "bench":
         raise _no_record(path)

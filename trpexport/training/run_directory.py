@@ -16,18 +16,24 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import pickle
-import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trpexport.errors import OutputError, TrainingError
+from trpexport.files import (
+    append_text,
+    cannot_write,
+    read_json,
+    staged_file,
+    write_atomically,
+    write_json,
+    writing,
+)
 
 RUN, STATE, METRICS, TENSORBOARD = "run.json", "state.pt", "metrics.jsonl", "tensorboard"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -65,18 +71,17 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in (STATE, METRICS):  # the checkpoints stand until better ones replace them
                 (self.path / name).unlink(missing_ok=True)
-        text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
-        self._replace(RUN, lambda path: _write_bytes(path, text.encode()))
+        write_json(self.path / RUN, dict(facts))
 
     def _check_same(self, facts: Mapping[str, Any]) -> None:
         try:
-            found = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            found = read_json(self.path / RUN)
             differing = [
                 f"{key} {found.get(key)!r} then, {value!r} now"
                 for key, value in json.loads(json.dumps(facts)).items()
                 if found.get(key) != value
             ]
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise TrainingError(
                 f"{self.path / RUN} is damaged ({error}): start again with --restart"
             ) from None
@@ -110,14 +115,16 @@ class RunDirectory:
         Raises:
             OutputError: it can't be written; the one before stands.
         """
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
+        path = self.path / STATE
+        try:
+            with staged_file(path) as file:
                 torch.save(dict(state), file)
-                file.flush()
-                os.fsync(file.fileno())  # else the name may outlive a power cut, and not the bytes
-
-        self._replace(STATE, write)
+        except RuntimeError as error:  # torch may wrap what the disk says
+            cause = error.__context__
+            if not isinstance(cause, OSError):
+                full = "file write failed" in str(error)
+                cause = OSError(errno.ENOSPC if full else errno.EIO, str(error))
+            raise cannot_write(path, cause) from error
 
     def cut_metrics(self, step: int) -> None:
         """Drop the metrics of steps after ``step``, which are going to be done again."""
@@ -131,42 +138,8 @@ class RunDirectory:
                     kept.append(line)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # half a line: the run was killed
-        self._replace(METRICS, lambda target: _write_bytes(target, b"".join(kept)))
+        write_atomically(path, b"".join(kept))
 
     def add_metrics(self, facts: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
-        with writing(self.path), (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts, allow_nan=False) + "\n")
-
-    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
-        staging = self.path / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
-        with writing(self.path):
-            try:
-                write(staging)
-                staging.replace(self.path / name)
-            finally:
-                staging.unlink(missing_ok=True)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system says into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in a RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "file write failed" in str(error):
-            raise OutputError(
-                f"can't write to {path}: no space left there; free some, and run the same "
-                "command again to go on"
-            ) from error
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OutputError(f"can't write to {path}: {reason}") from error
+        append_text(self.path / METRICS, json.dumps(facts, allow_nan=False) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trpexport.errors import MissingDependencyError
-from trpexport.training.run_directory import writing
+from trpexport.files import writing
 
 
 class Watcher(Protocol):

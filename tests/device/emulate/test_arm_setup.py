@@ -195,8 +195,12 @@ def test_a_failure_is_one_line_and_leaves_nothing(
 
 def test_other_files_are_not_harmed(tmp_path: Path, programs: Callable[[str, str], None]) -> None:
     (tmp_path / "precious").write_text("")
-    with pytest.raises(OutputError, match="holds files"):
+    with pytest.raises(OutputError, match="holds precious, programs: choose another place"):
         prepare(tmp_path)
+    (tmp_path / MANIFEST).write_text('{"files": {}}')  # a bundle's
+    with pytest.raises(OutputError, match="choose another place"):
+        prepare(tmp_path)
+    assert (tmp_path / "precious").is_file()
 
 
 def test_downloads_are_told_with_their_size(

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import MANIFEST, sha256_of, staged_directory, write_json
+from trpexport.bundle import MANIFEST
 from trpexport.device.emulate.arm_cpus import CPUS, write_guest_files
 from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.files import read_json, sha256_of, staged_directory, user_cache, write_json
 from trpexport.runtime.session import import_onnxruntime
 
 Announce = Callable[[str], None]
@@ -92,13 +93,13 @@ def default_location() -> Path:
 
     That is the directory that the variable ``TRPEXPORT_ARM`` names, else one in the user's cache
     folder.
+
+    Raises:
+        OutputError: the user has no home.
     """
     if chosen := os.environ.get("TRPEXPORT_ARM"):
         return Path(chosen)
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG Base Directory Specification: a relative path is to be ignored.
-    folder = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
-    return folder / "trpexport" / "arm"
+    return user_cache() / "arm"
 
 
 def find_environment(target: Path | None = None) -> ArmEnvironment:
@@ -146,7 +147,7 @@ def prepare(target: Path | None = None, *, announce: Announce | None = None) -> 
         say(f"{target} is ready")
         return find_environment(target)
     _check_host()
-    with staged_directory(target, replace=True) as root:
+    with staged_directory(target, replaceable=_is_environment) as root:
         _unpack_guest(root, say)
         _unpack_emulator(root, say)
         _install_wheels(root, recipe["onnxruntime"], recipe["numpy"], say)
@@ -177,14 +178,18 @@ def _recipe() -> dict[str, Any]:
 def _read_manifest(target: Path) -> dict[str, Any] | None:
     """Return the facts of an environment; None if there is none: the folder may be a bundle's."""
     try:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(target / MANIFEST)
         return {
             "recipe": dict(manifest["recipe"]),
             "versions": dict(manifest["versions"]),
             "counts_unavailable": manifest["counts_unavailable"],
         }
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _is_environment(directory: Path) -> bool:
+    return _read_manifest(directory) is not None
 
 
 def _check_host() -> None:

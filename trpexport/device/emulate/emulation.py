@@ -6,7 +6,6 @@ so both are told. How long that takes says nothing about the processor, and is n
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -16,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trpexport.arrays import read_arrays, write_arrays
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.device.app import ERROR, build_device_app
-from trpexport.device.app_runs import ReplaySettings, read_arrays, write_arrays
+from trpexport.device.app_runs import ReplaySettings
 from trpexport.device.emulate.arm_cpus import CPUS
 from trpexport.device.emulate.arm_setup import (
     PREPARE,
@@ -27,6 +27,7 @@ from trpexport.device.emulate.arm_setup import (
     find_environment,
 )
 from trpexport.errors import TrpexportError
+from trpexport.files import write_json
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Array, Arrays
 
@@ -158,7 +159,7 @@ def _replay(
         outputs=(str(folder / "outputs.npz"),),
         counted_runs=counted_runs,
     )
-    (folder / "settings.json").write_text(json.dumps(settings.to_json()), encoding="utf-8")
+    write_json(folder / "settings.json", settings.to_json())
     arguments = (str(folder / "device.pyz"), str(folder / "settings.json"))
     process = subprocess.run(
         environment.command(cpu, *arguments, count=counted_runs > 0),

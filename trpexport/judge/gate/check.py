@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import sha256_of
 from trpexport.errors import DataError
+from trpexport.files import sha256_of
 from trpexport.judge.classify import Evaluations
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import (

@@ -1,0 +1,454 @@
+"""What stands on the disk after a write, whatever went wrong and whoever else was writing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from trpexport import files
+from trpexport.errors import OutputError
+
+Replaceable = Callable[[Path], bool]
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestOneFile:
+    def test_it_appears_whole_with_the_mode_that_the_user_wants(self, tmp_path: Path) -> None:
+        before = os.umask(0o027)
+        try:
+            files.write_atomically(tmp_path / "x", b"all of it")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "x").read_bytes() == b"all of it"
+        assert mode_of(tmp_path / "x") == 0o640
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_or_not_at_all(self, tmp_path: Path, error: type[BaseException]) -> None:
+        path = tmp_path / "x"
+        path.write_text("old")
+        with pytest.raises(error), files.staged_file(path) as file:
+            file.write(b"half")
+            raise error
+        assert path.read_text() == "old"
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize("mode", [0o600, 0o664, 0o755])
+    def test_a_file_that_is_replaced_hands_on_its_mode(self, tmp_path: Path, mode: int) -> None:
+        path = tmp_path / "x"
+        path.write_text("old")
+        path.chmod(mode)
+        with files.staged_file(path) as file:
+            (staging,) = (found for found in tmp_path.iterdir() if found != path)
+            assert mode_of(staging) == mode  # nobody reads in the meantime what is not theirs
+            file.write(b"new")
+        assert path.read_text() == "new"
+        assert mode_of(path) == mode
+
+    def test_a_symbolic_link_stays_one(self, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        store.mkdir()
+        (store / "real").write_text("old")
+        for name, to in (("link", "store/real"), ("twice", "link"), ("early", "store/new")):
+            (tmp_path / name).symlink_to(to)
+        files.write_atomically(tmp_path / "twice", b"new")
+        files.write_atomically(tmp_path / "early", b"first")  # the file behind it comes to be
+        assert (store / "real").read_text() == "new"
+        assert (store / "new").read_text() == "first"
+        assert all((tmp_path / name).is_symlink() for name in ("link", "twice", "early"))
+        assert names(store) == ["new", "real"]
+
+    @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop"])
+    def test_only_a_plain_file_is_replaced(self, tmp_path: Path, kind: str) -> None:
+        place = tmp_path / kind
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "folder":
+            place.mkdir()
+        else:
+            place.symlink_to("/dev/null" if kind == "device" else kind)
+        before = place.lstat()
+        with pytest.raises(OutputError, match=f"can't write {place}: .*; choose another place"):
+            files.write_atomically(place, b"x")
+        assert place.lstat().st_ino == before.st_ino
+        assert names(tmp_path) == [kind]
+
+    def test_a_name_may_be_as_long_as_the_system_allows(self, tmp_path: Path) -> None:
+        for name in ("x" * 255, "é" * 127):
+            files.write_atomically(tmp_path / name, b"x")
+            assert (tmp_path / name).read_bytes() == b"x"
+
+    def test_a_full_disk_leaves_the_old_file_alone(self, small_disk: Path) -> None:
+        path = small_disk / "x"
+        path.write_text("old")
+        with pytest.raises(OutputError, match=f"can't write {path}: no space left there; free"):
+            files.write_atomically(path, bytes(5_000_000))
+        assert path.read_text() == "old"
+        assert names(small_disk) == ["x"]
+
+    def test_it_is_on_the_disk_before_it_gets_the_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[tuple[int, int, list[str]]] = []
+
+        def fsync(descriptor: int) -> None:
+            found = os.fstat(descriptor)
+            synced.append((found.st_ino, found.st_size, names(tmp_path)))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        files.write_atomically(tmp_path / "x", b"12345")
+        assert [(inode, size) for inode, size, _ in synced] == [((tmp_path / "x").stat().st_ino, 5)]
+        assert "x" not in synced[0][2]
+
+
+def write_often(path: Path, letter: str) -> None:
+    for _ in range(60):
+        files.write_json(path, {"written by": letter * 20_000})
+
+
+def test_a_file_written_from_everywhere_is_always_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    files.write_json(path, {"written by": "z" * 20_000})
+    others = [
+        multiprocessing.get_context("spawn").Process(target=write_often, args=(path, letter))
+        for letter in "ab"
+    ]
+    for other in others:
+        other.start()
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write_often, path, letter) for letter in "cd"]
+        while not all(writer.done() for writer in writers) or any(o.is_alive() for o in others):
+            text = files.read_json(path)["written by"]
+            assert len(text) == 20_000
+            assert len(set(text)) == 1
+        for writer in writers:
+            writer.result()
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    assert names(tmp_path) == ["x.json"]
+
+
+class TestLines:
+    def test_lines_of_many_do_not_mix(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda i: files.append_text(path, f"{i} " * 2000 + "\n"), range(80)))
+        lines = path.read_text().splitlines()
+        assert sorted(line.split()[0] for line in lines) == sorted(map(str, range(80)))
+        assert all(line.split() == [line.split()[0]] * 2000 for line in lines)
+
+    def test_a_torn_line_is_left_behind(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        path.write_text("one\ntw")
+        files.append_text(path, "three\n")
+        assert path.read_text() == "one\ntw\nthree\n"
+
+    def test_a_full_disk_leaves_no_half_line(self, small_disk: Path) -> None:
+        path = small_disk / "log"
+        line = "x" * 299_999 + "\n"
+        with pytest.raises(OutputError, match="no space left"):
+            for _ in range(100):
+                files.append_text(path, line)
+        assert set(path.read_text().splitlines(keepends=True)) == {line}
+
+
+class TestJson:
+    def test_there_and_back(self, tmp_path: Path) -> None:
+        data = {"é": [1, 2.5, None, True], "deep": {"x": "\n"}}
+        files.write_json(tmp_path / "x", data)
+        assert files.read_json(tmp_path / "x") == data
+        assert (tmp_path / "x").read_bytes() == (json.dumps(data, indent=2) + "\n").encode()
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    def test_it_has_no_nan(self, tmp_path: Path, number: float) -> None:
+        path = tmp_path / "x"
+        path.write_text("{}")
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            files.write_json(path, {"x": number})
+        assert path.read_text() == "{}"
+        path.write_text(json.dumps([number]))
+        with pytest.raises(ValueError, match="is no JSON"):
+            files.read_json(path)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 10_000])
+    def test_damage_is_one_kind_of_error(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(ValueError):
+            files.read_json(tmp_path / "x")
+
+
+def anything(directory: Path) -> bool:
+    return True
+
+
+def marked(directory: Path) -> bool:
+    return (directory / "mark").is_file()
+
+
+@pytest.fixture(params=["renameat2", "rename"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Linux as it is, and a system that knows no more than POSIX."""
+    if request.param == "rename":
+        monkeypatch.setattr(files, "_renameat2", lambda source, target, flag: False)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("system")
+class TestOneDirectory:
+    def make(self, target: Path, text: str = "mine", replaceable: Replaceable = marked) -> None:
+        with files.staged_directory(target, replaceable=replaceable) as staging:
+            (staging / "file").write_text(text)
+            (staging / "mark").touch()
+
+    def test_it_appears_whole(self, tmp_path: Path) -> None:
+        target = tmp_path / "deep" / "out"
+        self.make(target)
+        assert names(target) == ["file", "mark"]
+        assert names(target.parent) == ["out"]
+
+    def test_an_empty_directory_may_stand_there(self, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        self.make(tmp_path / "out", replaceable=lambda directory: False)
+        assert names(tmp_path / "out") == ["file", "mark"]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_or_not_at_all(self, tmp_path: Path, error: type[BaseException], there: bool) -> None:
+        target = tmp_path / "out"
+        if there:
+            self.make(target, "old")
+        with (
+            pytest.raises(error),
+            files.staged_directory(target, replaceable=anything) as staging,
+        ):
+            (staging / "file").write_text("half")
+            raise error
+        assert names(tmp_path) == ["out"] * there
+        assert not there or (target / "file").read_text() == "old"
+
+    @pytest.mark.parametrize("kind", ["thesis", "empty", "file", "link", "dangling", "pipe"])
+    @pytest.mark.parametrize("was_empty", [False, True])
+    @pytest.mark.parametrize("replaceable", [marked, None])
+    def test_what_appears_in_the_meantime_is_not_touched(
+        self, tmp_path: Path, kind: str, was_empty: bool, replaceable: Replaceable | None
+    ) -> None:
+        target, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "mark").touch()
+        if was_empty:
+            target.mkdir()
+
+        def job() -> None:
+            with files.staged_directory(
+                target, replaceable=replaceable or (lambda directory: False)
+            ) as staging:
+                (staging / "file").write_text("mine")
+                if was_empty:
+                    target.rmdir()
+                self.put(kind, target, elsewhere)
+
+        if kind == "empty" and was_empty:
+            return  # one empty directory is as good as another
+        says = {"thesis": "holds thesis.tex", "empty": "is empty", "link": "holds mark"}
+        with pytest.raises(OutputError, match=says.get(kind, "is not a directory")) as caught:
+            job()
+        assert "left as it is" in str(caught.value)
+        assert self.is_still(kind, target, elsewhere)
+        assert names(tmp_path) == ["elsewhere", "out"]
+        assert names(elsewhere) == ["mark"]
+
+    @staticmethod
+    def put(kind: str, target: Path, elsewhere: Path) -> None:
+        if kind in {"thesis", "empty"}:
+            target.mkdir()
+            if kind == "thesis":
+                (target / "thesis.tex").write_text("four years")
+        elif kind == "file":
+            target.write_text("four years")
+        elif kind == "pipe":
+            os.mkfifo(target)
+        else:
+            target.symlink_to(elsewhere if kind == "link" else "nowhere")
+
+    @staticmethod
+    def is_still(kind: str, target: Path, elsewhere: Path) -> bool:
+        if kind == "thesis":
+            return (target / "thesis.tex").read_text() == "four years"
+        if kind == "empty":
+            return names(target) == []
+        if kind == "file":
+            return target.read_text() == "four years"
+        if kind == "pipe":
+            return target.is_fifo()
+        return target.readlink() == (elsewhere if kind == "link" else Path("nowhere"))
+
+    def test_what_may_be_replaced_may_appear(self, tmp_path: Path) -> None:
+        target = tmp_path / "out"
+        with files.staged_directory(target, replaceable=marked) as staging:
+            (staging / "file").write_text("mine")
+            self.make(target, "another job's")
+        assert (target / "file").read_text() == "mine"
+        assert names(tmp_path) == ["out"]
+
+    def test_what_is_deleted_is_asked_about(self, tmp_path: Path) -> None:
+        """Somebody may act between the last look and the rename: what came then comes back."""
+        target = tmp_path / "out"
+        self.make(target, "old")
+        asked: list[Path] = []
+
+        def replaceable(directory: Path) -> bool:
+            asked.append(directory)
+            if len(asked) == 2:  # the look before the exchange, and right after it
+                answer = marked(directory)
+                (directory / "mark").unlink()
+                (directory / "thesis.tex").write_text("four years")
+                return answer
+            return marked(directory)
+
+        with pytest.raises(OutputError, match=r"holds file, thesis\.tex, made by somebody else"):
+            self.make(target, "new", replaceable)
+        assert len(asked) == 3
+        assert (target / "thesis.tex").read_text() == "four years"
+        assert (target / "file").read_text() == "old"
+        assert names(tmp_path) == ["out"]
+
+    def test_of_two_jobs_one_wins_whole_and_the_other_says_so(self, tmp_path: Path) -> None:
+        target = tmp_path / "out"
+        for _ in range(20):
+            both = Barrier(2)
+
+            def job(text: str, both: Barrier = both) -> str:
+                try:
+                    with files.staged_directory(target) as staging:
+                        for name in "abc":
+                            (staging / name).write_text(text)
+                        both.wait()
+                except OutputError as error:
+                    assert "holds a, b, c" in str(error)
+                    return "lost"
+                return "won"
+
+            with ThreadPoolExecutor(2) as pool:
+                results = list(pool.map(job, ("first", "second")))
+            assert sorted(results) == ["lost", "won"]
+            winner = ("first", "second")[results.index("won")]
+            assert [(target / name).read_text() for name in "abc"] == [winner] * 3
+            assert names(tmp_path) == ["out"]
+            for name in "abc":
+                (target / name).unlink()
+            target.rmdir()
+
+    def test_a_link_stays_and_what_it_points_to_is_replaced(self, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        self.make(store / "real", "old")
+        (tmp_path / "out").symlink_to("store/real")
+        self.make(tmp_path / "out", "new")
+        assert (tmp_path / "out").readlink() == Path("store/real")
+        assert (store / "real" / "file").read_text() == "new"
+        assert names(tmp_path) == ["out", "store"]
+        assert names(store) == ["real"]
+
+    @pytest.mark.parametrize("kind", ["thesis", "file", "dangling", "pipe"])
+    def test_what_stands_there_is_told_before_the_work(self, tmp_path: Path, kind: str) -> None:
+        target = tmp_path / "out"
+        self.put(kind, target, tmp_path)
+        says = "holds thesis.tex" if kind == "thesis" else "is not a directory"
+        with pytest.raises(OutputError, match=f"out {says}: choose another place"):
+            files.check_directory(target, replaceable=marked)
+        with pytest.raises(OutputError, match=f"out {says}: choose another place"):
+            self.make(target)
+        assert self.is_still(kind, target, tmp_path)
+        assert names(tmp_path) == ["out"]
+
+    def test_a_full_disk_leaves_nothing(self, small_disk: Path) -> None:
+        target = small_disk / "out"
+        self.make(target, "old")
+        with (
+            pytest.raises(OutputError, match=f"can't write {target}: no space left there; free"),
+            files.staged_directory(target, replaceable=marked) as staging,
+        ):
+            (staging / "file").write_bytes(bytes(5_000_000))
+        assert (target / "file").read_text() == "old"
+        assert names(small_disk) == ["out"]
+
+
+def test_two_jobs_may_replace_the_same_place(tmp_path: Path) -> None:
+    """Where the system exchanges names at once, the place is never empty and never half."""
+    target = tmp_path / "out"
+    make = TestOneDirectory().make
+    make(target, "0")
+
+    def job(number: int) -> None:
+        for _ in range(40):
+            make(target, str(number) * 1000)
+
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(job, number) for number in (1, 2)]
+        while not all(one.done() for one in jobs):
+            assert target.is_dir()
+        for one in jobs:
+            one.result()
+    assert (target / "file").read_text() in ("1" * 1000, "2" * 1000)
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failed_exchange_brings_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    make = TestOneDirectory().make
+    make(target, "old")
+    rename = Path.rename
+
+    def failing(self: Path, to: Path) -> Path:
+        if self.name.endswith(".tmp") and to.name == "out":
+            raise OSError(5, "Input/output error")
+        return rename(self, to)
+
+    monkeypatch.setattr(files, "_renameat2", lambda source, target, flag: False)
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match="Input/output error"):
+        make(target, "new")
+    assert (target / "file").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+class TestCache:
+    def test_a_folder_that_the_user_names_is_made(self, tmp_path: Path) -> None:
+        assert files.cache_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+        assert (tmp_path / "a" / "b").is_dir()
+
+    @pytest.mark.parametrize("variable", ["/tmp/chosen", "", "relative", None])
+    def test_the_users_own(self, monkeypatch: pytest.MonkeyPatch, variable: str | None) -> None:
+        monkeypatch.setenv("HOME", "/home/me")
+        if variable is None:
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        else:
+            monkeypatch.setenv("XDG_CACHE_HOME", variable)
+        expected = "/tmp/chosen" if variable == "/tmp/chosen" else "/home/me/.cache"
+        assert files.user_cache() == Path(expected) / "trpexport"
+
+    def test_none_where_the_users_own_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        assert files.cache_folder() is None
+        with pytest.raises(OutputError, match=r"can't write .*file.x: Not a directory"):
+            files.cache_folder(tmp_path / "file" / "x")
