@@ -6,8 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import trpexport as tx
 from tests.conftest import ROOT, Run
 from trpexport import bundle
 
@@ -22,10 +25,30 @@ def workplace(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def test_the_python_example_runs(workplace: Path) -> None:
+def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
-    assert (workplace / "out" / bundle.MANIFEST).is_file()
+    assert set(re.findall(r"tx\.(\w+)\(", code)) >= {
+        *("decompose", "verify", "export", "count", "bench", "evaluate", "gate", "train", "load")
+    }
+    # A data set of its own to train on, and short times, so that it takes seconds.
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(40) % 10
+    np.savez("tiny.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    for typed, quick in (
+        ('tx.train("resnet20", "cifar10:DIR"', 'tx.train("resnet20", "npz:tiny.npz"'),
+        ("epochs=12", "epochs=2, batch_size=20"),
+        ("threads=(1, 2)", "threads=(1, 2), min_time=0.05, max_time=0.1, min_runs=3"),
+        ('tx.export(small, "out")', 'tx.export(small, "out", verify_seconds=0.1)'),
+        ("baseline=True", "baseline=True, verify_seconds=0.1"),
+        ("cifar10:DIR", f"cifar10:{shared / 'data/cifar10-lossless'}"),
+    ):
+        assert typed in code
+        code = code.replace(typed, quick)
+    names = {"model": tx.load("ckpt.pth").module, "x": torch.randn(16, 3, 32, 32)}
+    exec(compile(code, "README.md", "exec"), names)
+    for folder in ("out", "best"):
+        assert (workplace / folder / bundle.MANIFEST).is_file()
+    assert tx.gate("best/baseline.onnx", "best", min_macs_ratio=1.9).passed
 
 
 def test_every_criterion_and_scheme_is_explained() -> None:
