@@ -41,8 +41,10 @@ def written(bundle: Path) -> tuple[Block, ...]:
     """Say where a bundle is, and how to check it."""
     from trpexport.report.blocks import Role, Text
 
-    check = f"Check it     trpexport verify {shlex.quote(str(bundle))}"
-    return Text(f"Wrote        {bundle}", Role.COMMAND), Text(check, Role.COMMAND)
+    return (
+        Text(f"Wrote {bundle}. Check it:", Role.COMMAND),
+        Text(f"  trpexport verify {shlex.quote(str(bundle))}", Role.COMMAND),
+    )
 
 
 def show_json(data: Any) -> None:

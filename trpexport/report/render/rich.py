@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from rich import table as tables
 from rich.cells import cell_len
@@ -115,4 +117,5 @@ def _lines(spans: Iterable[Span], width: int) -> Line:
 
 
 def _line(spans: Iterable[Span]) -> Line:
-    return Line.assemble(*((span.text, _STYLES[span.tone]) for span in spans))
+    parts = groupby(spans, key=attrgetter("tone"))
+    return Line.assemble(*((plain(part), _STYLES[tone]) for tone, part in parts))

@@ -9,9 +9,7 @@ from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Tex
 from trpexport.report.views.uncounted import at_least, counts_text
 
 if TYPE_CHECKING:
-    from trpexport.measure.records import Change
-
-Record = Mapping[str, Any]
+    from trpexport.measure.records import Change, Record
 
 _MODEL = Column("model", "model", Kind.NAME)
 _LATENCY = (
@@ -73,7 +71,7 @@ def _heading(record: Record) -> tuple[str | Value, ...]:
     )
 
 
-def _latency(model: Record) -> dict[str, Any]:
+def _latency(model: Mapping[str, Any]) -> dict[str, Any]:
     ratio, macs = model["ratio"], model["macs"]
     row = {
         "model": model["label"],
@@ -93,7 +91,7 @@ def _latency(model: Record) -> dict[str, Any]:
     }
 
 
-def _resources(model: Record) -> dict[str, Any]:
+def _resources(model: Mapping[str, Any]) -> dict[str, Any]:
     memory, seconds = model["memory"] or {}, model["seconds"]
     return {
         "model": model["label"],
@@ -108,7 +106,7 @@ def _resources(model: Record) -> dict[str, Any]:
     }
 
 
-def _notes(models: Sequence[Record]) -> list[str]:
+def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     for model in models:
         label = model["label"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from trpexport.report.blocks import Block, Column, Kind, Table, Tone, Value
@@ -18,14 +18,8 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     """
     choices, layers, unknown = facts["criteria"], facts["layers"], facts["unknown"]
     names = [choice["criterion"] for choice in choices]
-    saved = {
-        name: at_most(choice["macs_ratio"], unknown, Kind.RATIO)
-        for name, choice in zip(names, choices, strict=True)
-    }
-    errors = {
-        name: Value(choice["weight_error"], Kind.SHARE)
-        for name, choice in zip(names, choices, strict=True)
-    }
+    saved = [at_most(choice["macs_ratio"], unknown, Kind.RATIO) for choice in choices]
+    errors = [Value(choice["weight_error"], Kind.SHARE) for choice in choices]
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
@@ -36,8 +30,11 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
             # A space, for the title to be wrapped at.
             *(Column(name, name.replace(":", ": "), Kind.WHOLE) for name in names),
         ),
-        rows=tuple(_row(layer, names) for layer in layers),
-        totals=({"layer": "MACs saved", **saved}, {"layer": "weight error", **errors}),
+        rows=tuple(map(_row, layers)),
+        totals=(
+            {"layer": "MACs saved", **dict(zip(names, saved, strict=True))},
+            {"layer": "weight error", **dict(zip(names, errors, strict=True))},
+        ),
         title=(
             f"{facts['architecture']}, input ",
             Value(tuple(facts["input_shape"]), Kind.SHAPE),
@@ -49,7 +46,7 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     return table, *not_counted(unknown), *kept_tables(reasons)
 
 
-def _row(layer: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _row(layer: Mapping[str, Any]) -> dict[str, Any]:
     row = {"layer": layer["name"], "convolution": layer["convolution"], "full_rank": None}
     if layer["reason_kept"] is not None:
         return row
@@ -57,7 +54,6 @@ def _row(layer: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     ranks = {
         name: Value(rank, tone=Tone.GOOD) if rank <= best else rank
         for name, rank in layer["ranks"].items()
-        if name in names
     }
     facts = {"full_rank": layer["full_rank"], "break_even": best or None}
     return row | {"spectrum": layer["spectrum"]} | facts | ranks
