@@ -130,6 +130,13 @@ def test_markup_in_names_is_shown_as_it_is(
         assert text.count(name) == (5 if isinstance(block, Table) else 1)
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_a_whole_cell_of_markdown(name: str) -> None:
+    columns = (Column("a", name, Kind.NAME), Column("b", "b", Kind.NAME))
+    shown = page([Table(columns, ({"a": name, "b": "c"},))], 80)
+    assert [line for line in shown.splitlines() if line] == [name, "b", name, "c"]
+
+
 def test_sentences_are_wrapped_for_people_and_whole_in_a_pipe() -> None:
     assert len(terminal([Text(SENTENCE)], 60).splitlines()) > 2
     assert len(pipe([Text(SENTENCE)], 60).splitlines()) == 1
