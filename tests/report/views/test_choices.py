@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.report.views.test_plan import PLAN, without_counts
+from dataclasses import replace
+
+from tests.report.views.test_plan import PLAN
 from trpexport.choose.survey import Choice
 from trpexport.report.blocks import Portion, Table, Value
 from trpexport.report.views.choices import choices_view
@@ -22,6 +24,6 @@ def test_a_criterion_is_a_row() -> None:
 
 
 def test_what_is_saved_is_a_bound_where_something_was_not_counted() -> None:
-    table, _ = choices_view(CHOICES, without_counts(PLAN))
+    table, _ = choices_view(CHOICES, replace(PLAN, unknown={"Foo": 2}))
     assert isinstance(table, Table)
     assert [row["saved"] for row in table.rows] == [Value(1.45, bound="at most"), None]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from trpexport.onnxfile.counting import GraphCost, LayerCost
+from trpexport.cost import Cost, OperatorCost
 from trpexport.report.blocks import Role, Table, Text, Value
 from trpexport.report.views.cost import cost_view
 
 LAYERS = (
-    LayerCost("conv", "Conv", (1, 3, 8, 8), (1, 4, 8, 8), 1000, 112, 1024),
-    LayerCost("fc", "Gemm", (1, 4), (1, 10), 40, 50, 40),
+    OperatorCost("conv", "Conv", (1, 3, 8, 8), (1, 4, 8, 8), 1000, 112, 1024),
+    OperatorCost("fc", "Gemm", (1, 4), (1, 10), 40, 50, 40),
 )
-COST = GraphCost(LAYERS, {"Relu": 2, "Add": 1}, {}, 8)
+COST = Cost(LAYERS, {"Relu": 2, "Add": 1}, {}, 8)
 
 
 def test_a_layer_is_a_row_and_the_rest_is_one() -> None:
@@ -30,14 +30,14 @@ def test_a_layer_is_a_row_and_the_rest_is_one() -> None:
 
 
 def test_nothing_else_is_no_row() -> None:
-    table, text = cost_view(GraphCost(LAYERS, {}, {}, 0))
+    table, text = cost_view(Cost(LAYERS, {}, {}, 0))
     assert isinstance(table, Table)
     assert len(table.rows) == 2 and not table.faint
     assert text == Text("Left out: biases. FLOPs are 2 x MACs.")
 
 
 def test_totals_are_bounds_where_something_was_not_counted() -> None:
-    table, _, warning = cost_view(GraphCost(LAYERS, {}, {"com.acme.Foo": 3}, 0))
+    table, _, warning = cost_view(Cost(LAYERS, {}, {"com.acme.Foo": 3}, 0))
     assert isinstance(table, Table)
     (total,) = table.totals
     assert total["macs"] == Value(1040, bound="at least")

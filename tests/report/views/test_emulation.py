@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trpexport.compare import Comparison
+from trpexport.cost import Cost, OperatorCost
 from trpexport.device.emulate.emulation import Counts, Emulated, EmulatedModel
-from trpexport.onnxfile.counting import GraphCost, LayerCost
 from trpexport.report.blocks import Role, Table, Text, Value
 from trpexport.report.views.emulation import emulation_view
 
@@ -17,8 +17,8 @@ COMPARISONS = {
 }
 
 
-def cost(macs: int, unknown: dict[str, int] | None = None) -> GraphCost:
-    return GraphCost((LayerCost("l", "Conv", (1,), (1,), macs, 0, 0),), {}, unknown or {}, 0)
+def cost(macs: int, unknown: dict[str, int] | None = None) -> Cost:
+    return Cost((OperatorCost("l", "Conv", (1,), (1,), macs, 0, 0),), {}, unknown or {}, 0)
 
 
 def model(counts: Counts | None) -> EmulatedModel:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trpexport.plan import ConvSpec, LayerPlan, Plan
+from trpexport.ops import Call, LinearOp, Window
+from trpexport.plan import LayerPlan, Plan
 from trpexport.report.blocks import Kind, Portion, Role, Table, Text, Value
 from trpexport.report.views.plan import plan_view
 
-CONV = ConvSpec(16, 16, (3, 3), (1, 1), (1, 1), (1, 1))
-KEPT = LayerPlan("stem", CONV, ((8, 8),), None, None, None, (), "it is [small]", None, 100, 100)
-CUT = LayerPlan("body", CONV, ((8, 8),), "spatial", 9, 48, (CONV, CONV), None, 0.25, 900, 300)
+CONV = LinearOp(16, 16, window=Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)))
+CALLS = (Call(1, (8, 8)),)
+KEPT = LayerPlan("stem", CONV, CALLS, None, None, None, (), "it is [small]", None, 100, 100)
+CUT = LayerPlan("body", CONV, CALLS, "spatial", 9, 48, (CONV, CONV), None, 0.25, 900, 300)
 PLAN = Plan("spatial", "energy:0.9", (1, 3, 8, 8), (KEPT, CUT), 50, "net[0]")
 
 
@@ -18,13 +20,6 @@ def tables(plan: Plan) -> tuple[Table, Table]:
     layers, *_, kept = plan_view(plan)
     assert isinstance(layers, Table) and isinstance(kept, Table)
     return layers, kept
-
-
-def without_counts(plan: Plan) -> Plan:
-    """The plan of a network that holds two operators whose cost is not known."""
-    plan = replace(plan)
-    object.__setattr__(plan, "unknown", {"Foo": 2, "Bar": 1})
-    return plan
 
 
 def test_every_layer_is_a_row_of_raw_values() -> None:
@@ -67,7 +62,7 @@ def test_schemes_are_shown_where_they_differ() -> None:
 
 
 def test_totals_are_bounds_where_something_was_not_counted() -> None:
-    table, warning, _ = plan_view(without_counts(PLAN))
+    table, warning, _ = plan_view(replace(PLAN, unknown={"Foo": 2, "Bar": 1}))
     assert isinstance(table, Table)
     (total,) = table.totals
     assert total["before"] == Value(1050, bound="at least")

@@ -8,6 +8,7 @@ from trpexport.report.blocks import Kind, Role, Table, Text, Tone, Value
 from trpexport.report.views.spectra import spectra_view
 
 FACTS: dict[str, Any] = {
+    "unknown": {},
     "architecture": "net[0]",
     "input_shape": [1, 3, 8, 8],
     "scheme": "spatial",

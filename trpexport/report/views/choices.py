@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from trpexport.plan import Plan
 from trpexport.report.blocks import Block, Column, Kind, Portion, Table
-from trpexport.report.views.plan import unknown_in
 from trpexport.report.views.uncounted import at_most, not_counted
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ def choices_view(choices: Sequence[Choice], plan: Plan) -> tuple[Block, ...]:
         choices: what there is.
         plan: the one that rewrites nothing.
     """
-    unknown = unknown_in(plan)
     table = Table(
         columns=(
             Column("criterion", "criterion", Kind.NAME),
@@ -33,7 +31,7 @@ def choices_view(choices: Sequence[Choice], plan: Plan) -> tuple[Block, ...]:
             {
                 "criterion": choice.criterion,
                 "layers": Portion(choice.layers, len(plan.layers)),
-                "saved": at_most(choice.macs_ratio, unknown) if choice.layers else None,
+                "saved": at_most(choice.macs_ratio, plan.unknown) if choice.layers else None,
                 "weight_error": choice.weight_error if choice.layers else None,
             }
             for choice in choices
@@ -42,4 +40,4 @@ def choices_view(choices: Sequence[Choice], plan: Plan) -> tuple[Block, ...]:
         f"and {plan.criterion}. What would:",
         faint=frozenset(i for i, choice in enumerate(choices) if not choice.layers),
     )
-    return table, *not_counted(unknown)
+    return table, *not_counted(plan.unknown)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trpexport.cost import FLOPS_PER_MAC
+from trpexport.cost import FLOPS_PER_MAC, Cost
 from trpexport.report.blocks import Block, Column, Kind, Table, Text
 from trpexport.report.views.uncounted import at_least, counts_text, not_counted
 
-if TYPE_CHECKING:
-    from trpexport.onnxfile.counting import GraphCost
 
-
-def cost_view(cost: GraphCost) -> tuple[Block, ...]:
+def cost_view(cost: Cost) -> tuple[Block, ...]:
     """Show the cost of each layer, the totals, what was left out and what could not be counted."""
     rows: list[dict[str, Any]] = [
         {

@@ -9,12 +9,12 @@ from trpexport.report.blocks import Block, Column, Kind, Role, Table, Text
 from trpexport.report.views.uncounted import at_least, counts_text
 
 if TYPE_CHECKING:
+    from trpexport.cost import Cost
     from trpexport.device.emulate.emulation import Emulated
-    from trpexport.onnxfile.counting import GraphCost
 
 
 def emulation_view(
-    emulated: Emulated, labels: Sequence[str], costs: Sequence[GraphCost]
+    emulated: Emulated, labels: Sequence[str], costs: Sequence[Cost]
 ) -> tuple[Block, ...]:
     """Show how each network's outputs differ from x86, and the instructions that it takes.
 

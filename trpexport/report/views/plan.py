@@ -7,7 +7,7 @@ from typing import Any
 
 from trpexport.plan import LayerPlan, Plan
 from trpexport.report.blocks import Block, Column, Kind, Portion, Table, Value
-from trpexport.report.views.uncounted import Unknown, at_least, at_most, not_counted
+from trpexport.report.views.uncounted import at_least, at_most, not_counted
 
 
 def plan_view(plan: Plan) -> tuple[Block, ...]:
@@ -19,7 +19,7 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
         faint.add(len(rows))
         macs = plan.other_macs
         rows.append({"layer": "others", "rank": None, "before": macs, "after": macs})
-    before, after, unknown = plan.macs_before, plan.macs_after, unknown_in(plan)
+    before, after, unknown = plan.macs_before, plan.macs_after, plan.unknown
     total = {
         "layer": "all",
         "before": at_least(before, unknown),
@@ -50,16 +50,10 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
     return table, *not_counted(unknown), *kept_tables(reasons)
 
 
-def unknown_in(plan: Plan) -> Unknown:
-    """Return the operators of a plan's network whose MACs are not known."""
-    unknown: Unknown = getattr(plan, "unknown", {})
-    return unknown
-
-
 def _row(layer: LayerPlan) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": layer.name,
-        "convolution": str(layer.conv),
+        "convolution": str(layer.op),
         "rank": None,
         "before": layer.macs,
         "after": layer.factor_macs,
