@@ -24,6 +24,7 @@ def arm_setup(
     again finds it ready.
     """
     from trpexport.device.emulate.arm_setup import prepare
+    from trpexport.report.blocks import Role, Text
 
     with progress() as stages:
         environment = prepare(directory, announce=stages.say)
@@ -36,9 +37,7 @@ def arm_setup(
             }
         )
         return
-    show(
-        f"ready in {environment.root}",
-        ", ".join(f"{name} {version}" for name, version in environment.versions.items()),
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    show(Text(f"ready in {environment.root}"), Text(versions))
     if environment.counts_unavailable:
-        show(f"instructions can't be counted: {environment.counts_unavailable}")
+        show(Text(f"instructions can't be counted: {environment.counts_unavailable}", Role.NOTE))

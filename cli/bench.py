@@ -124,7 +124,7 @@ def _measure(
 ) -> None:
     from trpexport.measure.bench import bench as measure
     from trpexport.measure.records import attach_costs, to_csv
-    from trpexport.report.benches import bench_tables
+    from trpexport.report.views.bench import bench_view
 
     with progress() as stages:
         if host is None:
@@ -139,12 +139,12 @@ def _measure(
     elif as_csv:
         show_csv(to_csv(record))
     else:
-        show(*bench_tables(record))
+        show(*bench_view(record))
 
 
 def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
     from trpexport.measure.profile.bench_profile import profile_bench
-    from trpexport.report.profiles import profile_tables
+    from trpexport.report.views.profile import profile_view
 
     with progress() as stages:
         stages.say("profile " + ", ".join(model.label for model in settings.models))
@@ -152,13 +152,13 @@ def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
     if as_json:
         show_json(result.to_json())
     else:
-        show(*profile_tables(result))
+        show(*profile_view(result))
 
 
 def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
     from trpexport.device.emulate.emulation import run_emulated
     from trpexport.onnxfile.counting import count_onnx
-    from trpexport.report.benches import emulation_table
+    from trpexport.report.views.emulation import emulation_view
     from trpexport.runtime.session import open_session
 
     paths = [Path(model.path) for model in settings.models]
@@ -167,20 +167,20 @@ def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
         inputs = session.random_inputs(settings.batch or 1, settings.seed, settings.shapes)
         emulated = run_emulated(cpu, paths, inputs, announce=stages.say)
     shapes = {name: array.shape for name, array in inputs.items()}
-    macs = [count_onnx(path, shapes=shapes).macs for path in paths]
+    costs = [count_onnx(path, shapes=shapes) for path in paths]
     if as_json:
         facts: dict[str, Any] = emulated.to_json()
-        for entry, count in zip(facts["models"], macs, strict=True):
-            entry["macs"] = count
+        for entry, cost in zip(facts["models"], costs, strict=True):
+            entry["macs"] = cost.macs
         show_json(facts)
     else:
         labels = [model.label for model in settings.models]
-        show(*emulation_table(emulated, labels, macs))
+        show(*emulation_view(emulated, labels, costs))
 
 
 def _compare(records: list[str], allow_other_machine: bool, as_json: bool) -> None:
     from trpexport.measure.records import compare_records, read_record
-    from trpexport.report.benches import changes_table
+    from trpexport.report.views.bench import changes_view
 
     if len(records) != 2:
         raise TrpexportError("--compare takes two records: bench --compare old.json new.json")
@@ -189,7 +189,7 @@ def _compare(records: list[str], allow_other_machine: bool, as_json: bool) -> No
     if as_json:
         show_json([change.to_json() for change in changes])
     else:
-        show(*changes_table(changes))
+        show(*changes_view(changes))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.progress import Progress
 
+    from trpexport.report.blocks import Block
     from trpexport.stages import Stages
 
 # Tables are made for this width where nobody watches: a pipe has no width of its own.
@@ -27,11 +30,21 @@ def console() -> Console:
     return Console(width=width, highlight=False)
 
 
-def show(*parts: RenderableType) -> None:
+def show(*blocks: Block) -> None:
     """Print tables and sentences."""
-    target = console()
-    for part in parts:
-        target.print(part)
+    from trpexport.report.render.rich import print_blocks
+
+    print_blocks(blocks, console())
+
+
+def written(bundle: Path) -> tuple[Block, ...]:
+    """Say where a bundle is, and how to check it."""
+    from trpexport.report.blocks import Role, Text
+
+    return (
+        Text(f"Wrote {bundle}. Check it:", Role.COMMAND),
+        Text(f"  trpexport verify {shlex.quote(str(bundle))}", Role.COMMAND),
+    )
 
 
 def show_json(data: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .console import progress, show, show_json
+from .console import progress, show, show_json, written
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trpexport.choose.base import Chooser
+    from trpexport.choose.survey import Choice
     from trpexport.pipeline import CalibrationData
+    from trpexport.report.blocks import Block
 
 Share = float | None
 
@@ -106,8 +110,10 @@ def decompose(
     from trpexport.choose.base import NothingCheaperError
     from trpexport.choose.by_plan import ByPlan
     from trpexport.pipeline import decompose_to_bundle
-    from trpexport.report.calibrations import calibration_table
-    from trpexport.report.tables import bundle_summary, choices_table, next_command, plan_table
+    from trpexport.report.views.bundle import bundle_view
+    from trpexport.report.views.calibration import calibration_view
+    from trpexport.report.views.choices import choices_view
+    from trpexport.report.views.plan import plan_view
 
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     data = _calibration_data(
@@ -155,18 +161,38 @@ def decompose(
         if as_json:
             show_json({"error": str(error), "choices": [vars(choice) for choice in choices]})
         elif any(choice.layers for choice in choices):
-            show(*choices_table(choices, error.plan), next_command(choices, checkpoint, scheme))
+            show(*choices_view(choices, error.plan), *_next(choices, checkpoint, scheme))
         else:  # nothing helps: the reasons of the layers say why
-            show(*plan_table(error.plan), next_command(choices, checkpoint, scheme))
+            show(*plan_view(error.plan), *_next(choices, checkpoint, scheme))
         raise
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
         show(
-            *plan_table(result.plan),
-            *calibration_table(result.data),
-            bundle_summary(result.data, result.path),
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *written(result.path),
         )
+
+
+def _next(choices: Sequence[Choice], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
+    """Say which command to type where nothing got cheaper."""
+    from trpexport.choose.survey import mildest
+    from trpexport.report.blocks import Role, Text
+
+    choice = mildest(choices)
+    if choice is None:
+        advice = "try another --scheme, or a network trained with TRP"
+        return (Text(f"No criterion saves anything here: {advice}."),)
+    return (
+        Text("Weights are not accuracy: a network not trained for low rank loses some. Next:"),
+        Text(
+            f"  trpexport decompose {shlex.quote(str(checkpoint))} --scheme {scheme} "
+            f"--criterion {choice.criterion}",
+            Role.COMMAND,
+        ),
+    )
 
 
 def _target(

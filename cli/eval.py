@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.predictions import Evaluation
+    from trpexport.report.blocks import Text
 
 Mean = Annotated[
     str | None,
@@ -90,7 +91,7 @@ def eval_(
     """
     from trpexport.judge.classify import choose_images, evaluate, open_classifier
     from trpexport.judge.predictions import read_evaluation, save_evaluation
-    from trpexport.report.gates import evaluation_table
+    from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
     dataset = open_data(data)
@@ -110,20 +111,18 @@ def eval_(
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
-    sentence = None if earlier is None else _compare(earlier, found, facts)
+    change = () if earlier is None else (_compare(earlier, found, facts),)
     if as_json:
         show_json(facts)
     else:
-        show(*evaluation_table(found, confusion=confusion))
-        if sentence is not None:
-            show(sentence)
+        show(*evaluation_view(found, confusion=confusion), *change)
 
 
-def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -> str:
+def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -> Text:
     """Add to the facts how two networks differ on the same images, and say it."""
     from trpexport.judge.gate.rules import drop_between
     from trpexport.judge.paired import mcnemar_p
-    from trpexport.report.gates import drop_sentence
+    from trpexport.report.views.evaluation import drop_view
 
     if earlier.fingerprint != found.fingerprint:
         raise TrpexportError(
@@ -138,7 +137,7 @@ def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -
         **{"drop": drop.estimate, "drop_low": low, "drop_high": high},
         **{"lost": drop.lost, "won": drop.won, "mcnemar_p": p},
     }
-    return drop_sentence(earlier.to_json(), drop, p)
+    return drop_view(earlier.to_json(), drop, p)
 
 
 def open_data(data: str | None) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import options as opt
-from .console import progress, show, show_json
+from .console import progress, show, show_json, written
 
 
 def export(
@@ -28,7 +28,7 @@ def export(
     is written then.
     """
     from trpexport.pipeline import export_checkpoint
-    from trpexport.report.tables import bundle_summary
+    from trpexport.report.views.bundle import bundle_view
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     settings = opt.settings(
@@ -45,4 +45,4 @@ def export(
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
-        show(bundle_summary(result.data, result.path))
+        show(*bundle_view(result.data), *written(result.path))

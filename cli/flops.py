@@ -30,13 +30,13 @@ def flops(
     Convolutions and matrix products are counted; biases, activations and normalisation are left
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
     """
-    from trpexport.report.costs import cost_table
+    from trpexport.report.views.cost import cost_view
 
     cost = _count(network, shape, arch, model, input_shape, unsafe_pickle)
     if as_json:
         show_json(cost.to_json())
     else:
-        show(*cost_table(cost))
+        show(*cost_view(cost))
 
 
 def _count(

@@ -102,11 +102,12 @@ def gate(
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.classify import choose_images
     from trpexport.judge.gate.check import run_gate
+    from trpexport.judge.gate.ci import junit_xml
     from trpexport.judge.gate.config import read_limits
     from trpexport.judge.gate.history import append_entry, compare, history_entry, last_accepted
     from trpexport.judge.gate.rules import RULES
     from trpexport.measure.bench import BenchSettings, find_models
-    from trpexport.report.gates import gate_table, junit_xml
+    from trpexport.report.views.gate import gate_view
     from trpexport.runtime.providers import parse_provider_options
 
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
@@ -138,7 +139,7 @@ def gate(
     if as_json:
         show_json(entry)
     else:
-        show(*gate_table(result, regressions))
+        show(*gate_view(result, regressions))
     if history is not None:
         append_entry(history, entry)
     if save is not None:
@@ -153,14 +154,17 @@ def gate(
 def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
     """Annotate the run and append to its summary, inside of a GitHub job."""
     from trpexport.files import append_text
-    from trpexport.report.gates import github_annotations, markdown_summary
+    from trpexport.judge.gate.ci import github_annotations
+    from trpexport.report.render.markdown import markdown
+    from trpexport.report.views.gate import gate_view
 
     if not os.environ.get("GITHUB_ACTIONS"):
         return
     for line in github_annotations((*result.rules, *regressions)):
         print(line, file=sys.stderr)  # standard output may be JSON; GitHub reads both
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        append_text(Path(summary), markdown_summary(result, regressions))
+        *found, outcome = gate_view(result, regressions)
+        append_text(Path(summary), markdown([outcome, *found]))
 
 
 def _evaluate(

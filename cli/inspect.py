@@ -31,11 +31,13 @@ def inspect(
 
     Writes nothing. The last row gives the MACs that each criterion would save.
     """
+    from trpexport.choose.inspection import inspection
     from trpexport.choose.selection import Selection
     from trpexport.choose.spectra import analyse
     from trpexport.lowrank.criteria import parse_criterion
     from trpexport.networks.torch.network import TorchNetwork
-    from trpexport.report.spectra import inspection, spectrum_table
+    from trpexport.report.blocks import Role, Text
+    from trpexport.report.views.spectra import spectra_view
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
@@ -51,4 +53,4 @@ def inspect(
     if as_json:
         show_json(facts)
     else:
-        show(*spectrum_table(facts), *(f"note: {note}" for note in loaded.notes))
+        show(*spectra_view(facts), *(Text(note, Role.NOTE) for note in loaded.notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -177,6 +178,8 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
 
 def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> None:
     """Say what came of a run and what to do next; the first worker speaks."""
+    from trpexport.report.blocks import Role, Text
+
     from .console import show
     from .watch import epoch_text
 
@@ -186,6 +189,6 @@ def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> Non
         show_json({"run": str(out), **facts})
         return
     show(
-        f"{epoch_text(facts)} on {facts['test_images']} images",
-        f"next: trpexport {then} {out / 'last.safetensors'}",
+        Text(f"{epoch_text(facts)} on {facts['test_images']} images"),
+        Text(f"next: trpexport {then} {shlex.quote(str(out / 'last.safetensors'))}", Role.COMMAND),
     )

@@ -35,17 +35,17 @@ def verify(
     bundles: one against the other on the same random inputs. Needs no torch. Exit code 4: they
     differ by more than float32 rounding.
     """
+    from trpexport.report.views.verification import verification_view
+
     result, what = _compare(first, second, count, parse_named_shapes(shape))
     if as_json:
         show_json({"compared": what, **result.to_json()})
     else:
-        show(what, *str(result).splitlines())
+        show(*verification_view(result, what))
     if not result.is_equivalent:
         raise VerificationError(
             "not the same network: the outputs differ by more than float32 rounding"
         )
-    if not as_json:
-        show("the same network, up to float32 rounding")
 
 
 def _compare(

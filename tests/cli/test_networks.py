@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_own_networks(run: Run, own: Path, tmp_path: Path, scheme: str) -> None:
     rewritten = {layer["name"] for layer in report["layers"] if layer["scheme"]}
     assert {"dilated", "same"} <= rewritten
     assert not {"stem", "head"} & rewritten
-    assert "kept  head: the classifier is left alone" in result.out
+    assert re.search(r"^head +the classifier is left alone", result.out, re.MULTILINE)
     assert run("verify", out).code == 0
 
 
@@ -88,7 +89,7 @@ def test_where_no_criterion_helps_the_reasons_are_shown(
     options = ("--model", "line:factory", "--input-shape", "1x2x20", "--include", "1")
     result = run("decompose", "line.pth", *options)
     assert result.code == 3
-    assert "kept  1: spatial pairs need a 2-D convolution, not 1-D" in result.out
+    assert re.search(r"^1 +spatial pairs need a 2-D convolution, not 1-D", result.out, re.MULTILINE)
     assert "try another --scheme" in result.out
 
 

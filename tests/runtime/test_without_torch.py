@@ -17,8 +17,8 @@ TORCH_FREE = [
     f"trpexport.{name}"
     for name in (
         *("_version", "arrays", "bundle", "compare", "cost", "errors", "files", "golden", "plan"),
-        *("registry", "stages", "tensors"),
-        *("datasets", "device", "judge", "measure", "onnxfile", "report.gates", "runtime"),
+        *("registry", "stages", "tensors", "text"),
+        *("datasets", "device", "judge", "measure", "onnxfile", "report", "runtime"),
     )
 ]
 

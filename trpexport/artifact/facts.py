@@ -118,7 +118,12 @@ def report_facts(
         "scheme": plan.scheme,
         "criterion": plan.criterion,
         "input_shape": list(plan.input_shape),
-        "macs": {"before": before, "after": after, "ratio": before / after if after else None},
+        "macs": {
+            "before": before,
+            "after": after,
+            "ratio": before / after if after else None,
+            "unknown": dict(plan.unknown),
+        },
         "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},
         "file_bytes": exported.file_bytes,
         "layers_rewritten": len(plan.rewritten),

@@ -1,1 +1,1 @@
-"""Tables and texts for people."""
+"""What people are shown: views turn facts into blocks, renderers put blocks on a screen or page."""

@@ -13,7 +13,7 @@ from trpexport.datasets import open_dataset
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, ModelError
 from trpexport.judge.classify import Evaluations, choose_images, evaluate, open_classifier
-from trpexport.judge.gate.check import GateResult, apply, run_gate, with_unit
+from trpexport.judge.gate.check import GateResult, apply, run_gate
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import RULES, Cost, Measurements
 
@@ -140,14 +140,6 @@ def test_what_is_missing_is_an_error(classifier: Make, settings: Make, tmp_path:
     with pytest.raises(ModelError, match="there is no file"):
         run_gate(Limits({"max-parameters": 1.0}), settings(base, tmp_path / "gone.onnx"))
     assert not GateResult((), False, Measurements()).passed
-
-
-def test_numbers_are_shown_with_their_unit() -> None:
-    assert with_unit(6.0, "points") == "6 points"
-    assert with_unit(1, "points") == "1 point"
-    assert with_unit(1.4567, "x") == "1.46x"
-    assert with_unit(1234567, "B") == "1,234,567 B"
-    assert with_unit(99.95, "%") == "100 %" or with_unit(99.95, "%") == "99.9 %"
 
 
 def test_every_rule_says_what_it_is() -> None:

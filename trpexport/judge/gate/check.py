@@ -28,6 +28,7 @@ from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import open_session
 from trpexport.tensors import Shapes, resolve_shapes
+from trpexport.text import with_unit
 
 
 @dataclass(frozen=True)
@@ -213,16 +214,6 @@ def _undecided(
     if needed is None:
         return f"{why}, nor could any number of images like these"
     return f"{why}; about {round_up(needed):,} would decide"
-
-
-def with_unit(value: float, unit: str) -> str:
-    """Return a number as it is shown: with three or more digits, and its unit."""
-    if unit == "B" or (not unit and value >= 1000):
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
-    unit = "point" if unit == "points" and text == "1" else unit
-    return f"{text}{'' if unit in {'x', ''} else ' '}{unit}"
 
 
 def round_up(count: int) -> int:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from trpexport.errors import TrpexportError
 from trpexport.files import append_text
-from trpexport.judge.gate.check import Checked, GateResult, with_unit
+from trpexport.judge.gate.check import Checked, GateResult
 from trpexport.judge.gate.rules import RULES, drop_between
 from trpexport.judge.paired import Share
 from trpexport.measure.machine import fingerprint
+from trpexport.text import with_unit
 
 SCHEMA_VERSION = 1
 TOLERANCE = 0.01  # by which what is exact, sizes and counts, may get worse

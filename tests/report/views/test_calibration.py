@@ -1,0 +1,65 @@
+"""Calibrated networks as blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trpexport.report.blocks import Kind, Table, Text, Value
+from trpexport.report.views.calibration import calibration_view
+
+NAMES = ("layer3.0.downsample.0", "layer1.0.conv1")
+TOP1 = {"before": 91.25, "after": 90.5, "images": 517, "split": "test"}
+
+
+def report(top1: dict[str, Any] | None, share: float | None) -> dict[str, Any]:
+    layers = [
+        {
+            **{"name": name, "scheme": "input-channel", "rank": 128, "weight_error": 1.25},
+            **{"error_before": 0.5, "error_after": 0.125},
+            **({} if share is None else {"error_share": share}),
+        }
+        for name in NAMES
+    ]
+    return {
+        "layers": [{"name": name, "macs": {"after": 25}} for name in NAMES],
+        "macs": {"after": 100},
+        "calibration": {
+            **{"images": 512, "data": "cifar10:[here]", "split": "train", "output_error": 0.0625},
+            **{"layers": layers, **({} if top1 is None else {"top1": top1})},
+        },
+    }
+
+
+def test_a_layer_is_a_row_with_its_share_of_the_macs() -> None:
+    table, _ = calibration_view(report(None, 0.4))
+    assert isinstance(table, Table)
+    shown = [column.key for column in table.columns]
+    assert [table.rows[0][key] for key in shown] == [
+        *(NAMES[0], "input-channel", 128, 1.25, 0.5, 0.125, 0.25, 0.4)
+    ]
+
+
+@pytest.mark.parametrize("share", [None, 0.4])
+def test_what_was_not_predicted_is_not_shown(share: float | None) -> None:
+    table, _ = calibration_view(report(None, share))
+    assert isinstance(table, Table)
+    assert ("error_share" in [column.key for column in table.columns]) is (share is not None)
+
+
+def test_the_sentence() -> None:
+    _, text = calibration_view(report(TOP1, None))
+    assert isinstance(text, Text) and isinstance(text.content, tuple)
+    start, moved, _, _, before, _, after, where = text.content
+    assert "512 images of cifar10:[here] (train)" in str(start)
+    assert moved == Value(0.0625, Kind.SHARE)
+    assert before == Value(0.9125, Kind.SHARE, digits=2)
+    assert after == Value(0.905, Kind.SHARE, digits=2)
+    assert where == " on 517 test images"
+    _, shorter = calibration_view(report(None, None))
+    assert isinstance(shorter, Text) and len(shorter.content) == 3
+
+
+def test_nothing_of_a_network_that_was_not_calibrated() -> None:
+    assert calibration_view({"calibration": None}) == ()

@@ -1,0 +1,26 @@
+"""Verifications as blocks."""
+
+from __future__ import annotations
+
+from trpexport.compare import Comparison
+from trpexport.report.blocks import Role, Table, Text, Tone
+from trpexport.report.views.verification import verification_view
+from trpexport.runtime.verify import Verification
+
+SAME = Comparison(64, 6e-7, 2e-7, 1.0, 1.0)
+OTHER = Comparison(64, 0.5, 0.1, 0.9, None)
+
+
+def test_an_output_is_a_row_and_the_verdict_is_last() -> None:
+    compared, table, _, verdict = verification_view(Verification({"a": SAME}), "[b] against [c]")
+    assert compared == Text("[b] against [c]")
+    assert isinstance(table, Table)
+    shown = [column.key for column in table.columns]
+    assert [table.rows[0][key] for key in shown] == ["a", 6e-7, 2e-7, 1.0, 1.0, 64]
+    assert verdict == Text("the same network, up to float32 rounding", Role.VERDICT, Tone.GOOD)
+
+
+def test_the_verdict_on_what_differs_is_the_error() -> None:
+    blocks = verification_view(Verification({"a": SAME, "b": OTHER}), "x")
+    assert not any(isinstance(block, Text) and block.role is Role.VERDICT for block in blocks)
+    assert isinstance(blocks[1], Table) and len(blocks[1].rows) == 2

@@ -1,0 +1,57 @@
+"""The spectrum of every layer, and what criteria make of it, as JSON-ready data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from trpexport.choose.survey import survey
+
+if TYPE_CHECKING:
+    from trpexport.checkpoints import Checkpoint
+    from trpexport.choose.spectra import Analysis, LayerSpectrum
+    from trpexport.lowrank.criteria import Criterion
+
+
+def inspection(
+    checkpoint: Checkpoint, analysis: Analysis, criteria: Sequence[Criterion]
+) -> dict[str, Any]:
+    """Return each layer's spectrum and ranks, and what each criterion would do.
+
+    Args:
+        checkpoint: what the network is.
+        analysis: its spectra.
+        criteria: what to try.
+    """
+    choices = survey(analysis, criteria)
+    tried = [one for one in criteria if str(one) in {choice.criterion for choice in choices}]
+    return {
+        "architecture": checkpoint.label,
+        "sha256": checkpoint.sha256,
+        "input_shape": list(analysis.bare.input_shape),
+        "scheme": analysis.scheme.name,
+        "notes": list(checkpoint.notes),
+        "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
+        "criteria": [asdict(choice) for choice in choices],
+        "unknown": dict(analysis.bare.unknown),
+    }
+
+
+def _layer(
+    layer: LayerSpectrum, analysis: Analysis, criteria: Sequence[Criterion]
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": layer.name,
+        "convolution": str(layer.op),
+        "macs": layer.macs((layer.op,)),
+        "reason_kept": layer.reason,
+    }
+    if layer.values is None:
+        return facts
+    return facts | {
+        "full_rank": analysis.scheme.full_rank(layer.op),
+        "break_even_rank": analysis.scheme.break_even_rank(layer.op, layer.layer.calls),
+        "ranks": {str(criterion): analysis.rank(layer, criterion) for criterion in criteria},
+        "spectrum": layer.envelope,
+    }

@@ -1,0 +1,1 @@
+"""Blocks to output, one file a kind of output."""

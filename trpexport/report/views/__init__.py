@@ -1,0 +1,1 @@
+"""Facts to blocks, one file a view: pure functions that format nothing."""

@@ -1,0 +1,75 @@
+"""What an export did: the cost before and after, and the two comparisons, kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trpexport.report.blocks import Block, Bound, Column, Kind, Phrase, Table, Value
+from trpexport.report.views.uncounted import counts_text
+
+_COLUMNS = (Column("what", "", Kind.NAME), Column("how", "", Kind.PROSE))
+
+
+def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Show what an export did to the whole network.
+
+    Args:
+        report: the content of ``report.json``.
+    """
+    rows: list[tuple[str, Phrase]] = [*_costs(report)]
+    rewrite = report["equivalence"]["factorized_against_dense"]
+    if rewrite is not None:
+        rows.append(
+            ("Equivalent", ("factors = the dense layers they stand for, ", *_worst(rewrite)))
+        )
+    onnx = report["equivalence"]["onnx_against_torch"]["final"]
+    rows.append(("Equivalent", ("ONNX Runtime = PyTorch, ", *_worst(onnx))))
+    change = report["approximation"]["factorized_against_original"]
+    if change is not None:
+        rows.append(("Approximate", _error(change)))
+    rows += [("Note", note) for note in report["notes"]]
+    return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
+
+
+def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:
+    macs, parameters, unknown = report["macs"], report["parameters"], report["macs"].get("unknown")
+    saved: tuple[str | Value, ...] = ()
+    if report["layers_rewritten"] and macs["ratio"]:
+        ratio = Value(macs["ratio"], Kind.RATIO, bound="at most" if unknown else None)
+        saved = (" (", ratio, " fewer; speed was not measured)")
+    size = Value(report["file_bytes"], Kind.BYTES)
+    return [
+        ("MACs", (*_change_of(macs, "at least" if unknown else None), *saved)),
+        *((("Not counted", counts_text(unknown)),) if unknown else ()),
+        ("Parameters", (*_change_of(parameters), ", file ", size)),
+    ]
+
+
+def _change_of(counts: Mapping[str, Any], bound: Bound = None) -> tuple[str | Value, ...]:
+    """Return a count before and after; once, where that is the same."""
+    before, after = (Value(counts[when], Kind.COUNT, bound=bound) for when in ("before", "after"))
+    return (before,) if before == after else (before, " -> ", after)
+
+
+def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
+    error = max(output["max_error"] for output in outputs.values())
+    count = min(output["inputs"] for output in outputs.values())
+    return (
+        "within ",
+        Value(error, Kind.NUMBER, digits=1),
+        f" of the output's RMS on {count} inputs",
+    )
+
+
+def _error(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
+    output = max(outputs.values(), key=lambda found: found["rms_error"] or float("inf"))
+    error, agreement = output["rms_error"], output["top1_agreement"]
+    parts: tuple[str | Value, ...] = (
+        "RMS difference to the original ",
+        "unbounded" if error is None else Value(error, Kind.SHARE),
+    )
+    if agreement is not None:
+        shown = Value(agreement, Kind.SHARE)
+        parts += (", same top-1 on ", shown, f" of {output['inputs']} inputs")
+    return (*parts, "; measure the accuracy on your data")

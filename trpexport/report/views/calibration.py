@@ -1,0 +1,49 @@
+"""Calibrated networks: what each layer loses, and where the budget went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trpexport.report.blocks import Block, Column, Kind, Table, Text, Value
+
+
+def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Show each rewritten layer's errors before and after calibration, and its shares.
+
+    Args:
+        report: the content of ``report.json``.
+    """
+    facts = report["calibration"]
+    if facts is None:
+        return ()
+    macs = {layer["name"]: layer["macs"]["after"] for layer in report["layers"]}
+    total = report["macs"]["after"]
+    columns = [
+        Column("name", "calibrated layer", Kind.NAME),
+        Column("scheme", "scheme", Kind.NAME, optional=True),
+        Column("rank", "rank", Kind.WHOLE),
+        Column("weight_error", "weight error", Kind.SHARE, optional=True),
+        Column("error_before", "output error by SVD", Kind.SHARE),
+        Column("error_after", "calibrated", Kind.SHARE),
+        Column("macs_share", "share of MACs", Kind.SHARE),
+    ]
+    if any("error_share" in layer for layer in facts["layers"]):
+        columns.append(Column("error_share", "of the error", Kind.SHARE))
+    rows = tuple({**layer, "macs_share": macs[layer["name"]] / total} for layer in facts["layers"])
+    return Table(tuple(columns), rows), Text(_sentence(facts))
+
+
+def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    parts: tuple[str | Value, ...] = (
+        f"Calibrated on {facts['images']} images of {facts['data']} ({facts['split']}); on them "
+        "the output moves by ",
+        Value(facts["output_error"], Kind.SHARE),
+        " of its variation",
+    )
+    top1 = facts.get("top1")
+    if top1 is None:
+        return parts
+    before, after = (Value(top1[when] / 100, Kind.SHARE, digits=2) for when in ("before", "after"))
+    where = f" on {top1['images']} {top1['split']} images"
+    return (*parts, "; top-1 ", before, " -> ", after, where)

@@ -1,0 +1,38 @@
+"""Whether two networks compute the same: how far each output differs, and the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trpexport.report.blocks import Block, Column, Kind, Role, Table, Text, Tone
+
+if TYPE_CHECKING:
+    from trpexport.runtime.verify import Verification
+
+_COLUMNS = (
+    Column("output", "output", Kind.NAME),
+    Column("max_error", "max error", Kind.NUMBER, digits=2),
+    Column("rms_error", "RMS error", Kind.NUMBER, digits=2),
+    Column("cosine", "cosine", Kind.NUMBER, digits=7, optional=True),
+    Column("top1_agreement", "same top-1", Kind.SHARE, digits=2),
+    Column("inputs", "inputs", Kind.WHOLE),
+)
+
+
+def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
+    """Show how far outputs differ, and if they do not, the verdict; else the error is that.
+
+    Args:
+        found: the comparison.
+        compared: what was compared with what.
+    """
+    rows = tuple({"output": name, **vars(output)} for name, output in found.outputs.items())
+    blocks: list[Block] = [
+        Text(compared),
+        Table(_COLUMNS, rows),
+        Text("Errors are relative to the RMS of the output."),
+    ]
+    if found.is_equivalent:
+        same = "the same network, up to float32 rounding"
+        blocks.append(Text(same, Role.VERDICT, Tone.GOOD))
+    return tuple(blocks)

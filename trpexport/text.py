@@ -1,0 +1,67 @@
+"""Numbers and small pictures as people read them: the one home of number formatting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def quantity(count: float, unit: str = "") -> str:
+    """Return a count with three significant digits and a prefix: ``40.6 M``, ``385 kB``."""
+    rounded = float(f"{count:.3g}")
+    for size, prefix in _PREFIXES:
+        if abs(rounded) >= size:
+            return f"{rounded / size:.3g} {prefix}{unit}"
+    return f"{rounded:g} {unit}".rstrip()
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, and with all digits before the point."""
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    if abs(value) < 100:
+        return f"{value:.{digits}g}"
+    return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def with_unit(value: float, unit: str = "", digits: int = 3) -> str:
+    """Return a number and its unit: ``1.5x``, ``1 point``, ``1,234 B``."""
+    text = number(value, digits)
+    unit = "point" if unit == "points" and text == "1" else unit
+    return f"{text}{'' if unit in {'x', ''} else ' '}{unit}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as a percentage with so many decimals."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def times(ratio: float, digits: int = 2) -> str:
+    """Return a ratio with so many decimals: ``1.45x``."""
+    return f"{ratio:.{digits}f}x"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in milliseconds with three significant digits."""
+    value = 1e3 * seconds
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def bar(values: Sequence[float], width: int = 16) -> str:
+    """Draw values, none negative, as a row of blocks relative to the largest.
+
+    Where there are more values than columns, each column shows the largest of its share; a value
+    of zero is blank.
+    """
+    top = max(values, default=0.0)
+    columns = min(width, len(values))
+    if not top:
+        return " " * columns
+    text = ""
+    for column in range(columns):
+        start, end = column * len(values) // columns, (column + 1) * len(values) // columns
+        height = max(values[start:end]) / top
+        text += _BLOCKS[min(7, int(height * 8))] if height > 0 else " "
+    return text
