@@ -80,14 +80,14 @@ def bundle_summary(report: Mapping[str, Any], path: Path) -> str:
         f"Parameters  {quantity(parameters['before'])} -> {quantity(parameters['after'])}, "
         f"file {quantity(report['file_bytes'])}B",
     ]
-    rewrite = report["equivalence"]["factorized_against_dense"]
-    onnx = report["equivalence"]["onnx_against_torch"]["final"]
-    if rewrite is not None:
-        lines.append(f"Equivalent  pairs = the dense layers they stand for, {_worst(rewrite)}")
-    lines.append(f"Equivalent  ONNX Runtime = PyTorch, {_worst(onnx)}")
-    change = report["approximation"]["factorized_against_original"]
-    if change is not None:
-        lines.append(f"Approximate to the original: {_change(change)}")
+    outputs = {step["name"]: step["outputs"] for step in report["steps"]}
+    if "rewrite" in outputs:
+        worst = _worst(outputs["rewrite"])
+        lines.append(f"Equivalent  pairs = the dense layers they stand for, {worst}")
+    last = report["steps"][-1]["name"]
+    lines.append(f"Equivalent  ONNX Runtime = PyTorch, {_worst(outputs[last])}")
+    if "decompose" in outputs:
+        lines.append(f"Approximate to the original: {_change(outputs['decompose'])}")
     lines += [f"Note        {note}" for note in report["notes"]]
     lines += [f"Wrote       {path}", f"Check it    trpexport verify {shlex.quote(str(path))}"]
     return escape("\n".join(lines))
