@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from trpexport.choose.calibrating import spread
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
 from benchmarks.networks import plan_at
 from trpexport.choose.budget import Budgeter
-from trpexport.choose.calibrating import spread
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.table import sensitivity_table
 from trpexport.datasets.preprocessing import Preprocessing

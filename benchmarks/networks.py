@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from trpexport.choose.planner import Analysis
 
 import trpexport as tx
-from trpexport.choose.planner import Analysis
 from trpexport.lowrank.criteria import parse_criterion
 
 FAST = tx.ExportSettings(verify_seconds=0)

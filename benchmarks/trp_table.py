@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from trpexport.choose.planner import analyse
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment
-from trpexport.choose.planner import analyse
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers

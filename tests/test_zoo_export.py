@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import factorize
 
 from trpexport import bundle
 from trpexport.artifact.build import ExportSettings, export_bundle
-from trpexport.choose.planner import make_plan
-from trpexport.networks.torch.factorize import factorize
 from trpexport.runtime.session import open_session
 
 ZOO = importlib.import_module("trpexport.models_zoo")

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.verification import (
-    FactorizationCheck,
-    ReferenceRuns,
-    verify_factorization,
-)
+from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
@@ -118,10 +114,10 @@ class Decomposed:
         Raises:
             VerificationError: a layer or the network is not what its factors stand for.
         """
-        network, plan = self.network.model, self.plan
-        inputs = None if self.images is None else torch.from_numpy(self.images.unseen())
-        runs = ReferenceRuns(network, plan.input_shape, plan.macs_after, inputs)
-        return verify_factorization(self.original.model, plan, runs, seconds=seconds)
+        network, plan = self.network, self.plan
+        inputs = None if self.images is None else self.images.unseen()
+        runs = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
+        return verify_factorization(self.original, network, plan, runs, seconds=seconds)
 
     def export(
         self,

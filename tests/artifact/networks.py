@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from trpexport.choose.by_criterion import ByCriterion
+from trpexport.choose.spectra import keep_all
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.pipeline import Decomposed, decompose_network
+from trpexport.plan import Plan
 
 SHAPE = (1, 3, 16, 16)
 
@@ -37,3 +46,46 @@ class Tiny(nn.Module):
 
 def tiny() -> nn.Module:
     return Tiny().eval()
+
+
+def rewritten(
+    model: nn.Module,
+    shape: Sequence[int] = SHAPE,
+    *,
+    scheme: str = "spatial",
+    criterion: str = "rank:4",
+    **options: Any,
+) -> Decomposed:
+    chooser = ByCriterion(scheme, criterion, **options)
+    return decompose_network(TorchNetwork.open(model, shape), chooser)
+
+
+def kept(model: nn.Module, shape: Sequence[int] = SHAPE) -> Plan:
+    return keep_all(TorchNetwork(model, shape))
+
+
+class BatchNormed(nn.Module):
+    """Normalizes by the batch's own statistics: what becomes of an image depends on the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8, track_running_stats=False)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+        return y
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    """What a network's owner would notice: modes, frozen parameters, gradients, hooks, values."""
+    found: dict[str, object] = {}
+    for name, module in model.named_modules():
+        found[name] = (module.training, sorted(vars(module)), len(module._forward_hooks))
+    for name, parameter in model.named_parameters():
+        found[f"{name} of"] = (parameter.requires_grad, parameter.grad, parameter.dtype)
+    for name, tensor in model.state_dict().items():
+        found[f"{name} is"] = tensor.tolist()
+    return found

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
+from trpexport.choose.layerwise import Calibrated, LayerCalibration
+from trpexport.choose.planner import analyse, make_plan
 
 from tests.artifact.networks import SHAPE, tiny
 from trpexport.choose import budget
 from trpexport.choose.allotment import Allotment, allot, smallest_fraction
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.gathering import Gatherer
-from trpexport.choose.layerwise import Calibrated, LayerCalibration
-from trpexport.choose.planner import analyse, make_plan
 from trpexport.choose.table import (
     LayerOptions,
     Option,

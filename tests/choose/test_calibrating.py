@@ -13,21 +13,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from trpexport.choose.calibrating import CalibrationSettings, Target, automatic_multiple, spread
+from trpexport.choose.layerwise import Calibrated, calibrate
+from trpexport.choose.planner import make_plan
+from trpexport.choose.revision import revise_plan
+from trpexport.networks.torch.factorize import dense_twin
 
 from tests.artifact.networks import SHAPE, tiny
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.verification import ReferenceRuns, verify_factorization
 from trpexport.checkpoints import load_bundle, save_checkpoint
-from trpexport.choose.calibrating import CalibrationSettings, Target, automatic_multiple, spread
-from trpexport.choose.layerwise import Calibrated, calibrate
-from trpexport.choose.planner import make_plan
-from trpexport.choose.revision import revise_plan
 from trpexport.datasets.base import ArraySplit, Dataset, Split
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, NothingToDoError, OutputError, PlanError, VerificationError
 from trpexport.measure import machine
-from trpexport.networks.torch.factorize import dense_twin
 from trpexport.pipeline import Decomposition, Source, decompose_checkpoint, export_checkpoint
 from trpexport.plan import read_plan
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
-
-from tests.artifact.networks import SHAPE, tiny
 from trpexport.choose.layerwise import Calibrated, calibrate
 from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import factorize, merge
+
+from tests.artifact.networks import SHAPE, tiny
 from trpexport.errors import DataError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.networks.torch.factorize import factorize, merge
 from trpexport.networks.torch.trace import conv_spec
 from trpexport.plan import parse_plan
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-
 from trpexport.choose.planner import analyse, keep_all, make_plan
 from trpexport.choose.revision import revise_plan
+from trpexport.networks.torch.factorize import dense_twin, factorize
+
 from trpexport.choose.survey import Choice, mildest, survey
 from trpexport.errors import PlanError, TrpexportError
-from trpexport.networks.torch.factorize import dense_twin, factorize
 from trpexport.plan import Plan, parse_plan, read_plan
 
 SHAPE = (1, 3, 12, 12)

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trpexport.networks.torch.factorize import dense_twin
 
 from tests.conftest import Run
 from tests.training.processes import Started, start, start_workers, write_digits
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle, load_checkpoint
 from trpexport.lowrank.schemes import matrix_schemes
-from trpexport.networks.torch.factorize import dense_twin
 
 LOW_RANK = {
     "plain": (),

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-
 from trpexport.choose.planner import make_plan
+
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
 from trpexport.lowrank.schemes import matrix_schemes

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-
 from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import dense_twin, factorize
+
 from trpexport.errors import PlanError, TrainingError, TrpexportError
 from trpexport.lowrank.schemes import matrix_schemes
-from trpexport.networks.torch.factorize import dense_twin, factorize
 from trpexport.plan import Plan
 from trpexport.training import projection
 from trpexport.training.trp import Status, TrainedRankPruning

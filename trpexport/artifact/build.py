@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from trpexport import bundle
-from trpexport.artifact.facts import (
-    ExportedFile,
-    manifest_facts,
-    preprocessing_of,
-    provenance,
-    report_facts,
-)
-from trpexport.artifact.simplify import simplify
-from trpexport.artifact.to_onnx import DEFAULT_OPSET, annotate, to_onnx
-from trpexport.artifact.verification import (
-    Comparisons,
-    FactorizationCheck,
-    ReferenceRuns,
-    compare_onnx,
-    is_equivalent,
-    verify_factorization,
-    verify_onnx,
-)
+from trpexport.artifact.facts import manifest_facts, preprocessing_of, provenance, report_facts
+from trpexport.artifact.passes import Context, Step, run_passes
+from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.to_onnx import DEFAULT_OPSET, OnnxSettings
+from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.choose.spectra import keep_all
-from trpexport.errors import ModelError
 from trpexport.files import write_json
 from trpexport.golden import write_golden
-from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT, run
-from trpexport.networks.torch.rewrite import dense
+from trpexport.networks.torch.network import LOW_PRECISION, TorchNetwork
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 
@@ -63,6 +48,16 @@ class ExportSettings:
     baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
+
+    @property
+    def onnx(self) -> OnnxSettings:
+        """How ONNX is written."""
+        return OnnxSettings(self.opset, self.dynamic_batch, self.legacy_exporter)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes that make the file, in their order."""
+        return ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
 
 
 @dataclass(frozen=True)
@@ -94,6 +89,9 @@ def export_bundle(
 ) -> BundleReport:
     """Verify a factorized network, export it as ONNX, verify that, and write a bundle.
 
+    A network in less than single precision is verified and written in float32. One whose outputs
+    depend on the batch is compared at the batch size of the plan's input alone.
+
     Args:
         network: what :func:`trpexport.factorize` returned for ``plan``, or a network to export as
             it is, with a plan that rewrites nothing.
@@ -115,43 +113,65 @@ def export_bundle(
     settings = settings or ExportSettings()
     out = Path(out)
     bundle.check_target(out, replace=settings.replace)
+    exported = _opened(network, plan)
+    reference = ReferenceRuns.of(
+        exported, plan.input_shape, plan.macs_after, inputs, exported.dtype
+    )
     job = _Job(
-        original=original,
+        network=exported,
+        original=None if original is None else _opened(original, plan),
         plan=plan,
         checkpoint=checkpoint,
         settings=settings,
-        reference=ReferenceRuns(network, plan.input_shape, plan.macs_after, _given(plan, inputs)),
-        notes=tuple(notes),
+        reference=reference,
+        notes=(*notes, *_notes(exported, reference)),
         stages=stages or Stages(),
     )
     check = job.verify_rewrite()
     with bundle.staged_directory(out, replace=settings.replace) as staging:
-        exported = job.export_onnx(staging / bundle.MODEL)
+        steps = job.write_onnx(staging / bundle.MODEL)
         if settings.baseline and plan.rewritten and original is not None:
-            job.export_baseline(original, staging / bundle.BASELINE)
-        report = job.write_rest(staging, check, exported)
+            job.write_baseline(staging / bundle.BASELINE)
+        report = job.write_rest(staging, check, steps)
     return BundleReport(out, plan, report)
 
 
-def _given(plan: Plan, inputs: NDArray[np.floating[Any]] | None) -> Tensor | None:
-    if inputs is None:
-        return None
-    if inputs.ndim != len(plan.input_shape) or inputs.shape[1:] != plan.input_shape[1:]:
-        wanted = "x".join(map(str, plan.input_shape[1:]))
-        raise ModelError(
-            f"the inputs to verify on have shape {'x'.join(map(str, inputs.shape))}, "
-            f"the network takes (images, {wanted})"
+def _opened(module: nn.Module, plan: Plan) -> TorchNetwork:
+    """Return the network that a module is: a copy only where it has to be put into float32."""
+    dtypes = {tensor.dtype for tensor in chain(module.parameters(), module.buffers())}
+    if dtypes.isdisjoint(LOW_PRECISION):
+        return TorchNetwork(module, plan.input_shape)
+    return TorchNetwork.open(module, plan.input_shape)
+
+
+def _notes(network: TorchNetwork, reference: ReferenceRuns) -> Iterator[str]:
+    """Say what is done otherwise than a user may expect."""
+    if network.low_precision is not None:
+        yield f"the network is in {network.low_precision}: verified and written in float32"
+    if reference.batch is not None:
+        yield (
+            "what the network makes of an image depends on the others in its batch: verified at a "
+            f"batch size of {reference.batch} alone"
         )
-    if not len(inputs):
-        raise ModelError("there are no inputs to verify on")
-    return Tensor(np.ascontiguousarray(inputs, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One export on its way into a bundle."""
+    """One export on its way into a bundle.
 
-    original: nn.Module | None
+    Attributes:
+        network: the network to export.
+        original: what it was before the rewrite; None where nobody has it.
+        plan: the plan.
+        checkpoint: where the network comes from.
+        settings: how to export.
+        reference: what the file has to compute.
+        notes: what the reader of the report should know besides.
+        stages: times and announces the stages.
+    """
+
+    network: TorchNetwork
+    original: TorchNetwork | None
     plan: Plan
     checkpoint: Checkpoint | None
     settings: ExportSettings
@@ -159,119 +179,80 @@ class _Job:
     notes: tuple[str, ...]
     stages: Stages
 
-    @property
-    def network(self) -> nn.Module:
-        """The network to export."""
-        return self.reference.network
-
-    def verify_rewrite(self) -> FactorizationCheck | None:
-        """Check the factorized network against its plan; None where nothing was rewritten."""
+    def verify_rewrite(self) -> FactorizationCheck:
+        """Check the factorized network against its plan; there is no check of a plan of nothing."""
         if not self.plan.rewritten:
-            return None
+            return FactorizationCheck((), ())
         with self.stages("verify the rewrite"):
             return verify_factorization(
                 self.original,
+                self.network,
                 self.plan,
                 self.reference,
                 seconds=self.settings.verify_seconds / 2,
             )
 
-    def export_onnx(self, path: Path) -> ExportedFile:
-        """Write the ONNX file; every step is compared with the PyTorch network."""
-        settings, notes = self.settings, []
-        steps: dict[str, Comparisons] = {}
-        with self.stages("export to ONNX"):
-            exporter = to_onnx(
-                self.network,
-                self.plan.input_shape,
-                path,
-                opset=settings.opset,
-                dynamic_batch=settings.dynamic_batch,
-                legacy_exporter=settings.legacy_exporter,
-            )
-            if exporter == "legacy" and not settings.legacy_exporter:
-                notes.append(f"opset {settings.opset} was written by the legacy exporter")
-        with self.stages("verify the export"):
-            steps["exported"] = verify_onnx(path, self.reference, seconds=0)
-        if settings.simplify:
-            with self.stages("simplify"):
-                note = self._simplify(path, steps)
-                notes.extend([note] if note else [])
-        with self.stages("verify the ONNX file"):
-            annotate(path, provenance(self.plan, self.checkpoint))
-            _check_with_onnx(path)
-            share = 2 if self.plan.rewritten else 1  # the rewrite had its half
-            seconds = settings.verify_seconds / share
-            steps["final"] = verify_onnx(path, self.reference, seconds=seconds)
-        size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-        return ExportedFile(
-            exporter, settings.opset, settings.dynamic_batch, size, steps, tuple(notes)
+    def write_onnx(self, path: Path) -> tuple[Step, ...]:
+        """Write the ONNX file, pass by pass."""
+        context = Context(
+            network=self.network,
+            reference=self.reference,
+            settings=self.settings.onnx,
+            metadata=provenance(self.plan, self.checkpoint),
+            stages=self.stages,
         )
+        share = 2 if self.plan.rewritten else 1  # the rewrite had its half
+        seconds = self.settings.verify_seconds / share
+        return run_passes(self.settings.passes, path, context, seconds=seconds)
 
-    def export_baseline(self, original: nn.Module, path: Path) -> None:
+    def write_baseline(self, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
+        assert self.original is not None
         with self.stages("export the baseline"):
-            network = TorchNetwork(original, self.plan.input_shape)
-            plan = keep_all(network, architecture=self.plan.architecture)
+            plan = keep_all(self.original, architecture=self.plan.architecture)
             replace(
                 self,
+                network=self.original,
                 plan=plan,
                 settings=replace(self.settings, verify_seconds=0),
-                reference=ReferenceRuns(
-                    original, plan.input_shape, plan.macs_after, self.reference.given
-                ),
+                reference=replace(self.reference, network=self.original, macs=plan.macs_after),
                 stages=Stages(),
-            ).export_onnx(path)
-
-    def _simplify(self, path: Path, steps: dict[str, Comparisons]) -> str | None:
-        """Put a simplified file in the place of ``path`` if it is equivalent; else say why not."""
-        if path.with_name(f"{path.name}.data").exists():
-            return "not simplified: onnxsim can't take a file of 2 GB and more"
-        simplified = path.with_name("simplified.onnx")
-        reason = simplify(path, simplified)
-        if reason is not None:
-            return f"not simplified: {reason}"
-        try:
-            comparisons = compare_onnx(simplified, self.reference, seconds=0)
-        except ModelError as error:
-            simplified.unlink()
-            return f"not simplified: the simplified file does not run ({error})"
-        if not is_equivalent(comparisons):
-            simplified.unlink()
-            return "not simplified: onnxsim changed the output of the network"
-        steps["simplified"] = comparisons
-        simplified.replace(path)
-        return None
+            ).write_onnx(path)
 
     def write_rest(
-        self, directory: Path, check: FactorizationCheck | None, exported: ExportedFile
+        self, directory: Path, check: FactorizationCheck, passes: Sequence[Step]
     ) -> dict[str, Any]:
         """Write all other files of the bundle and return the report."""
-        checkpoint = self.checkpoint
+        checkpoint, network = self.checkpoint, self.network.model
         preprocessing = preprocessing_of(checkpoint)
         with self.stages("write the bundle"):
-            x = self.reference.golden()
-            inputs = {INPUT: x.cpu().numpy()}
-            write_golden(directory / bundle.GOLDEN, inputs, run(self.network, x))
+            inputs = self.reference.golden()
+            write_golden(directory / bundle.GOLDEN, inputs, self.network.run(inputs))
             save_checkpoint(
                 directory / bundle.WEIGHTS,
-                self.network,
+                network,
                 architecture=checkpoint.architecture if checkpoint else None,
                 plan=self.plan,
                 metadata={"input_shape": self.plan.input_shape, **preprocessing},
             )
             write_json(directory / bundle.PLAN, self.plan.to_json())
+        size = sum(file.stat().st_size for file in directory.glob(f"{bundle.MODEL}*"))
+        steps = (*check.steps, *passes)
         report = {
-            **report_facts(self.plan, check, exported),
+            **report_facts(self.plan, check.layers, steps, size),
             "parameters": {
                 "before": self._parameters_before(),
-                "after": _parameter_count(self.network),
+                "after": self.network.parameters,
             },
-            "notes": [*(checkpoint.notes if checkpoint else ()), *self.notes, *exported.notes],
+            "notes": [
+                *(checkpoint.notes if checkpoint else ()),
+                *self.notes,
+                *(step.note for step in steps if step.note is not None),
+            ],
             "seconds": {name: round(s, 3) for name, s in self.stages.seconds.items()},
         }
         write_json(directory / bundle.REPORT, report)
-        facts = manifest_facts(self.plan, checkpoint, exported) | preprocessing
+        facts = manifest_facts(self.plan, checkpoint, self.settings.onnx) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE
         bundle.write_manifest(directory, facts)
@@ -279,26 +260,10 @@ class _Job:
 
     def _parameters_before(self) -> int:
         if self.original is not None:
-            return _parameter_count(self.original)
+            return self.original.parameters
         added = [  # the biases that calibration gave to layers without one
             layer.op.out_channels
             for layer in self.plan.rewritten
             if layer.factors[-1].bias and not layer.op.bias
         ]
-        return _parameter_count(dense(self.network)) - sum(added)
-
-
-def _parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _check_with_onnx(path: Path) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"the exported file is no valid ONNX ({reason}): try --legacy-exporter"
-        ) from error
+        return self.network.dense().parameters - sum(added)

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from trpexport.networks.torch.equivalence import relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS
-from trpexport.networks.torch.outputs import INPUT
-from trpexport.networks.torch.running import evaluating
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.running import argument, evaluating
 from trpexport.runtime.session import open_session, run_in_batches
+from trpexport.tensors import Arrays
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def first_drifting_conv(model: nn.Module, path: Path, x: Tensor, tolerance: float) -> str | None:
+def first_drifting_conv(
+    network: TorchNetwork, path: Path, feeds: Arrays, tolerance: float
+) -> str | None:
     """Return the name of the first convolution whose output differs in the ONNX file.
 
     Both run their convolutions in the same order, so the n-th of one is the n-th of the other.
@@ -26,16 +29,16 @@ def first_drifting_conv(model: nn.Module, path: Path, x: Tensor, tolerance: floa
     counts as well.
 
     Args:
-        model: the PyTorch network.
+        network: the PyTorch network.
         path: the ONNX file.
-        x: input of both, batch first.
+        feeds: inputs of both by name, batch first.
         tolerance: largest relative RMS difference that is no drift.
 
     Returns:
         The name, or None where all agree or the two can't be matched.
     """
-    runs = _conv_runs(model, x)
-    outputs = _conv_outputs(path, x)
+    runs = _conv_runs(network, feeds)
+    outputs = _conv_outputs(path, feeds)
     if len(runs) != len(outputs):
         return None
     for (name, expected), actual in zip(runs, outputs, strict=True):
@@ -45,45 +48,45 @@ def first_drifting_conv(model: nn.Module, path: Path, x: Tensor, tolerance: floa
     return None
 
 
-def _conv_runs(model: nn.Module, x: Tensor) -> list[tuple[str, list[Tensor]]]:
+def _conv_runs(network: TorchNetwork, feeds: Arrays) -> list[tuple[str, list[Tensor]]]:
     """Return (name, [output, output after its batch norm]) of each run of a convolution."""
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in network.model.named_modules()}
     runs: list[tuple[str, list[Tensor]]] = []
     of_output: dict[int, list[Tensor]] = {}
     alive: list[Tensor] = []  # an id is only unique among living tensors
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
         alive.append(output)
         if isinstance(module, CONVOLUTIONS):
             runs.append((names[module], [output.clone()]))
             of_output[id(output)] = runs[-1][1]
-        elif id(inputs[0]) in of_output:
-            of_output[id(inputs[0])].append(output.clone())
+        elif (seen := of_output.get(id(argument(inputs, keywords)))) is not None:
+            seen.append(output.clone())
 
     hooks = [
-        module.register_forward_hook(note)
+        module.register_forward_hook(note, with_kwargs=True)
         for module in names
         if isinstance(module, CONVOLUTIONS + _NORMS)
     ]
     try:
-        with evaluating(model):
-            model(x)
+        with evaluating(network.model):
+            network.model(network.input_of(feeds))
     finally:
         for hook in hooks:
             hook.remove()
     return runs
 
 
-def _conv_outputs(path: Path, x: Tensor) -> list[Tensor]:
+def _conv_outputs(path: Path, feeds: Arrays) -> list[Tensor]:
     """Run an ONNX file and return the output of each of its convolutions."""
     import onnx
 
-    network = onnx.load(path)
-    names = [node.output[0] for node in network.graph.node if node.op_type == "Conv"]
-    present = {output.name for output in network.graph.output}
-    network.graph.output.extend(
+    model = onnx.load(path)
+    names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    present = {output.name for output in model.graph.output}
+    model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in present
     )
-    session = open_session(network.SerializeToString())
-    outputs = run_in_batches(session, {INPUT: x.cpu().numpy()})
+    session = open_session(model.SerializeToString())
+    outputs = run_in_batches(session, feeds)
     return [torch.from_numpy(np.asarray(outputs[name])) for name in names]

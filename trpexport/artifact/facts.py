@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from trpexport import bundle
 from trpexport._version import __version__
-from trpexport.artifact.verification import Comparisons, FactorizationCheck
+from trpexport.artifact.passes import Step
+from trpexport.artifact.to_onnx import OnnxSettings
+from trpexport.artifact.verification import DECOMPOSE
 from trpexport.checkpoints import Checkpoint
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.torch.equivalence import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 
+REPORT_SCHEMA_VERSION = 2
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "numpy", "safetensors")
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """What became of an ONNX export.
-
-    Attributes:
-        exporter: ``"dynamo"`` or ``"legacy"``.
-        opset: the ONNX operator set of the file.
-        dynamic_batch: whether its batch size is open.
-        file_bytes: its size, external data included.
-        steps: how each step's file compares with the PyTorch network.
-        notes: what a user should know.
-    """
-
-    exporter: str
-    opset: int
-    dynamic_batch: bool
-    file_bytes: int
-    steps: Mapping[str, Comparisons]
-    notes: tuple[str, ...]
 
 
 def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
@@ -61,7 +42,7 @@ def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
 
 
 def manifest_facts(
-    plan: Plan, checkpoint: Checkpoint | None, exported: ExportedFile
+    plan: Plan, checkpoint: Checkpoint | None, settings: OnnxSettings
 ) -> dict[str, Any]:
     """Return the manifest's facts, but for the files, which :mod:`trpexport.bundle` adds."""
     source = None
@@ -73,9 +54,9 @@ def manifest_facts(
         "source": source,
         "architecture": plan.architecture,
         "input_shape": list(plan.input_shape),
-        "exporter": exported.exporter,
-        "opset": exported.opset,
-        "dynamic_batch": exported.dynamic_batch,
+        "exporter": settings.exporter,
+        "opset": settings.opset,
+        "dynamic_batch": settings.dynamic_batch,
     }
 
 
@@ -104,16 +85,22 @@ def versions() -> dict[str, str]:
 
 
 def report_facts(
-    plan: Plan, check: FactorizationCheck | None, exported: ExportedFile
+    plan: Plan, layers: Sequence[LayerCheck], steps: Sequence[Step], file_bytes: int
 ) -> dict[str, Any]:
-    """Return what the plan, the verification and the export say for ``report.json``."""
-    checks = {layer.name: layer for layer in check.layers} if check else {}
-    found = check.approximation if check else None
+    """Return what the plan, the verification and the export say for ``report.json``.
+
+    Args:
+        plan: what happened to each layer.
+        layers: the checks of those that were rewritten.
+        steps: all that was done to the network, in order.
+        file_bytes: size of the ONNX file, external data included.
+    """
+    checks = {layer.name: layer for layer in layers}
     # Factors that were trained since are no longer those that were calibrated.
-    calibration = plan.options.get(CALIBRATION) if found else None
+    is_as_decomposed = any(step.name == DECOMPOSE for step in steps)
     before, after = plan.macs_before, plan.macs_after
     return {
-        "schema_version": bundle.SCHEMA_VERSION,
+        "schema_version": REPORT_SCHEMA_VERSION,
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,
@@ -125,15 +112,11 @@ def report_facts(
             "unknown": dict(plan.unknown),
         },
         "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},
-        "file_bytes": exported.file_bytes,
+        "file_bytes": file_bytes,
         "layers_rewritten": len(plan.rewritten),
         "layers": [_layer_report(layer, checks.get(layer.name)) for layer in plan.layers],
-        "calibration": calibration,
-        "equivalence": {
-            "factorized_against_dense": _json(check.equivalence) if check else None,
-            "onnx_against_torch": {step: _json(found) for step, found in exported.steps.items()},
-        },
-        "approximation": {"factorized_against_original": _json(found) if found else None},
+        "calibration": plan.options.get(CALIBRATION) if is_as_decomposed else None,
+        "steps": [step.to_json() for step in steps],
     }
 
 
@@ -151,7 +134,3 @@ def _layer_report(layer: LayerPlan, check: LayerCheck | None) -> dict[str, Any]:
     if check is not None:
         facts |= {key: value for key, value in asdict(check).items() if key != "name"}
     return facts
-
-
-def _json(comparisons: Comparisons) -> dict[str, Any]:
-    return {name: comparison.to_json() for name, comparison in comparisons.items()}

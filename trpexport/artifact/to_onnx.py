@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trpexport.artifact.reference import standard_normal
 from trpexport.errors import MissingDependencyError, ModelError
-from trpexport.networks.torch.outputs import INPUT, named_tensors
-from trpexport.networks.torch.running import evaluating, example_input
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.outputs import INPUT
+from trpexport.networks.torch.running import evaluating, reason_of
 
 DEFAULT_OPSET = 18
 # The dynamo exporter translates to this opset and converts from there, upwards only.
@@ -24,15 +27,34 @@ LEGACY_OPSETS = range(9, 21)
 ONE_FILE_LIMIT = 2_000_000_000
 
 
+@dataclass(frozen=True)
+class OnnxSettings:
+    """How ONNX is written.
+
+    Attributes:
+        opset: the ONNX operator set to write.
+        dynamic_batch: leave the batch size open.
+        legacy_exporter: use the TorchScript-based exporter.
+    """
+
+    opset: int = DEFAULT_OPSET
+    dynamic_batch: bool = False
+    legacy_exporter: bool = False
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the legacy exporter writes it: opsets below 18 need it, asked for or not."""
+        return self.legacy_exporter or self.opset < DYNAMO_LOWEST_OPSET
+
+    @property
+    def exporter(self) -> str:
+        """The exporter that writes it: ``"dynamo"`` or ``"legacy"``."""
+        return "legacy" if self.is_legacy else "dynamo"
+
+
 def to_onnx(
-    model: nn.Module,
-    input_shape: Sequence[int],
-    path: Path,
-    *,
-    opset: int = DEFAULT_OPSET,
-    dynamic_batch: bool = False,
-    legacy_exporter: bool = False,
-) -> str:
+    model: nn.Module, input_shape: Sequence[int], path: Path, settings: OnnxSettings | None = None
+) -> None:
     """Write ``model`` as an ONNX file, batch norms folded into the convolutions before them.
 
     The file holds no trace of the machine it was made on. Weights of 2 GB and more stand beside
@@ -42,60 +64,45 @@ def to_onnx(
         model: the network; it is not changed.
         input_shape: shape of its input, batch first.
         path: the file to write.
-        opset: the ONNX operator set to write.
-        dynamic_batch: leave the batch size open.
-        legacy_exporter: use the TorchScript-based exporter.
-
-    Returns:
-        The exporter that was used: ``"dynamo"`` or ``"legacy"``. Opsets below 18 need the
-        legacy one, which is then taken without being asked for.
+        settings: how to write it; the defaults where it is None.
 
     Raises:
         ModelError: the exporter can't express the network, or can't write the opset.
         MissingDependencyError: a package that the exporter needs is not installed.
     """
-    legacy = legacy_exporter or opset < DYNAMO_LOWEST_OPSET
-    if legacy and opset not in LEGACY_OPSETS:
+    settings = settings or OnnxSettings()
+    if settings.is_legacy and settings.opset not in LEGACY_OPSETS:
         raise ModelError(
-            f"opset {opset} can't be written by the legacy exporter: choose --opset from "
+            f"opset {settings.opset} can't be written by the legacy exporter: choose an opset from "
             f"{LEGACY_OPSETS.start} to {LEGACY_OPSETS.stop - 1}"
         )
+    network = TorchNetwork(model, input_shape)
     # torch.export takes a dimension of 1 for a constant.
-    batch = 2 if dynamic_batch else input_shape[0]
-    x = example_input(model, (batch, *input_shape[1:]))
-    with evaluating(model):
-        outputs = list(named_tensors(model(x)))
-    write = _write_legacy if legacy else _write_dynamo
-    options = {"opset_version": opset, "input_names": [INPUT], "output_names": outputs}
+    batch = max(2, input_shape[0]) if settings.dynamic_batch else input_shape[0]
+    feeds = {INPUT: standard_normal((batch, *input_shape[1:]), 0, network.dtype)}
+    names = list(network.run(feeds))
+    write = _write_legacy if settings.is_legacy else _write_dynamo
+    options = {"opset_version": settings.opset, "input_names": [INPUT], "output_names": names}
     try:
         with evaluating(model), _quiet():
-            write(model, x, path, dynamic_batch, options)
+            write(model, network.input_of(feeds), path, settings.dynamic_batch, options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f'the exporter needs {error.name}: pip install "trpexport[cpu]"'
         ) from error
     except Exception as error:  # the exporters raise whatever their passes raise
-        other = "without" if legacy else "with"
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
+        other = "without" if settings.is_legacy else "with"
         raise ModelError(
-            f"the {'legacy' if legacy else 'dynamo'} exporter failed ({reason.strip()}): "
-            f"try {other} --legacy-exporter, or another --opset"
+            f"the {settings.exporter} exporter failed ({reason_of(error)}): "
+            f"try it {other} legacy_exporter, or another opset"
         ) from error
-    _check_written(path, opset, dynamic_batch)
-    return "legacy" if legacy else "dynamo"
-
-
-def annotate(path: Path, metadata: Mapping[str, str]) -> None:
-    """Replace the metadata of an ONNX file; the rest of it stays byte for byte the same."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.save(model, path)
+    _check_written(path, settings)
 
 
 def _write_dynamo(
-    model: nn.Module, x: torch.Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
 ) -> None:
     dynamic: Any = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
     program = torch.onnx.export(
@@ -107,7 +114,7 @@ def _write_dynamo(
 
 
 def _write_legacy(
-    model: nn.Module, x: torch.Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
 ) -> None:
     names = [*options["input_names"], *options["output_names"]]
     torch.onnx.export(
@@ -132,21 +139,29 @@ def _forget_machine(graph: Any) -> None:
     graph.metadata_props.clear()
 
 
-def _check_written(path: Path, opset: int, dynamic_batch: bool) -> None:
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error was raised from Ctrl-C: Python's own C code makes a SystemError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
+def _check_written(path: Path, settings: OnnxSettings) -> None:
     """Check what the exporters are known to get wrong without a word."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     written = {entry.domain: entry.version for entry in model.opset_import}[""]
-    if written != opset:
+    if written != settings.opset:
         raise ModelError(
-            f"the exporter wrote opset {written} where {opset} was asked for: use --opset {written}"
+            f"the exporter wrote opset {written} where {settings.opset} was asked for: "
+            f"choose opset {written}"
         )
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-    if dynamic_batch and not batch.HasField("dim_param"):
+    if settings.dynamic_batch and not batch.HasField("dim_param"):
         raise ModelError(
             f"the exporter fixed the batch size to {batch.dim_value}, since the network's forward "
-            "depends on it: export without --dynamic-batch, or with --legacy-exporter"
+            "depends on it: export it without dynamic_batch, or with legacy_exporter"
         )
 
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import nn
-
-from trpexport.artifact.to_onnx import to_onnx
 from trpexport.choose.planner import make_plan
+from trpexport.networks.torch.factorize import factorize
+
+from trpexport.artifact.to_onnx import OnnxSettings, to_onnx
 from trpexport.measure.profile.attribution import attribute
 from trpexport.measure.profile.comparison import compare_profiles
 from trpexport.measure.profile.matching import match_nodes
 from trpexport.measure.profile.placement import placement
 from trpexport.measure.profile.profile import ProfileSettings, profile_model, profile_models
-from trpexport.networks.torch.factorize import factorize
 from trpexport.plan import Plan
 
 SHAPE = (1, 3, 32, 32)
@@ -41,7 +41,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     directory = tmp_path_factory.mktemp(request.param)
     result = Exported(plan, directory / "base.onnx", directory / "pairs.onnx")
     for network, path in ((model, result.base), (factorize(model, plan), result.pairs)):
-        to_onnx(network, SHAPE, path, legacy_exporter=request.param == "legacy")
+        to_onnx(network, SHAPE, path, OnnxSettings(legacy_exporter=request.param == "legacy"))
     return result
 
 

@@ -11,16 +11,19 @@ from trpexport.report.blocks import Kind, Table, Value
 from trpexport.report.views.bundle import bundle_view
 
 OUTPUT = {"max_error": 2e-6, "rms_error": 0.25, "inputs": 64, "top1_agreement": 0.875}
+REWRITE = {
+    "name": "rewrite",
+    "outputs": {"a": OUTPUT, "b": {**OUTPUT, "max_error": 3e-6, "inputs": 8}},
+}
+DECOMPOSE = {"name": "decompose", "outputs": {"a": OUTPUT}}
+FILE = [{"name": "export", "outputs": {"a": {**OUTPUT, "max_error": 1.0}}}]
+FILE += [{"name": "simplify", "outputs": {}}, {"name": "annotate", "outputs": {"a": OUTPUT}}]
 REPORT: dict[str, Any] = {
     "macs": {"before": 600, "after": 200, "ratio": 3.0},
     "parameters": {"before": 80, "after": 40},
     "file_bytes": 1234,
     "layers_rewritten": 3,
-    "equivalence": {
-        "factorized_against_dense": {"a": OUTPUT, "b": {**OUTPUT, "max_error": 3e-6, "inputs": 8}},
-        "onnx_against_torch": {"final": {"a": OUTPUT}},
-    },
-    "approximation": {"factorized_against_original": {"a": OUTPUT}},
+    "steps": [REWRITE, DECOMPOSE, *FILE],
     "notes": ["read [this]"],
 }
 
@@ -70,8 +73,7 @@ def test_a_network_as_it_is() -> None:
     same = report(
         macs={"before": 600, "after": 600, "ratio": 1.0},
         layers_rewritten=0,
-        equivalence={**REPORT["equivalence"], "factorized_against_dense": None},
-        approximation={"factorized_against_original": None},
+        steps=FILE,
         notes=[],
     )
     found = facts(same)
@@ -82,6 +84,6 @@ def test_a_network_as_it_is() -> None:
 @pytest.mark.parametrize("error", [None, 0.25])
 def test_an_error_without_bound_is_said(error: float | None) -> None:
     output = {**OUTPUT, "rms_error": error, "top1_agreement": None}
-    change = facts(report(approximation={"factorized_against_original": {"a": output}}))[4][1]
+    change = facts(report(steps=[REWRITE, {**DECOMPOSE, "outputs": {"a": output}}, *FILE]))[4][1]
     assert ("unbounded" in change) is (error is None)
     assert not any("top-1" in part for part in change if isinstance(part, str))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.cost import Cost
-from trpexport.errors import DataError, PlanError
+from trpexport.errors import DataError, ModelError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.samples import Samples
@@ -30,9 +30,9 @@ from trpexport.networks.torch.running import (
 )
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
-from trpexport.tensors import Arrays
+from trpexport.tensors import Arrays, shape_text
 
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 # Digits to which outputs are told apart: fewer than any order of summation changes.
 _DIGITS = 3
 
@@ -71,7 +71,7 @@ class TorchNetwork:
         except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
             raise PlanError(f"the network can't be copied ({reason_of(error)})") from error
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        low = {name: t.dtype for name, t in tensors.items() if t.dtype in _LOW_PRECISION}
+        low = {name: t.dtype for name, t in tensors.items() if t.dtype in LOW_PRECISION}
         if low:
             model = model.float()
         return cls(model, input_shape, dtypes=low)
@@ -84,6 +84,17 @@ class TorchNetwork:
                 if not isinstance(module, FactorChain):
                     self._restore(module, name)
         return model
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type of its weights, in which it takes its input."""
+        weight = next(self.model.parameters(), torch.empty(0))
+        return str(weight.dtype).removeprefix("torch.")
+
+    @property
+    def low_precision(self) -> str | None:
+        """Name of the type that some of it came in and is not computed with, or None."""
+        return next((str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()), None)
 
     @cached_property
     def trace(self) -> Trace:
@@ -152,11 +163,26 @@ class TorchNetwork:
         """Return the network that this one stands for, by the products of its chains."""
         return self._with(rewrite.dense(self.model))
 
+    def input_of(self, feeds: Arrays) -> Tensor:
+        """Return what its forward takes: a copy, since a network may change its input in place."""
+        weight = next(self.model.parameters(), torch.empty(0))
+        return torch.tensor(feeds[INPUT], dtype=weight.dtype, device=weight.device)
+
     def run(self, feeds: Arrays) -> Arrays:
-        """Return its outputs by name for inputs by name."""
-        like = next(self.model.parameters(), torch.empty(0)).detach()
-        with evaluating(self.model):
-            outputs = self.model(torch.from_numpy(feeds[INPUT]).to(like))
+        """Return its outputs by name for inputs by name.
+
+        Raises:
+            ModelError: it can't run these inputs, or returns something else than tensors.
+        """
+        try:
+            with evaluating(self.model):
+                outputs = self.model(self.input_of(feeds))
+        except RUN_ERRORS as error:
+            x = feeds[INPUT]
+            raise ModelError(
+                f"the network can't run {x.dtype}[{shape_text(x.shape)}] ({reason_of(error)}): "
+                "give a network that runs in float32, and the input shape that it takes"
+            ) from error
         return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from trpexport.errors import ModelError
-from trpexport.networks.torch.running import evaluating
 
 INPUT = "input"
 OUTPUT = "output"
@@ -40,9 +37,3 @@ def named_tensors(output: Any) -> dict[str, Tensor]:
                 "wrap the network so that it returns tensors"
             )
     return named
-
-
-def run(model: nn.Module, x: Tensor) -> dict[str, NDArray[np.generic]]:
-    """Run a network in evaluation mode and return its outputs as arrays on the CPU."""
-    with evaluating(model):
-        return {name: value.cpu().numpy() for name, value in named_tensors(model(x)).items()}

@@ -18,16 +18,14 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         report: the content of ``report.json``.
     """
     rows: list[tuple[str, Phrase]] = [*_costs(report)]
-    rewrite = report["equivalence"]["factorized_against_dense"]
-    if rewrite is not None:
-        rows.append(
-            ("Equivalent", ("factors = the dense layers they stand for, ", *_worst(rewrite)))
-        )
-    onnx = report["equivalence"]["onnx_against_torch"]["final"]
-    rows.append(("Equivalent", ("ONNX Runtime = PyTorch, ", *_worst(onnx))))
-    change = report["approximation"]["factorized_against_original"]
-    if change is not None:
-        rows.append(("Approximate", _error(change)))
+    outputs = {step["name"]: step["outputs"] for step in report["steps"] if step["outputs"]}
+    if "rewrite" in outputs:
+        worst = _worst(outputs["rewrite"])
+        rows.append(("Equivalent", ("factors = the dense layers they stand for, ", *worst)))
+    *_, last = outputs.values()
+    rows.append(("Equivalent", ("ONNX Runtime = PyTorch, ", *_worst(last))))
+    if "decompose" in outputs:
+        rows.append(("Approximate", _error(outputs["decompose"])))
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
 

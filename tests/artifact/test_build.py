@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import json
+import random
 import resource
-import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tests.artifact.networks import SHAPE, tiny
+from tests.artifact.networks import SHAPE, BatchNormed, kept, rewritten, state_of, tiny
 from trpexport import bundle
-from trpexport.artifact import build, simplify
 from trpexport.artifact.build import ExportSettings, export_bundle
-from trpexport.artifact.to_onnx import to_onnx
-from trpexport.artifact.verification import ReferenceRuns
-from trpexport.choose.planner import keep_all, make_plan
 from trpexport.errors import ModelError, OutputError, VerificationError
+from trpexport.golden import read_golden
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.spatial import Spatial
-from trpexport.networks.torch.factorize import factorize
-from trpexport.plan import ConvSpec, Plan, read_plan
+from trpexport.ops import LinearOp
+from trpexport.plan import Plan, read_plan
 from trpexport.runtime.session import open_session
 from trpexport.runtime.verify import verify_bundle
 from trpexport.stages import Stages
@@ -39,11 +36,11 @@ QUICK = ExportSettings(verify_seconds=0, simplify=False)
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, nn.Module]:
     """A bundle made with every step on."""
     model = tiny()
-    plan = make_plan(model, scheme="spatial", criterion="rank:4", input_shape=SHAPE)
-    small = factorize(model, plan)
+    small = rewritten(model)
     out = tmp_path_factory.mktemp("made") / "bundle"
-    export_bundle(small, plan, out, original=model, settings=ExportSettings(verify_seconds=0.5))
-    return out, plan, small
+    settings = ExportSettings(verify_seconds=0.5)
+    export_bundle(small.module, small.plan, out, original=model, settings=settings)
+    return out, small.plan, small.module
 
 
 def test_a_bundle_is_complete(made: tuple[Path, Plan, nn.Module]) -> None:
@@ -69,13 +66,18 @@ def test_a_bundle_is_complete(made: tuple[Path, Plan, nn.Module]) -> None:
 
 def test_the_report_keeps_the_two_comparisons_apart(made: tuple[Path, Plan, nn.Module]) -> None:
     report = json.loads((made[0] / bundle.REPORT).read_text())
-    exact = report["equivalence"]
-    assert exact["factorized_against_dense"]["output"]["max_error"] < 1e-4
-    assert set(exact["onnx_against_torch"]) == {"exported", "simplified", "final"}
-    for step in exact["onnx_against_torch"].values():
-        assert step["output"]["max_error"] < 1e-4
-        assert step["output"]["inputs"] >= 8
-    assert report["approximation"]["factorized_against_original"]["output"]["rms_error"] > 1e-3
+    assert report["schema_version"] == 2
+    decompose, *steps = report["steps"]
+    assert decompose["claim"] == {"kind": "approximate", "tolerance": None}
+    assert decompose["outputs"]["output"]["rms_error"] > 1e-3
+    assert [step["name"] for step in steps] == ["rewrite", "export", "simplify", "annotate"]
+    for step in steps:
+        tolerance = {"max_error": 1e-3, "rms_error": 1e-4}
+        assert step["claim"] == {"kind": "equivalent", "tolerance": tolerance}
+        assert step["outputs"]["output"]["max_error"] < 1e-4
+        assert step["outputs"]["output"]["inputs"] >= 8
+        assert step["seconds"] > 0
+        assert step["note"] is None
     rewritten = [layer for layer in report["layers"] if layer["scheme"]]
     assert [layer["name"] for layer in rewritten] == ["conv1", "conv2", "conv3"]
     assert all(layer["equivalence_error"] < 1e-9 for layer in rewritten)
@@ -90,10 +92,10 @@ def test_the_file_says_where_it_comes_from(made: tuple[Path, Plan, nn.Module]) -
 
 def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
     model = tiny()
-    plan = make_plan(model, scheme="spatial", criterion="rank:4", input_shape=SHAPE)
+    small = rewritten(model)
     settings = ExportSettings(verify_seconds=0, simplify=False, baseline=True)
     out = tmp_path / "out"
-    export_bundle(factorize(model, plan), plan, out, original=model, settings=settings)
+    export_bundle(small.module, small.plan, out, original=model, settings=settings)
     assert bundle.read_manifest(out)["baseline"] == bundle.BASELINE
     x = torch.randn(SHAPE)
     baseline = open_session(out / bundle.BASELINE).run({"input": x.numpy()})["output"]
@@ -105,7 +107,7 @@ def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
 
 def test_a_network_can_be_exported_as_it_is(tmp_path: Path) -> None:
     model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     report = export_bundle(model, plan, tmp_path / "plain", settings=QUICK)
     assert report.data["layers_rewritten"] == 0
     assert verify_bundle(tmp_path / "plain").is_equivalent
@@ -114,7 +116,7 @@ def test_a_network_can_be_exported_as_it_is(tmp_path: Path) -> None:
 def test_real_inputs_are_what_is_compared(tmp_path: Path) -> None:
     model = tiny()
     images = np.random.default_rng(0).random((5, *SHAPE[1:]), dtype=np.float32)
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     export_bundle(model, plan, tmp_path / "out", settings=QUICK, inputs=images)
     with np.load(tmp_path / "out" / bundle.GOLDEN) as golden:
         np.testing.assert_array_equal(golden["input:input"], images)
@@ -123,7 +125,7 @@ def test_real_inputs_are_what_is_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(4, 1, 16, 16), (3, 16, 16), (0, 3, 16, 16)])
 def test_inputs_of_a_wrong_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     with pytest.raises(ModelError, match="inputs to verify on"):
         export_bundle(model, plan, tmp_path / "out", settings=QUICK, inputs=np.zeros(shape))
     assert not list(tmp_path.iterdir())
@@ -134,10 +136,10 @@ class Broken(Spatial):
 
     name = "broken"
 
-    def factor_specs(self, conv: ConvSpec, rank: int) -> tuple[ConvSpec, ...]:
-        first, second = super().factor_specs(conv, rank)
-        swapped = ConvSpec(**{**vars(second), "dilation": (1, 2), "padding": (0, 2)})
-        return first, swapped if conv.kernel_size == (3, 3) and conv.stride == (2, 2) else second
+    def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
+        first, second = super().factor_ops(op, rank)
+        wider = replace(second.window, dilation=(1, 2), pads=((0, 0), (2, 2)))
+        return first, replace(second, window=wider) if op.window.stride == (2, 2) else second
 
 
 @pytest.fixture
@@ -151,78 +153,11 @@ def test_a_wrong_rewrite_is_named_and_nothing_is_written(
     tmp_path: Path, broken_scheme: str
 ) -> None:
     model = tiny()
-    plan = make_plan(model, scheme=broken_scheme, criterion="rank:2", input_shape=SHAPE)
+    made = rewritten(model, scheme=broken_scheme, criterion="rank:2")
     with pytest.raises(VerificationError, match="conv2 drifts") as caught:
-        export_bundle(
-            factorize(model, plan), plan, tmp_path / "out", original=model, settings=QUICK
-        )
+        export_bundle(made.module, made.plan, tmp_path / "out", original=model, settings=QUICK)
     assert caught.value.exit_code == 4
     assert not list(tmp_path.iterdir())
-
-
-def test_a_wrong_onnx_file_is_named_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = to_onnx
-
-    def tampered(model: nn.Module, shape: Any, path: Path, **options: Any) -> str:
-        exporter = written(model, shape, path, **options)
-        network = onnx.load(path)
-        for tensor in network.graph.initializer:
-            if tensor.name == "conv2.weight":
-                values = onnx.numpy_helper.to_array(tensor) * np.float32(1.1)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-        onnx.save(network, path)
-        return exporter
-
-    monkeypatch.setattr(build, "to_onnx", tampered)
-    model = tiny()
-    with pytest.raises(VerificationError, match="conv2 drifts: the ONNX file is not"):
-        export_bundle(model, keep_all(model, input_shape=SHAPE), tmp_path / "out", settings=QUICK)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("fault", ["crash", "hang", "missing", "wrong", "invalid"])
-def test_export_goes_on_without_onnxsim(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    run = subprocess.run
-
-    def faulty(command: list[str], **options: Any) -> Any:
-        source, target = Path(command[-2]), Path(command[-1])
-        if fault == "hang":
-            raise subprocess.TimeoutExpired(command, options["timeout"])
-        if fault == "crash":
-            return run(["sh", "-c", "echo boom >&2; kill -SEGV $$"], **options)
-        network = onnx.load(source)
-        if fault == "wrong":
-            network.graph.initializer[0].raw_data = bytes(
-                len(network.graph.initializer[0].raw_data)
-            )
-        else:
-            del network.graph.node[:]
-        onnx.save(network, target)
-        return run(["true"], **options)
-
-    if fault == "missing":
-        monkeypatch.setattr(simplify, "find_spec", lambda name: None)
-    else:
-        monkeypatch.setattr(subprocess, "run", faulty)
-    model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
-    settings = ExportSettings(verify_seconds=0)
-    report = export_bundle(model, plan, tmp_path / "out", settings=settings)
-    (note,) = report.data["notes"]
-    says = {
-        "crash": "boom",
-        "hang": "more than 120 seconds",
-        "missing": "not installed",
-        "wrong": "changed the output",
-        "invalid": "does not run",
-    }
-    assert note.startswith("not simplified")
-    assert says[fault] in note
-    assert verify_bundle(tmp_path / "out").is_equivalent
 
 
 def test_large_networks_are_exported_in_two_files(
@@ -230,7 +165,7 @@ def test_large_networks_are_exported_in_two_files(
 ) -> None:
     monkeypatch.setattr("trpexport.artifact.to_onnx.ONE_FILE_LIMIT", 1)
     model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     settings = ExportSettings(verify_seconds=0)
     report = export_bundle(model, plan, tmp_path / "out", settings=settings)
     assert "model.onnx.data" in bundle.read_manifest(tmp_path / "out")["files"]
@@ -240,7 +175,7 @@ def test_large_networks_are_exported_in_two_files(
 
 def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
     model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     out = tmp_path / "out"
     export_bundle(model, plan, out, settings=QUICK)
     before = (out / bundle.MANIFEST).read_bytes()
@@ -259,7 +194,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_a_full_disk_harms_nothing(tmp_path: Path) -> None:
     model = tiny()
-    plan = keep_all(model, input_shape=SHAPE)
+    plan = kept(model)
     out = tmp_path / "out"
     export_bundle(model, plan, out, settings=QUICK)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -282,33 +217,128 @@ def test_a_full_disk_harms_nothing(tmp_path: Path) -> None:
 def test_trained_factors_stand_for_their_own_products(tmp_path: Path) -> None:
     """Fine-tuned factors are no truncations of anything: no original is asked for or claimed."""
     model = tiny()
-    plan = make_plan(model, scheme="spatial", criterion="rank:4", input_shape=SHAPE)
-    network = factorize(model, plan)
+    made = rewritten(model)
+    network, plan = made.module, made.plan
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape))
     report = export_bundle(network, plan, tmp_path / "out", settings=QUICK).data
-    assert report["equivalence"]["factorized_against_dense"] is not None
-    assert report["approximation"]["factorized_against_original"] is None
+    assert [step["name"] for step in report["steps"]] == ["rewrite", "export", "annotate"]
     assert report["parameters"]["before"] == sum(p.numel() for p in model.parameters())
 
 
-def test_inputs_stop_at_the_time_but_not_before_eight() -> None:
-    times = iter(range(10_000))
-    network = nn.Conv2d(3, 1, 1)
-    reference = ReferenceRuns(network, SHAPE, macs=10**9)
-    runs = list(reference.runs(0, clock=lambda: float(next(times))))
-    assert [len(batch) for batch, _ in runs] == [1, 3, 2, 2]
-    reference = ReferenceRuns(network, SHAPE, macs=1)
-    runs = list(reference.runs(1e9))
-    assert sum(len(batch) for batch, _ in runs) == 1024
-    assert not torch.equal(runs[2][0], runs[3][0])
-    again = list(reference.runs(1e9))
-    for (x, outputs), (same_x, same_outputs) in zip(runs, again, strict=True):
-        assert torch.equal(x, same_x)
-        assert same_outputs is outputs  # computed once
-        with torch.no_grad():
-            np.testing.assert_array_equal(outputs["output"], network(x).numpy())
+@pytest.mark.parametrize("legacy", [False, True])
+def test_everything_is_left_as_it_was(tmp_path: Path, legacy: bool) -> None:
+    model = tiny()
+    made = rewritten(model)
+    small, plan = made.module, made.plan
+    for network in (model, small):
+        network.train().get_submodule("bn").eval()  # a frozen norm in a network that trains
+        network.requires_grad_(False)
+    before = state_of(model), state_of(small)
+
+    def draw() -> tuple[object, ...]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    drawn = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    settings = ExportSettings(verify_seconds=0, baseline=True, legacy_exporter=legacy)
+    export_bundle(small, plan, tmp_path / "out", original=model, settings=settings)
+    assert draw() == drawn
+    assert (state_of(model), state_of(small)) == before
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_network_that_depends_on_its_batch_is_compared_at_its_own(
+    tmp_path: Path, batch: int, dynamic: bool
+) -> None:
+    model = BatchNormed().eval()
+    made = rewritten(model, (batch, 3, 8, 8), include=["conv"], criterion="rank:2")
+    small, plan = made.module, made.plan
+    settings = ExportSettings(verify_seconds=0, legacy_exporter=not dynamic, dynamic_batch=dynamic)
+    out = tmp_path / "out"
+    report = export_bundle(small, plan, out, original=model, settings=settings).data
+    (note,) = report["notes"]
+    assert f"depends on the others in its batch: verified at a batch size of {batch} alone" in note
+    assert [step["outputs"]["output"]["inputs"] for step in report["steps"]] == [8] * 5
+    assert len(read_golden(out / bundle.GOLDEN).inputs["input"]) == batch
+    assert verify_bundle(out).is_equivalent
+    x = torch.randn(batch, 3, 8, 8)
+    with torch.no_grad():
+        expected = small(x).numpy()
+    actual = open_session(out / bundle.MODEL).run({"input": x.numpy()})["output"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_whole_batches_of_real_inputs_are_compared(tmp_path: Path) -> None:
+    model = BatchNormed().eval()
+    plan = kept(model, (4, 3, 8, 8))
+    images = np.random.default_rng(0).random((10, 3, 8, 8), dtype=np.float32)
+    settings = ExportSettings(verify_seconds=1, simplify=False, legacy_exporter=True)
+    report = export_bundle(model, plan, tmp_path / "out", settings=settings, inputs=images).data
+    assert report["steps"][-1]["outputs"]["output"]["inputs"] == 8
+    with pytest.raises(ModelError, match="3 inputs to verify on are not enough: give at least 4"):
+        export_bundle(model, plan, tmp_path / "more", settings=settings, inputs=images[:3])
+
+
+HALF_SHAPE = (1, 3, 8, 8)
+
+
+class Half(nn.Module):
+    """Two convolutions; its forward asks for the type of its weights, or insists on half."""
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(self.conv1(x.to(self.dtype or x.dtype)).relu())
+        return y
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_exported_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = Half().eval().to(dtype)
+    before = state_of(model)
+    out = tmp_path / "out"
+    report = export_bundle(model, kept(Half(), HALF_SHAPE), out, settings=QUICK).data
+    assert state_of(model) == before
+    name = str(dtype).removeprefix("torch.")
+    assert report["notes"] == [f"the network is in {name}: verified and written in float32"]
+    tensors = onnx.load(out / bundle.MODEL).graph.initializer
+    assert {tensor.data_type for tensor in tensors} == {onnx.TensorProto.FLOAT}
+    weights = safetensors.torch.load_file(out / bundle.WEIGHTS)
+    for key, value in model.state_dict().items():
+        assert torch.equal(weights[key], value.float())
+    assert verify_bundle(out).is_equivalent
+
+
+def test_factors_of_a_network_in_half_precision_are_truncations_in_float32(tmp_path: Path) -> None:
+    model = Half().eval().half()
+    made = rewritten(model, HALF_SHAPE, criterion="rank:2", include=["conv*"])
+    settings = replace(QUICK, baseline=True)
+    report = made.export(tmp_path / "out", settings=settings).data
+    assert all(row["factor_error"] < 1e-6 for row in report["layers"] if row["scheme"])
+    assert report["steps"][0]["name"] == "decompose"
+    assert verify_bundle(tmp_path / "out").is_equivalent
+
+
+def test_a_network_that_runs_in_half_precision_only_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    model = Half(torch.float16).eval().half()
+    plan = kept(Half(), HALF_SHAPE)
+    said: list[str] = []
+    with pytest.raises(ModelError, match=r"can't run float32\[1x3x8x8\]") as caught:
+        export_bundle(model, plan, tmp_path / "out", settings=QUICK, stages=Stages(said.append))
+    assert "\n" not in str(caught.value)
+    assert not said
+    assert not list(tmp_path.iterdir())
 
 
 def test_stages_are_announced_and_timed() -> None:

@@ -1,0 +1,65 @@
+"""onnxsim may crash, hang or be wrong: the export goes on without it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.artifact.networks import kept, tiny
+from trpexport.artifact.build import ExportSettings, export_bundle
+from trpexport.artifact.passes import simplify
+from trpexport.runtime.verify import verify_bundle
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("crash", "boom"),
+        ("silence", "ended with code 0"),
+        ("hang", "more than 120 seconds"),
+        ("missing", "not installed"),
+        ("wrong", "changed what the network computes"),
+        ("invalid", "can't be used"),
+    ],
+)
+def test_export_goes_on_without_onnxsim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, says: str
+) -> None:
+    run = subprocess.run
+
+    def faulty(command: list[str], **options: Any) -> Any:
+        source, target = Path(command[-2]), Path(command[-1])
+        if fault == "hang":
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        if fault == "crash":
+            return run(["sh", "-c", "echo boom >&2; kill -SEGV $$"], **options)
+        if fault == "silence":
+            return run(["true"], **options)
+        network = onnx.load(source)
+        if fault == "wrong":
+            first = network.graph.initializer[0]
+            first.raw_data = bytes(len(first.raw_data))
+        else:
+            del network.graph.node[:]
+        onnx.save(network, target)
+        return run(["true"], **options)
+
+    if fault == "missing":
+        monkeypatch.setattr(simplify, "find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr(subprocess, "run", faulty)
+    model = tiny()
+    settings = ExportSettings(17, legacy_exporter=True, verify_seconds=0)
+    report = export_bundle(model, kept(model), tmp_path / "out", settings=settings)
+    (note,) = report.data["notes"]
+    assert note.startswith("simplify was left out: ")
+    assert says in note
+    step = next(step for step in report.data["steps"] if step["name"] == "simplify")
+    assert step["outputs"] == {}
+    assert step["note"] == note
+    assert "simplify-model.onnx" not in {path.name for path in (tmp_path / "out").iterdir()}
+    assert verify_bundle(tmp_path / "out").is_equivalent

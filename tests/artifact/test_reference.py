@@ -1,0 +1,146 @@
+"""What a file is compared with: which inputs, in which batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from tests.artifact.networks import SHAPE, BatchNormed, tiny
+from trpexport.artifact.reference import ReferenceRuns, depends_on_batch
+from trpexport.errors import ModelError
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.outputs import INPUT
+from trpexport.tensors import Arrays
+
+POINTWISE = TorchNetwork(nn.Conv2d(3, 1, 1), SHAPE)
+
+
+def sizes(reference: ReferenceRuns, seconds: float = 0) -> list[int]:
+    times = iter(range(10_000))
+    runs = reference.runs(seconds, clock=lambda: float(next(times)))
+    return [len(feeds[INPUT]) for feeds, _ in runs]
+
+
+def test_inputs_stop_at_the_time_but_not_before_eight() -> None:
+    assert sizes(ReferenceRuns(POINTWISE, SHAPE, macs=10**9)) == [1, 3, 2, 2]
+    assert sizes(ReferenceRuns(POINTWISE, SHAPE, macs=10**9), seconds=3) == [1, 3, 2, 2, 2, 2]
+    assert sum(sizes(ReferenceRuns(POINTWISE, SHAPE, macs=1), 1e9)) == 1024
+
+
+def test_inputs_and_outputs_are_the_same_every_time() -> None:
+    reference = ReferenceRuns(POINTWISE, SHAPE, macs=1)
+    runs, again = list(reference.runs(1e9)), list(reference.runs(1e9))
+    assert not np.array_equal(runs[2][0][INPUT], runs[3][0][INPUT])
+    for (feeds, outputs), (same_feeds, same_outputs) in zip(runs, again, strict=True):
+        np.testing.assert_array_equal(feeds[INPUT], same_feeds[INPUT])
+        assert same_outputs is outputs  # computed once
+        expected = POINTWISE.run(feeds)["output"]
+        np.testing.assert_array_equal(outputs["output"], expected)
+
+
+@pytest.mark.parametrize(
+    ("batch", "given", "expected"),
+    [
+        (1, None, [1] * 8),
+        (3, None, [3, 3, 3]),
+        (16, None, [16]),
+        (2000, None, [2000]),
+        (4, 7, [4]),
+        (4, 11, [4, 4]),
+    ],
+)
+def test_one_batch_size_is_the_only_one(batch: int, given: int | None, expected: list[int]) -> None:
+    images = None if given is None else np.zeros((given, *SHAPE[1:]), np.float32)
+    reference = ReferenceRuns(POINTWISE, SHAPE, macs=1, given=images, batch=batch)
+    assert sizes(reference) == expected
+    assert len(reference.golden()[INPUT]) == batch
+
+
+def test_golden_inputs_are_the_first_that_are_compared() -> None:
+    images = np.random.default_rng(0).random((20, *SHAPE[1:]), dtype=np.float32)
+    for batch in (None, 2):
+        reference = ReferenceRuns(POINTWISE, SHAPE, macs=1, given=images, batch=batch)
+        np.testing.assert_array_equal(reference.golden()[INPUT], images[: batch or 8])
+
+
+class Clip(nn.Module):
+    """The mean over all frames of a clip, which is the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((0, 2, 3))[None]
+
+
+class Segments(nn.Module):
+    """Mixes two neighbours in the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 2, *x.shape[1:]).cumsum(1).reshape(x.shape)
+
+
+class Single(nn.Module):
+    """Takes one image at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(1, 3, 16, 16)
+
+
+class Total(nn.Module):
+    """One number, whatever the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("module", "batch", "depends"),
+    [
+        (tiny(), 1, False),
+        (tiny(), 4, False),
+        (BatchNormed().eval(), 1, True),
+        (BatchNormed().eval(), 4, True),
+        (Clip(), 8, True),
+        (Segments(), 2, True),
+        (Single(), 1, True),
+        (Total(), 2, True),
+    ],
+)
+def test_dependence_on_the_batch_is_found_by_running(
+    module: nn.Module, batch: int, depends: bool
+) -> None:
+    assert depends_on_batch(TorchNetwork(module, SHAPE), (batch, *SHAPE[1:])) is depends
+
+
+def test_an_input_that_does_not_fit_is_no_dependence() -> None:
+    with pytest.raises(ModelError, match=r"can't run float32\[2x4x16x16\]"):
+        depends_on_batch(TorchNetwork(tiny(), SHAPE), (2, 4, 16, 16))
+
+
+def test_anything_that_gives_outputs_on_inputs_is_a_reference() -> None:
+    class Doubling:
+        def run(self, feeds: Arrays) -> Arrays:
+            return {"output": 2 * feeds[INPUT]}
+
+    class Tripling:
+        def run(self, feeds: Arrays) -> Arrays:
+            return {"output": 3 * feeds[INPUT]}
+
+    reference = ReferenceRuns(Doubling(), (1, 4), macs=1)
+    assert reference.compare(Doubling(), seconds=0)["output"].max_error == 0
+    assert reference.compare(Tripling(), seconds=0)["output"].rms_error == pytest.approx(0.5)
+
+
+def test_a_network_may_change_its_input_in_place() -> None:
+    network = TorchNetwork(nn.ReLU(inplace=True), (1, 4))
+    reference = ReferenceRuns(network, (1, 4), macs=1)
+    for feeds, outputs in reference.runs(0):
+        assert feeds[INPUT].min() < 0
+        np.testing.assert_array_equal(outputs["output"], feeds[INPUT].clip(0))
+
+
+def test_inputs_are_of_the_type_of_the_weights() -> None:
+    network = TorchNetwork(nn.Conv2d(3, 1, 1).double(), SHAPE)
+    images = np.zeros((2, *SHAPE[1:]), np.float32)
+    for given in (None, images):
+        reference = ReferenceRuns.of(network, SHAPE, 1, given, network.dtype)
+        assert reference.golden()[INPUT].dtype == np.float64

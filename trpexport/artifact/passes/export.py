@@ -1,0 +1,29 @@
+"""PyTorch to ONNX: the pass that writes the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trpexport.artifact.passes import PASSES
+from trpexport.artifact.passes.base import Context, Equivalent, Pass, PassResult
+from trpexport.artifact.to_onnx import to_onnx
+
+
+class Export(Pass):
+    """Writes the network as ONNX; what comes before it is the PyTorch network."""
+
+    name = "export"
+    title = "export to ONNX"
+    claim = Equivalent()
+    advice = "try the other exporter (legacy_exporter) or another opset"
+
+    def apply(self, file: Path, context: Context) -> PassResult:
+        """Write the file."""
+        settings = context.settings
+        to_onnx(context.network.model, context.reference.shape, file, settings)
+        if settings.is_legacy and not settings.legacy_exporter:
+            return PassResult(f"opset {settings.opset} was written by the legacy exporter")
+        return PassResult()
+
+
+PASSES.register(Export.name, Export())

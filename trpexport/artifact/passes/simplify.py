@@ -1,0 +1,71 @@
+"""onnxsim in a process of its own: it may crash or hang, and the export goes on without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from trpexport.artifact.passes import PASSES
+from trpexport.artifact.passes.base import Context, Equivalent, Pass, PassResult
+from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.onnxfile.external_data import external_files
+
+SECONDS = 120.0
+# onnxsim imports torch where it is installed, for conversions that are not needed here, which
+# takes three times as long as simplifying.
+_RUN = """
+import runpy, sys
+sys.modules["torch"] = None
+runpy.run_module("onnxsim", run_name="__main__")
+"""
+
+
+class Simplify(Pass):
+    """Folds constants and removes what has no effect, by onnxsim."""
+
+    name = "simplify"
+    title = "simplify"
+    claim = Equivalent()
+    is_optional = True
+
+    def apply(self, file: Path, context: Context) -> PassResult:
+        """Simplify the file."""
+        if external_files(file):
+            raise ModelError("onnxsim can't take a file of 2 GB and more")
+        target = file.with_name("simplified.onnx")
+        simplify(file, target)
+        target.replace(file)
+        return PassResult()
+
+
+def simplify(source: Path, target: Path, *, seconds: float = SECONDS) -> None:
+    """Write a simplified copy of an ONNX file.
+
+    Args:
+        source: the file to simplify.
+        target: the file to write.
+        seconds: how long it may take.
+
+    Raises:
+        MissingDependencyError: onnxsim is not installed.
+        ModelError: it failed; ``target`` is not there then.
+    """
+    if find_spec("onnxsim") is None:
+        raise MissingDependencyError('onnxsim is not installed (pip install "trpexport[cpu]")')
+    command = [sys.executable, "-c", _RUN, str(source), str(target)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"onnxsim took more than {seconds:g} seconds") from None
+    if done.returncode or not target.is_file():
+        target.unlink(missing_ok=True)
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        last = f": {said[-1].strip()}" if said else ""
+        raise ModelError(f"onnxsim ended with code {done.returncode}{last}")
+
+
+PASSES.register(Simplify.name, Simplify())

@@ -1,0 +1,200 @@
+"""What a file is compared with: inputs, and what the network makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from math import prod
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+
+from trpexport.compare import Comparison, compare_outputs
+from trpexport.errors import ModelError
+from trpexport.networks.torch.outputs import INPUT
+from trpexport.runtime.session import open_session, run_in_batches
+from trpexport.tensors import Array, Arrays, shape_text
+
+MIN_INPUTS = 8
+MAX_INPUTS = 1024
+# What one batch may cost: enough to keep the cores busy, little enough to fit in memory.
+_BATCH_MACS = 2_000_000_000
+_BATCH_ELEMENTS = 4_000_000
+_LARGEST_BATCH = 64
+_REMEMBERED_ELEMENTS = 1_000_000  # of one batch: the outputs of classifiers, not of segmentation
+
+Comparisons = dict[str, Comparison]
+
+
+class Runnable(Protocol):
+    """Gives outputs on inputs: all that a comparison asks of a network."""
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return the outputs by name for inputs by name; first dimensions count images.
+
+        Raises:
+            ModelError: these inputs can't be run.
+        """
+
+
+class OnnxFile:
+    """An ONNX file, run by ONNX Runtime in batches of its own size where that is fixed.
+
+    Raises:
+        ModelError: it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return its outputs."""
+        return run_in_batches(self._session, feeds)
+
+
+@dataclass(frozen=True)
+class ReferenceRuns:
+    """Inputs, and what the network that is being verified makes of them: the same every time.
+
+    Several files and networks are compared with it, so its outputs are remembered.
+
+    Attributes:
+        network: the network.
+        shape: shape of its input, batch first.
+        macs: its MACs for one image, which set the batch size.
+        given: real inputs (images, *shape[1:]); standard normal ones are drawn where it is None.
+        batch: the only batch size to run; None for several of them.
+        dtype: numpy's name of the type of the inputs.
+    """
+
+    network: Runnable
+    shape: Sequence[int]
+    macs: int
+    given: Array | None = None
+    batch: int | None = None
+    dtype: str = "float32"
+    _remembered: dict[int, Arrays] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(
+        cls,
+        network: Runnable,
+        shape: Sequence[int],
+        macs: int,
+        given: Array | None = None,
+        dtype: str = "float32",
+    ) -> Self:
+        """Choose the inputs to run, and their batch size where that makes a difference.
+
+        Raises:
+            ModelError: the network can't run an input of ``shape``; or those given do not fit it,
+                or are too few.
+        """
+        if given is not None and (given.ndim != len(shape) or given.shape[1:] != tuple(shape[1:])):
+            raise ModelError(
+                f"the inputs to verify on have shape {shape_text(given.shape)}, "
+                f"the network takes (images, {shape_text(shape[1:])})"
+            )
+        batch = shape[0] if depends_on_batch(network, shape, dtype) else None
+        if given is not None:
+            if len(given) < (batch or 1):
+                raise ModelError(
+                    f"{len(given)} inputs to verify on are not enough: give at least {batch or 1}"
+                )
+            given = np.ascontiguousarray(given, dtype=dtype)
+        return cls(network, shape, macs, given, batch, dtype)
+
+    def golden(self) -> Arrays:
+        """Return the first inputs: ``batch`` of them, or at least 1 and at most 8."""
+        few = max(1, min(MIN_INPUTS, _BATCH_ELEMENTS // self._elements))
+        return self._feeds(0, self.batch or few)
+
+    def runs(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yield (inputs, outputs) for ``seconds``, but at least 8 images and at most 1,024 in all.
+
+        Unless there is only one batch size to run, the first two batches hold 1 and 3 images, so
+        that a batch size that is said to be open is.
+        """
+        total = MAX_INPUTS if self.given is None else min(MAX_INPUTS, len(self.given))
+        if self.batch is not None:
+            total = max(1, total // self.batch) * self.batch
+        sizes = self._batch_sizes()
+        end = clock() + seconds
+        start = 0
+        while start < total and (start < MIN_INPUTS or clock() < end):
+            size = min(next(sizes), total - start)
+            feeds = self._feeds(start, size)
+            yield feeds, self._outputs(start, feeds)
+            start += size
+
+    def compare(self, candidate: Runnable, *, seconds: float) -> Comparisons:
+        """Compare a candidate with the network for ``seconds``, by output.
+
+        Raises:
+            ModelError: the candidate can't run the inputs, or its outputs are of another kind.
+        """
+        runs = self.runs(seconds)
+        return compare_outputs((outputs, candidate.run(feeds)) for feeds, outputs in runs)
+
+    def _batch_sizes(self) -> Iterator[int]:
+        if self.batch is not None:
+            return repeat(self.batch)
+        most = min(_LARGEST_BATCH, _BATCH_ELEMENTS // self._elements)
+        return chain((1, 3), repeat(max(1, min(most, _BATCH_MACS // max(1, self.macs)))))
+
+    @property
+    def _elements(self) -> int:
+        return max(1, prod(self.shape[1:]))
+
+    def _feeds(self, start: int, size: int) -> Arrays:
+        if self.given is not None:
+            return {INPUT: self.given[start : start + size]}
+        return {INPUT: standard_normal((size, *self.shape[1:]), start, self.dtype)}
+
+    def _outputs(self, start: int, feeds: Arrays) -> Arrays:
+        if start in self._remembered:
+            return self._remembered[start]
+        outputs = self.network.run(feeds)
+        if sum(array.size for array in outputs.values()) <= _REMEMBERED_ELEMENTS:
+            self._remembered[start] = outputs
+        return outputs
+
+
+def standard_normal(shape: Sequence[int], seed: int, dtype: str) -> Array:
+    """Return standard normal numbers, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).numpy().astype(dtype)
+
+
+def depends_on_batch(network: Runnable, shape: Sequence[int], dtype: str = "float32") -> bool:
+    """Whether what a network makes of an image depends on the others in its batch.
+
+    So it is where statistics are taken over the batch, or where the batch holds the frames of one
+    clip: such a network can only be compared at the batch size that it is used at.
+
+    Args:
+        network: the network.
+        shape: shape of its input, batch first.
+        dtype: numpy's name of its type.
+
+    Raises:
+        ModelError: it can't run an input of ``shape``.
+    """
+    batch = shape[0]
+    x = standard_normal((batch + 1, *shape[1:]), 0, dtype)
+    own = network.run({INPUT: x[:batch]})
+    try:
+        other, both = network.run({INPUT: x[batch:]}), network.run({INPUT: x})
+        parts = {name: np.concatenate([own[name], other[name]]) for name in own}
+        comparisons = compare_outputs([(both, parts)])
+    except (ModelError, ValueError):  # it runs no other batch, or its outputs count no images
+        return True
+    return not all(comparison.is_equivalent() for comparison in comparisons.values())
