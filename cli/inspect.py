@@ -41,7 +41,7 @@ def inspect(
 
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
-    selection = Selection(tuple(include or ()), tuple(exclude or ()), stride_1_only)
+    selection = Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only)
     with progress() as stages:
         with stages("load the checkpoint"):
             loaded = source.load()

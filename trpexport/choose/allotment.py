@@ -163,7 +163,7 @@ def plan_for(
         scheme=scheme,
         criterion=criterion,
         layers=tuple(rows),
-        options=selection.to_json(),
+        options=selection.options,
     )
     plan = revised(network, wanted)
     if not plan.rewritten:

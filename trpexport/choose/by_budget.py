@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,10 @@ from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
-class ByBudget:
+class ByBudget(Selection):
     """Keeps the output on images as well as a budget allows: one of the first five attributes.
+
+    Of the layers of the :class:`Selection` that it is.
 
     Attributes:
         macs: share of the MACs that may remain, between 0 and 1.
@@ -39,9 +40,6 @@ class ByBudget:
         share: of what ``price`` says is scarce that may remain.
         price: what is scarce, where it is neither MACs nor parameters.
         scheme: name of the scheme; ``auto`` chooses for each layer.
-        include: glob patterns; only layers that match one are rewritten. Empty for all.
-        exclude: glob patterns of layers that stay, whatever ``include`` says.
-        stride_1_only: leave strided convolutions as they are, as the original TRP code does.
         rank_multiple: ranks are multiples of it.
         cache: folder where tables of what each layer loses are kept; None for nowhere.
     """
@@ -53,9 +51,6 @@ class ByBudget:
     share: float | None = None
     price: Price | None = None
     scheme: str = "spatial"
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    stride_1_only: bool = False
     rank_multiple: int = 1
     cache: Path | None = None
 
@@ -106,14 +101,13 @@ class ByBudget:
         if kind == "macs":
             check_known(network)
         judge = _Judge(network, images.labelled()) if kind == "drop" else None
-        selection = Selection(self.include, self.exclude, self.stride_1_only)
         gatherer = gathered(network, images)
         with stages("measure what each rank costs and loses"):
             table = sensitivity_table(
                 network,
                 gatherer,
                 scheme=self.scheme,
-                selection=selection,
+                selection=self,
                 prices=self._prices,
                 rank_multiple=self.rank_multiple,
                 cache=self.cache,
@@ -124,7 +118,7 @@ class ByBudget:
             table,
             gatherer,
             scheme=self.scheme,
-            selection=selection,
+            selection=self,
             architecture=label,
             announce=stages.say,
         )

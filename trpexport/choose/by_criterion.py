@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
@@ -16,23 +15,17 @@ from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
-class ByCriterion:
-    """Cuts each layer to the rank that a criterion finds in its singular values.
+class ByCriterion(Selection):
+    """Cuts each selected layer to the rank that a criterion finds in its singular values.
 
     Attributes:
         scheme: name of the scheme.
         criterion: ``NAME:VALUE``, or a criterion.
-        include: glob patterns; only layers that match one are rewritten. Empty for all.
-        exclude: glob patterns of layers that stay, whatever ``include`` says.
-        stride_1_only: leave strided convolutions as they are, as the original TRP code does.
         keep_expensive: rewrite a layer even where that does not make it cheaper.
     """
 
     scheme: str = "spatial"
     criterion: str | Criterion = DEFAULT
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    stride_1_only: bool = False
     keep_expensive: bool = False
 
     @property
@@ -68,9 +61,8 @@ class ByCriterion:
             TrpexportError: as :meth:`check` and :func:`~trpexport.choose.spectra.analyse`.
         """
         self.check()
-        selection = Selection(self.include, self.exclude, self.stride_1_only)
         with stages("compute spectra"):
-            analysis = analyse(network, self.scheme, selection, architecture=label)
+            analysis = analyse(network, self.scheme, self, architecture=label)
             plan = analysis.plan(self._criterion, keep_expensive=self.keep_expensive)
         try:
             return applied(network, plan, images, stages)

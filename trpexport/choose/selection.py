@@ -28,7 +28,7 @@ class Layers(Protocol):
         """Name of the layer that runs last, if no other layer with weights comes after it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selection:
     """The layers that a user leaves to be rewritten.
 
@@ -45,8 +45,9 @@ class Selection:
     exclude: Sequence[str] = ()
     stride_1_only: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-ready data, for a plan's options."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a plan's options say of it, JSON-ready."""
         return {
             "include": list(self.include),
             "exclude": list(self.exclude),

@@ -202,7 +202,7 @@ def analyse(
             values = chosen.spectrum(weight, layer.op).cpu().numpy()
         layers.append(LayerSpectrum(layer, values, reason))
     bare = keep_all(network, architecture=architecture)
-    return Analysis(chosen, tuple(layers), replace(bare, options=selection.to_json()))
+    return Analysis(chosen, tuple(layers), replace(bare, options=selection.options))
 
 
 def keep_all(network: Network, *, architecture: str | None = None) -> Plan:

@@ -187,7 +187,7 @@ def sensitivity_table(
         schemes=names,
         resources=[price.resource for price in prices],
         rank_multiple=rank_multiple,
-        options=selection.to_json(),
+        options=selection.options,
     )
     path = None if cache is None else writable_folder(cache) / f"sensitivity-{key[:16]}.json"
     found = None if path is None else _read(path, key)

@@ -17,17 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.choose.selection import Selection
-from trpexport.errors import TrainingError, TrpexportError
-from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
+from trpexport.errors import TrainingError
 from trpexport.lowrank.spectrum import Svd
 from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
 from trpexport.training.subspace import energy_of
-
-# Of the nuclear norm: far beyond any use, and within the range of float16.
-_LARGEST_WEIGHT = 1000.0
+from trpexport.training.trp_settings import check, trainable
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class TrainedRankPruning:
         target_macs: float | None = None,
         total_steps: int | None = None,
     ) -> None:
-        _check(
+        check(
             energy=energy,
             period=period,
             nuclear_weight=nuclear_weight,
@@ -122,13 +119,13 @@ class TrainedRankPruning:
             total_steps=total_steps,
             input_shape=input_shape,
         )
-        self._scheme = _trainable(scheme)
+        self._scheme = trainable(scheme)
         self._energy = None if target_macs is not None else energy
         self._period = period
         self._nuclear_weight = nuclear_weight
         model = unwrapped(model)
         traced = declared(model) if input_shape is None else trace(model, input_shape)
-        selection = Selection(include, exclude, stride_1_only)
+        selection = Selection(include=include, exclude=exclude, stride_1_only=stride_1_only)
         reasons = selection.reasons_to_stay(traced, self._scheme)
         self._layers = [
             layer
@@ -360,58 +357,3 @@ class TrainedRankPruning:
                     "the training diverged, try a lower learning rate"
                 )
         return found
-
-
-def _trainable(name: str) -> MatrixScheme:
-    """Return the scheme of a name.
-
-    Raises:
-        TrpexportError: there is none.
-        TrainingError: its factors are not those of one low-rank matrix.
-    """
-    scheme = SCHEMES[name]
-    if isinstance(scheme, MatrixScheme):
-        return scheme
-    raise TrainingError(
-        f"no network can be trained for {name}, which cuts two matrices of a kernel: train it "
-        f"for one of {', '.join(matrix_schemes())}"
-    )
-
-
-def _check(
-    *,
-    energy: float | None,
-    period: int,
-    nuclear_weight: float,
-    target_macs: float | None,
-    total_steps: int | None,
-    input_shape: Sequence[int] | None,
-) -> None:
-    """Refuse settings that mean nothing.
-
-    Raises:
-        TrpexportError: naming the first such setting.
-    """
-    if energy is not None and not 0 < energy <= 1:
-        raise TrpexportError(f"energy {energy:g} is out of range: it must be above 0, at most 1")
-    if not isinstance(period, int) or period < 1:
-        raise TrpexportError(f"period {period} is out of range: it must be a whole number above 0")
-    if not 0 <= nuclear_weight <= _LARGEST_WEIGHT:
-        raise TrpexportError(
-            f"nuclear_weight {nuclear_weight:g} is out of range: 0 to {_LARGEST_WEIGHT:g}, as 3e-4"
-        )
-    if target_macs is None:
-        if energy is None and nuclear_weight == 0:
-            raise TrpexportError(
-                "neither projection nor nuclear norm is left: give an energy, as in 0.9, "
-                "or a nuclear_weight, as in 3e-4"
-            )
-        return
-    if not 0 < target_macs < 1:
-        raise TrpexportError(
-            f"target_macs {target_macs:g} is out of range: it is a share of the MACs, as in 0.35"
-        )
-    if input_shape is None or total_steps is None:
-        raise TrpexportError("target_macs needs input_shape, to count MACs, and total_steps")
-    if not isinstance(total_steps, int) or total_steps < 1:
-        raise TrpexportError(f"total_steps {total_steps} is out of range: at least 1")

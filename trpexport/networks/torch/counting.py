@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
+from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import run_example, tensor_leaves
 
 _aten = torch.ops.aten
@@ -86,11 +86,11 @@ def count_module(model: nn.Module, input_shape: Sequence[int]) -> Cost:
     )
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(OperatorMode):
     """Notes every operator that runs, and the innermost module that it runs in."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._modules = {module: name for name, module in model.named_modules()}
         self._inside: list[nn.Module] = [model]
         self._unused: dict[int, int] = {}
@@ -126,28 +126,22 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for handle in handles:
                 handle.remove()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        keywords = dict(kwargs or {})
-        output = func(*args, **keywords)
-        operator = func.overloadpacket
-        name = operator.__name__
-        if operator in _FORMULAS:
-            self._count(name, args, output, _FORMULAS[operator](*args, **keywords))
-        elif operator in flop_registry:
-            flops = flop_registry[operator](*args, **keywords, out_val=output)
+    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operator and count it."""
+        output = operator(*args, **keywords)
+        kind = operator.overloadpacket
+        name = kind.__name__
+        if kind in _FORMULAS:
+            self._count(name, args, output, _FORMULAS[kind](*args, **keywords))
+        elif kind in flop_registry:
+            flops = flop_registry[kind](*args, **keywords, out_val=output)
             self._count(name, args, output, flops // FLOPS_PER_MAC)
-        elif func.namespace != "aten" or (_COSTLY.search(name) and not _CHEAP.search(name)):
-            if func.namespace not in ("prim", "prims"):
+        elif operator.namespace != "aten" or (_COSTLY.search(name) and not _CHEAP.search(name)):
+            if operator.namespace not in ("prim", "prims"):
                 self.unknown[name] += 1
                 longest = max((d for t in tensor_leaves(args) for d in t.shape), default=1)
                 self.unknown_macs += longest * sum(t.numel() for t in tensor_leaves(output))
-        elif not func.is_view:
+        elif not operator.is_view:
             module = self._inside[-1]
             is_leaf = not any(True for _ in module.children())
             self.left_out[type(module).__name__ if is_leaf else name] += 1

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
     evaluating,
@@ -225,11 +225,11 @@ class _DependsError(Exception):
     """Ends a trial: something behind the cut needs more than its output."""
 
 
-class _Marks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Marks(OperatorMode):
     """Marks tensors, and all that is computed from them."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # The storages are kept: none is freed, and its address given to another tensor.
         self._marked: dict[int, Any] = {}
 
@@ -245,17 +245,12 @@ class _Marks(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor.untyped_storage().data_ptr() in self._marked for tensor in tensor_leaves(values)
         )
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        is_marked = self.any((args, kwargs))
-        if is_marked and func.overloadpacket.__name__ in _DECISIONS:
+    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operator and mark what it computes from marked tensors."""
+        is_marked = self.any((args, keywords))
+        if is_marked and operator.overloadpacket.__name__ in _DECISIONS:
             raise _DependsError
-        output = func(*args, **(kwargs or {}))
+        output = operator(*args, **keywords)
         if is_marked:
             for tensor in tensor_leaves(output):
                 self.put(tensor)

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from trpexport.networks.base import Observation
 from trpexport.networks.torch.modules import Conv
+from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import argument, tensor_leaves
 
 # How an addition weighs its operands: (first, second), by the second's factor.
@@ -47,14 +47,14 @@ def observe(
     return observer.seen
 
 
-class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Observer(OperatorMode):
     """Follows the outputs of convolutions through what scales their channels to an addition.
 
     Below the level of modules, so that it sees additions wherever they are written.
     """
 
     def __init__(self, convs: Mapping[str, Conv], calls: Mapping[str, int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._convs = convs
         self._calls = calls
         self._followed: dict[str, Tensor] = {}
@@ -74,19 +74,13 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for handle in handles:
                 handle.remove()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        keywords = dict(kwargs or {})
+    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operator and follow what it does to outputs."""
         arguments = {id(tensor) for tensor in tensor_leaves(args)} if self._followed else ()
         used = [name for name, followed in self._followed.items() if id(followed) in arguments]
         if not used:
-            return func(*args, **keywords)
-        operation = func.overloadpacket.__name__.removesuffix("_")
+            return operator(*args, **keywords)
+        operation = operator.overloadpacket.__name__.removesuffix("_")
         factors = {name: self._factor(name, operation, args) for name in used}
         passed = [name for name in used if factors[name] is not None]
         for name in used:
@@ -94,7 +88,7 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._look(name, operation, args, keywords.get("alpha", 1))
         self._finish(name for name in used if name not in passed)
         # Before the operation, which may work in place; behind it they are followed further.
-        output = func(*args, **keywords)
+        output = operator(*args, **keywords)
         for name in passed:
             scale, factor = self.seen[name].scale, factors[name]
             assert factor is not None

@@ -1,15 +1,4 @@
-"""The library as people try it first: a function for each thing that the command line does.
-
-::
-
-    import trpexport as tx
-
-    small = tx.decompose(model, tx.ByCriterion("spatial", "energy:0.9"), example=x)
-    small = tx.decompose("resnet20.th", tx.ByBudget(macs=0.5), images=x)
-    tx.verify(small)
-    tx.export(small, "out")
-    tx.bench(["out"])
-"""
+"""Networks from Python: decompose, verify, export, count, load."""
 
 from __future__ import annotations
 
@@ -31,12 +20,8 @@ if TYPE_CHECKING:
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing
-    from trpexport.judge.gate.check import GateResult
-    from trpexport.judge.predictions import Evaluation
     from trpexport.pipeline import Decomposed
     from trpexport.runtime.verify import Verification
-    from trpexport.training.settings import LowRank
-    from trpexport.training.watching import Watcher
 
 Announce = Callable[[str], None]
 _INPUT_RANK = 2
@@ -219,165 +204,6 @@ def count(
     return count_module(model, shape)
 
 
-def bench(
-    models: Sequence[str | Path], *, announce: Announce | None = None, **settings: Any
-) -> dict[str, Any]:
-    """Measure how fast ONNX files run, in turns, and return the record.
-
-    Args:
-        models: ONNX files or bundles; the first one is the baseline of all ratios, or the one that
-            a single bundle brings.
-        announce: called with a line on each step.
-        settings: those of :class:`~trpexport.BenchSettings`.
-
-    Raises:
-        TrpexportError: a file can't be run, or a setting can't be used.
-    """
-    from trpexport.measure.bench import bench as run
-    from trpexport.measure.settings import BenchSettings, find_models
-
-    files = find_models([Path(model) for model in models])
-    return run(BenchSettings(files, **settings), announce=announce)
-
-
-def evaluate(
-    model: str | Path,
-    data: str | Dataset,
-    *,
-    split: str = "test",
-    limit: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    output: str | None = None,
-    batch: int | None = None,
-    **session: Any,
-) -> Evaluation:
-    """Return how well an ONNX file classifies the images of a data set.
-
-    Args:
-        model: the file, or a bundle.
-        data: the data set, as in ``cifar10:DIR``.
-        split: which images of it.
-        limit: how many, spread evenly over the split; None for all.
-        preprocessing: how images become input; None takes what the bundle says.
-        output: name of the output with one number a class, where there are several.
-        batch: images at a time.
-        session: options of the session: ``provider``, ``threads``.
-
-    Raises:
-        TrpexportError: the network or the data can't be read, or do not fit each other.
-    """
-    from trpexport.judge.classify import choose_images, open_classifier
-    from trpexport.judge.classify import evaluate as run
-
-    images = choose_images(_opened(data), split, limit)
-    classifier = open_classifier(Path(model), preprocessing=preprocessing, output=output, **session)
-    return run([classifier], images, batch=batch).classifiers[0]
-
-
-def gate(
-    baseline: str | Path,
-    candidate: str | Path,
-    *,
-    data: str | Dataset | None = None,
-    split: str = "test",
-    limit: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    confident: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    announce: Announce | None = None,
-    **limits: float,
-) -> GateResult:
-    """Hold a network against its baseline: is it as good, as small, as fast as was asked for?
-
-    Args:
-        baseline: an ONNX file or a bundle.
-        candidate: another one.
-        data: images to judge accuracy by, as in ``cifar10:DIR``.
-        split: which images of it.
-        limit: how many; None for all.
-        preprocessing: how images become input; None takes what the bundles say.
-        confident: whole confidence intervals must be inside of the limits.
-        settings: those of :class:`~trpexport.BenchSettings`, for rules on latency.
-        announce: called with a line on each step.
-        limits: the rules, as in ``max_drop=1.0, min_macs_ratio=2.0``.
-
-    Raises:
-        TrpexportError: a rule is unknown or needs what is missing, or a network can't be read.
-    """
-    from trpexport.judge.classify import choose_images, open_classifier
-    from trpexport.judge.classify import evaluate as run
-    from trpexport.judge.gate.check import run_gate
-    from trpexport.judge.gate.config import parsed_limits
-    from trpexport.measure.settings import BenchSettings, find_models
-
-    rules = parsed_limits(
-        {name.replace("_", "-"): value for name, value in limits.items()}, confident=confident
-    )
-    files = find_models([Path(baseline), Path(candidate)])
-    bench_settings = BenchSettings(files, **{"memory": False, **(settings or {})})
-    evaluations = None
-    if data is not None and rules.of("data"):
-        classifiers = [
-            open_classifier(Path(file.path), preprocessing=preprocessing) for file in files
-        ]
-        evaluations = run(classifiers, choose_images(_opened(data), split, limit))
-    return run_gate(rules, bench_settings, evaluations=evaluations, announce=announce)
-
-
-def train(
-    arch: str,
-    data: str,
-    out: str | Path,
-    *,
-    low_rank: LowRank | None = None,
-    recipe: str = "original",
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    init: str | Path | None = None,
-    watcher: Watcher | None = None,
-    restart: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Train a network of the zoo, towards low rank if so asked; go on where it was stopped.
-
-    Args:
-        arch: text form of the architecture, as in ``resnet20``.
-        data: the data set, as in ``cifar10:DIR``.
-        out: the run's directory.
-        low_rank: how it is pulled towards low rank; None for plain training.
-        recipe: name of the recipe.
-        epochs: how many, where not as the recipe says.
-        batch_size: images in a step of all workers together, likewise.
-        lr: learning rate, likewise.
-        init: a checkpoint or bundle to start from.
-        watcher: is told how it goes.
-        restart: throw away what an earlier run left in ``out``.
-        settings: those of :class:`~trpexport.RunSettings`.
-
-    Returns:
-        The last epoch's line of the metrics.
-
-    Raises:
-        TrpexportError: the data or ``init`` can't be read, or the training can't go on.
-    """
-    from trpexport.training.recipe import RECIPES
-    from trpexport.training.settings import RunSettings
-    from trpexport.training.train import train as run
-    from trpexport.training.watching import Watchers
-
-    chosen = RECIPES[recipe].changed(epochs=epochs, batch_size=batch_size, lr=lr)
-    return run(
-        arch,
-        RunSettings(data, chosen, **settings),
-        low_rank,
-        Path(out),
-        init=None if init is None else Path(init),
-        watcher=watcher or Watchers(()),
-        restart=restart,
-    )
-
-
 def load(
     path: str | Path,
     *,
@@ -412,15 +238,11 @@ def _shape(example: Any, images: Any) -> tuple[int, ...] | None:
 
 
 def _dataset(images: Any) -> Dataset | None:
-    from trpexport.datasets import Dataset
+    from trpexport.datasets import Dataset, open_dataset
 
-    return _opened(images) if isinstance(images, str | Dataset) else None
-
-
-def _opened(data: str | Dataset) -> Dataset:
-    from trpexport.datasets import open_dataset
-
-    return open_dataset(data) if isinstance(data, str) else data
+    if isinstance(images, str):
+        return open_dataset(images)
+    return images if isinstance(images, Dataset) else None
 
 
 def _images(
