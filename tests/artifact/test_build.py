@@ -328,6 +328,23 @@ def test_factors_of_a_network_in_half_precision_are_truncations_in_float32(tmp_p
     assert verify_bundle(tmp_path / "out").is_equivalent
 
 
+def test_factors_that_were_rounded_to_half_precision_stand_for_their_own_products(
+    tmp_path: Path,
+) -> None:
+    model = Half().eval().half()
+    made = rewritten(model, HALF_SHAPE, criterion="rank:2", include=["conv*"])
+    small = made.module
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.float16}
+    out = tmp_path / "out"
+    report = export_bundle(small, made.plan, out, original=model, settings=QUICK).data
+    assert [step["name"] for step in report["steps"]][:2] == ["decompose", "rewrite"]
+    assert verify_bundle(out).is_equivalent
+    chain = small.get_submodule("conv2")
+    chain.get_submodule("0").padding, chain.get_submodule("1").padding = (0, 1), (1, 0)  # type: ignore[assignment]
+    with pytest.raises(VerificationError, match="conv2 drifts"):
+        export_bundle(small, made.plan, tmp_path / "wrong", original=model, settings=QUICK)
+
+
 def test_a_network_that_runs_in_half_precision_only_is_refused_before_any_work(
     tmp_path: Path,
 ) -> None:

@@ -22,6 +22,7 @@ from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import write_golden
+from trpexport.networks.torch.modules import FactorChain
 from trpexport.networks.torch.network import LOW_PRECISION, TorchNetwork
 from trpexport.plan import Plan
 from trpexport.stages import Stages
@@ -93,8 +94,8 @@ def export_bundle(
     depend on the batch is compared at the batch size of the plan's input alone.
 
     Args:
-        network: what :func:`trpexport.factorize` returned for ``plan``, or a network to export as
-            it is, with a plan that rewrites nothing.
+        network: a network with chains in the place of the layers that ``plan`` rewrites, or one to
+            export as it is, with a plan that rewrites nothing.
         plan: the plan.
         out: the directory to write; it appears whole or not at all.
         original: the network before the rewrite; None where the factors were trained since.
@@ -141,7 +142,11 @@ def _opened(module: nn.Module, plan: Plan) -> TorchNetwork:
     dtypes = {tensor.dtype for tensor in chain(module.parameters(), module.buffers())}
     if dtypes.isdisjoint(LOW_PRECISION):
         return TorchNetwork(module, plan.input_shape)
-    return TorchNetwork.open(module, plan.input_shape)
+    network = TorchNetwork.open(module, plan.input_shape)
+    for part in network.model.modules():
+        if isinstance(part, FactorChain):
+            part.is_truncation = False  # but a rounded one
+    return network
 
 
 def _notes(network: TorchNetwork, reference: ReferenceRuns) -> Iterator[str]:
