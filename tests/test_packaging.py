@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -54,16 +55,36 @@ def test_ranges_admit_the_constraints() -> None:
             assert requirement.specifier.contains(pinned[requirement.name]), text
 
 
-def test_public_names_are_real() -> None:
-    assert set(trpexport._HOME) | {"__version__"} == set(trpexport.__all__) == set(dir(trpexport))
-    for name in trpexport.__all__:
-        assert getattr(trpexport, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        trpexport.nothing  # noqa: B018
+def public_names() -> list[tuple[str, str]]:
+    """Return module and name of each line of ``__init__.pyi``, as a type checker reads it."""
+    text = (ROOT / "trpexport/__init__.pyi").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    found = re.findall(r"^from (\S+) import (\w+) as (\w+)$", text, re.MULTILINE)
+    assert len(found) == len(lines)
+    assert all(name == alias for _, name, alias in found)
+    return [(module, name) for module, name, _ in found]
 
 
-def test_importing_the_library_loads_nothing() -> None:
-    code = "import sys, trpexport; print(sorted({'torch', 'numpy', 'onnx'} & set(sys.modules)))"
+def test_public_names_stand_in_the_stub_once_and_are_what_it_says() -> None:
+    names = [name for _, name in public_names()]
+    assert len(names) == len(set(names))
+    assert sorted(names) == dir(trpexport) == getattr(trpexport, "__all__")  # noqa: B009
+    for module, name in public_names():
+        assert getattr(trpexport, name) is getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", ["nothing", "make_plan", "Chain"])
+def test_other_names_are_not_there(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"'trpexport' has no attribute '{name}'"):
+        getattr(trpexport, name)
+
+
+@pytest.mark.parametrize(
+    "then", ["pass", "dir(trpexport)", "trpexport.bench", "trpexport.decompose"]
+)
+def test_importing_the_library_loads_nothing(then: str) -> None:
+    heavy = "{'torch', 'numpy', 'onnx'}"
+    code = f"import sys, trpexport; {then}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -95,4 +116,5 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
         for path in home.rglob("*.py"):
             inside = "/".join((*package.split("."), *path.relative_to(home).parts))
             assert inside in names
+    assert {"trpexport/__init__.pyi", "trpexport/py.typed"} <= names
     assert any(name.endswith(".safetensors") for name in names)

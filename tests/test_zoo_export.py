@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from trpexport.choose.planner import make_plan
-from trpexport.networks.torch.factorize import factorize
 
+import trpexport as tx
 from trpexport import bundle
-from trpexport.artifact.build import ExportSettings, export_bundle
 from trpexport.runtime.session import open_session
 
 ZOO = importlib.import_module("trpexport.models_zoo")
@@ -58,15 +56,13 @@ def rewrite_and_export(preset: str, scheme: str, out: Path, *, dynamic_batch: bo
     shape = architecture.input_shape
     if shape[2] > 64:  # the same layers at a tenth of the cost
         shape = (*shape[:2], 64, 64)
-    plan = make_plan(
-        model, scheme=scheme, criterion="fraction:0.25", input_shape=shape, keep_expensive=True
-    )
-    assert plan.rewritten
-    settings = ExportSettings(verify_seconds=0, simplify=False, dynamic_batch=dynamic_batch)
+    chooser = tx.ByCriterion(scheme, "fraction:0.25", keep_expensive=True)
+    small = tx.decompose(model, chooser, example=shape)
+    assert small.plan.rewritten
     # Raises unless the rewrite and the ONNX file are equivalent at float32 tolerance.
-    export_bundle(factorize(model, plan), plan, out, original=model, settings=settings)
+    tx.export(small, out, verify_seconds=0, simplify=False, dynamic_batch=dynamic_batch)
     report = json.loads((out / bundle.REPORT).read_text())
-    assert len(plan.rewritten) == report["layers_rewritten"]
+    assert len(small.plan.rewritten) == report["layers_rewritten"]
     session = open_session(out / bundle.MODEL)
     for batch in (1, 3) if dynamic_batch else (1,):
         outputs = session.run(session.random_inputs(batch))

@@ -18,18 +18,15 @@ from trpexport.errors import ArchitectureError, CheckpointError, ModelError, Pla
 @pytest.fixture
 def decomposed(small: Any) -> tuple[nn.Module, tx.Plan]:
     torch.manual_seed(0)
-    module: nn.Module = small.build().eval()
-    plan = tx.make_plan(
-        module, scheme="spatial", criterion="fraction:0.3", input_shape=small.input_shape
-    )
-    assert plan.rewritten
-    return tx.factorize(module, plan), plan
+    chooser = tx.ByCriterion("spatial", "fraction:0.3")
+    found = tx.decompose(small.build().eval(), chooser, example=small.input_shape)
+    return found.module, found.plan
 
 
 def test_there_and_back(tmp_path: Path, small: Any, decomposed: tuple[nn.Module, tx.Plan]) -> None:
     network, plan = decomposed
     tx.save_checkpoint(tmp_path / "f.safetensors", network, architecture=small, plan=plan)
-    checkpoint = tx.load_checkpoint(tmp_path / "f.safetensors")
+    checkpoint = tx.load(tmp_path / "f.safetensors")
     assert checkpoint.plan == plan
     assert checkpoint.label == str(small)
     x = torch.randn(2, *small.input_shape[1:])
@@ -42,18 +39,14 @@ def test_a_bundle_gives_its_network_back(
     network, plan = decomposed
     tx.save_checkpoint(tmp_path / "f.safetensors", network, architecture=small, plan=plan)
     bundle = tmp_path / "bundle"
-    tx.export_checkpoint(
-        tx.Source(tmp_path / "f.safetensors"),
-        bundle,
-        settings=tx.ExportSettings(verify_seconds=0, simplify=False),
-    )
-    checkpoint = tx.load_bundle(bundle)
+    tx.export(tmp_path / "f.safetensors", bundle, verify_seconds=0, simplify=False)
+    checkpoint = tx.load(bundle)
     assert checkpoint.plan == plan
     x = torch.randn(2, *small.input_shape[1:])
     assert torch.equal(checkpoint.module(x), network(x))
     (bundle / "model.safetensors").write_bytes(b"changed")
     with pytest.raises(ModelError, match="was changed"):
-        tx.load_bundle(bundle)
+        tx.load(bundle)
 
 
 def test_a_decomposed_network_is_not_decomposed_again(
@@ -63,7 +56,7 @@ def test_a_decomposed_network_is_not_decomposed_again(
     path = tmp_path / "f.safetensors"
     tx.save_checkpoint(path, network, architecture=small, plan=plan)
     with pytest.raises(CheckpointError, match="trpexport export"):
-        tx.decompose_checkpoint(tx.Source(path), tx.Decomposition(), tmp_path / "out")
+        tx.decompose(path, tx.ByCriterion())
 
 
 def test_factors_of_a_network_that_is_not_of_the_zoo(
@@ -73,7 +66,7 @@ def test_factors_of_a_network_that_is_not_of_the_zoo(
     path = tmp_path / "f.safetensors"
     tx.save_checkpoint(path, network, architecture=None, plan=plan)
     with pytest.raises(ArchitectureError, match="--model"):
-        tx.load_checkpoint(path)
+        tx.load(path)
 
 
 def _change(header: dict[str, Any]) -> None:
@@ -101,7 +94,7 @@ def test_a_damaged_plan(
     change(facts)
     save_file(load_file(path), path, {"trpexport": json.dumps(facts)})
     with pytest.raises(PlanError):
-        tx.load_checkpoint(path)
+        tx.load(path)
 
 
 def _facts(path: Path) -> dict[str, Any]:

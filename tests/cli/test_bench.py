@@ -20,12 +20,13 @@ QUICK = ("--min-time", "0.05", "--min-runs", "5", "--no-memory")
 def decomposed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle with its baseline."""
     from trpexport.artifact.build import ExportSettings
-    from trpexport.pipeline import Decomposition, Source, decompose_checkpoint
+    from trpexport.choose.by_criterion import ByCriterion
+    from trpexport.pipeline import Source, decompose_to_bundle
 
     out = tmp_path_factory.mktemp("bench") / "spatial"
-    decompose_checkpoint(
+    decompose_to_bundle(
         Source(shared / "checkpoints/resnet20-12fca82f.th"),
-        Decomposition(criterion="energy:0.9"),
+        ByCriterion(criterion="energy:0.9"),
         out,
         settings=ExportSettings(verify_seconds=0, simplify=False, baseline=True),
     )

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from trpexport.networks.torch.factorize import dense_twin
 
 from tests.conftest import Run
 from tests.training.processes import Started, start, start_workers, write_digits
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle, load_checkpoint
 from trpexport.lowrank.schemes import matrix_schemes
+from trpexport.networks.torch.rewrite import dense
 
 LOW_RANK = {
     "plain": (),
@@ -106,10 +106,10 @@ def test_a_bundle_to_start_from(run: Run, tmp_path: Path, digits: str) -> None:
     start, end = load_bundle(low), load_checkpoint(tmp_path / "second" / "last.safetensors")
     assert end.plan is None
     assert start.plan is not None
-    dense = dense_twin(start.module, start.plan)
+    products = dense(start.module)
     for layer in start.plan.rewritten:
         kernel = end.module.get_submodule(layer.name).get_parameter("weight")
-        expected = dense.get_submodule(layer.name).get_parameter("weight")
+        expected = products.get_submodule(layer.name).get_parameter("weight")
         torch.testing.assert_close(kernel, expected, rtol=0, atol=1e-6)
     other = run(*command(digits, tmp_path / "third", "--arch", "resnet32", "--init", low))
     assert other.code == 2

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from trpexport import cost
 from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.operators import COUNTED, LEFT_OUT, PARAMETER_INPUTS, TRANSPARENT
-from trpexport.plan import ConvSpec
+from trpexport.ops import Call, LinearOp, Window
 
 WriteOnnx = Callable[..., Path]
 node = helper.make_node
@@ -116,20 +116,23 @@ def test_convolutions_cost_what_the_formulas_say(
     def sizes(low: int, high: int) -> tuple[int, ...]:
         return tuple(data.draw(st.lists(st.integers(low, high), min_size=ndim, max_size=ndim)))
 
-    conv = ConvSpec(
+    before, after = sizes(0, 2), sizes(0, 2)
+    conv = LinearOp(
         in_channels=groups * data.draw(st.integers(1, 3)),
         out_channels=groups * data.draw(st.integers(1, 3)),
-        kernel_size=sizes(1, 3),
-        stride=sizes(1, 3),
-        padding=sizes(0, 2),
-        dilation=sizes(1, 2),
         groups=groups,
         bias=data.draw(st.booleans()),
+        window=Window(
+            kernel=sizes(1, 3),
+            stride=sizes(1, 3),
+            pads=tuple(zip(before, after, strict=True)),
+            dilation=sizes(1, 2),
+        ),
     )
     size = sizes(1, 9)
     output = cost.output_size(conv, size)
     assume(min(output) > 0)
-    constants = {"w": weights(conv.out_channels, conv.in_channels // groups, *conv.kernel_size)}
+    constants = {"w": weights(conv.out_channels, conv.in_channels // groups, *conv.kernel)}
     if conv.bias:
         constants["b"] = weights(conv.out_channels)
     path = write_onnx(
@@ -138,9 +141,9 @@ def test_convolutions_cost_what_the_formulas_say(
                 "Conv",
                 ["x", *constants],
                 ["y"],
-                strides=conv.stride,
-                dilations=conv.dilation,
-                pads=[*conv.padding, *conv.padding],
+                strides=conv.window.stride,
+                dilations=conv.window.dilation,
+                pads=[*before, *after],
                 group=groups,
             )
         ],
@@ -150,7 +153,7 @@ def test_convolutions_cost_what_the_formulas_say(
     )
     (layer,) = count_onnx(path).layers
     assert layer.output_shape == (1, conv.out_channels, *output)
-    assert layer.macs == cost.macs([conv], size)
+    assert layer.macs == cost.macs([conv], [Call(1, size)])
     assert layer.parameters == cost.parameter_count(conv)
 
 
@@ -292,4 +295,5 @@ def test_json(write_onnx: WriteOnnx) -> None:
         "left_out": {},
         "unknown": {},
         "other_parameters": 0,
+        "unknown_macs": 0,
     }

@@ -11,6 +11,8 @@ import torch
 import trpexport as tx
 from tests.conftest import Run
 from trpexport.errors import DataError, TrainingError
+from trpexport.training.finetune import finetune
+from trpexport.training.train import train
 from trpexport.training.watching import Watchers
 
 RECIPE = tx.RECIPES["finetune"].changed(epochs=1, batch_size=64)
@@ -39,27 +41,28 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 def bundle(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
     """A decomposed ResNet-20 that was trained for one epoch."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = tx.RunSettings(
-        digits, tx.RECIPES["one-cycle"].changed(epochs=1, batch_size=64), augment=False
+    recipe = tx.RECIPES["one-cycle"].changed(epochs=1, batch_size=64)
+    train(
+        "resnet20",
+        tx.RunSettings(digits, recipe, augment=False),
+        None,
+        folder / "run",
+        watcher=NOBODY,
     )
-    tx.train("resnet20", settings, None, folder / "run", watcher=NOBODY)
-    tx.decompose_checkpoint(
-        tx.Source(folder / "run/last.safetensors"),
-        tx.Decomposition(criterion="fraction:0.3"),
-        folder / "bundle",
-        settings=tx.ExportSettings(verify_seconds=0, simplify=False),
-    )
+    chooser = tx.ByCriterion(criterion="fraction:0.3")
+    small = tx.decompose(folder / "run/last.safetensors", chooser)
+    tx.export(small, folder / "bundle", verify_seconds=0, simplify=False)
     return folder / "bundle"
 
 
 def test_factors_stay_factors_and_learn(
     tmp_path: Path, bundle: Path, digits: str, run: Run
 ) -> None:
-    before = tx.load_bundle(bundle)
+    before = tx.load(bundle)
     result = run("finetune", bundle, "--data", digits, "--epochs", 1, "--batch-size", 64,
                  "--no-augment", "-o", tmp_path / "tuned")  # fmt: skip
     assert result.code == 0, result.err
-    after = tx.load_checkpoint(tmp_path / "tuned/last.safetensors")
+    after = tx.load(tmp_path / "tuned/last.safetensors")
     assert after.plan == before.plan
     assert after.metadata["preprocessing"] == before.metadata["preprocessing"]
     old, new = before.module.state_dict(), after.module.state_dict()
@@ -69,7 +72,7 @@ def test_factors_stay_factors_and_learn(
     exported = run("export", tmp_path / "tuned/last.safetensors", "-o", tmp_path / "out",
                    "--verify-seconds", 0, "--no-simplify")  # fmt: skip
     assert exported.code == 0, exported.err
-    assert tx.load_bundle(tmp_path / "out").plan == before.plan
+    assert tx.load(tmp_path / "out").plan == before.plan
 
 
 def test_a_teacher_changes_what_is_learnt(tmp_path: Path, bundle: Path, digits: str) -> None:
@@ -77,11 +80,11 @@ def test_a_teacher_changes_what_is_learnt(tmp_path: Path, bundle: Path, digits: 
     weights = []
     for teacher in (None, bundle):
         out = tmp_path / str(teacher is None)
-        tx.finetune(bundle, settings, out, teacher=teacher, watcher=NOBODY)
-        weights.append(tx.load_checkpoint(out / "last.safetensors").module.state_dict())
+        finetune(bundle, settings, out, teacher=teacher, watcher=NOBODY)
+        weights.append(tx.load(out / "last.safetensors").module.state_dict())
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(TrainingError, match="teacher"):  # another run: it had no teacher
-        tx.finetune(bundle, settings, tmp_path / "True", teacher=bundle, watcher=NOBODY)
+        finetune(bundle, settings, tmp_path / "True", teacher=bundle, watcher=NOBODY)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_images_of_another_kind(
     )
     settings = tx.RunSettings(f"npz:{tmp_path / 'd.npz'}", RECIPE)
     with pytest.raises(DataError, match=message):
-        tx.finetune(bundle, settings, tmp_path / "out", watcher=NOBODY)
+        finetune(bundle, settings, tmp_path / "out", watcher=NOBODY)
     assert not (tmp_path / "out").exists()
 
 
@@ -109,7 +112,7 @@ def test_images_of_another_kind(
 )
 def test_senseless_numbers(tmp_path: Path, bundle: Path, weight: float, temperature: float) -> None:
     with pytest.raises(TrainingError, match="makes no sense"):
-        tx.finetune(
+        finetune(
             bundle,
             tx.RunSettings("digits"),
             tmp_path / "out",

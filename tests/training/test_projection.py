@@ -227,20 +227,20 @@ def test_float32_products_that_are_rounded_are_made_in_float64() -> None:
 
 @pytest.mark.parametrize("scheme", matrix_schemes())
 def test_real_weights(scheme: str, shared: Path) -> None:
-    model = tx.load_checkpoint(shared / "checkpoints/resnet20-12fca82f.th").module
+    model = tx.load(shared / "checkpoints/resnet20-12fca82f.th").module
     chosen = matrix_schemes()[scheme]
-    layers = [x for x in declared(model).layers if not chosen.unsupported_reason(x.conv)]
+    layers = [x for x in declared(model).layers if not chosen.unsupported_reason(x.op)]
     for stack in stacks(layers[1:], chosen):
         found, spectra = stack.decompose(0.9, {}, {})
         ranks = {name: spectrum.energy_rank(0.9) for name, spectrum in spectra.items()}
         kernels = stack.fold(stack.truncated(found, ranks)[0])
         for layer in stack.layers:
-            matrices = chosen.unfold(layer.module.weight.detach(), layer.conv)
+            matrices = chosen.unfold(layer.module.weight.detach(), layer.op)
             assert ranks[layer.name] == max(exact(matrix, 0.9)[0] for matrix in matrices)
             u, s, vt = torch.linalg.svd(matrices.double(), full_matrices=False)
             kept = torch.arange(s.shape[1]) < ranks[layer.name]
             true = (u * (s * kept)[:, None, :]) @ vt
-            assert error(kernels[layer.name], chosen.fold(true, layer.conv)) < 1e-5
+            assert error(kernels[layer.name], chosen.fold(true, layer.op)) < 1e-5
 
 
 def test_equal_shapes_are_stacked_as_far_as_that_pays() -> None:

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from trpexport.choose.planner import make_plan
 
+import trpexport as tx
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria import DEFAULT, parse_criterion
 from trpexport.lowrank.schemes import matrix_schemes
@@ -52,7 +52,7 @@ def test_prices_are_the_planners() -> None:
     )  # fmt: skip
     shape = (1, 3, 8, 8)
     for scheme in ("channel", "spatial"):
-        plan = make_plan(model, input_shape=shape, scheme=scheme, criterion="rank:2")
+        plan = tx.decompose(model, tx.ByCriterion(scheme, "rank:2"), example=shape).plan
         chosen = ["1", "2"]
         found = prices(trace(model, shape), matrix_schemes()[scheme], chosen)
         assert found.ratio(dict.fromkeys(chosen, 2)) == plan.macs_after / plan.macs_before

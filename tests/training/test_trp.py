@@ -11,12 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from trpexport.choose.planner import make_plan
-from trpexport.networks.torch.factorize import dense_twin, factorize
 
+import trpexport as tx
 from trpexport.errors import PlanError, TrainingError, TrpexportError
 from trpexport.lowrank.schemes import matrix_schemes
-from trpexport.plan import Plan
 from trpexport.training import projection
 from trpexport.training.trp import Status, TrainedRankPruning
 
@@ -72,8 +70,8 @@ def train(
         trp.after_step()
 
 
-def plan_of(model: nn.Module, scheme: str = "spatial", **options: Any) -> Plan:
-    return make_plan(model, input_shape=SHAPE, scheme=scheme, **options)
+def decomposed(model: nn.Module, scheme: str = "spatial", **options: Any) -> tx.Decomposed:
+    return tx.decompose(model, tx.ByCriterion(scheme, **options), example=SHAPE)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -85,8 +83,8 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def test_a_projection_is_the_decomposition_at_that_energy(
     model: Small, scheme: str, energy: float
 ) -> None:
-    plan = plan_of(model, scheme, criterion=f"energy:{energy}", keep_expensive=True)
-    expected = dense_twin(factorize(model, plan), plan)
+    small = decomposed(model, scheme, criterion=f"energy:{energy}", keep_expensive=True)
+    expected = small.network.dense().module
     trp = TrainedRankPruning(model, scheme=scheme, energy=energy)
     trp.project()
     for name, weight in expected.named_parameters():
@@ -105,7 +103,7 @@ def test_the_status_is_what_a_decomposition_at_the_threshold_finds(
     assert trp.status.macs_ratio == 1
     train(model, trp, 12)
     trp.project()
-    plan = plan_of(model, scheme)
+    plan = decomposed(model, scheme).plan
     assert trp.status.macs_ratio == plan.macs_after / plan.macs_before
     for layer in plan.rewritten:
         assert trp.status.ranks[layer.name] == layer.rank
@@ -185,7 +183,7 @@ def test_a_steered_run_arrives_at_its_target(model: Small) -> None:
         train(model, trp, 1, start=step)
         seen.append(trp.status.macs_ratio or 0.0)
     trp.project()
-    plan = plan_of(model)
+    plan = decomposed(model).plan
     assert 0.5 < plan.macs_after / plan.macs_before <= 0.55
     assert seen[2] == 1 > seen[3] > seen[7] > seen[-1]
     assert trp.status.energy is not None
@@ -197,7 +195,7 @@ def test_a_layer_that_stays_dense_is_left_whole_by_steering(model: Small) -> Non
     before = weights(model)
     trp = TrainedRankPruning(model, input_shape=SHAPE, target_macs=0.97, total_steps=10)
     trp.project()
-    plan = plan_of(model)
+    plan = decomposed(model).plan
     kept = {layer.name for layer in plan.layers if not layer.is_rewritten}
     assert kept & set(CHOSEN)
     assert set(CHOSEN) - kept
@@ -333,7 +331,7 @@ def test_layers_are_chosen_as_the_planner_does(model: Small, shape: tuple[int, .
     assert chosen(stride_1_only=True) == ["one", "two", "grouped", "pointwise"]
     with pytest.raises(PlanError, match="matches no convolution"):
         chosen(include=["three"])
-    with pytest.raises(TrainingError, match="can be trained low-rank: not in --include"):
+    with pytest.raises(TrainingError, match="can be trained low-rank: not included"):
         chosen(include=["two"], exclude=["two"])
 
 

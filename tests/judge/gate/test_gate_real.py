@@ -14,12 +14,13 @@ from tests.conftest import Run
 def candidate(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ResNet-20, decomposed at energy 0.9 without training, with the original beside it."""
     from trpexport.artifact.build import ExportSettings
-    from trpexport.pipeline import Decomposition, Source, decompose_checkpoint
+    from trpexport.choose.by_criterion import ByCriterion
+    from trpexport.pipeline import Source, decompose_to_bundle
 
     out = tmp_path_factory.mktemp("gate") / "spatial"
-    decompose_checkpoint(
+    decompose_to_bundle(
         Source(shared / "checkpoints/resnet20-12fca82f.th"),
-        Decomposition(scheme="spatial", criterion="energy:0.9"),
+        ByCriterion(scheme="spatial", criterion="energy:0.9"),
         out,
         settings=ExportSettings(
             verify_seconds=0, simplify=False, baseline=True, dynamic_batch=True

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import nn
-from trpexport.choose.planner import make_plan
-from trpexport.networks.torch.factorize import factorize
 
+import trpexport as tx
 from trpexport.artifact.to_onnx import OnnxSettings, to_onnx
 from trpexport.measure.profile.attribution import attribute
 from trpexport.measure.profile.comparison import compare_profiles
@@ -37,10 +36,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # no two biases are the same
             nn.init.normal_(module.bias)
-    plan = make_plan(model, input_shape=SHAPE, scheme="spatial", criterion="fraction:0.4")
+    small = tx.decompose(model, tx.ByCriterion("spatial", "fraction:0.4"), example=SHAPE)
     directory = tmp_path_factory.mktemp(request.param)
-    result = Exported(plan, directory / "base.onnx", directory / "pairs.onnx")
-    for network, path in ((model, result.base), (factorize(model, plan), result.pairs)):
+    result = Exported(small.plan, directory / "base.onnx", directory / "pairs.onnx")
+    for network, path in ((model, result.base), (small.module, result.pairs)):
         to_onnx(network, SHAPE, path, OnnxSettings(legacy_exporter=request.param == "legacy"))
     return result
 
