@@ -147,10 +147,10 @@ class Decomposed:
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
         return export_bundle(
-            self.network.model,
+            self.network,
             self.plan,
             out,
-            original=self.original.model,
+            original=self.original,
             checkpoint=self.checkpoint,
             settings=settings,
             inputs=inputs,
@@ -288,7 +288,7 @@ def export_checkpoint(
     network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
     plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
     return export_bundle(
-        network.model,
+        network,
         plan,
         out,
         checkpoint=checkpoint,

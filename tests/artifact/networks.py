@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trpexport.artifact.build import BundleReport, export_bundle
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.spectra import keep_all
 from trpexport.networks.torch.network import TorchNetwork
@@ -42,6 +44,23 @@ class Tiny(nn.Module):
         x = torch.relu(self.conv3(x))
         y: Tensor = self.fc(x.mean((2, 3)))
         return y
+
+
+def export_modules(
+    model: nn.Module,
+    plan: Plan,
+    out: Path,
+    *,
+    original: nn.Module | None = None,
+    **how: Any,
+) -> BundleReport:
+    """Export a module by its plan."""
+    networks = [
+        None if module is None else TorchNetwork.open(module, plan.input_shape)
+        for module in (model, original)
+    ]
+    assert networks[0] is not None
+    return export_bundle(networks[0], plan, out, original=networks[1], **how)
 
 
 def tiny() -> nn.Module:

@@ -16,9 +16,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tests.artifact.networks import SHAPE, BatchNormed, kept, rewritten, state_of, tiny
+from tests.artifact.networks import (
+    SHAPE,
+    BatchNormed,
+    export_modules,
+    kept,
+    rewritten,
+    state_of,
+    tiny,
+)
 from trpexport import bundle
-from trpexport.artifact.build import ExportSettings, export_bundle
+from trpexport.artifact.build import ExportSettings
 from trpexport.errors import ModelError, OutputError, VerificationError
 from trpexport.golden import read_golden
 from trpexport.lowrank.schemes import SCHEMES
@@ -39,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, nn.Modul
     small = rewritten(model)
     out = tmp_path_factory.mktemp("made") / "bundle"
     settings = ExportSettings(verify_seconds=0.5)
-    export_bundle(small.module, small.plan, out, original=model, settings=settings)
+    export_modules(small.module, small.plan, out, original=model, settings=settings)
     return out, small.plan, small.module
 
 
@@ -95,7 +103,7 @@ def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
     small = rewritten(model)
     settings = ExportSettings(verify_seconds=0, simplify=False, baseline=True)
     out = tmp_path / "out"
-    export_bundle(small.module, small.plan, out, original=model, settings=settings)
+    export_modules(small.module, small.plan, out, original=model, settings=settings)
     assert bundle.read_manifest(out)["baseline"] == bundle.BASELINE
     x = torch.randn(SHAPE)
     baseline = open_session(out / bundle.BASELINE).run({"input": x.numpy()})["output"]
@@ -108,7 +116,7 @@ def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
 def test_a_network_can_be_exported_as_it_is(tmp_path: Path) -> None:
     model = tiny()
     plan = kept(model)
-    report = export_bundle(model, plan, tmp_path / "plain", settings=QUICK)
+    report = export_modules(model, plan, tmp_path / "plain", settings=QUICK)
     assert report.data["layers_rewritten"] == 0
     assert verify_bundle(tmp_path / "plain").is_equivalent
 
@@ -117,7 +125,7 @@ def test_real_inputs_are_what_is_compared(tmp_path: Path) -> None:
     model = tiny()
     images = np.random.default_rng(0).random((5, *SHAPE[1:]), dtype=np.float32)
     plan = kept(model)
-    export_bundle(model, plan, tmp_path / "out", settings=QUICK, inputs=images)
+    export_modules(model, plan, tmp_path / "out", settings=QUICK, inputs=images)
     with np.load(tmp_path / "out" / bundle.GOLDEN) as golden:
         np.testing.assert_array_equal(golden["input:input"], images)
 
@@ -127,7 +135,7 @@ def test_inputs_of_a_wrong_shape(tmp_path: Path, shape: tuple[int, ...]) -> None
     model = tiny()
     plan = kept(model)
     with pytest.raises(ModelError, match="inputs to verify on"):
-        export_bundle(model, plan, tmp_path / "out", settings=QUICK, inputs=np.zeros(shape))
+        export_modules(model, plan, tmp_path / "out", settings=QUICK, inputs=np.zeros(shape))
     assert not list(tmp_path.iterdir())
 
 
@@ -155,7 +163,7 @@ def test_a_wrong_rewrite_is_named_and_nothing_is_written(
     model = tiny()
     made = rewritten(model, scheme=broken_scheme, criterion="rank:2")
     with pytest.raises(VerificationError, match="conv2 drifts") as caught:
-        export_bundle(made.module, made.plan, tmp_path / "out", original=model, settings=QUICK)
+        export_modules(made.module, made.plan, tmp_path / "out", original=model, settings=QUICK)
     assert caught.value.exit_code == 4
     assert not list(tmp_path.iterdir())
 
@@ -163,11 +171,11 @@ def test_a_wrong_rewrite_is_named_and_nothing_is_written(
 def test_large_networks_are_exported_in_two_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trpexport.artifact.to_onnx.ONE_FILE_LIMIT", 1)
+    monkeypatch.setattr("trpexport.networks.torch.to_onnx.ONE_FILE_LIMIT", 1)
     model = tiny()
     plan = kept(model)
     settings = ExportSettings(verify_seconds=0)
-    report = export_bundle(model, plan, tmp_path / "out", settings=settings)
+    report = export_modules(model, plan, tmp_path / "out", settings=settings)
     assert "model.onnx.data" in bundle.read_manifest(tmp_path / "out")["files"]
     assert "2 GB" in report.data["notes"][0]
     assert verify_bundle(tmp_path / "out").is_equivalent
@@ -177,12 +185,12 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
     model = tiny()
     plan = kept(model)
     out = tmp_path / "out"
-    export_bundle(model, plan, out, settings=QUICK)
+    export_modules(model, plan, out, settings=QUICK)
     before = (out / bundle.MANIFEST).read_bytes()
     with pytest.raises(OutputError, match="exists"):
-        export_bundle(model, plan, out, settings=QUICK)
+        export_modules(model, plan, out, settings=QUICK)
     assert (out / bundle.MANIFEST).read_bytes() == before
-    export_bundle(
+    export_modules(
         model,
         plan,
         out,
@@ -196,13 +204,13 @@ def test_a_full_disk_harms_nothing(tmp_path: Path) -> None:
     model = tiny()
     plan = kept(model)
     out = tmp_path / "out"
-    export_bundle(model, plan, out, settings=QUICK)
+    export_modules(model, plan, out, settings=QUICK)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises((OutputError, ModelError)):
-            export_bundle(
+            export_modules(
                 model,
                 plan,
                 out,
@@ -222,7 +230,7 @@ def test_trained_factors_stand_for_their_own_products(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape))
-    report = export_bundle(network, plan, tmp_path / "out", settings=QUICK).data
+    report = export_modules(network, plan, tmp_path / "out", settings=QUICK).data
     assert [step["name"] for step in report["steps"]] == ["rewrite", "export", "annotate"]
     assert report["parameters"]["before"] == sum(p.numel() for p in model.parameters())
 
@@ -244,7 +252,7 @@ def test_everything_is_left_as_it_was(tmp_path: Path, legacy: bool) -> None:
     drawn = draw()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     settings = ExportSettings(verify_seconds=0, baseline=True, legacy_exporter=legacy)
-    export_bundle(small, plan, tmp_path / "out", original=model, settings=settings)
+    export_modules(small, plan, tmp_path / "out", original=model, settings=settings)
     assert draw() == drawn
     assert (state_of(model), state_of(small)) == before
 
@@ -259,7 +267,7 @@ def test_a_network_that_depends_on_its_batch_is_compared_at_its_own(
     small, plan = made.module, made.plan
     settings = ExportSettings(verify_seconds=0, legacy_exporter=not dynamic, dynamic_batch=dynamic)
     out = tmp_path / "out"
-    report = export_bundle(small, plan, out, original=model, settings=settings).data
+    report = export_modules(small, plan, out, original=model, settings=settings).data
     (note,) = report["notes"]
     assert f"depends on the others in its batch: verified at a batch size of {batch} alone" in note
     assert [step["outputs"]["output"]["inputs"] for step in report["steps"]] == [8] * 5
@@ -277,10 +285,10 @@ def test_whole_batches_of_real_inputs_are_compared(tmp_path: Path) -> None:
     plan = kept(model, (4, 3, 8, 8))
     images = np.random.default_rng(0).random((10, 3, 8, 8), dtype=np.float32)
     settings = ExportSettings(verify_seconds=1, simplify=False, legacy_exporter=True)
-    report = export_bundle(model, plan, tmp_path / "out", settings=settings, inputs=images).data
+    report = export_modules(model, plan, tmp_path / "out", settings=settings, inputs=images).data
     assert report["steps"][-1]["outputs"]["output"]["inputs"] == 8
     with pytest.raises(ModelError, match="3 inputs to verify on are not enough: give at least 4"):
-        export_bundle(model, plan, tmp_path / "more", settings=settings, inputs=images[:3])
+        export_modules(model, plan, tmp_path / "more", settings=settings, inputs=images[:3])
 
 
 HALF_SHAPE = (1, 3, 8, 8)
@@ -306,7 +314,7 @@ def test_half_precision_is_exported_in_float32(tmp_path: Path, dtype: torch.dtyp
     model = Half().eval().to(dtype)
     before = state_of(model)
     out = tmp_path / "out"
-    report = export_bundle(model, kept(Half(), HALF_SHAPE), out, settings=QUICK).data
+    report = export_modules(model, kept(Half(), HALF_SHAPE), out, settings=QUICK).data
     assert state_of(model) == before
     name = str(dtype).removeprefix("torch.")
     assert report["notes"] == [f"the network is in {name}: verified and written in float32"]
@@ -336,13 +344,13 @@ def test_factors_that_were_rounded_to_half_precision_stand_for_their_own_product
     small = made.module
     assert {parameter.dtype for parameter in small.parameters()} == {torch.float16}
     out = tmp_path / "out"
-    report = export_bundle(small, made.plan, out, original=model, settings=QUICK).data
+    report = export_modules(small, made.plan, out, original=model, settings=QUICK).data
     assert [step["name"] for step in report["steps"]][:2] == ["decompose", "rewrite"]
     assert verify_bundle(out).is_equivalent
     chain = small.get_submodule("conv2")
     chain.get_submodule("0").padding, chain.get_submodule("1").padding = (0, 1), (1, 0)  # type: ignore[assignment]
     with pytest.raises(VerificationError, match="conv2 drifts"):
-        export_bundle(small, made.plan, tmp_path / "wrong", original=model, settings=QUICK)
+        export_modules(small, made.plan, tmp_path / "wrong", original=model, settings=QUICK)
 
 
 def test_a_network_that_runs_in_half_precision_only_is_refused_before_any_work(
@@ -352,7 +360,7 @@ def test_a_network_that_runs_in_half_precision_only_is_refused_before_any_work(
     plan = kept(Half(), HALF_SHAPE)
     said: list[str] = []
     with pytest.raises(ModelError, match=r"can't run float32\[1x3x8x8\]") as caught:
-        export_bundle(model, plan, tmp_path / "out", settings=QUICK, stages=Stages(said.append))
+        export_modules(model, plan, tmp_path / "out", settings=QUICK, stages=Stages(said.append))
     assert "\n" not in str(caught.value)
     assert not said
     assert not list(tmp_path.iterdir())

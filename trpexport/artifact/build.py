@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from trpexport import bundle
 from trpexport.artifact.facts import manifest_facts, preprocessing_of, provenance, report_facts
 from trpexport.artifact.passes import Context, Step, run_passes
 from trpexport.artifact.reference import ReferenceRuns
-from trpexport.artifact.to_onnx import DEFAULT_OPSET, OnnxSettings
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import write_golden
-from trpexport.networks.torch.modules import FactorChain
-from trpexport.networks.torch.network import LOW_PRECISION, TorchNetwork
+from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 
@@ -77,11 +74,11 @@ class BundleReport:
 
 
 def export_bundle(
-    network: nn.Module,
+    network: TorchNetwork,
     plan: Plan,
     out: str | Path,
     *,
-    original: nn.Module | None = None,
+    original: TorchNetwork | None = None,
     checkpoint: Checkpoint | None = None,
     settings: ExportSettings | None = None,
     inputs: NDArray[np.floating[Any]] | None = None,
@@ -114,18 +111,15 @@ def export_bundle(
     settings = settings or ExportSettings()
     out = Path(out)
     bundle.check_target(out, replace=settings.replace)
-    exported = _opened(network, plan)
-    reference = ReferenceRuns.of(
-        exported, plan.input_shape, plan.macs_after, inputs, exported.dtype
-    )
+    reference = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
     job = _Job(
-        network=exported,
-        original=None if original is None else _opened(original, plan),
+        network=network,
+        original=original,
         plan=plan,
         checkpoint=checkpoint,
         settings=settings,
         reference=reference,
-        notes=(*notes, *_notes(exported, reference)),
+        notes=(*notes, *_notes(network, reference)),
         stages=stages or Stages(),
     )
     check = job.verify_rewrite()
@@ -135,18 +129,6 @@ def export_bundle(
             job.write_baseline(staging / bundle.BASELINE)
         report = job.write_rest(staging, check, steps)
     return BundleReport(out, plan, report)
-
-
-def _opened(module: nn.Module, plan: Plan) -> TorchNetwork:
-    """Return the network that a module is: a copy only where it has to be put into float32."""
-    dtypes = {tensor.dtype for tensor in chain(module.parameters(), module.buffers())}
-    if dtypes.isdisjoint(LOW_PRECISION):
-        return TorchNetwork(module, plan.input_shape)
-    network = TorchNetwork.open(module, plan.input_shape)
-    for part in network.model.modules():
-        if isinstance(part, FactorChain):
-            part.is_truncation = False  # but a rounded one
-    return network
 
 
 def _notes(network: TorchNetwork, reference: ReferenceRuns) -> Iterator[str]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from trpexport._version import __version__
 from trpexport.artifact.passes import Step
-from trpexport.artifact.to_onnx import OnnxSettings
 from trpexport.artifact.verification import DECOMPOSE
 from trpexport.checkpoints import Checkpoint
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.equivalence import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 

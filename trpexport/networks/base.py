@@ -16,9 +16,12 @@ from trpexport.ops import Layer
 from trpexport.tensors import Arrays
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from trpexport.lowrank.chain import Chain
+    from trpexport.networks.onnx_settings import OnnxSettings
     from trpexport.networks.samples import Samples
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
@@ -87,6 +90,13 @@ class Network(Protocol):
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name."""
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
+        """Write it as an ONNX file.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
         """Return all that calibration may ask of it.

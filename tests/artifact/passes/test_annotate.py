@@ -10,7 +10,7 @@ import pytest
 from tests.artifact.networks import SHAPE, tiny
 from trpexport.artifact.passes import PASSES, Context, run_passes
 from trpexport.artifact.reference import ReferenceRuns
-from trpexport.artifact.to_onnx import OnnxSettings
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 
 
@@ -19,7 +19,7 @@ def test_annotations_change_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
 ) -> None:
     if external:
-        monkeypatch.setattr("trpexport.artifact.to_onnx.ONE_FILE_LIMIT", 1)
+        monkeypatch.setattr("trpexport.networks.torch.to_onnx.ONE_FILE_LIMIT", 1)
     network = TorchNetwork(tiny(), SHAPE)
     context = Context(
         network, ReferenceRuns(network, SHAPE, macs=1), OnnxSettings(), {"trpexport.version": "1"}

@@ -9,11 +9,10 @@ import onnx
 import pytest
 from torch import nn
 
-from tests.artifact.networks import SHAPE, kept, tiny
-from trpexport.artifact.build import ExportSettings, export_bundle
-from trpexport.artifact.passes import export
-from trpexport.artifact.to_onnx import to_onnx
+from tests.artifact.networks import SHAPE, export_modules, kept, tiny
+from trpexport.artifact.build import ExportSettings
 from trpexport.errors import VerificationError
+from trpexport.networks.torch.to_onnx import to_onnx
 
 
 def test_a_wrong_file_is_named_and_nothing_is_written(
@@ -28,11 +27,11 @@ def test_a_wrong_file_is_named_and_nothing_is_written(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("f4"), tensor.name))
         onnx.save(network, path)
 
-    monkeypatch.setattr(export, "to_onnx", tampered)
+    monkeypatch.setattr("trpexport.networks.torch.network.to_onnx", tampered)
     model, settings = tiny(), ExportSettings(verify_seconds=0, simplify=False)
     says = r"conv2 drifts: the pass export .*, try the other exporter \(legacy_exporter\)"
     with pytest.raises(VerificationError, match=says):
-        export_bundle(model, kept(model), tmp_path / "out", settings=settings)
+        export_modules(model, kept(model), tmp_path / "out", settings=settings)
     assert not list(tmp_path.iterdir())
 
 
@@ -45,6 +44,6 @@ def test_an_exporter_that_nobody_asked_for_is_noted(
 ) -> None:
     settings = ExportSettings(opset, legacy_exporter=legacy, simplify=False, verify_seconds=0)
     model = tiny()
-    report = export_bundle(model, kept(model), tmp_path / "out", settings=settings).data
+    report = export_modules(model, kept(model), tmp_path / "out", settings=settings).data
     assert report["notes"] == notes
     assert tuple(report["input_shape"]) == SHAPE

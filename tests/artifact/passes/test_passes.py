@@ -22,9 +22,9 @@ from trpexport.artifact.passes import (
 )
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.reference import ReferenceRuns
-from trpexport.artifact.to_onnx import OnnxSettings
 from trpexport.compare import Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.runtime.session import open_session
 

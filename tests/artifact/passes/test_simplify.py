@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.artifact.networks import kept, tiny
-from trpexport.artifact.build import ExportSettings, export_bundle
+from tests.artifact.networks import export_modules, kept, tiny
+from trpexport.artifact.build import ExportSettings
 from trpexport.artifact.passes import simplify
 from trpexport.runtime.verify import verify_bundle
 
@@ -54,7 +54,7 @@ def test_export_goes_on_without_onnxsim(
         monkeypatch.setattr(subprocess, "run", faulty)
     model = tiny()
     settings = ExportSettings(17, legacy_exporter=True, verify_seconds=0)
-    report = export_bundle(model, kept(model), tmp_path / "out", settings=settings)
+    report = export_modules(model, kept(model), tmp_path / "out", settings=settings)
     (note,) = report.data["notes"]
     assert note.startswith("simplify was left out: ")
     assert says in note

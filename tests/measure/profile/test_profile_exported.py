@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import trpexport as tx
-from trpexport.artifact.to_onnx import OnnxSettings, to_onnx
 from trpexport.measure.profile.attribution import attribute
 from trpexport.measure.profile.comparison import compare_profiles
 from trpexport.measure.profile.matching import match_nodes
 from trpexport.measure.profile.placement import placement
 from trpexport.measure.profile.profile import ProfileSettings, profile_model, profile_models
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.plan import Plan
 
 SHAPE = (1, 3, 32, 32)

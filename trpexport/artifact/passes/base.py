@@ -12,9 +12,9 @@ from typing import Any, ClassVar, final
 
 from trpexport.artifact.drift import first_drifting_conv
 from trpexport.artifact.reference import Comparisons, OnnxFile, ReferenceRuns
-from trpexport.artifact.to_onnx import OnnxSettings
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import reason_of
 from trpexport.stages import Stages

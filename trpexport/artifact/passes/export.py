@@ -6,7 +6,6 @@ from pathlib import Path
 
 from trpexport.artifact.passes import PASSES
 from trpexport.artifact.passes.base import Context, Equivalent, Pass, PassResult
-from trpexport.artifact.to_onnx import to_onnx
 
 
 class Export(Pass):
@@ -20,7 +19,7 @@ class Export(Pass):
     def apply(self, file: Path, context: Context) -> PassResult:
         """Write the file."""
         settings = context.settings
-        to_onnx(context.network.model, context.reference.shape, file, settings)
+        context.network.write_onnx(file, settings)
         if settings.is_legacy and not settings.legacy_exporter:
             return PassResult(f"opset {settings.opset} was written by the legacy exporter")
         return PassResult()

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from trpexport.cost import Cost
 from trpexport.errors import DataError, ModelError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.counting import count_module
@@ -28,6 +30,7 @@ from trpexport.networks.torch.running import (
     reason_of,
     tensor_leaves,
 )
+from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
 from trpexport.tensors import Arrays, shape_text
@@ -74,6 +77,9 @@ class TorchNetwork:
         low = {name: t.dtype for name, t in tensors.items() if t.dtype in LOW_PRECISION}
         if low:
             model = model.float()
+            for module in model.modules():
+                if isinstance(module, FactorChain):
+                    module.is_truncation = False  # but a rounded one
         return cls(model, input_shape, dtypes=low)
 
     def as_module(self) -> nn.Module:
@@ -184,6 +190,15 @@ class TorchNetwork:
                 "give a network that runs in float32, and the input shape that it takes"
             ) from error
         return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
+        """Write it as an ONNX file.
+
+        Raises:
+            ModelError: the exporter can't express it, or can't write the opset.
+            MissingDependencyError: a package that the exporter needs is not installed.
+        """
+        to_onnx(self.model, self.input_shape, path, settings)
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
         """Return all that calibration may ask of it.

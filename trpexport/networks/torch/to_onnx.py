@@ -6,50 +6,21 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trpexport.artifact.reference import standard_normal
 from trpexport.errors import MissingDependencyError, ModelError
-from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT
-from trpexport.networks.torch.running import evaluating, reason_of
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.torch.outputs import INPUT, named_tensors
+from trpexport.networks.torch.running import RUN_ERRORS, evaluating, example_input, reason_of
+from trpexport.tensors import shape_text
 
-DEFAULT_OPSET = 18
-# The dynamo exporter translates to this opset and converts from there, upwards only.
-DYNAMO_LOWEST_OPSET = 18
 LEGACY_OPSETS = range(9, 21)
 # Protocol buffers end at 2 GiB; what the graph itself needs is far below the difference.
 ONE_FILE_LIMIT = 2_000_000_000
-
-
-@dataclass(frozen=True)
-class OnnxSettings:
-    """How ONNX is written.
-
-    Attributes:
-        opset: the ONNX operator set to write.
-        dynamic_batch: leave the batch size open.
-        legacy_exporter: use the TorchScript-based exporter.
-    """
-
-    opset: int = DEFAULT_OPSET
-    dynamic_batch: bool = False
-    legacy_exporter: bool = False
-
-    @property
-    def is_legacy(self) -> bool:
-        """Whether the legacy exporter writes it: opsets below 18 need it, asked for or not."""
-        return self.legacy_exporter or self.opset < DYNAMO_LOWEST_OPSET
-
-    @property
-    def exporter(self) -> str:
-        """The exporter that writes it: ``"dynamo"`` or ``"legacy"``."""
-        return "legacy" if self.is_legacy else "dynamo"
 
 
 def to_onnx(
@@ -76,16 +47,15 @@ def to_onnx(
             f"opset {settings.opset} can't be written by the legacy exporter: choose an opset from "
             f"{LEGACY_OPSETS.start} to {LEGACY_OPSETS.stop - 1}"
         )
-    network = TorchNetwork(model, input_shape)
     # torch.export takes a dimension of 1 for a constant.
     batch = max(2, input_shape[0]) if settings.dynamic_batch else input_shape[0]
-    feeds = {INPUT: standard_normal((batch, *input_shape[1:]), 0, network.dtype)}
-    names = list(network.run(feeds))
+    x = example_input(model, (batch, *input_shape[1:]))
+    names = list(_outputs(model, x))
     write = _write_legacy if settings.is_legacy else _write_dynamo
     options = {"opset_version": settings.opset, "input_names": [INPUT], "output_names": names}
     try:
         with evaluating(model), _quiet():
-            write(model, network.input_of(feeds), path, settings.dynamic_batch, options)
+            write(model, x, path, settings.dynamic_batch, options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f'the exporter needs {error.name}: pip install "trpexport[cpu]"'
@@ -99,6 +69,17 @@ def to_onnx(
             f"try it {other} legacy_exporter, or another opset"
         ) from error
     _check_written(path, settings)
+
+
+def _outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    try:
+        with evaluating(model):
+            return named_tensors(model(x.clone()))  # a network may change its input in place
+    except RUN_ERRORS as error:
+        raise ModelError(
+            f"the network can't run {x.dtype} of {shape_text(x.shape)} ({reason_of(error)}): give "
+            "a network that runs in float32, and the input shape that it takes"
+        ) from error
 
 
 def _write_dynamo(
