@@ -7,13 +7,13 @@ edited; all the rest is derived, and derived again when the plan is applied.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trpexport.errors import PlanError
+from trpexport.files import read_json
 from trpexport.ops import Call, LinearOp, Window
 
 SCHEMA_VERSION = 2
@@ -149,10 +149,10 @@ def read_plan(path: Path) -> Plan:
         PlanError: the file can't be read, is not JSON, or is not a plan.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise PlanError(f"can't read the plan {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PlanError(f"the plan {path} is not JSON: {error}") from None
     return parse_plan(data, source=str(path))
 
