@@ -32,13 +32,15 @@ def test_a_table() -> None:
     ("text", "line"),
     [
         (Text("It passed", Role.VERDICT, Tone.GOOD), "### ✅ It passed"),
-        (Text("It failed: <x>", Role.VERDICT, Tone.BAD), "### ❌ It failed: \\<x\\>"),
+        (Text("It failed: <x>", Role.VERDICT, Tone.BAD), "### ❌ It failed: \\<x>"),
         (Text("It ended", Role.VERDICT), "### It ended"),
         (Text("not counted: a_b", Role.WARNING), "**not counted: a\\_b**"),
         (Text("busy", Role.NOTE), "note: busy"),
         (Text("trpexport verify a_b", Role.COMMAND), "    trpexport verify a_b"),
         (Text("# no heading"), "\\# no heading"),
         (Text("- no list"), "\\- no list"),
+        (Text("> no quotation"), "\\> no quotation"),
+        (Text("a -> b"), "a -> b"),
         (Text("1. no list"), "1\\. no list"),
     ],
 )

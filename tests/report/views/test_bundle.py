@@ -19,7 +19,7 @@ DECOMPOSE = {"name": "decompose", "outputs": {"a": OUTPUT}}
 FILE = [{"name": "export", "outputs": {"a": {**OUTPUT, "max_error": 1.0}}}]
 FILE += [{"name": "simplify", "outputs": {}}, {"name": "annotate", "outputs": {"a": OUTPUT}}]
 REPORT: dict[str, Any] = {
-    "macs": {"before": 600, "after": 200, "ratio": 3.0},
+    "macs": {"before": 600, "after": 200, "ratio": 3.0, "unknown": {}},
     "parameters": {"before": 80, "after": 40},
     "file_bytes": 1234,
     "layers_rewritten": 3,
@@ -71,7 +71,7 @@ def test_what_was_not_counted_makes_bounds() -> None:
 
 def test_a_network_as_it_is() -> None:
     same = report(
-        macs={"before": 600, "after": 600, "ratio": 1.0},
+        macs={"before": 600, "after": 600, "ratio": 1.0, "unknown": {}},
         layers_rewritten=0,
         steps=FILE,
         notes=[],

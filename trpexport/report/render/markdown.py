@@ -9,8 +9,8 @@ from typing import Any
 from trpexport.report.blocks import Block, Column, Role, Table, Text, Tone
 from trpexport.report.render.spans import Span, cell_spans, phrase_spans, plain, printable
 
-_MARKUP = re.compile(r"[\\`*_\[\]<>|~&]")
-_BEGINNING = re.compile(r"^(?=[#+-])|(?<=^\d)(?=[.)])")  # of a heading or a list
+_MARKUP = re.compile(r"[\\`*_\[\]<|~&]")
+_BEGINNING = re.compile(r"^(?=[#+>-])|(?<=^\d)(?=[.)])")  # of a heading, a list, a quotation
 _RULES = {"left": "---", "right": "---:"}
 
 

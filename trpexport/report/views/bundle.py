@@ -31,7 +31,7 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:
-    macs, parameters, unknown = report["macs"], report["parameters"], report["macs"].get("unknown")
+    macs, parameters, unknown = report["macs"], report["parameters"], report["macs"]["unknown"]
     saved: tuple[str | Value, ...] = ()
     if report["layers_rewritten"] and macs["ratio"]:
         ratio = Value(macs["ratio"], Kind.RATIO, bound="at most" if unknown else None)
