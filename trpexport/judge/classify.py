@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpexport.bundle import MANIFEST, MODEL, read_manifest
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
+from trpexport.judge.pixels import HashedSplit
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches
@@ -214,13 +215,14 @@ def evaluate(
     size = _batch_size(classifiers, batch)
     tallies = [_Tally(classifier, images) for classifier in classifiers]
     differences, squares = [], []
+    split = HashedSplit(images.split)
     for start in range(0, len(images.indices), size):
         indices = images.indices[start : start + size]
         prepared: dict[Preprocessing, NDArray[np.float32]] = {}
         for tally in tallies:
             how = tally.classifier.preprocessing
             if how not in prepared:
-                prepared[how] = _prepare(how, images.split, indices)
+                prepared[how] = _prepare(how, split, indices)
             tally.run(prepared[how], clock)
         first = tallies[0].last
         with np.errstate(invalid="ignore", over="ignore"):
@@ -228,8 +230,9 @@ def evaluate(
             squares.append(np.square(first).sum(axis=1))
         if advance is not None:
             advance(len(indices))
+    pixels = split.sha256(images.indices)
     return Evaluations(
-        tuple(tally.result() for tally in tallies),
+        tuple(tally.result(pixels) for tally in tallies),
         np.concatenate(differences, axis=1),
         np.concatenate(squares),
         tuple(tally.input_shape for tally in tallies),
@@ -284,8 +287,8 @@ class _Tally:
         self._count(self._images.labels[self._seen : self._seen + len(inputs)])
         self._seen += len(inputs)
 
-    def result(self) -> Evaluation:
-        """Return what it did."""
+    def result(self, pixels: str) -> Evaluation:
+        """Return what it did on the images with this hash."""
         kind = "probabilities" if self._are_probabilities else "logits"
         images = self._images
         return Evaluation(
@@ -301,6 +304,7 @@ class _Tally:
             losses=np.concatenate(self._losses[kind]),
             outputs_are=kind,
             seconds=self._seconds,
+            pixels=pixels,
         )
 
     def _class_scores(self, outputs: dict[str, Array], count: int) -> NDArray[np.float64]:

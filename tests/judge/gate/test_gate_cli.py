@@ -57,6 +57,25 @@ def test_eval(run: Run, pair: tuple[Path, Path], images_npz: Make, tmp_path: Pat
     assert "are of other images" in result.error
 
 
+def test_eval_against_pictures_of_the_same_labels(
+    run: Run, pair: tuple[Path, Path], images_npz: Make
+) -> None:
+    clear, fog = images_npz(200), Path("fog.npz")
+    with np.load(clear) as arrays:
+        np.savez(fog, images=arrays["images"] // 2 + 99, labels=arrays["labels"])
+    assert run("eval", pair[0], "--data", f"npz:{clear}", *HOW, "--save", "clear.npz").code == 0
+    result = run("eval", pair[0], "--data", f"npz:{fog}", *HOW, "--against", "clear.npz")
+    assert result.code == 2
+    assert f"are of other images (200 of npz:{clear})" in result.error
+    # Predictions of the version before, which did not know the pixels: refused before any work.
+    with np.load("clear.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "pixels"}
+    np.savez("old.npz", **arrays | {"kind": np.asarray("trpexport evaluation 1")})
+    result = run("eval", "gone.onnx", "--data", f"npz:{clear}", *HOW, "--against", "old.npz")
+    assert result.code == 2
+    assert "can't be compared: they were saved by an earlier version" in result.error
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
