@@ -157,17 +157,19 @@ def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
 
 def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
     from trpexport.device.emulate.emulation import run_emulated
+    from trpexport.measure.inputs import bench_inputs
     from trpexport.onnxfile.counting import count_onnx
     from trpexport.report.views.emulation import emulation_view
     from trpexport.runtime.session import open_session
 
     paths = [Path(model.path) for model in settings.models]
     with progress() as stages:
-        session = open_session(paths[0], threads=1)
-        inputs = session.random_inputs(settings.batch or 1, settings.seed, settings.shapes)
+        inputs = bench_inputs([open_session(path, threads=1) for path in paths], settings)
         emulated = run_emulated(cpu, paths, inputs, announce=stages.say)
-    shapes = {name: array.shape for name, array in inputs.items()}
-    costs = [count_onnx(path, shapes=shapes) for path in paths]
+    costs = [
+        count_onnx(path, shapes={name: array.shape for name, array in own.items()})
+        for path, own in zip(paths, inputs, strict=True)
+    ]
     if as_json:
         facts: dict[str, Any] = emulated.to_json()
         for entry, cost in zip(facts["models"], costs, strict=True):

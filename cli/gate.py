@@ -97,7 +97,8 @@ def gate(
     Limits are given here or in the section [gate] of trpexport.toml ([tool.trpexport.gate] of
     pyproject.toml); what is typed wins. The accuracy drop is paired, image by image. Too few
     images to tell a limit from twice that limit fail. Latency is measured here and now, both
-    networks in turns.
+    networks in turns. Each network is measured at its own input size, and where the two sizes
+    differ, images that --mean and --std prepare are cut to it.
     """
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.classify import choose_images
@@ -174,7 +175,7 @@ def _evaluate(
     output: str | None,
 ) -> Evaluations:
     """Run both networks on the same images."""
-    from trpexport.judge.classify import evaluate, open_classifier
+    from trpexport.judge.classify import cut_to_own_sizes, evaluate, open_classifier
 
     classifiers = [
         open_classifier(
@@ -187,5 +188,7 @@ def _evaluate(
         )
         for model in settings.models
     ]
+    if how is not None:
+        classifiers = cut_to_own_sizes(classifiers)
     with bar(len(images.indices), "evaluate") as advance:
         return evaluate(classifiers, images, batch=settings.batch, advance=advance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,12 @@ class Classifier:
     session: Session
     preprocessing: Preprocessing
     output: str | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that it takes; None where it leaves them open."""
+        height, width = self.session.inputs[0].shape[2:] or ("", "")
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,25 @@ def open_classifier(
     if output is not None and output not in names:
         raise ModelError(f"{label} has no output {output!r}: choose from {', '.join(names)}")
     return Classifier(label, file, session, preprocessing, output)
+
+
+def cut_to_own_sizes(classifiers: Sequence[Classifier]) -> list[Classifier]:
+    """Return classifiers of different image sizes with a preprocessing that cuts each its own.
+
+    For a preprocessing that they have in common, whose one size can't fit all of them. They are
+    left as they are where their sizes do not differ, or where that size fits none.
+    """
+    sizes = {classifier.image_size for classifier in classifiers}
+    wanted = classifiers[0].preprocessing.size
+    fits = wanted is None or not sizes.isdisjoint({wanted, None})
+    if len(sizes) == 1 or not fits:
+        return list(classifiers)
+    return [
+        replace(one, preprocessing=replace(one.preprocessing, size=one.image_size))
+        if one.image_size is not None
+        else one
+        for one in classifiers
+    ]
 
 
 def choose_images(dataset: Dataset, name: str = "test", limit: int | None = None) -> Images:

@@ -197,6 +197,23 @@ def test_gate_measures_latency(run: Run, pair: tuple[Path, Path]) -> None:
     assert run("gate", *networks, "--max-latency", "0.000001").code == 1
 
 
+def test_gate_measures_networks_of_two_sizes(run: Run, sized: Make) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 3, 12, 12), np.uint8)
+    np.savez("photos.npz", images=pixels, labels=np.arange(400) % 10)
+    networks = ("--baseline", sized(12), "--candidate", sized(8))
+    how = ("--data", "npz:photos.npz", "--mean", "0,0,0", "--std", "1,1,1")
+    rules = ("--min-macs-ratio", "2.2", "--max-latency", "1000", "--max-drop", "50")
+    quick = ("--min-time", "0", "--max-time", "1")
+    result = run("gate", *networks, *how, *rules, *quick, "--json")
+    assert result.code == 0, result.out + result.err
+    found = {rule["name"]: rule["value"] for rule in json.loads(result.out)["rules"]}
+    assert found["min-macs-ratio"] == 12**2 / 8**2
+    for name in ("other", "input"):
+        result = run("gate", *networks, *rules[:2], "--shape", f"{name}=1x3x9x9")
+        assert result.code == 2
+        assert name in result.error
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -227,6 +227,15 @@ def test_networks_take_turns_in_shuffled_order(calls: list[str]) -> None:
     assert firsts == {"a", "b"}
 
 
+def test_networks_of_different_sizes_run_on_their_own(write_onnx: Callable[..., Path]) -> None:
+    paths = [
+        write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", size)}, {"y": None})
+        for size in (4, "s")
+    ]
+    profiles = profile_models(paths, ProfileSettings(runs=1, shapes={"x": (2, 9)}))
+    assert [profile.shapes for profile in profiles] == [{"x": (2, 4)}, {"x": (2, 9)}]
+
+
 def test_a_trace_that_lacks_runs(calls: list[str]) -> None:
     with pytest.raises(ModelError, match=r"saw 17 of the 18 runs of lost.*ask for fewer runs"):
         profile_model(Path("lost"), ProfileSettings(runs=10))
