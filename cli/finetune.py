@@ -35,6 +35,7 @@ from .train import (
 
 
 def finetune(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="A bundle of decompose, or a checkpoint.")
     ],
@@ -76,6 +77,7 @@ def finetune(
 
     Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
     """
+    opt.refuse_idle(context, opt.Idle(("temperature", "teacher_weight"), without="teacher"))
     from trpexport.training.finetune import finetune as run
     from trpexport.training.settings import Compute
 

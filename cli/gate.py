@@ -29,14 +29,16 @@ from .eval import (
     open_data,
     preprocessing,
 )
-from .options import Json, NamedShapes, parse_named_shapes
+from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.classify import Evaluations, Images
     from trpexport.judge.gate.check import Checked, GateResult
+    from trpexport.judge.gate.config import Limits
     from trpexport.measure.bench import BenchSettings
 
+_IMAGES = ("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output")
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
 
 
@@ -113,6 +115,7 @@ def gate(
 
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
     limits = read_limits(typed, confident=confident, config=config)
+    _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
     models = find_models([candidate] if baseline is None else [baseline, candidate])
     if len(models) != 2:
@@ -129,7 +132,7 @@ def gate(
         memory=False,
     )
     evaluations = None
-    if data is not None and limits.of("data"):
+    if data is not None:
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         evaluations = _evaluate(settings, choose_images(dataset, split, limit), how, output)
@@ -150,6 +153,21 @@ def gate(
     _tell_github(result, regressions)
     if not entry["accepted"]:
         raise typer.Exit(1)
+
+
+def _refuse_idle(context: typer.Context, limits: Limits) -> None:
+    """Refuse options on what no limit asks to be measured."""
+    refuse_idle(context, Idle(_IMAGES, without="data"))
+    images, costs, latency = (limits.of(need) for need in ("data", "costs", "latency"))
+    if not images:
+        refuse_typed(context, ("data",), "where no limit is on accuracy or outputs")
+    if not latency:
+        refuse_typed(context, ("threads", "min_time", "max_time"), "where no limit is on latency")
+    if not (costs or latency):
+        refuse_typed(context, ("shape",), "where no limit is on costs or latency")
+    if not (images or latency):
+        running = ("provider", "provider_option", "batch")
+        refuse_typed(context, running, "where no limit makes the networks run")
 
 
 def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:

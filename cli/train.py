@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trpexport.errors import TrpexportError
-
 from . import options as opt
 from .console import show_json
 
@@ -55,7 +53,14 @@ Restart = Annotated[
 ]
 
 
+_IDLE = (
+    opt.Idle(("target_macs", "trp_energy"), without="trp"),
+    opt.Idle(("trp_energy",), beside="target_macs"),
+)
+
+
 def train(
+    context: typer.Context,
     arch: Annotated[str, typer.Option(help="Architecture; a wrong name lists the near ones.")],
     data: Data,
     out: RunOut = Path("run"),
@@ -106,13 +111,16 @@ def train(
     last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
     processes: torchrun --nproc-per-node N -m trpexport train ...
     """
-    if target_macs is not None and not trp:
-        raise TrpexportError("--target-macs steers the projections: add --trp")
+    opt.refuse_idle(context, *_IDLE)
     from trpexport.training.settings import Compute, LowRank
     from trpexport.training.train import train as run
 
     low_rank = None
-    if trp or nuclear_weight:
+    if not (trp or nuclear_weight):
+        idle = ("scheme", "trp_period", "stride_1_only")
+        ways = "--trp or --nuclear-weight"
+        opt.refuse_typed(context, idle, f"without {ways}", add=ways)
+    else:
         low_rank = LowRank(
             scheme=scheme,
             energy=trp_energy if trp else None,

@@ -229,6 +229,9 @@ def test_a_dynamic_input_asks_for_its_shape(images: Callable[..., Path]) -> None
 def test_batch_sizes_that_differ_are_refused(images: Callable[..., Path]) -> None:
     refused("runs 2 images at a time, not 3: .*--dynamic-batch", images(batch=2), batch=3)
     refused("runs 1 images at a time and .* 2: export them", images(), images(batch=2))
+    shapes = {"image": (2, 3, 4, 4)}
+    refused("gets 2 images at a time from its shape.* 5", images(), shapes=shapes, batch=5)
+    assert inputs_for(images(), shapes=shapes, batch=2)[0]["image"].shape == (2, 3, 4, 4)
 
 
 def test_outputs_that_are_not_finite_are_refused(write_onnx: WriteOnnx) -> None:

@@ -32,12 +32,31 @@ def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[d
         all_inputs.append(drawn.setdefault(key, inputs))
     counts = [image_count(inputs) for inputs in all_inputs]
     for session, count in zip(sessions, counts, strict=True):
+        if settings.batch not in (None, count):
+            raise ModelError(
+                f"{session.label} gets {count} images at a time from its shape, and the batch is "
+                f"{settings.batch}: give one of them"
+            )
         if count != counts[0]:
             raise ModelError(
                 f"{sessions[0].label} runs {counts[0]} images at a time and {session.label} "
                 f"{count}: export them with the same batch size, or bench them apart"
             )
     return all_inputs
+
+
+def check_batch(session: Session, batch: int | None) -> None:
+    """Refuse a number of images at a time that a network can't take.
+
+    Raises:
+        ModelError: its batch size is fixed to another one.
+    """
+    fixed = session.batch_size
+    if fixed is not None and batch not in (None, fixed):
+        raise ModelError(
+            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
+            "export it again with --dynamic-batch"
+        )
 
 
 def image_count(inputs: Arrays) -> int:
@@ -49,16 +68,12 @@ def image_count(inputs: Arrays) -> int:
 def _inputs_of(
     session: Session, settings: BenchSettings, given: Arrays | None, shapes: Shapes
 ) -> dict[str, Array]:
-    fixed, batch = session.batch_size, settings.batch
-    if fixed is not None and batch not in (None, fixed):
-        raise ModelError(
-            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
-            "export it again with --dynamic-batch"
-        )
+    batch = settings.batch or 1
+    check_batch(session, settings.batch)
     if given is None:
-        return session.random_inputs(batch or 1, settings.seed, shapes)
+        return session.random_inputs(batch, settings.seed, shapes)
     arrays = _by_name(session, given)
-    return {info.name: _first(arrays[info.name], info, batch or 1) for info in session.inputs}
+    return {info.name: _first(arrays[info.name], info, batch) for info in session.inputs}
 
 
 def _first(array: Array, info: TensorInfo, batch: int) -> Array:

@@ -152,6 +152,7 @@ class FakeSession:
     """A network of one node whose n-th run takes n microseconds; notes who runs when."""
 
     inputs = ()
+    batch_size = None
     lost = 0  # runs at the end that the profiler does not see
 
     def __init__(self, label: str, trace: Path, calls: list[str]) -> None:

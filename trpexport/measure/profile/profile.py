@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trpexport.errors import ModelError, TrpexportError
+from trpexport.measure.inputs import check_batch
 from trpexport.measure.profile.trace import Run, read_trace
 from trpexport.measure.statistics import summarize
 from trpexport.runtime.session import Session, open_session
@@ -32,7 +33,7 @@ class ProfileSettings:
         graph_optimization: how far ONNX Runtime may rewrite the graph.
         allow_spinning: whether idle threads wait busily; None leaves it to ONNX Runtime.
         runs: runs of each network that are kept.
-        batch: the first dimension of the inputs, where it is dynamic.
+        batch: the first dimension of the inputs, where it is dynamic; None for 1.
         shapes: whole input shapes by name, needed where a later dimension is dynamic; of networks
             that are made for different sizes, for those whose inputs can have them.
         inputs: arrays by input name; random ones if None.
@@ -45,7 +46,7 @@ class ProfileSettings:
     graph_optimization: str = "all"
     allow_spinning: bool | None = None
     runs: int = 60
-    batch: int = 1
+    batch: int | None = None
     shapes: Shapes = field(default_factory=dict)
     inputs: Arrays | None = None
     seed: int = 0
@@ -240,8 +241,9 @@ class _Recorder:
     def warm_up(self, shapes: Shapes) -> None:
         """Draw inputs of these shapes, if there are none, and run until the machine is warm."""
         if not self._inputs:
-            settings = self._settings
-            self._inputs = self._session.random_inputs(settings.batch, settings.seed, shapes)
+            settings, session = self._settings, self._session
+            check_batch(session, settings.batch)
+            self._inputs = session.random_inputs(settings.batch or 1, settings.seed, shapes)
         for _ in range(_WARMUP_RUNS):
             self._run(keep=False)
 
