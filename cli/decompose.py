@@ -15,6 +15,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .console import progress, show, show_json, written
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
+from .interrupts import tell_written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,9 +116,10 @@ def decompose(
     failed. Nothing is written then. With --calib, images become input as the checkpoint says, else
     as --mean, --std, --size and --resize do.
     """
+    tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError
     from trpexport.choose.by_plan import ByPlan
-    from trpexport.pipeline import decompose_to_bundle
+    from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.choices import choices_view
@@ -149,6 +151,8 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
+    out = out or default_directory(checkpoint, chooser.label)
+    tell_written(out)
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     settings = opt.settings(
         opset=opset,

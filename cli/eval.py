@@ -12,6 +12,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from .console import bar, show, show_json
+from .interrupts import tell_written
 from .options import Json
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def eval_(
     from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
+    tell_written(save)
     dataset = open_data(data)
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once

@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .eval import Mean, Std, normalisation
+from .interrupts import tell
 from .train import (
     BatchSize,
     Bf16,
@@ -30,6 +31,7 @@ from .train import (
     WeightDecay,
     finish,
     run_settings,
+    standing,
     watching,
 )
 
@@ -85,6 +87,7 @@ def finetune(
         data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
         Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
     )  # fmt: skip
+    tell(lambda: standing(out))
     facts = run(
         source,
         settings,

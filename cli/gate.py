@@ -29,6 +29,7 @@ from .eval import (
     open_data,
     preprocessing,
 )
+from .interrupts import tell_written
 from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def gate(
     from trpexport.report.views.gate import gate_view
     from trpexport.runtime.providers import parse_provider_options
 
+    tell_written(history, save, junit)
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
     limits = read_limits(typed, confident=confident, config=config)
     _refuse_idle(context, limits)

@@ -11,6 +11,7 @@ import typer
 
 from . import options as opt
 from .console import show_json
+from .interrupts import tell
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
@@ -134,6 +135,7 @@ def train(
         Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
     )  # fmt: skip
     watcher = watching(out, tensorboard)
+    tell(lambda: standing(out))
     facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
     finish(facts, out, "decompose", as_json)
 
@@ -182,6 +184,24 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
         return Silence()
     shown = EpochBar() if sys.stderr.isatty() else EpochLines()
     return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
+
+
+def standing(out: Path) -> str:
+    """Say how much of an interrupted run stands, and how it goes on."""
+    from safetensors import SafetensorError, safe_open
+
+    from trpexport.checkpoints.saving import stored_facts
+    from trpexport.errors import CheckpointError
+    from trpexport.training.run_directory import LAST, STATE
+
+    try:
+        with safe_open(out / LAST, "pt") as file:
+            epoch = stored_facts(out / LAST, file.metadata()).metadata["metrics"]["epoch"]
+    except (OSError, SafetensorError, CheckpointError, KeyError, TypeError):
+        if not (out / STATE).is_file():
+            return f"nothing of the run is saved in {out} yet"
+        return f"no epoch is finished yet; without --restart, the same command goes on in {out}"
+    return f"{out / LAST} holds epoch {epoch}; without --restart, the same command goes on there"
 
 
 def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> None:
