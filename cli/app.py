@@ -21,8 +21,11 @@ from .finetune import finetune
 from .flops import flops
 from .gate import gate
 from .inspect import inspect
+from .interrupts import InterruptedCommand, ended_by_signals
 from .train import train
 from .verify import verify
+
+_NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
@@ -32,7 +35,7 @@ _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy
 
 # Plain help pages: rich ones would double the time that --help takes.
 app = typer.Typer(
-    name="trpexport",
+    name=_NAME,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -81,10 +84,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
-    command = typer.main.get_command(app)
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = command.main(typed or ["--help"], prog_name="trpexport", standalone_mode=False)
+        with ended_by_signals():
+            return _invoke(typed or ["--help"])
+    except InterruptedCommand as error:
+        return _fail(str(error), error.exit_code)
     except OccupiedError as error:
         return _fail(f"{error}: --force does", error.exit_code)
     except TrpexportError as error:
@@ -96,8 +101,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
         return _fail(f'{error.name} is not installed: pip install "trpexport[cpu]"', 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; nothing was written", 130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
         return 0
@@ -107,7 +110,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"can't use {error.filename}: {error.strerror}; check the path", 2)
     except MemoryError:
         return _fail("there is not enough memory: give a smaller batch, or smaller images", 2)
-    return code if isinstance(code, int) else 0
+
+
+def _invoke(typed: list[str]) -> int:
+    """Run a command and return its exit code."""
+    command = typer.main.get_command(app)
+    if _COMPLETION in os.environ:  # a shell asks for words
+        command.main(typed, prog_name=_NAME)
+    # What main() does else, but that it answers interrupts and closed pipes in a way of its own.
+    try:
+        with command.make_context(_NAME, typed) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

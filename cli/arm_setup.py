@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import progress, show, show_json
+from .interrupts import tell_written
 from .options import Json
 
 
@@ -23,9 +24,10 @@ def arm_setup(
     Says what it downloads: about 70 MB, 180 MB on disk. Installs nothing on the system. Running it
     again finds it ready.
     """
-    from trpexport.device.emulate.arm_setup import prepare
+    from trpexport.device.emulate.arm_setup import default_location, prepare
     from trpexport.report.blocks import Role, Text
 
+    tell_written(directory or default_location())
     with progress() as stages:
         environment = prepare(directory, announce=stages.say)
     if as_json:

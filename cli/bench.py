@@ -10,13 +10,28 @@ import typer
 from trpexport.errors import TrpexportError
 
 from .console import progress, show, show_csv, show_json
-from .options import Json, NamedShapes, parse_named_shapes
+from .options import Idle, Json, NamedShapes, at_most_one, parse_named_shapes, refuse_idle
 
 if TYPE_CHECKING:
     from trpexport.measure.bench import BenchSettings
 
 
+_METHOD = ("min_time", "max_time", "warmup_seconds")
+_SESSION = ("provider", "provider_option", "threads", "graph_optimization", "allow_spinning")
+_IDLE = (
+    Idle((*_METHOD, "data", "no_memory", "as_csv"), beside="profile"),
+    Idle((*_METHOD, *_SESSION, "min_runs", "no_memory", "as_csv"), beside="emulate"),
+    Idle(
+        (*_METHOD, *_SESSION, "min_runs", "batch", "shape", "data", "seed", "no_memory", "as_csv"),
+        beside="compare",
+    ),
+    Idle(("python",), without="host"),
+    Idle(("allow_other_machine",), without="compare"),
+)
+
+
 def bench(
+    context: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(metavar="MODEL...", help="ONNX files or bundles; the first is the base."),
@@ -89,8 +104,9 @@ def bench(
     from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.runtime.providers import parse_provider_options
 
-    if sum(map(bool, (profile, host, emulate, compare))) > 1:
-        raise TrpexportError("--profile, --host, --emulate and --compare exclude each other")
+    at_most_one(context, "profile", "host", "emulate", "compare")
+    at_most_one(context, "as_json", "as_csv")
+    refuse_idle(context, *_IDLE)
     if compare:
         _compare(models, allow_other_machine, as_json)
         return
@@ -111,6 +127,8 @@ def bench(
         seed=seed,
         memory=not no_memory,
     )
+    if profile and len(settings.threads) > 1:
+        raise TrpexportError(f"--profile takes one number of threads, not --threads {threads}")
     if profile:
         _profile(settings, models, as_json)
     elif emulate:
@@ -156,18 +174,22 @@ def _profile(settings: BenchSettings, models: list[str], as_json: bool) -> None:
 
 
 def _emulate(settings: BenchSettings, cpu: str, as_json: bool) -> None:
+    from trpexport.device.emulate.arm_cpus import CPUS
     from trpexport.device.emulate.emulation import run_emulated
+    from trpexport.measure.inputs import bench_inputs
     from trpexport.onnxfile.counting import count_onnx
     from trpexport.report.views.emulation import emulation_view
     from trpexport.runtime.session import open_session
 
+    _ = CPUS[cpu]  # an unknown one is told before any work
     paths = [Path(model.path) for model in settings.models]
     with progress() as stages:
-        session = open_session(paths[0], threads=1)
-        inputs = session.random_inputs(settings.batch or 1, settings.seed, settings.shapes)
+        inputs = bench_inputs([open_session(path, threads=1) for path in paths], settings)
         emulated = run_emulated(cpu, paths, inputs, announce=stages.say)
-    shapes = {name: array.shape for name, array in inputs.items()}
-    costs = [count_onnx(path, shapes=shapes) for path in paths]
+    costs = [
+        count_onnx(path, shapes={name: array.shape for name, array in own.items()})
+        for path, own in zip(paths, inputs, strict=True)
+    ]
     if as_json:
         facts: dict[str, Any] = emulated.to_json()
         for entry, cost in zip(facts["models"], costs, strict=True):

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .interrupts import reach
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -63,12 +65,22 @@ def progress() -> Iterator[Stages]:
     from trpexport.stages import Stages
 
     if not sys.stderr.isatty():
-        yield Stages(lambda name: print(f"- {name}", file=sys.stderr, flush=True))
+        yield Stages(_reaching(lambda name: print(f"- {name}", file=sys.stderr, flush=True)))
         return
     from rich.console import Console
 
     with Console(stderr=True).status("starting") as status:
-        yield Stages(lambda name: status.update(f"{name} ..."))
+        yield Stages(_reaching(lambda name: status.update(f"{name} ...")))
+
+
+def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what announces a stage, and has an interrupt say which it was."""
+
+    def announced(name: str) -> None:
+        reach(name)
+        announce(name)
+
+    return announced
 
 
 def progress_bar() -> Progress:
@@ -97,6 +109,7 @@ def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
         total: where it ends.
         description: what is going on.
     """
+    reach(description)
     if not sys.stderr.isatty():
         yield lambda count: None
         return

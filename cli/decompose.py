@@ -15,6 +15,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .console import progress, show, show_json, written
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
+from .interrupts import tell_written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,16 @@ if TYPE_CHECKING:
 
 Share = float | None
 
+_PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+_TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
+_IDLE = (
+    opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan"),
+    opt.Idle(("calib_images", "calib_seed", "calib_cache", *_PREPARING), without="calib"),
+)
+
 
 def decompose(
+    context: typer.Context,
     checkpoint: opt.CheckpointFile,
     scheme: Annotated[
         str,
@@ -107,22 +116,26 @@ def decompose(
     failed. Nothing is written then. With --calib, images become input as the checkpoint says, else
     as --mean, --std, --size and --resize do.
     """
+    tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError
     from trpexport.choose.by_plan import ByPlan
-    from trpexport.pipeline import decompose_to_bundle
+    from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.choices import choices_view
     from trpexport.report.views.plan import plan_view
 
+    opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
+    if target is None:
+        idle = ("rank_multiple", "calib_cache")
+        opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
+    opt.refuse_idle(context, *_IDLE)
     data = _calibration_data(
         calib,
         target,
         images=calib_images,
         seed=calib_seed,
-        multiple=rank_multiple,
-        cache=calib_cache,
         how=(mean, std, size, resize, data_preprocessing),
     )
     selection = {
@@ -138,6 +151,8 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
+    out = out or default_directory(checkpoint, chooser.label)
+    tell_written(out)
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     settings = opt.settings(
         opset=opset,
@@ -198,18 +213,13 @@ def _next(choices: Sequence[Choice], checkpoint: Path, scheme: str) -> tuple[Blo
 def _target(
     *, macs: float | None, params: float | None, error: float | None, drop: float | None
 ) -> tuple[str, float] | None:
-    """Return the one target that was typed and its limit, or None.
+    """Return the target that was typed and its limit, or None.
 
     Raises:
-        TrpexportError: several were, or it is out of range.
+        TrpexportError: it is out of range.
     """
     limits = {"macs": macs, "parameters": params, "error": error, "drop": drop}
     typed = [(kind, limit) for kind, limit in limits.items() if limit is not None]
-    if len(typed) > 1:
-        raise TrpexportError(
-            "--target-macs, --target-params, --target-error and --max-drop exclude each other: "
-            "give one of them"
-        )
     if not typed:
         return None
     ((kind, limit),) = typed
@@ -276,8 +286,6 @@ def _calibration_data(
     *,
     images: int,
     seed: int,
-    multiple: str | None,
-    cache: Path | None,
     how: tuple[str | None, str | None, str | None, int | None, bool],
 ) -> CalibrationData | None:
     """Return what to calibrate on, as it was typed; None where it was not.
@@ -287,17 +295,10 @@ def _calibration_data(
     """
     from trpexport.pipeline import CalibrationData
 
-    if multiple is not None and target is None:
-        raise TrpexportError("--rank-multiple needs a target, as in --target-macs 0.5")
     if data is None:
         if target is not None:
             raise TrpexportError(
                 "a target is met by output error on images: give some, as in --calib cifar10:DIR"
-            )
-        if any(how) or cache is not None:
-            raise TrpexportError(
-                "--mean, --std, --size, --resize, --data-preprocessing and --calib-cache say how "
-                "to calibrate: give the images, as in --calib cifar10:DIR"
             )
         return None
     dataset = open_data(data)

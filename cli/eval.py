@@ -12,6 +12,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from .console import bar, show, show_json
+from .interrupts import tell_written
 from .options import Json
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def eval_(
     from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
+    tell_written(save)
     dataset = open_data(data)
     earlier = None if against is None else read_evaluation(against)
+    seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
     classifier = open_classifier(
         model,
         preprocessing=preprocessing(dataset, mean, std, size, resize, data_preprocessing),
@@ -111,7 +114,14 @@ def eval_(
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
-    change = () if earlier is None else (_compare(earlier, found, facts),)
+    change: tuple[Text, ...] = ()
+    if earlier is not None:
+        if found.fingerprint != seen:
+            raise TrpexportError(
+                f"the predictions of {earlier.label} are of other images ({len(earlier)} of "
+                f"{earlier.data}): evaluate both on the same ones"
+            )
+        change = (_compare(earlier, found, facts),)
     if as_json:
         show_json(facts)
     else:
@@ -124,11 +134,6 @@ def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -
     from trpexport.judge.paired import mcnemar_p
     from trpexport.report.views.evaluation import drop_view
 
-    if earlier.fingerprint != found.fingerprint:
-        raise TrpexportError(
-            f"the predictions of {earlier.label} are of other images ({len(earlier)} of "
-            f"{earlier.data}): evaluate both on the same ones"
-        )
     drop = drop_between(earlier.correct, found.correct)
     low, high = drop.interval()
     p = mcnemar_p(int(drop.lost), int(drop.won))

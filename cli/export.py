@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import options as opt
 from .console import progress, show, show_json, written
+from .interrupts import tell_written
 
 
 def export(
@@ -27,9 +28,12 @@ def export(
     Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
     is written then.
     """
-    from trpexport.pipeline import export_checkpoint
+    tell_written(out)  # what comes now takes its time
+    from trpexport.pipeline import default_directory, export_checkpoint
     from trpexport.report.views.bundle import bundle_view
 
+    out = out or default_directory(checkpoint, "onnx")
+    tell_written(out)
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
     settings = opt.settings(
         opset=opset,

@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .eval import Mean, Std, normalisation
+from .interrupts import tell
 from .train import (
     BatchSize,
     Bf16,
@@ -30,11 +31,13 @@ from .train import (
     WeightDecay,
     finish,
     run_settings,
+    standing,
     watching,
 )
 
 
 def finetune(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="A bundle of decompose, or a checkpoint.")
     ],
@@ -76,6 +79,7 @@ def finetune(
 
     Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
     """
+    opt.refuse_idle(context, opt.Idle(("temperature", "teacher_weight"), without="teacher"))
     from trpexport.training.finetune import finetune as run
     from trpexport.training.settings import Compute
 
@@ -83,6 +87,7 @@ def finetune(
         data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
         Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
     )  # fmt: skip
+    tell(lambda: standing(out))
     facts = run(
         source,
         settings,

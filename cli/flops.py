@@ -12,9 +12,11 @@ from .console import show, show_json
 
 if TYPE_CHECKING:
     from trpexport.cost import Cost
+    from trpexport.pipeline import Source
 
 
 def flops(
+    context: typer.Context,
     network: Annotated[
         Path, typer.Argument(metavar="X", help="An ONNX file, a bundle, or a checkpoint.")
     ],
@@ -30,34 +32,30 @@ def flops(
     Convolutions and matrix products are counted; biases, activations and normalisation are left
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
     """
+    from trpexport.bundle import MODEL
+    from trpexport.onnxfile.recognition import is_checkpoint
     from trpexport.report.views.cost import cost_view
 
-    cost = _count(network, shape, arch, model, input_shape, unsafe_pickle)
+    if network.is_dir():
+        network = network / MODEL
+    if is_checkpoint(network):
+        opt.refuse_typed(context, ("shape",), "for a checkpoint")
+        cost = _count_checkpoint(opt.source(network, arch, model, input_shape, unsafe_pickle))
+    else:
+        from trpexport.onnxfile.counting import count_onnx
+
+        idle = ("arch", "model", "input_shape", "unsafe_pickle")
+        opt.refuse_typed(context, idle, "for an ONNX file")
+        cost = count_onnx(network, shapes=opt.parse_named_shapes(shape))
     if as_json:
         show_json(cost.to_json())
     else:
         show(*cost_view(cost))
 
 
-def _count(
-    network: Path,
-    shape: list[str] | None,
-    arch: str | None,
-    model: str | None,
-    input_shape: str | None,
-    unsafe_pickle: bool,
-) -> Cost:
-    from trpexport.bundle import MODEL
-    from trpexport.onnxfile.recognition import is_checkpoint
-
-    if network.is_dir():
-        network = network / MODEL
-    if not is_checkpoint(network):
-        from trpexport.onnxfile.counting import count_onnx
-
-        return count_onnx(network, shapes=opt.parse_named_shapes(shape))
+def _count_checkpoint(source: Source) -> Cost:
     from trpexport.networks.torch.counting import count_module
 
-    checkpoint = opt.source(network, arch, model, input_shape, unsafe_pickle).load()
+    checkpoint = source.load()
     assert checkpoint.input_shape is not None
     return count_module(checkpoint.module, checkpoint.input_shape)

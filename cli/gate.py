@@ -29,14 +29,17 @@ from .eval import (
     open_data,
     preprocessing,
 )
-from .options import Json, NamedShapes, parse_named_shapes
+from .interrupts import tell_written
+from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.classify import Evaluations, Images
     from trpexport.judge.gate.check import Checked, GateResult
+    from trpexport.judge.gate.config import Limits
     from trpexport.measure.bench import BenchSettings
 
+_IMAGES = ("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output")
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
 
 
@@ -97,7 +100,8 @@ def gate(
     Limits are given here or in the section [gate] of trpexport.toml ([tool.trpexport.gate] of
     pyproject.toml); what is typed wins. The accuracy drop is paired, image by image. Too few
     images to tell a limit from twice that limit fail. Latency is measured here and now, both
-    networks in turns.
+    networks in turns. Each network is measured at its own input size, and where the two sizes
+    differ, images that --mean and --std prepare are cut to it.
     """
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.classify import choose_images
@@ -110,8 +114,10 @@ def gate(
     from trpexport.report.views.gate import gate_view
     from trpexport.runtime.providers import parse_provider_options
 
+    tell_written(history, save, junit)
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
     limits = read_limits(typed, confident=confident, config=config)
+    _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
     models = find_models([candidate] if baseline is None else [baseline, candidate])
     if len(models) != 2:
@@ -128,7 +134,7 @@ def gate(
         memory=False,
     )
     evaluations = None
-    if data is not None and limits.of("data"):
+    if data is not None:
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         evaluations = _evaluate(settings, choose_images(dataset, split, limit), how, output)
@@ -149,6 +155,21 @@ def gate(
     _tell_github(result, regressions)
     if not entry["accepted"]:
         raise typer.Exit(1)
+
+
+def _refuse_idle(context: typer.Context, limits: Limits) -> None:
+    """Refuse options on what no limit asks to be measured."""
+    refuse_idle(context, Idle(_IMAGES, without="data"))
+    images, costs, latency = (limits.of(need) for need in ("data", "costs", "latency"))
+    if not images:
+        refuse_typed(context, ("data",), "where no limit is on accuracy or outputs")
+    if not latency:
+        refuse_typed(context, ("threads", "min_time", "max_time"), "where no limit is on latency")
+    if not (costs or latency):
+        refuse_typed(context, ("shape",), "where no limit is on costs or latency")
+    if not (images or latency):
+        running = ("provider", "provider_option", "batch")
+        refuse_typed(context, running, "where no limit makes the networks run")
 
 
 def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
@@ -174,7 +195,7 @@ def _evaluate(
     output: str | None,
 ) -> Evaluations:
     """Run both networks on the same images."""
-    from trpexport.judge.classify import evaluate, open_classifier
+    from trpexport.judge.classify import cut_to_own_sizes, evaluate, open_classifier
 
     classifiers = [
         open_classifier(
@@ -187,5 +208,7 @@ def _evaluate(
         )
         for model in settings.models
     ]
+    if how is not None:
+        classifiers = cut_to_own_sizes(classifiers)
     with bar(len(images.indices), "evaluate") as advance:
         return evaluate(classifiers, images, batch=settings.batch, advance=advance)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trpexport.errors import TrpexportError
-
 from . import options as opt
 from .console import show_json
+from .interrupts import tell
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
@@ -55,7 +54,14 @@ Restart = Annotated[
 ]
 
 
+_IDLE = (
+    opt.Idle(("target_macs", "trp_energy"), without="trp"),
+    opt.Idle(("trp_energy",), beside="target_macs"),
+)
+
+
 def train(
+    context: typer.Context,
     arch: Annotated[str, typer.Option(help="Architecture; a wrong name lists the near ones.")],
     data: Data,
     out: RunOut = Path("run"),
@@ -106,13 +112,16 @@ def train(
     last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
     processes: torchrun --nproc-per-node N -m trpexport train ...
     """
-    if target_macs is not None and not trp:
-        raise TrpexportError("--target-macs steers the projections: add --trp")
+    opt.refuse_idle(context, *_IDLE)
     from trpexport.training.settings import Compute, LowRank
     from trpexport.training.train import train as run
 
     low_rank = None
-    if trp or nuclear_weight:
+    if not (trp or nuclear_weight):
+        idle = ("scheme", "trp_period", "stride_1_only")
+        ways = "--trp or --nuclear-weight"
+        opt.refuse_typed(context, idle, f"without {ways}", add=ways)
+    else:
         low_rank = LowRank(
             scheme=scheme,
             energy=trp_energy if trp else None,
@@ -126,6 +135,7 @@ def train(
         Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
     )  # fmt: skip
     watcher = watching(out, tensorboard)
+    tell(lambda: standing(out))
     facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
     finish(facts, out, "decompose", as_json)
 
@@ -174,6 +184,24 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
         return Silence()
     shown = EpochBar() if sys.stderr.isatty() else EpochLines()
     return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
+
+
+def standing(out: Path) -> str:
+    """Say how much of an interrupted run stands, and how it goes on."""
+    from safetensors import SafetensorError, safe_open
+
+    from trpexport.checkpoints.saving import stored_facts
+    from trpexport.errors import CheckpointError
+    from trpexport.training.run_directory import LAST, STATE
+
+    try:
+        with safe_open(out / LAST, "pt") as file:
+            epoch = stored_facts(out / LAST, file.metadata()).metadata["metrics"]["epoch"]
+    except (OSError, SafetensorError, CheckpointError, KeyError, TypeError):
+        if not (out / STATE).is_file():
+            return f"nothing of the run is saved in {out} yet"
+        return f"no epoch is finished yet; without --restart, the same command goes on in {out}"
+    return f"{out / LAST} holds epoch {epoch}; without --restart, the same command goes on there"
 
 
 def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> None:

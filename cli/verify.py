@@ -10,7 +10,7 @@ import typer
 from trpexport.errors import TrpexportError, VerificationError
 
 from .console import show, show_json
-from .options import Json, NamedShapes, parse_named_shapes
+from .options import Json, NamedShapes, parse_named_shapes, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.runtime.verify import Verification
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def verify(
+    context: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A", help="A bundle, or an ONNX file.")],
     second: Annotated[
         Path | None, typer.Argument(metavar="[B]", help="An ONNX file or a bundle to compare with.")
@@ -37,6 +38,8 @@ def verify(
     """
     from trpexport.report.views.verification import verification_view
 
+    if second is None or first.is_dir() != second.is_dir():
+        refuse_typed(context, ("count", "shape"), "where a bundle's golden outputs are compared")
     result, what = _compare(first, second, count, parse_named_shapes(shape))
     if as_json:
         show_json({"compared": what, **result.to_json()})

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    cli = importlib.import_module("trpexport.cli")
-    sys.exit(cli.run())
+    try:
+        code = importlib.import_module("trpexport.cli").run()
+    except KeyboardInterrupt:  # before or after the command line could take it
+        print("error: interrupted", file=sys.stderr)
+        code = 128 + signal.SIGINT
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done or broken off
+    sys.exit(code)
 
 
 if __name__ == "__main__":

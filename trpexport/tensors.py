@@ -67,10 +67,7 @@ def resolve_shapes(
         ModelError: an override is for no input or does not fit; or a dimension other than the
             first is dynamic and has none.
     """
-    for name in overrides:
-        if name not in {info.name for info in inputs}:
-            names = ", ".join(info.name for info in inputs)
-            raise ModelError(f"there is no input {name!r} to give a shape: choose from {names}")
+    _check_names(inputs, overrides)
     sizes: dict[str, int] = {}
     for info in inputs:
         if info.name in overrides:
@@ -80,6 +77,52 @@ def resolve_shapes(
     }
 
 
+def shapes_by_network(
+    networks: Sequence[Sequence[TensorInfo]], shapes: Shapes
+) -> list[dict[str, Shape]]:
+    """Return which of some shapes the inputs of each network get.
+
+    A shape is for all inputs of its name. Where networks are made for different sizes, an input
+    that is fixed to another size than the shape's keeps its own, and only its free batch follows.
+
+    Args:
+        networks: the inputs of each network.
+        shapes: whole input shapes by name.
+
+    Raises:
+        ModelError: no network has an input of that name that can have the shape, or one that
+            needs a shape can't.
+    """
+    infos = [info for inputs in networks for info in inputs]
+    _check_names(infos, shapes)
+    for name, shape in shapes.items():
+        bearers = [info for info in infos if info.name == name]
+        if not any(info.accepts(shape) for info in bearers):
+            raise _unfit(bearers[0], shape)
+    return [
+        {info.name: _shape_of(info, shapes[info.name]) for info in inputs if info.name in shapes}
+        for inputs in networks
+    ]
+
+
+def _check_names(inputs: Sequence[TensorInfo], shapes: Shapes) -> None:
+    names = dict.fromkeys(info.name for info in inputs)
+    for name in shapes:
+        if name not in names:
+            raise ModelError(
+                f"there is no input {name!r} to give a shape: choose from {', '.join(names)}"
+            )
+
+
+def _shape_of(info: TensorInfo, given: Shape) -> Shape:
+    """Return a shape that was given, or the one that an input is fixed to."""
+    own = tuple(n for n in info.shape[1:] if isinstance(n, int))
+    if info.accepts(given) or len(own) + 1 != len(info.shape) or len(given) != len(info.shape):
+        return given
+    batch = given[0] if isinstance(info.shape[0], str) else info.shape[0]
+    return (batch, *own)
+
+
 def bind_dimensions(info: TensorInfo, shape: Shape, sizes: dict[str, int]) -> None:
     """Add to ``sizes`` what ``shape`` makes of the named dimensions of ``info``.
 
@@ -87,16 +130,20 @@ def bind_dimensions(info: TensorInfo, shape: Shape, sizes: dict[str, int]) -> No
         ModelError: the shape does not fit, or contradicts ``sizes``.
     """
     if not info.accepts(shape) or min(shape, default=1) < 1:
-        raise ModelError(
-            f"the input {info} can't have the shape {shape_text(shape)}: "
-            "only its named dimensions are free, and none can be below 1"
-        )
+        raise _unfit(info, shape)
     for name, size in zip(info.shape, shape, strict=False):  # info.shape may be unknown
         if isinstance(name, str) and name != UNNAMED and sizes.setdefault(name, size) != size:
             raise ModelError(
                 f"the dimension {name} can't be both {sizes[name]} and {size}: "
                 f"give {info.name} a shape that agrees with the other inputs"
             )
+
+
+def _unfit(info: TensorInfo, shape: Shape) -> ModelError:
+    return ModelError(
+        f"the input {info} can't have the shape {shape_text(shape)}: "
+        "only its named dimensions are free, and none can be below 1"
+    )
 
 
 def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shape:

@@ -108,8 +108,8 @@ def test_the_profile_shows_every_original_convolution(run: Run, decomposed: Path
         (("--shape", "input=1x3x32"), "input"),
         (("--batch", "2"), "1"),
         (("--data", "none.npy"), "none.npy"),
-        (("--emulate", "cortex-a999"), "cortex"),
-        (("--emulate", "cortex-a72", "--profile"), "exclude each other"),
+        (("--emulate", "cortex-a72", "--profile"), "--profile and --emulate exclude each other"),
+        (("--json", "--csv"), "--json and --csv exclude each other"),
         (("--host", "-oProxyCommand=x"), "host"),
     ],
 )
@@ -117,6 +117,44 @@ def test_misuse(run: Run, decomposed: Path, options: tuple[str, ...], says: str)
     result = run("bench", decomposed, *options, *QUICK)
     assert result.code == 2
     assert says in result.error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--profile", "--csv"), "--csv does nothing beside --profile: leave it out"),
+        (("--profile", "--data", "x.npy"), "--data does nothing beside --profile"),
+        (("--profile", "--min-time", "2", "--max-time", "9"), "--min-time, --max-time do nothing"),
+        (("--profile", "--warmup-seconds", "1"), "--warmup-seconds does nothing"),
+        (("--profile", "--no-memory"), "--no-memory does nothing beside --profile: leave it out"),
+        (("--profile", "--threads", "1,2"), "--profile takes one number of threads"),
+        (("--emulate", "cortex-a72", "--csv"), "--csv does nothing beside --emulate"),
+        (("--emulate", "cortex-a72", "--threads", "2"), "--threads does nothing beside --emulate"),
+        (("--emulate", "cortex-a72", "--no-spinning"), "--no-spinning does nothing beside"),
+        (("--emulate", "cortex-a72", "--provider", "cpu"), "--provider does nothing beside"),
+        (("--emulate", "cortex-a72", "--min-runs", "5"), "--min-runs does nothing beside"),
+        (("--compare", "x.json", "--shape", "a=1x2"), "--shape does nothing beside --compare"),
+        (("--compare", "x.json", "--csv"), "--csv does nothing beside --compare"),
+        (("--python", "python3"), "--python does nothing without --host: add --host, or leave it"),
+        (("--profile", "--python", "python3"), "--python does nothing without --host"),
+        (("--allow-other-machine",), "--allow-other-machine does nothing without --compare"),
+        (("--emulate", "cortex-a999"), "cortex"),
+    ],
+)
+def test_what_a_mode_would_ignore_is_refused_before_any_work(
+    run: Run, options: tuple[str, ...], says: str
+) -> None:
+    # The network is not there: what was typed is looked at first.
+    result = run("bench", "gone.onnx", *options)
+    assert result.code == 2
+    assert says in result.error
+
+
+def test_a_batch_that_is_fixed_or_follows_from_a_shape(run: Run, decomposed: Path) -> None:
+    for options in ((*QUICK,), ("--profile",)):
+        result = run("bench", decomposed, "--batch", "2", *options)
+        assert result.code == 2
+        assert "runs 1 images at a time, not 2" in result.error
 
 
 def test_arm_needs_arm(run: Run, decomposed: Path) -> None:

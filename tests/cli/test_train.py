@@ -257,7 +257,7 @@ def test_other_settings_are_another_run(run: Run, tmp_path: Path, digits: str) -
         ("--trp --target-macs 0", "target_macs 0"),
         ("--trp --target-macs 2", "target_macs 2"),
         ("--trp --target-macs 0.001", "no ranks reach 0.001"),
-        ("--target-macs 0.5", "add --trp"),
+        ("--target-macs 0.5", "--target-macs does nothing without --trp: add --trp"),
         ("--save-seconds nan", "save seconds nan"),
         ("--save-seconds inf", "save seconds inf"),
         ("--save-seconds -1", "save seconds -1.0"),

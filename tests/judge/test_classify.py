@@ -236,6 +236,38 @@ def test_preprocessing_comes_from_the_bundle_or_is_asked_for(network: Make, tmp_
         open_classifier(tmp_path)
 
 
+def test_the_same_images_are_told_by_their_pixels(network: Make) -> None:
+    labels = [0, 1, 1]
+    shown = np.array([[9, 0], [0, 9], [3, 5]])
+    found = run(network(2), dataset(shown, labels))
+    assert run(network(2), dataset(shown, labels), batch=1).fingerprint == found.fingerprint
+    fogged = shown.copy()
+    fogged[2, 0] += 1  # one pixel of one image
+    for pixels, other in ((fogged, labels), (shown[::-1], labels), (shown, [1, 1, 1])):
+        assert run(network(2), dataset(pixels, other)).fingerprint != found.fingerprint
+
+
+def test_networks_of_different_input_sizes_see_the_same_images(
+    network: Make, write_onnx: Make
+) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["output"]),
+    ]
+    weight = {"weight": np.ones((1, 3), np.float32)}
+    narrow = write_onnx(nodes, {"input": ("n", 1, 1, 1)}, {"output": ("n", 3)}, weight)
+    cut = Preprocessing((0.5,), (2.0,), size=(1, 1))
+    images = choose_images(random_dataset(7, classes=3))
+    pair = [
+        open_classifier(path, preprocessing=how)
+        for path, how in ((network(3), PIXELS), (narrow, cut))
+    ]
+    found = evaluate(pair, images)
+    assert found.inputs == ((1, 1, 3), (1, 1, 1))
+    alone = [evaluate([classifier], images).classifiers[0] for classifier in pair]
+    assert len({one.fingerprint for one in (*found.classifiers, *alone)}) == 1
+
+
 def test_predictions_are_kept(network: Make, tmp_path: Path) -> None:
     found = run(network(then=("Log",)), random_dataset(40), limit=30)
     path = tmp_path / "predictions.npz"
@@ -249,6 +281,16 @@ def test_predictions_are_kept(network: Make, tmp_path: Path) -> None:
     content = path.read_bytes()
     with pytest.raises(OutputError, match="can't write"):
         save_evaluation(tmp_path / "no" / "where.npz", found)
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "pixels"}
+    np.savez(path, **arrays | {"kind": np.asarray("trpexport evaluation 1")})
+    earlier = read_evaluation(path)
+    assert earlier.top1 == found.top1
+    with pytest.raises(DataError, match=r"can't be compared: .* evaluate and save again"):
+        _ = earlier.fingerprint
+    np.savez(path, **arrays)  # of this version, without its pixels
+    with pytest.raises(DataError, match="holds no predictions"):
+        read_evaluation(path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"is damaged or holds no arrays: evaluate again"):
         read_evaluation(path)

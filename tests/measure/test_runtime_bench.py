@@ -167,6 +167,29 @@ def test_a_shape_goes_to_the_networks_that_have_the_input(images: Callable[..., 
     assert two["photo"].shape == (2, 3, 6, 6)
 
 
+def test_networks_of_different_sizes_run_on_their_own(images: Callable[..., Path]) -> None:
+    def sizes(*paths: Path, **changes: Any) -> list[Any]:
+        return [inputs["image"].shape for inputs in inputs_for(*paths, **changes)]
+
+    small, large, free = images(size=6), images(size=8), images(size="s")
+    assert sizes(small, large) == [(1, 3, 6, 6), (1, 3, 8, 8)]
+    shapes = {"image": (2, 3, 8, 8)}
+    assert sizes(small, large, free, shapes=shapes) == [(2, 3, 6, 6), *[(2, 3, 8, 8)] * 2]
+    own = settings_for(small, free, shapes=shapes)
+    own = replace(
+        own, models=(own.models[0], replace(own.models[1], shapes={"image": (2, 3, 5, 5)}))
+    )
+    found = bench_inputs([open_session(path) for path in (small, free)], own)
+    assert [inputs["image"].shape for inputs in found] == [(2, 3, 6, 6), (2, 3, 5, 5)]
+    refused("image .* can't have the shape 1x3x7x7", small, large, shapes={"image": (1, 3, 7, 7)})
+    half = images(size=6, batch="m")
+    assert sizes(half, shapes={"image": (4, 3, 6, 6)}) == [(4, 3, 6, 6)]
+    record = bench(settings_for(small, large, memory=True))
+    for entry, size in zip(record["results"][0]["models"], (6, 8), strict=True):
+        assert entry["inputs"] == {"image": [1, 3, size, size]}
+        assert entry["memory"]["with_arena_bytes"] > 0
+
+
 def test_real_inputs_from_files(images: Callable[..., Path], tmp_path: Path) -> None:
     photos = np.random.default_rng(0).random((5, 3, 6, 6))
     np.save(tmp_path / "photos.npy", photos)
@@ -206,6 +229,9 @@ def test_a_dynamic_input_asks_for_its_shape(images: Callable[..., Path]) -> None
 def test_batch_sizes_that_differ_are_refused(images: Callable[..., Path]) -> None:
     refused("runs 2 images at a time, not 3: .*--dynamic-batch", images(batch=2), batch=3)
     refused("runs 1 images at a time and .* 2: export them", images(), images(batch=2))
+    shapes = {"image": (2, 3, 4, 4)}
+    refused("gets 2 images at a time from its shape.* 5", images(), shapes=shapes, batch=5)
+    assert inputs_for(images(), shapes=shapes, batch=2)[0]["image"].shape == (2, 3, 4, 4)
 
 
 def test_outputs_that_are_not_finite_are_refused(write_onnx: WriteOnnx) -> None:

@@ -10,7 +10,10 @@ from trpexport.bundle import MODEL, write_manifest
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.settings import BenchSettings, ModelFile, find_models
 
-MODELS = (ModelFile("base.onnx", "base.onnx"), ModelFile("out/model.onnx", "out"))
+MODELS = (
+    ModelFile("base.onnx", "base.onnx"),
+    ModelFile("out/model.onnx", "out", {"x": (1, 3, 6, 6)}),
+)
 
 
 def test_settings_survive_json() -> None:
@@ -31,11 +34,17 @@ def test_settings_survive_json() -> None:
     assert BenchSettings.from_json(BenchSettings(MODELS).to_json()) == BenchSettings(MODELS)
 
 
+def test_records_of_earlier_versions_have_no_shapes_of_each_model() -> None:
+    data = BenchSettings(MODELS[:1]).to_json() | {"models": [{"path": "a", "label": "b"}]}
+    assert BenchSettings.from_json(data).models == (ModelFile("a", "b"),)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"models": [{"path": "a"}]},
         {"models": None},
+        {"models": [{"path": "a", "label": "a", "shapes": 3}]},
         {"threads": 3},
         {"shapes": []},
         {"min_time": "long"},

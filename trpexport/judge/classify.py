@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpexport.bundle import MANIFEST, MODEL, read_manifest
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
+from trpexport.judge.pixels import HashedSplit
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches
@@ -44,6 +45,12 @@ class Classifier:
     session: Session
     preprocessing: Preprocessing
     output: str | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that it takes; None where it leaves them open."""
+        height, width = self.session.inputs[0].shape[2:] or ("", "")
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,25 @@ def open_classifier(
     return Classifier(label, file, session, preprocessing, output)
 
 
+def cut_to_own_sizes(classifiers: Sequence[Classifier]) -> list[Classifier]:
+    """Return classifiers of different image sizes with a preprocessing that cuts each its own.
+
+    For a preprocessing that they have in common, whose one size can't fit all of them. They are
+    left as they are where their sizes do not differ, or where that size fits none.
+    """
+    sizes = {classifier.image_size for classifier in classifiers}
+    wanted = classifiers[0].preprocessing.size
+    fits = wanted is None or not sizes.isdisjoint({wanted, None})
+    if len(sizes) == 1 or not fits:
+        return list(classifiers)
+    return [
+        replace(one, preprocessing=replace(one.preprocessing, size=one.image_size))
+        if one.image_size is not None
+        else one
+        for one in classifiers
+    ]
+
+
 def choose_images(dataset: Dataset, name: str = "test", limit: int | None = None) -> Images:
     """Return the images of a split, or some of them, spread evenly over it.
 
@@ -214,13 +240,14 @@ def evaluate(
     size = _batch_size(classifiers, batch)
     tallies = [_Tally(classifier, images) for classifier in classifiers]
     differences, squares = [], []
+    split = HashedSplit(images.split)
     for start in range(0, len(images.indices), size):
         indices = images.indices[start : start + size]
         prepared: dict[Preprocessing, NDArray[np.float32]] = {}
         for tally in tallies:
             how = tally.classifier.preprocessing
             if how not in prepared:
-                prepared[how] = _prepare(how, images.split, indices)
+                prepared[how] = _prepare(how, split, indices)
             tally.run(prepared[how], clock)
         first = tallies[0].last
         with np.errstate(invalid="ignore", over="ignore"):
@@ -228,8 +255,9 @@ def evaluate(
             squares.append(np.square(first).sum(axis=1))
         if advance is not None:
             advance(len(indices))
+    pixels = split.sha256(images.indices)
     return Evaluations(
-        tuple(tally.result() for tally in tallies),
+        tuple(tally.result(pixels) for tally in tallies),
         np.concatenate(differences, axis=1),
         np.concatenate(squares),
         tuple(tally.input_shape for tally in tallies),
@@ -284,8 +312,8 @@ class _Tally:
         self._count(self._images.labels[self._seen : self._seen + len(inputs)])
         self._seen += len(inputs)
 
-    def result(self) -> Evaluation:
-        """Return what it did."""
+    def result(self, pixels: str) -> Evaluation:
+        """Return what it did on the images with this hash."""
         kind = "probabilities" if self._are_probabilities else "logits"
         images = self._images
         return Evaluation(
@@ -301,6 +329,7 @@ class _Tally:
             losses=np.concatenate(self._losses[kind]),
             outputs_are=kind,
             seconds=self._seconds,
+            pixels=pixels,
         )
 
     def _class_scores(self, outputs: dict[str, Array], count: int) -> NDArray[np.float64]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import DataError
 
-_KIND = "trpexport evaluation 1"  # what a saved file begins with, and its version
+# What a saved file begins with, and its version. The first one knew nothing of the pixels.
+_KIND = "trpexport evaluation 2"
+_KIND_WITHOUT_PIXELS = "trpexport evaluation 1"
 _REMEDY = "evaluate again, and save that"
 
 
@@ -39,6 +41,8 @@ class Evaluation:
         outputs_are: ``"logits"``; or ``"probabilities"``, where every row of the output is one
             already, and the loss is ``-log p``.
         seconds: time spent in the network.
+        pixels: SHA-256 of the images in their order, before any preprocessing; empty where it is
+            not known, as in a file of an earlier version.
     """
 
     label: str
@@ -53,6 +57,7 @@ class Evaluation:
     losses: NDArray[np.float64]
     outputs_are: str
     seconds: float
+    pixels: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,10 +109,18 @@ class Evaluation:
 
     @property
     def fingerprint(self) -> str:
-        """Tells whether two evaluations saw the same images with the same labels."""
-        text = f"{self.split}:{len(self.classes)}:".encode()
-        parts = (text, self.indices.astype("<i8").tobytes(), self.labels.astype("<i8").tobytes())
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        """Tells whether two evaluations saw the same images with the same labels.
+
+        Raises:
+            DataError: the pixels are not known.
+        """
+        if not self.pixels:
+            raise DataError(
+                f"the predictions of {self.label} can't be compared: they were saved by an earlier "
+                "version, which did not keep what the images look like; evaluate and save again"
+            )
+        head = f"{len(self.classes)}:{self.pixels}:".encode()
+        return hashlib.sha256(head + self.labels.astype("<i8").tobytes()).hexdigest()
 
     def to_json(self, *, confusion: bool = False) -> dict[str, Any]:
         """Return the totals as JSON-ready data."""
@@ -143,15 +156,20 @@ def save_evaluation(path: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read what :func:`save_evaluation` wrote; nothing in the file is executed.
+    """Read what :func:`save_evaluation` wrote, in this version or the one before.
+
+    Nothing in the file is executed.
 
     Raises:
         DataError: the file can't be read, is damaged, or is something else.
     """
     arrays: dict[str, Any] = read_arrays(path, remedy=_REMEDY, error=DataError)
     try:
-        if str(arrays.pop("kind")) != _KIND:
+        kind = str(arrays.pop("kind"))
+        if kind not in (_KIND, _KIND_WITHOUT_PIXELS):
             raise ValueError("another kind of file")
+        if kind == _KIND_WITHOUT_PIXELS:
+            arrays["pixels"] = np.asarray("")
         result = Evaluation(
             **{name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
             | {"classes": tuple(map(str, arrays["classes"].tolist()))}
@@ -168,6 +186,7 @@ def _check(evaluation: Evaluation) -> None:
     shapes = [evaluation.indices.shape, labels.shape, evaluation.losses.shape, ranked.shape[:1]]
     sound = n > 0 and all(shape == (n,) for shape in shapes) and ranked.ndim == 2
     sound = sound and ranked.shape == evaluation.scores.shape and ranked.shape[1] == min(5, count)
+    sound = sound and isinstance(evaluation.pixels, str)
     kinds = {array.dtype.kind for array in (evaluation.indices, labels, ranked)}
     if not sound or kinds != {"i"} or ranked.min() < -1 or ranked.max() >= count:
         raise ValueError("arrays that do not fit together")

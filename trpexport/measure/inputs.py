@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trpexport.arrays import read_arrays
 from trpexport.errors import ModelError
 from trpexport.measure.settings import BenchSettings
 from trpexport.runtime.session import Session
-from trpexport.tensors import Array, Arrays, TensorInfo
+from trpexport.tensors import Array, Arrays, Shapes, TensorInfo, shapes_by_network
 
 _GOLDEN_INPUT, _GOLDEN_OUTPUT = "input:", "output:"  # how a bundle's golden arrays are named
 
@@ -22,16 +22,21 @@ def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[d
             another one; the file with inputs can't be read or does not fit; or the networks run
             different numbers of images at a time, so that their times can't be compared.
     """
-    _check_names(sessions, settings.shapes)
+    shapes = shapes_by_network([session.inputs for session in sessions], settings.shapes)
     given = None if settings.data is None else _read_data(Path(settings.data))
     drawn: dict[tuple[object, ...], dict[str, Array]] = {}
     all_inputs = []
-    for session in sessions:
-        inputs = _inputs_of(session, settings, given)
+    for session, model, common in zip(sessions, settings.models, shapes, strict=True):
+        inputs = _inputs_of(session, settings, given, {**common, **model.shapes})
         key = tuple((name, array.shape, array.dtype) for name, array in inputs.items())
         all_inputs.append(drawn.setdefault(key, inputs))
     counts = [image_count(inputs) for inputs in all_inputs]
     for session, count in zip(sessions, counts, strict=True):
+        if settings.batch not in (None, count):
+            raise ModelError(
+                f"{session.label} gets {count} images at a time from its shape, and the batch is "
+                f"{settings.batch}: give one of them"
+            )
         if count != counts[0]:
             raise ModelError(
                 f"{sessions[0].label} runs {counts[0]} images at a time and {session.label} "
@@ -40,34 +45,35 @@ def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[d
     return all_inputs
 
 
+def check_batch(session: Session, batch: int | None) -> None:
+    """Refuse a number of images at a time that a network can't take.
+
+    Raises:
+        ModelError: its batch size is fixed to another one.
+    """
+    fixed = session.batch_size
+    if fixed is not None and batch not in (None, fixed):
+        raise ModelError(
+            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
+            "export it again with --dynamic-batch"
+        )
+
+
 def image_count(inputs: Arrays) -> int:
     """Return how many images one run takes: the first dimension of the first input."""
     first = next(iter(inputs.values()), None)
     return len(first) if first is not None and first.ndim else 1
 
 
-def _check_names(sessions: Sequence[Session], shapes: Mapping[str, object]) -> None:
-    names = {info.name: None for session in sessions for info in session.inputs}
-    for name in shapes:
-        if name not in names:
-            raise ModelError(
-                f"there is no input {name!r} to give a shape: choose from {', '.join(names)}"
-            )
-
-
-def _inputs_of(session: Session, settings: BenchSettings, given: Arrays | None) -> dict[str, Array]:
-    fixed, batch = session.batch_size, settings.batch
-    if fixed is not None and batch not in (None, fixed):
-        raise ModelError(
-            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
-            "export it again with --dynamic-batch"
-        )
-    own = {info.name for info in session.inputs}
-    shapes = {name: shape for name, shape in settings.shapes.items() if name in own}
+def _inputs_of(
+    session: Session, settings: BenchSettings, given: Arrays | None, shapes: Shapes
+) -> dict[str, Array]:
+    batch = settings.batch or 1
+    check_batch(session, settings.batch)
     if given is None:
-        return session.random_inputs(batch or 1, settings.seed, shapes)
+        return session.random_inputs(batch, settings.seed, shapes)
     arrays = _by_name(session, given)
-    return {info.name: _first(arrays[info.name], info, batch or 1) for info in session.inputs}
+    return {info.name: _first(arrays[info.name], info, batch) for info in session.inputs}
 
 
 def _first(array: Array, info: TensorInfo, batch: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
 from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS
-from trpexport.tensors import NO_SHAPES, Shapes
+from trpexport.tensors import NO_SHAPES, Shape, Shapes
 
 _BASELINE = "baseline"  # the manifest's key for a file with the network as it was
 
@@ -26,10 +26,21 @@ class ModelFile:
     Attributes:
         path: the file.
         label: what it is called in reports.
+        shapes: whole input shapes by name, of this network alone; they go before the bench's.
     """
 
     path: str
     label: str
+    shapes: Shapes = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {"path": self.path, "label": self.label, "shapes": _lists(self.shapes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelFile:
+        """Return what :meth:`to_json` wrote; records of earlier versions have no shapes."""
+        return cls(**{**data, "shapes": _tuples(data.get("shapes", {}))})
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class BenchSettings:
         provider_options: the provider's options.
         threads: numbers of threads to measure with, one after the other.
         batch: images at a time; None takes what the file says, 1 where it leaves it open.
-        shapes: whole input shapes by name, for other dynamic dimensions.
+        shapes: whole input shapes by name, for other dynamic dimensions; of networks that are
+            made for different sizes, for those whose inputs can have them.
         min_time: least number of seconds that each model is timed for.
         min_runs: least number of timed runs of each model.
         max_time: largest number of seconds that each model is timed for on a machine so busy that
@@ -120,10 +132,10 @@ class BenchSettings:
         """Return the settings as JSON-ready data."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
         return data | {
-            "models": [asdict(model) for model in self.models],
+            "models": [model.to_json() for model in self.models],
             "provider_options": dict(self.provider_options),
             "threads": list(self.threads),
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "shapes": _lists(self.shapes),
         }
 
     @classmethod
@@ -137,16 +149,24 @@ class BenchSettings:
             return cls(
                 **{
                     **data,
-                    "models": tuple(ModelFile(**model) for model in data["models"]),
+                    "models": tuple(map(ModelFile.from_json, data["models"])),
                     "provider_options": dict(data["provider_options"]),
                     "threads": tuple(data["threads"]),
-                    "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
+                    "shapes": _tuples(data["shapes"]),
                 }
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise TrpexportError(
                 "these settings of a bench are damaged: run the bench again"
             ) from None
+
+
+def _lists(shapes: Shapes) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def _tuples(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+    return {name: tuple(shape) for name, shape in shapes.items()}
 
 
 def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:

@@ -67,9 +67,9 @@ def test_without_preparation_the_command_is_named(
 ) -> None:
     monkeypatch.setenv("TRPEXPORT_ARM", str(tmp_path))
     with pytest.raises(TrpexportError, match=r"not prepared in .*: run trpexport arm-setup"):
-        run_emulated("cortex-a53", [linear()], inputs())
+        run_emulated("cortex-a53", [linear()], [inputs()])
     with pytest.raises(TrpexportError, match=r"did you mean .*cortex-a53"):
-        run_emulated("cortex-a5", [linear()], inputs())
+        run_emulated("cortex-a5", [linear()], [inputs()])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_failure_is_one_line(
 ) -> None:
     emulator(unprepared, script)
     with pytest.raises(TrpexportError, match=message) as caught:
-        run_emulated("cortex-a76", [linear()], inputs(), environment=unprepared)
+        run_emulated("cortex-a76", [linear()], [inputs()], environment=unprepared)
     assert "\n" not in str(caught.value)
 
 
@@ -94,7 +94,7 @@ def test_inputs_are_checked_before_the_emulator_starts(
     unprepared: ArmEnvironment, linear: WriteOnnx
 ) -> None:
     with pytest.raises(ModelError, match="but was given none"):
-        run_emulated("cortex-a76", [linear()], {}, environment=unprepared)
+        run_emulated("cortex-a76", [linear()], [{}], environment=unprepared)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_outputs_are_compared_and_counts_are_per_run(
 ) -> None:
     model, lines = linear(), list[str]()
     result = run_emulated(
-        "max", [model], inputs(2), counted_runs=3, environment=pretending, announce=lines.append
+        "max", [model], [inputs(2)], counted_runs=3, environment=pretending, announce=lines.append
     )
     (emulated,) = result.models
     np.testing.assert_array_equal(
@@ -130,12 +130,26 @@ def test_outputs_are_compared_and_counts_are_per_run(
     assert facts["counts_unavailable"] is None
 
 
+def test_each_network_runs_on_inputs_of_its_own(
+    pretending: ArmEnvironment, write_onnx: WriteOnnx
+) -> None:
+    sizes = (3, 5)
+    models = [
+        write_onnx([helper.make_node("Neg", ["x"], ["y"])], {"x": ("n", n)}, {"y": ("n", n)})
+        for n in sizes
+    ]
+    arrays = [{"x": np.full((1, n), n, np.float32)} for n in sizes]
+    result = run_emulated("cortex-a53", models, arrays, environment=pretending)
+    for model, n in zip(result.models, sizes, strict=True):
+        assert model.outputs["y"].tolist() == [[-n] * n]
+
+
 def test_counts_that_are_not_there_say_why(pretending: ArmEnvironment, linear: WriteOnnx) -> None:
     without = ArmEnvironment(pretending.root, pretending.versions, "no gcc")
-    result = run_emulated("cortex-a53", [linear()], inputs(), environment=without)
+    result = run_emulated("cortex-a53", [linear()], [inputs()], environment=without)
     assert (result.models[0].counts, result.counts_unavailable) == (None, "no gcc")
     result = run_emulated(
-        "cortex-a53", [linear()], inputs(), environment=pretending, counted_runs=0
+        "cortex-a53", [linear()], [inputs()], environment=pretending, counted_runs=0
     )
     assert result.models[0].counts is None
     assert result.counts_unavailable == "they were not asked for"
@@ -146,7 +160,7 @@ def test_an_emulator_that_does_not_count_is_told(
 ) -> None:
     monkeypatch.setattr(emulation, "_COUNTS", re.compile("never"))
     with pytest.raises(TrpexportError, match=r"counted no instructions: run .* again"):
-        run_emulated("cortex-a53", [linear()], inputs(), environment=pretending)
+        run_emulated("cortex-a53", [linear()], [inputs()], environment=pretending)
 
 
 def test_what_is_prepared_is_found_ready(arm: ArmEnvironment) -> None:
@@ -193,7 +207,7 @@ def test_fmas_are_those_that_a_product_needs(arm: ArmEnvironment, write_onnx: Wr
         {"y": (64, 64)},
         {"w": weight},
     )
-    result = run_emulated("cortex-a72", [model], {"x": weight}, environment=arm)
+    result = run_emulated("cortex-a72", [model], [{"x": weight}], environment=arm)
     (emulated,) = result.models
     assert emulated.comparison["y"].max_error < 1e-5
     if arm.counts_unavailable:
@@ -215,7 +229,7 @@ def test_a_real_network_gives_the_same_outputs_and_counts(
     assert app.run([*pairs, *quick]) == 0
     models = [tmp_path / name / "model.onnx" for name in ("dense", "pairs")]
     x = open_session(models[0]).random_inputs(4)
-    first, second = (run_emulated("cortex-a76", models, x, environment=arm) for _ in range(2))
+    first, second = (run_emulated("cortex-a76", models, [x, x], environment=arm) for _ in range(2))
     for model in first.models:
         assert all(comparison.max_error < 1e-5 for comparison in model.comparison.values())
     if arm.counts_unavailable:

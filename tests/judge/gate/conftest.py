@@ -54,6 +54,23 @@ def images_npz(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def sized(write_onnx: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a 3x3 convolution over 3 channels and a mean over its pixels: 10 classes."""
+    weight = np.random.default_rng(2).standard_normal((10, 3, 3, 3)).astype(np.float32)
+
+    def write(size: int | str, name: str = "input") -> Path:
+        nodes = [
+            helper.make_node("Conv", [name, "c.weight"], ["y"], pads=[1] * 4),
+            helper.make_node("GlobalAveragePool", ["y"], ["z"]),
+            helper.make_node("Flatten", ["z"], ["output"]),
+        ]
+        shapes = {name: ("n", 3, size, size)}, {"output": ("n", 10)}
+        return write_onnx(nodes, *shapes, {"c.weight": weight})
+
+    return write
+
+
+@pytest.fixture
 def settings() -> Callable[..., BenchSettings]:
     """Makes settings for two networks."""
 

@@ -12,7 +12,15 @@ import pytest
 from trpexport.datasets import open_dataset
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, ModelError
-from trpexport.judge.classify import Evaluations, choose_images, evaluate, open_classifier
+from trpexport.judge.classify import (
+    Classifier,
+    Evaluations,
+    Images,
+    choose_images,
+    cut_to_own_sizes,
+    evaluate,
+    open_classifier,
+)
 from trpexport.judge.gate.check import GateResult, apply, run_gate
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import RULES, Cost, Measurements
@@ -148,3 +156,102 @@ def test_every_rule_says_what_it_is() -> None:
         if rule.need == "data":
             for limit in (50.0, 60.0):
                 assert rule.from_loss(rule.to_loss(limit)) == pytest.approx(limit)
+
+
+# --- networks of different input sizes ------------------------------------------------------
+
+
+def macs_of(*shape: int) -> int:
+    return 10 * 3 * 9 * int(np.prod(shape))
+
+
+QUICK = {"min_time": 0, "min_runs": 3, "max_time": 1.0}
+ALL = Limits({"min-macs-ratio": 1.0, "max-latency": 1e4, "min-speedup": 1e-4})
+
+
+@pytest.mark.parametrize(
+    ("networks", "shapes", "expected"),
+    [
+        ([(32,), (24,)], {}, (32, 24)),
+        ([(32, "one"), (24, "two")], {}, (32, 24)),
+        ([("s",), ("s",)], {"input": (1, 3, 16, 16)}, (16, 16)),
+        ([("s",), (24,)], {"input": (1, 3, 32, 32)}, (32, 24)),
+        ([(32,), ("s",)], {"input": (2, 3, 16, 16)}, (32, 16)),
+        ([("s", "one"), ("s", "two")], {"one": (1, 3, 9, 9), "two": (1, 3, 7, 7)}, (9, 7)),
+    ],
+)
+def test_each_network_is_measured_at_its_own_shape(
+    sized: Make, settings: Make, networks: Any, shapes: Any, expected: tuple[int, int]
+) -> None:
+    pair = [sized(*arguments) for arguments in networks]
+    result = run_gate(ALL, settings(*pair, shapes=shapes, **QUICK))
+    measured = result.measurements
+    assert result.passed
+    assert measured.costs is not None and measured.latency is not None
+    for cost, entry, size in zip(measured.costs, measured.latency, expected, strict=True):
+        assert cost.macs == macs_of(size, size)  # of one image, whatever the batch
+        ((_, *rest),) = entry["inputs"].values()
+        assert rest == [3, size, size]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"other": (1, 3, 8, 8)}, "no input 'other' to give a shape: choose from input"),
+        ({"input": (1, 3, 8, 8)}, "can't have the shape 1x3x8x8"),
+        ({"input": (1, 3, 32)}, "can't have the shape 1x3x32"),
+    ],
+)
+@pytest.mark.parametrize("name", ["min-macs-ratio", "max-latency"])
+def test_a_shape_that_no_network_can_have_is_one_line(
+    sized: Make, settings: Make, shapes: Any, message: str, name: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        run_gate(Limits({name: 1.0}), settings(sized(32), sized(24), shapes=shapes, **QUICK))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Images:
+    """40 images of 20 x 20 pixels."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 3, 20, 20), np.uint8)
+    np.savez(tmp_path / "photos.npz", images=images, labels=np.arange(40) % 10)
+    return choose_images(open_dataset(f"npz:{tmp_path / 'photos.npz'}"))
+
+
+@pytest.fixture
+def open_sized(sized: Make) -> Make:
+    """Opens networks of some sizes, with one preprocessing."""
+
+    def opened(*sizes: int | str, cut: tuple[int, int] | None = None) -> list[Classifier]:
+        how = Preprocessing((0.5,) * 3, (0.25,) * 3, size=cut)
+        return [open_classifier(sized(size), preprocessing=how) for size in sizes]
+
+    return opened
+
+
+def test_images_are_cut_to_the_size_of_each_network(
+    open_sized: Make, settings: Make, photos: Images
+) -> None:
+    pair = cut_to_own_sizes(open_sized(16, 12))
+    found = evaluate(pair, photos)
+    assert found.inputs == ((3, 16, 16), (3, 12, 12))
+    for one, size in zip(found.classifiers, (16, 12), strict=True):
+        alone = evaluate(open_sized(size, cut=(size, size)), photos).classifiers[0]
+        assert np.array_equal(one.losses, alone.losses)
+    result = run_gate(ALL, settings(*(each.path for each in pair), **QUICK), evaluations=found)
+    assert result.measurements.costs is not None
+    assert [cost.macs for cost in result.measurements.costs] == [macs_of(16, 16), macs_of(12, 12)]
+
+
+def test_a_size_that_was_asked_for_goes_where_it_fits(open_sized: Make, photos: Images) -> None:
+    for sizes, cut, expected in (
+        ((16, "s"), (9, 9), [(16, 16), (9, 9)]),
+        ((16, 12), (12, 12), [(16, 16), (12, 12)]),
+        ((16, 12), (9, 9), [(9, 9), (9, 9)]),  # nowhere: refused as ever
+        ((16, 16), None, [None, None]),
+    ):
+        found = cut_to_own_sizes(open_sized(*sizes, cut=cut))
+        assert [classifier.preprocessing.size for classifier in found] == expected
+    with pytest.raises(DataError, match="takes images of 3x16x16"):
+        evaluate(cut_to_own_sizes(open_sized(16, 12, cut=(9, 9))), photos)

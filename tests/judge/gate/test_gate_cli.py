@@ -57,6 +57,25 @@ def test_eval(run: Run, pair: tuple[Path, Path], images_npz: Make, tmp_path: Pat
     assert "are of other images" in result.error
 
 
+def test_eval_against_pictures_of_the_same_labels(
+    run: Run, pair: tuple[Path, Path], images_npz: Make
+) -> None:
+    clear, fog = images_npz(200), Path("fog.npz")
+    with np.load(clear) as arrays:
+        np.savez(fog, images=arrays["images"] // 2 + 99, labels=arrays["labels"])
+    assert run("eval", pair[0], "--data", f"npz:{clear}", *HOW, "--save", "clear.npz").code == 0
+    result = run("eval", pair[0], "--data", f"npz:{fog}", *HOW, "--against", "clear.npz")
+    assert result.code == 2
+    assert f"are of other images (200 of npz:{clear})" in result.error
+    # Predictions of the version before, which did not know the pixels: refused before any work.
+    with np.load("clear.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "pixels"}
+    np.savez("old.npz", **arrays | {"kind": np.asarray("trpexport evaluation 1")})
+    result = run("eval", "gone.onnx", "--data", f"npz:{clear}", *HOW, "--against", "old.npz")
+    assert result.code == 2
+    assert "can't be compared: they were saved by an earlier version" in result.error
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -178,6 +197,23 @@ def test_gate_measures_latency(run: Run, pair: tuple[Path, Path]) -> None:
     assert run("gate", *networks, "--max-latency", "0.000001").code == 1
 
 
+def test_gate_measures_networks_of_two_sizes(run: Run, sized: Make) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 3, 12, 12), np.uint8)
+    np.savez("photos.npz", images=pixels, labels=np.arange(400) % 10)
+    networks = ("--baseline", sized(12), "--candidate", sized(8))
+    how = ("--data", "npz:photos.npz", "--mean", "0,0,0", "--std", "1,1,1")
+    rules = ("--min-macs-ratio", "2.2", "--max-latency", "1000", "--max-drop", "50")
+    quick = ("--min-time", "0", "--max-time", "1")
+    result = run("gate", *networks, *how, *rules, *quick, "--json")
+    assert result.code == 0, result.out + result.err
+    found = {rule["name"]: rule["value"] for rule in json.loads(result.out)["rules"]}
+    assert found["min-macs-ratio"] == 12**2 / 8**2
+    for name in ("other", "input"):
+        result = run("gate", *networks, *rules[:2], "--shape", f"{name}=1x3x9x9")
+        assert result.code == 2
+        assert name in result.error
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -187,6 +223,14 @@ def test_gate_measures_latency(run: Run, pair: tuple[Path, Path]) -> None:
         (("--max-drop", "1"), "max-drop needs images: name them, as in --data"),
         (("--max-dorp", "1"), "max-dorp"),
         (("--max-drop", "1", "--config", "gone.toml"), "can't read gone.toml"),
+        (("--max-file-size", "1MB", "--data", "npz:x.npz"), "--data does nothing where no limit"),
+        (("--max-drop", "1", "--split", "train"), "--split does nothing without --data: add"),
+        (("--max-drop", "1", "--mean", "0", "--std", "1"), "--mean, --std do nothing without"),
+        (("--max-file-size", "1MB", "--threads", "1"), "--threads does nothing where no limit"),
+        (("--min-macs-ratio", "1", "--max-time", "3"), "--max-time does nothing where no limit"),
+        (("--max-drop", "1", "--data", "x", "--shape", "a=1x1"), "--shape does nothing where"),
+        (("--max-file-size", "1MB", "--provider", "cpu"), "--provider does nothing where no"),
+        (("--max-file-size", "1MB", "--batch", "2"), "--batch does nothing where no limit makes"),
         (("--max-drop", "1", "--data", "npz:gone.npz", *HOW), "gone.npz"),
         (("--max-file-size", "1MB", "--compare-to", "gone.jsonl"), "gone.jsonl does not exist"),
     ],

@@ -19,7 +19,9 @@ from trpexport.judge.predictions import Evaluation
 LABELS = np.arange(500) % 10
 
 
-def evaluation(wrong: int, labels: np.ndarray = LABELS, start: int = 0) -> Evaluation:
+def evaluation(
+    wrong: int, labels: np.ndarray = LABELS, start: int = 0, pixels: str = "these"
+) -> Evaluation:
     """Has ``wrong`` images wrong, from ``start`` on."""
     ranked = np.stack([(labels + k) % 10 for k in range(5)], axis=1)
     ranked[start : start + wrong] = (labels[start : start + wrong, None] + 5) % 10
@@ -27,12 +29,18 @@ def evaluation(wrong: int, labels: np.ndarray = LABELS, start: int = 0) -> Evalu
     n = len(labels)
     return Evaluation(
         "net", "0", "npz:x", "test", tuple("abcdefghij"), np.arange(n), labels, ranked, zeros,
-        np.zeros(n), "logits", 1.0,
+        np.zeros(n), "logits", 1.0, pixels,
     )  # fmt: skip
 
 
-def result(wrong: int, *rules: Checked, labels: np.ndarray = LABELS, start: int = 0) -> GateResult:
-    pair = (evaluation(0, labels), evaluation(wrong, labels, start))
+def result(
+    wrong: int,
+    *rules: Checked,
+    labels: np.ndarray = LABELS,
+    start: int = 0,
+    pixels: str = "these",
+) -> GateResult:
+    pair = (evaluation(0, labels, 0, pixels), evaluation(wrong, labels, start, pixels))
     nothing = np.zeros((2, len(labels)))
     measured = Measurements(Evaluations(pair, nothing, nothing[0], ((), ())))
     facts = {"data": {"images": len(labels), "fingerprint": pair[0].fingerprint}}
@@ -76,9 +84,9 @@ def test_accuracy_is_compared_image_by_image(tmp_path: Path) -> None:
 def test_other_images_are_compared_by_intervals(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     remember(path, result(10))
-    other = (LABELS + 1) % 10
-    assert compare(result(20, labels=other), last_accepted(path))[0].passed
-    assert not compare(result(60, labels=other), last_accepted(path))[0].passed
+    for other in ({"labels": (LABELS + 1) % 10}, {"pixels": "others"}):
+        assert compare(result(20, **other), last_accepted(path))[0].passed
+        assert not compare(result(60, **other), last_accepted(path))[0].passed
 
 
 @pytest.mark.parametrize(

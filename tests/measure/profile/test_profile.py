@@ -152,6 +152,7 @@ class FakeSession:
     """A network of one node whose n-th run takes n microseconds; notes who runs when."""
 
     inputs = ()
+    batch_size = None
     lost = 0  # runs at the end that the profiler does not see
 
     def __init__(self, label: str, trace: Path, calls: list[str]) -> None:
@@ -225,6 +226,15 @@ def test_networks_take_turns_in_shuffled_order(calls: list[str]) -> None:
         assert block in (["a"] * 5 + ["b"] * 5, ["b"] * 5 + ["a"] * 5)
         firsts.add(block[0])
     assert firsts == {"a", "b"}
+
+
+def test_networks_of_different_sizes_run_on_their_own(write_onnx: Callable[..., Path]) -> None:
+    paths = [
+        write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", size)}, {"y": None})
+        for size in (4, "s")
+    ]
+    profiles = profile_models(paths, ProfileSettings(runs=1, shapes={"x": (2, 9)}))
+    assert [profile.shapes for profile in profiles] == [{"x": (2, 4)}, {"x": (2, 9)}]
 
 
 def test_a_trace_that_lacks_runs(calls: list[str]) -> None:

@@ -105,7 +105,7 @@ class Emulated:
 def run_emulated(
     cpu: str,
     models: Sequence[Path],
-    inputs: Arrays,
+    inputs: Sequence[Arrays],
     *,
     counted_runs: int = 3,
     environment: ArmEnvironment | None = None,
@@ -116,7 +116,7 @@ def run_emulated(
     Args:
         cpu: a name in :data:`~trpexport.device.emulate.arm_cpus.CPUS`.
         models: ONNX files.
-        inputs: an array for every input of each network, by name; first dimensions count images.
+        inputs: for each network an array for every input, by name; first dimensions count images.
         counted_runs: runs that instructions are counted over; 0 counts none.
         environment: what to run in; the one in the user's cache folder if None.
         announce: called with a line on each step.
@@ -131,14 +131,17 @@ def run_emulated(
     if note is not None:
         say(f"{cpu}: {note}")
     # A network that can't be run is best explained here; the emulated runtime is the same one.
-    expected = [run_in_batches(open_session(model, threads=1), inputs) for model in models]
+    expected = [
+        run_in_batches(open_session(model, threads=1), own)
+        for model, own in zip(models, inputs, strict=True)
+    ]
     counting = counted_runs > 0 and environment.counts_unavailable is None
     emulated: list[EmulatedModel] = []
     with tempfile.TemporaryDirectory(prefix="trpexport-") as name:
         folder = Path(name)
         build_device_app(folder / "device.pyz")
-        write_arrays(folder / "inputs.npz", inputs)
-        for model, reference in zip(models, expected, strict=True):
+        for model, own, reference in zip(models, inputs, expected, strict=True):
+            write_arrays(folder / "inputs.npz", own)
             say(f"run {model} on an emulated {cpu}")
             outputs, counts = _replay(
                 environment, cpu, model, folder, counted_runs if counting else 0

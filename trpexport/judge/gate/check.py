@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import open_session
-from trpexport.tensors import Shapes, resolve_shapes
+from trpexport.tensors import NO_SHAPES, Shapes, resolve_shapes, shapes_by_network
 from trpexport.text import with_unit
 
 
@@ -133,8 +133,7 @@ def run_gate(
         say("count MACs and parameters")
         costs = (_cost(baseline, shapes[0]), _cost(candidate, shapes[1]))
     if limits.of("latency"):
-        settings = replace(settings, shapes={**shapes[0], **shapes[1]}, keep_samples=True)
-        record = bench(settings, announce=announce)
+        record = bench(_each_at_its_own(settings, shapes), announce=announce)
     models = None if record is None else record["results"][0]["models"]
     measured = Measurements(evaluations, costs, models and (models[0], models[1]))
     return GateResult(
@@ -224,22 +223,30 @@ def round_up(count: int) -> int:
 
 def _input_shapes(settings: BenchSettings, evaluations: Evaluations | None) -> list[Shapes]:
     """Return the input shapes that each network is counted and timed with."""
+    sessions = [open_session(Path(model.path)) for model in settings.models]
+    given = shapes_by_network([session.inputs for session in sessions], settings.shapes)
     found: list[Shapes] = []
-    for index, model in enumerate(settings.models):
-        session = open_session(Path(model.path))
-        names = [info.name for info in session.inputs]
-        given = {name: settings.shapes[name] for name in names if name in settings.shapes}
+    for index, session in enumerate(sessions):
         batch = session.batch_size or settings.batch or 1
-        if not given and evaluations is not None:
-            given = {names[0]: (batch, *evaluations.inputs[index])}
-        found.append(resolve_shapes(session.inputs, given, batch))
+        if not given[index] and evaluations is not None:
+            given[index] = {session.inputs[0].name: (batch, *evaluations.inputs[index])}
+        found.append(resolve_shapes(session.inputs, given[index], batch))
     return found
+
+
+def _each_at_its_own(settings: BenchSettings, shapes: Sequence[Shapes]) -> BenchSettings:
+    """Return settings that time each network on inputs of its own shapes."""
+    models = tuple(
+        replace(model, shapes=own) for model, own in zip(settings.models, shapes, strict=True)
+    )
+    return replace(settings, models=models, shapes=NO_SHAPES, keep_samples=True)
 
 
 def _cost(path: Path, shapes: Shapes) -> Cost:
     cost = count_onnx(path, shapes=shapes)
     files = [path, *(path.parent / name for name in external_files(path))]
-    images = next(iter(shapes.values()))[0]
+    first = next(iter(shapes.values()), ())
+    images = first[0] if first else 1
     return Cost(
         macs=None if cost.unknown else cost.macs / images,
         parameters=cost.parameters,

@@ -68,7 +68,7 @@ def profile_bench(settings: BenchSettings, paths: Sequence[Path]) -> BenchProfil
             graph_optimization=settings.graph_optimization,
             allow_spinning=settings.allow_spinning,
             runs=settings.min_runs,
-            batch=settings.batch or 1,
+            batch=settings.batch,
             shapes=settings.shapes,
             seed=settings.seed,
         ),

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from trpexport.errors import ModelError, TrpexportError
+from trpexport.measure.inputs import check_batch
 from trpexport.measure.profile.trace import Run, read_trace
 from trpexport.measure.statistics import summarize
 from trpexport.runtime.session import Session, open_session
-from trpexport.tensors import Arrays, Shape, Shapes
+from trpexport.tensors import Arrays, Shape, Shapes, TensorInfo, shapes_by_network
 
 _WARMUP_RUNS = 5
 _TURN = 5  # runs of one network before the next one's turn; the first of them is not kept
@@ -32,8 +33,9 @@ class ProfileSettings:
         graph_optimization: how far ONNX Runtime may rewrite the graph.
         allow_spinning: whether idle threads wait busily; None leaves it to ONNX Runtime.
         runs: runs of each network that are kept.
-        batch: the first dimension of the inputs, where it is dynamic.
-        shapes: whole input shapes by name, needed where a later dimension is dynamic.
+        batch: the first dimension of the inputs, where it is dynamic; None for 1.
+        shapes: whole input shapes by name, needed where a later dimension is dynamic; of networks
+            that are made for different sizes, for those whose inputs can have them.
         inputs: arrays by input name; random ones if None.
         seed: seed of the random inputs and of the order of the turns.
     """
@@ -44,7 +46,7 @@ class ProfileSettings:
     graph_optimization: str = "all"
     allow_spinning: bool | None = None
     runs: int = 60
-    batch: int = 1
+    batch: int | None = None
     shapes: Shapes = field(default_factory=dict)
     inputs: Arrays | None = None
     seed: int = 0
@@ -197,8 +199,9 @@ def profile_models(models: Sequence[Path], settings: ProfileSettings = _DEFAULT)
             _Recorder(model, Path(name) / str(index), settings)
             for index, model in enumerate(models)
         ]
-        for recorder in recorders:
-            recorder.warm_up()
+        shapes = shapes_by_network([recorder.takes for recorder in recorders], settings.shapes)
+        for recorder, own in zip(recorders, shapes, strict=True):
+            recorder.warm_up(own)
         generator = np.random.default_rng(settings.seed)
         for kept in _turns(settings.runs):
             for index in generator.permutation(len(recorders)):
@@ -227,13 +230,20 @@ class _Recorder:
         self._settings = settings
         self._graph = directory / "optimized.onnx"
         self._session = self._open(model, directory / "trace")
-        self._inputs = settings.inputs or self._session.random_inputs(
-            settings.batch, settings.seed, settings.shapes
-        )
+        self._inputs: Arrays = settings.inputs or {}
         self._kept: list[bool] = []
 
-    def warm_up(self) -> None:
-        """Run until the machine is warm."""
+    @property
+    def takes(self) -> tuple[TensorInfo, ...]:
+        """The inputs of the network."""
+        return self._session.inputs
+
+    def warm_up(self, shapes: Shapes) -> None:
+        """Draw inputs of these shapes, if there are none, and run until the machine is warm."""
+        if not self._inputs:
+            settings, session = self._settings, self._session
+            check_batch(session, settings.batch)
+            self._inputs = session.random_inputs(settings.batch or 1, settings.seed, shapes)
         for _ in range(_WARMUP_RUNS):
             self._run(keep=False)
 
