@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trpexport.choose.base import Chooser
-    from trpexport.choose.survey import Choice
+    from trpexport.choose.survey import CriterionOutcome
     from trpexport.pipeline import CalibrationData
     from trpexport.report.blocks import Block
 
@@ -191,7 +191,7 @@ def decompose(
         )
 
 
-def _next(choices: Sequence[Choice], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
+def _next(choices: Sequence[CriterionOutcome], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
     """Say which command to type where nothing got cheaper."""
     from trpexport.choose.survey import mildest
     from trpexport.report.blocks import Role, Text

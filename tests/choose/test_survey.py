@@ -6,7 +6,7 @@ import pytest
 
 from tests.choose.networks import SHAPE, Small, planned
 from trpexport.choose.spectra import analyse
-from trpexport.choose.survey import Choice, mildest, survey
+from trpexport.choose.survey import CriterionOutcome, mildest, survey
 from trpexport.networks.torch.network import TorchNetwork
 
 
@@ -21,10 +21,10 @@ def test_survey_shows_what_would_save() -> None:
 
 
 def test_the_mildest_choice_that_saves_a_fair_share() -> None:
-    none = Choice("none", 0, 1.0, 0.0)
-    little = Choice("little", 1, 1.1, 0.1)
-    fair = Choice("fair", 2, 1.3, 0.2)
-    harsh = Choice("harsh", 3, 4.0, 0.7)
+    none = CriterionOutcome("none", 0, 1.0, 0.0)
+    little = CriterionOutcome("little", 1, 1.1, 0.1)
+    fair = CriterionOutcome("fair", 2, 1.3, 0.2)
+    harsh = CriterionOutcome("harsh", 3, 4.0, 0.7)
     assert mildest([harsh, none, fair, little]) is fair
     assert mildest([none, little]) is little
     assert mildest([none]) is None

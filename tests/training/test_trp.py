@@ -84,7 +84,7 @@ def test_a_projection_is_the_decomposition_at_that_energy(
     model: Small, scheme: str, energy: float
 ) -> None:
     small = decomposed(model, scheme, criterion=f"energy:{energy}", keep_expensive=True)
-    expected = small.network.dense().module
+    expected = small.network.dense().model
     trp = TrainedRankPruning(model, scheme=scheme, energy=energy)
     trp.project()
     for name, weight in expected.named_parameters():

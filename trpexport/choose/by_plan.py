@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from trpexport.choose.spectra import LayerSpectrum, guarded, keep_all
 from trpexport.errors import PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
-from trpexport.ops import Layer
+from trpexport.ops import Layer, LinearOp
 from trpexport.plan import CALIBRATION, LayerPlan, Plan, read_plan
 from trpexport.stages import Stages
 
@@ -88,7 +88,7 @@ def revised(
     Raises:
         PlanError: it is another network's, or a rank is below 1 or above the full rank.
     """
-    _check_same_network(network.layers, edited.layers, source)
+    _check_same_network(network.ops, edited.layers, source)
     wanted = {layer.name: layer for layer in edited.layers}
     layers = tuple(
         _revise_layer(network, layer, wanted[layer.name], keep_expensive, source)
@@ -140,8 +140,9 @@ def _revise_layer(
     return guarded(replace(bare, values=values), scheme, wanted.rank, keep_expensive)
 
 
-def _check_same_network(here: Sequence[Layer], planned: Sequence[LayerPlan], source: str) -> None:
-    ops = {layer.name: layer.op for layer in here}
+def _check_same_network(
+    ops: Mapping[str, LinearOp], planned: Sequence[LayerPlan], source: str
+) -> None:
     there = {layer.name: layer.op for layer in planned}
     for name in [*there, *ops]:
         if name not in ops:

@@ -14,7 +14,7 @@ from trpexport.plan import Plan
 
 
 @dataclass(frozen=True)
-class Choice:
+class CriterionOutcome:
     """What one criterion would do.
 
     Attributes:
@@ -30,7 +30,7 @@ class Choice:
     weight_error: float
 
 
-def survey(analysis: Analysis, criteria: Sequence[Criterion] = ()) -> list[Choice]:
+def survey(analysis: Analysis, criteria: Sequence[Criterion] = ()) -> list[CriterionOutcome]:
     """Try criteria on the spectra of a network.
 
     Args:
@@ -44,7 +44,7 @@ def survey(analysis: Analysis, criteria: Sequence[Criterion] = ()) -> list[Choic
         except PlanError:  # a rank above every layer's full one, or a scheme it can't judge
             continue
         choices.append(
-            Choice(
+            CriterionOutcome(
                 criterion=str(criterion),
                 layers=len(plan.rewritten),
                 macs_ratio=plan.macs_before / plan.macs_after if plan.macs_after else 1.0,
@@ -63,7 +63,9 @@ def suggested_criteria() -> list[Criterion]:
     ]
 
 
-def mildest(choices: Sequence[Choice], least_ratio: float = 1.2) -> Choice | None:
+def mildest(
+    choices: Sequence[CriterionOutcome], least_ratio: float = 1.2
+) -> CriterionOutcome | None:
     """Return the choice to try first: the smallest weight error that saves a fair share of MACs.
 
     Args:

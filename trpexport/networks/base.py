@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from trpexport.cost import Cost
-from trpexport.ops import Layer
+from trpexport.ops import Layer, LinearOp
 from trpexport.tensors import Arrays
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Network(Protocol):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of its input, batch first."""
+
+    @property
+    def ops(self) -> Mapping[str, LinearOp]:
+        """What each of its layers computes, by name: known without running it."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

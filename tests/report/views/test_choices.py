@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.report.views.test_plan import PLAN
-from trpexport.choose.survey import Choice
+from trpexport.choose.survey import CriterionOutcome
 from trpexport.report.blocks import Portion, Table, Value
 from trpexport.report.views.choices import choices_view
 
-CHOICES = [Choice("energy:0.9", 1, 1.45, 0.312), Choice("value:0.05", 0, 1.0, 0.0)]
+CHOICES = [
+    CriterionOutcome("energy:0.9", 1, 1.45, 0.312),
+    CriterionOutcome("value:0.05", 0, 1.0, 0.0),
+]
 
 
 def test_a_criterion_is_a_row() -> None:

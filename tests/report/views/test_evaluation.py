@@ -18,6 +18,7 @@ EVALUATION = Evaluation(
     sha256="",
     data="npz:x",
     split="test",
+    pixels="",
     classes=("cat", "cat", "dog"),  # names need not differ
     indices=np.arange(4),
     labels=LABELS,

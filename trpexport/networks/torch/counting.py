@@ -92,7 +92,8 @@ class _Counter(OperatorMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._modules = {module: name for name, module in model.named_modules()}
-        self._inside: list[nn.Module] = [model]
+        self._inside: list[nn.Module] = []
+        self._counted_inside: list[bool] = []
         self._unused: dict[int, int] = {}
         for parameter in model.parameters():
             place = _place(parameter)
@@ -108,9 +109,12 @@ class _Counter(OperatorMode):
 
         def enter(module: nn.Module, _: Any) -> None:
             self._inside.append(module)
+            self._counted_inside.append(False)
 
-        def leave(*_: Any) -> None:
+        def leave(module: nn.Module, *_: Any) -> None:
             self._inside.pop()
+            if not self._counted_inside.pop() and _is_leaf(module):
+                self.left_out[type(module).__name__] += 1
 
         handles = [
             handle
@@ -129,6 +133,8 @@ class _Counter(OperatorMode):
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and count it."""
         output = operator(*args, **keywords)
+        if not self._inside:  # the network does not run yet
+            return output
         kind = operator.overloadpacket
         name = kind.__name__
         if kind in _FORMULAS:
@@ -139,16 +145,16 @@ class _Counter(OperatorMode):
         elif operator.namespace != "aten" or (_COSTLY.search(name) and not _CHEAP.search(name)):
             if operator.namespace not in ("prim", "prims"):
                 self.unknown[name] += 1
+                self._counted_inside[-1] = True
                 longest = max((d for t in tensor_leaves(args) for d in t.shape), default=1)
                 self.unknown_macs += longest * sum(t.numel() for t in tensor_leaves(output))
-        elif not operator.is_view:
-            module = self._inside[-1]
-            is_leaf = not any(True for _ in module.children())
-            self.left_out[type(module).__name__ if is_leaf else name] += 1
+        elif not operator.is_view and not _is_leaf(self._inside[-1]):
+            self.left_out[name] += 1
         return output
 
     def _count(self, operator: str, args: Sequence[Any], output: Any, macs: int) -> None:
         module = self._inside[-1]
+        self._counted_inside[-1] = True
         tensors = tensor_leaves(args)
         moving = [tensor for tensor in tensors if _place(tensor) not in self._unused] or tensors
         (result, *_) = tensor_leaves(output)
@@ -163,6 +169,10 @@ class _Counter(OperatorMode):
                 activation_bytes=result.numel() * result.element_size(),
             )
         )
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not any(True for _ in module.children())
 
 
 def _place(tensor: Tensor) -> int:

@@ -21,7 +21,7 @@ from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.counting import count_module
 from trpexport.networks.torch.cuts import Cuts
-from trpexport.networks.torch.modules import FactorChain
+from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
@@ -33,6 +33,7 @@ from trpexport.networks.torch.running import (
 from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
+from trpexport.ops import LinearOp
 from trpexport.tensors import Arrays, shape_text
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -110,6 +111,15 @@ class TorchNetwork:
             PlanError: the network can't run an input of its shape.
         """
         return trace(self.model, self.input_shape)
+
+    @property
+    def ops(self) -> dict[str, LinearOp]:
+        """What each of its convolutions computes, by name: known without running it."""
+        return {
+            name: op_of(module)
+            for name, module in self.model.named_modules()
+            if isinstance(module, CONVOLUTIONS)
+        }
 
     @property
     def layers(self) -> tuple[TorchLayer, ...]:

@@ -10,10 +10,10 @@ from trpexport.report.blocks import Block, Column, Kind, Portion, Table
 from trpexport.report.views.uncounted import at_most, not_counted
 
 if TYPE_CHECKING:
-    from trpexport.choose.survey import Choice
+    from trpexport.choose.survey import CriterionOutcome
 
 
-def choices_view(choices: Sequence[Choice], plan: Plan) -> tuple[Block, ...]:
+def choices_view(choices: Sequence[CriterionOutcome], plan: Plan) -> tuple[Block, ...]:
     """Show what each criterion would save.
 
     Args:
