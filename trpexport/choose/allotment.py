@@ -2,21 +2,17 @@
 
 One option is chosen of each layer's, so that the sum of costs stays within the budget and the sum
 of errors is least: a multiple-choice knapsack problem (Sinha and Zoltners, "The Multiple-Choice
-Knapsack Problem", Operations Research 27, 1979), solved by HiGHS to optimality.
+Knapsack Problem", Operations Research 27, 1979), solved to optimality.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-import numpy as np
-
 from trpexport.choose.by_plan import revised
+from trpexport.choose.knapsack import ROUNDING, least_error
 from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import keep_all
 from trpexport.choose.table import LayerOptions, Option, SensitivityTable
@@ -24,11 +20,6 @@ from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.plan import Plan
-
-# How far from the best the solver may stop, relative to it.
-_GAP = 1e-9
-# Of a budget: what adding up may lose.
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ def allot(
     whole = fixed + sum(options[0] for options in cost)
     least = fixed + sum(map(min, cost))
     budget = fraction * whole
-    if least > budget:
+    if least > budget * (1 + ROUNDING):
         raise NothingToDoError(
             f"the target of {fraction:g} of the {resource} can't be met: the best is "
             f"{least / whole:.3f}, every layer at its lowest rank"
@@ -90,7 +81,7 @@ def allot(
         ]
         for layer in table.layers
     ]
-    places = _knapsack(cost, error, budget - fixed)
+    places = least_error(cost, error, budget - fixed)
     return summed(
         table, {layer.name: layer.options[i] for layer, i in zip(table.layers, places, strict=True)}
     )
@@ -169,75 +160,3 @@ def plan_for(
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
     return replace(plan, criterion=criterion)
-
-
-def _knapsack(
-    cost: Sequence[Sequence[float]], error: Sequence[Sequence[float]], budget: float
-) -> list[int]:
-    """Return the place of one entry a row: least error in sum, at most ``budget`` cost in sum.
-
-    The solver keeps to a budget but for a tolerance of its own: where it used that, it is given
-    less until what it finds keeps to the whole.
-    """
-    limit = budget
-    while True:
-        places = _solved(cost, error, limit)
-        total = sum(row[place] for row, place in zip(cost, places, strict=True))
-        if total <= budget + _ROUNDING * abs(budget):
-            return places
-        limit -= total - budget
-
-
-def _solved(
-    cost: Sequence[Sequence[float]], error: Sequence[Sequence[float]], budget: float
-) -> list[int]:
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_matrix
-
-    kept = [_undominated(*row) for row in zip(cost, error, strict=True)]
-    owners = np.repeat(np.arange(len(kept)), [len(row) for row in kept])
-    costs = np.array([cost[o][i] for o, row in enumerate(kept) for i in row], dtype=float)
-    errors = np.array([error[o][i] for o, row in enumerate(kept) for i in row])
-    one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
-    unit = budget if budget > 0 else 1.0
-    with _stdout_to_stderr():
-        result = milp(
-            errors / (errors.max() or 1.0),
-            constraints=[
-                LinearConstraint(one_each, 1, 1),
-                LinearConstraint(costs[None] / unit, -np.inf, budget / unit + _ROUNDING),
-            ],
-            integrality=np.ones(len(owners)),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": _GAP},
-        )
-    if result.x is None:  # nothing fits by the solver's own arithmetic: what is cheapest does
-        return [min(range(len(row)), key=row.__getitem__) for row in cost]
-    taken = result.x > 0.5
-    places = [i for row in kept for i in row]
-    return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Keep standard output clean, where JSON may go: HiGHS writes debugging lines to it at times.
-
-    It does so from C++, past ``sys.stdout`` and its own option to be quiet.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _undominated(cost: Sequence[float], error: Sequence[float]) -> list[int]:
-    """Return the places of a row that no other place beats at both, cheapest first."""
-    kept: list[int] = []
-    for place in sorted(range(len(cost)), key=lambda i: (cost[i], error[i])):
-        if not kept or error[place] < error[kept[-1]]:
-            kept.append(place)
-    return kept
