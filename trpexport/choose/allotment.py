@@ -7,10 +7,7 @@ Knapsack Problem", Operations Research 27, 1979), solved by HiGHS to optimality.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -200,38 +197,21 @@ def _solved(
     errors = np.array([error[o][i] for o, row in enumerate(kept) for i in row])
     one_each = csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))))
     unit = budget if budget > 0 else 1.0
-    with _stdout_to_stderr():
-        result = milp(
-            errors / (errors.max() or 1.0),
-            constraints=[
-                LinearConstraint(one_each, 1, 1),
-                LinearConstraint(costs[None] / unit, -np.inf, budget / unit + _ROUNDING),
-            ],
-            integrality=np.ones(len(owners)),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": _GAP},
-        )
+    result = milp(
+        errors / (errors.max() or 1.0),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(costs[None] / unit, -np.inf, budget / unit + _ROUNDING),
+        ],
+        integrality=np.ones(len(owners)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": _GAP},
+    )
     if result.x is None:  # nothing fits by the solver's own arithmetic: what is cheapest does
         return [min(range(len(row)), key=row.__getitem__) for row in cost]
     taken = result.x > 0.5
     places = [i for row in kept for i in row]
     return [place for place, is_taken in zip(places, taken, strict=True) if is_taken]
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Keep standard output clean, where JSON may go: HiGHS writes debugging lines to it at times.
-
-    It does so from C++, past ``sys.stdout`` and its own option to be quiet.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _undominated(cost: Sequence[float], error: Sequence[float]) -> list[int]:
