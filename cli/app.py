@@ -14,6 +14,7 @@ from trpexport.errors import OccupiedError, TrpexportError
 
 from .arm_setup import arm_setup
 from .bench import bench
+from .console import give_up, say
 from .decompose import decompose
 from .eval import eval_
 from .export import export
@@ -101,8 +102,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
         return _fail(f'{error.name} is not installed: pip install "trpexport[cpu]"', 2)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
+    except BrokenPipeError:  # of a help page
+        give_up(sys.stdout)
         return 0
     except OSError as error:  # a path that can't even be asked about: too long, or not ours to see
         if error.filename is None:
@@ -127,5 +128,5 @@ def _invoke(typed: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    say(f"error: {' '.join(message.split())}")
     return code

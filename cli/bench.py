@@ -9,7 +9,7 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-from .console import progress, show, show_csv, show_json
+from .console import claim, progress, show, show_csv, show_json
 from .options import Idle, Json, NamedShapes, at_most_one, parse_named_shapes, refuse_idle
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def bench(
         bool, typer.Option("--allow-other-machine", help="With --compare: of two machines.")
     ] = False,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the record as CSV.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", callback=claim, help="Print the record as CSV.")
+    ] = False,
 ) -> None:
     """Measure ONNX files or bundles against the first of them, in turns, in one process.
 

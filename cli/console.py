@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from trpexport.standard_output import claimed_output
 
 from .interrupts import reach
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 # Tables are made for this width where nobody watches: a pipe has no width of its own.
 PIPE_WIDTH = 200
+# Where JSON and CSV go once they have standard output to themselves.
+_claimed: ContextVar[TextIO | None] = ContextVar("claimed", default=None)
 
 
 def console() -> Console:
@@ -36,7 +44,10 @@ def show(*blocks: Block) -> None:
     """Print tables and sentences."""
     from trpexport.report.render.rich import print_blocks
 
-    print_blocks(blocks, console())
+    target = console()
+    with target.capture() as text:
+        print_blocks(blocks, target)
+    _print(text.get(), sys.stdout)
 
 
 def written(bundle: Path) -> tuple[Block, ...]:
@@ -51,25 +62,58 @@ def written(bundle: Path) -> tuple[Block, ...]:
 
 def show_json(data: Any) -> None:
     """Print facts for machines."""
-    print(json.dumps(data, indent=2, allow_nan=False))
+    _print(json.dumps(data, indent=2, allow_nan=False) + "\n", _claimed.get() or sys.stdout)
 
 
 def show_csv(text: str) -> None:
     """Print a table for machines."""
-    print(text, end="")
+    _print(text, _claimed.get() or sys.stdout)
+
+
+def claim(context: typer.Context, wanted: bool) -> bool:
+    """Keep standard output for machines until the command ends, if it is to print for them.
+
+    The callback of the options that ask for that.
+    """
+    if wanted and _claimed.get() is None:
+        whole = context.find_root()  # the context of a command whose options are wrong never closes
+        token = _claimed.set(whole.with_resource(claimed_output()))
+        whole.call_on_close(lambda: _claimed.reset(token))
+    return wanted
+
+
+def say(line: str) -> None:
+    """Print a line on standard error."""
+    _print(f"{line}\n", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print as long as somebody reads; the command goes on without, to its end and its code."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        give_up(stream)
+
+
+def give_up(stream: TextIO) -> None:
+    """Have nothing go where nobody reads any more: `head`, say, has seen enough."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of a file
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextmanager
 def progress() -> Iterator[Stages]:
-    """Yield stages that say on standard error what is going on."""
+    """Yield stages that say on standard error what is going on; libraries print there as well."""
     from trpexport.stages import Stages
 
     if not sys.stderr.isatty():
-        yield Stages(_reaching(lambda name: print(f"- {name}", file=sys.stderr, flush=True)))
+        with claimed_output():
+            yield Stages(_reaching(lambda name: say(f"- {name}")))
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("starting") as status:
+    with claimed_output(), Console(stderr=True).status("starting") as status:
         yield Stages(_reaching(lambda name: status.update(f"{name} ...")))
 
 

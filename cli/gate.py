@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-from .console import bar, progress, show, show_json
+from .console import bar, progress, say, show, show_json
 from .eval import (
     Batch,
     Data,
@@ -182,7 +181,7 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
     if not os.environ.get("GITHUB_ACTIONS"):
         return
     for line in github_annotations((*result.rules, *regressions)):
-        print(line, file=sys.stderr)  # standard output may be JSON; GitHub reads both
+        say(line)  # standard output may be JSON; GitHub reads both
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         *found, outcome = gate_view(result, regressions)
         append_text(Path(summary), markdown([outcome, *found]))

@@ -12,6 +12,8 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from .console import claim
+
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
     from trpexport.pipeline import Source
@@ -73,7 +75,7 @@ NamedShapes = Annotated[
     list[str] | None,
     typer.Option(help="Shape of a dynamic ONNX input, as in input=1x3x224x224. Repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON.")]
+Json = Annotated[bool, typer.Option("--json", callback=claim, help="Print the same facts as JSON.")]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from .console import progress_bar
+from .console import progress_bar, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,7 +33,7 @@ class EpochLines:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
 
 class EpochBar(EpochLines):

@@ -6,6 +6,8 @@ import importlib
 import signal
 import sys
 
+from trpexport.standard_output import end_output
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -15,6 +17,7 @@ def main() -> None:
         print("error: interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done or broken off
+    end_output()
     sys.exit(code)
 
 

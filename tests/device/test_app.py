@@ -146,22 +146,6 @@ def test_broken_settings_are_told(app: Path, tmp_path: Path, content: str | None
     assert "holds no settings: python3 trpexport-device.pyz settings.json" in result.stderr
 
 
-def test_what_libraries_print_stays_out_of_the_record(tmp_path: Path) -> None:
-    program = (
-        "import os\n"
-        "from trpexport.device.app import _claim_output\n"
-        "output = _claim_output()\n"
-        "print('Python', flush=True)\n"
-        "os.write(1, b'C++')\n"
-        "with output: output.write('record')"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert result.stdout == "record"
-    assert result.stderr == "Python\nC++"
-
-
 def test_it_ends_when_nobody_waits(app: Path, tmp_path: Path) -> None:
     """The settings never come; the end of standard input ends the wait."""
     os.mkfifo(tmp_path / "settings.json")

@@ -15,11 +15,12 @@ import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from trpexport.errors import MissingDependencyError, TrpexportError
 from trpexport.files import read_json, writing
 from trpexport.runtime.providers import PROVIDERS
+from trpexport.standard_output import claimed_output, end_output
 
 MINIMUM_PYTHON = (3, 11)  # hashlib.file_digest, datetime.UTC; pyproject.toml asks for the same
 STOP_WITH_INPUT = "--stop-with-input"  # end when standard input ends: whoever asked is gone
@@ -28,7 +29,7 @@ ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
-    *("files", "arrays", "tensors", "golden", "compare"),
+    *("files", "arrays", "ops", "tensors", "golden", "compare", "standard_output"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 
@@ -75,7 +76,6 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: path of the settings, as JSON; before it perhaps :data:`STOP_WITH_INPUT`.
     """
-    output = _claim_output()
     *options, name = arguments or [""]
     settings = Path(name)
     if options == [STOP_WITH_INPUT]:
@@ -83,23 +83,15 @@ def main(arguments: Sequence[str]) -> int:
         os.environ["TMPDIR"] = str(settings.parent)
         threading.Thread(target=_exit_with_input, daemon=True).start()
     try:
-        record = _run(_read_settings(settings))
+        with claimed_output() as output:
+            record = _run(_read_settings(settings))
+            output.write(json.dumps(record, allow_nan=False) + "\n")
     except TrpexportError as error:
         print(f"{ERROR}{' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    with output:
-        output.write(json.dumps(record, allow_nan=False) + "\n")
+    finally:
+        end_output()
     return 0
-
-
-def _claim_output() -> TextIO:
-    """Return standard output, which from now on takes the record alone.
-
-    What libraries print there, C++ ones too, goes to standard error.
-    """
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return output
 
 
 def _exit_with_input() -> None:
