@@ -16,7 +16,6 @@ LABELS = np.array([0, 1, 1, 2])
 EVALUATION = Evaluation(
     label="[net]",
     sha256="",
-    pixels="",
     data="npz:x",
     split="test",
     pixels="",

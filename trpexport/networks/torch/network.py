@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.cost import Cost
-from trpexport.errors import DataError, ModelError, PlanError
+from trpexport.errors import DataError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -27,6 +27,7 @@ from trpexport.networks.torch.running import (
     RUN_ERRORS,
     evaluating,
     example_input,
+    outputs_of,
     reason_of,
     tensor_leaves,
 )
@@ -34,7 +35,7 @@ from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
-from trpexport.tensors import Arrays, shape_text
+from trpexport.tensors import Arrays
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 # Digits to which outputs are told apart: fewer than any order of summation changes.
@@ -190,15 +191,7 @@ class TorchNetwork:
         Raises:
             ModelError: it can't run these inputs, or returns something else than tensors.
         """
-        try:
-            with evaluating(self.model):
-                outputs = self.model(self.input_of(feeds))
-        except RUN_ERRORS as error:
-            x = feeds[INPUT]
-            raise ModelError(
-                f"the network can't run {x.dtype}[{shape_text(x.shape)}] ({reason_of(error)}): "
-                "give a network that runs in float32, and the input shape that it takes"
-            ) from error
+        outputs = outputs_of(self.model, self.input_of(feeds))
         return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> None:

@@ -1,8 +1,8 @@
-"""A network's outputs as named arrays, whatever container it returns them in."""
+"""A network's outputs as named tensors, whatever container it returns them in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,23 +17,43 @@ def named_tensors(output: Any) -> dict[str, Tensor]:
     """Give the tensors that a network returned the names that its ONNX file gets.
 
     One tensor is ``output``; several are ``output_0``, ``output_1``, ...; those in a mapping keep
-    their keys.
+    their keys. Containers in containers add up to ``output_1_0``, ``boxes_0``; None is left out.
 
     Raises:
-        ModelError: something in it is no tensor.
+        ModelError: something in it is no tensor, or nothing is one.
     """
-    if isinstance(output, Tensor):
-        return {OUTPUT: output}
-    if isinstance(output, Mapping):
-        named = {str(key): value for key, value in output.items()}
-    elif isinstance(output, Sequence):
-        named = {f"{OUTPUT}_{index}": value for index, value in enumerate(output)}
-    else:
-        named = {OUTPUT: output}
-    for name, value in named.items():
-        if not isinstance(value, Tensor):
-            raise ModelError(
-                f"the network's {name} is a {type(value).__name__}: only tensors can be exported, "
-                "wrap the network so that it returns tensors"
-            )
+    named: dict[str, Tensor] = {}
+    for path, tensor in _leaves(output, ()):
+        name = "_".join(path)
+        if not path or not isinstance(output, Mapping):
+            name = "_".join((OUTPUT, *path))
+        elif name == INPUT:  # a graph has one value of a name
+            name = f"{OUTPUT}_{name}"
+        named[name] = tensor
+    if not named:
+        raise ModelError("the network returns no tensor: wrap it so that it does")
     return named
+
+
+def is_flat(output: Any) -> bool:
+    """Whether exporters name the outputs as :func:`named_tensors` does, as they stand."""
+    if isinstance(output, Tensor):
+        return True
+    values = output.values() if isinstance(output, Mapping) else output
+    return all(isinstance(value, Tensor) for value in values)
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*path, str(index)))
+    elif value is not None:
+        raise ModelError(
+            f"the network's {'_'.join(path) or OUTPUT} is a {type(value).__name__}: only tensors "
+            "can be exported, wrap the network so that it returns tensors"
+        )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
+from trpexport.tensors import shape_text
 
 # What networks raise of inputs that they were not made for.
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
@@ -71,6 +72,23 @@ def run_example(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def outputs_of(model: nn.Module, x: Tensor) -> Any:
+    """Return what ``model`` makes of an input, in evaluation mode; the input is left as it is.
+
+    Raises:
+        ModelError: it can't run such an input.
+    """
+    try:
+        with evaluating(model):
+            return model(x.clone())  # a network may change its input in place
+    except RUN_ERRORS as error:
+        raise ModelError(
+            f"the network can't run {str(x.dtype).removeprefix('torch.')}[{shape_text(x.shape)}] "
+            f"({reason_of(error)}): give a network that runs in float32, and the input shape that "
+            "it takes"
+        ) from error
 
 
 def reason_of(error: BaseException) -> str:

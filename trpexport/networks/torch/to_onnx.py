@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.networks.torch.outputs import INPUT, named_tensors
-from trpexport.networks.torch.running import RUN_ERRORS, evaluating, example_input, reason_of
-from trpexport.tensors import shape_text
+from trpexport.networks.torch.outputs import INPUT, is_flat, named_tensors
+from trpexport.networks.torch.running import (
+    evaluating,
+    example_input,
+    forwards_replaced,
+    outputs_of,
+    reason_of,
+)
 
 LEGACY_OPSETS = range(9, 21)
 # Protocol buffers end at 2 GiB; what the graph itself needs is far below the difference.
@@ -50,11 +55,13 @@ def to_onnx(
     # torch.export takes a dimension of 1 for a constant.
     batch = max(2, input_shape[0]) if settings.dynamic_batch else input_shape[0]
     x = example_input(model, (batch, *input_shape[1:]))
-    names = list(_outputs(model, x))
+    outputs = outputs_of(model, x)
+    names = list(named_tensors(outputs))
+    as_named = nullcontext() if is_flat(outputs) else _returning_tensors(model)
     write = _write_legacy if settings.is_legacy else _write_dynamo
     options = {"opset_version": settings.opset, "input_names": [INPUT], "output_names": names}
     try:
-        with evaluating(model), _quiet():
+        with evaluating(model), as_named, _quiet():
             write(model, x, path, settings.dynamic_batch, options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
@@ -71,15 +78,14 @@ def to_onnx(
     _check_written(path, settings)
 
 
-def _outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    try:
-        with evaluating(model):
-            return named_tensors(model(x.clone()))  # a network may change its input in place
-    except RUN_ERRORS as error:
-        raise ModelError(
-            f"the network can't run {x.dtype} of {shape_text(x.shape)} ({reason_of(error)}): give "
-            "a network that runs in float32, and the input shape that it takes"
-        ) from error
+def _returning_tensors(model: nn.Module) -> AbstractContextManager[None]:
+    """Let a network return its tensors as a tuple within the block, as they are named."""
+    forward = model.forward
+
+    def flat(*inputs: Any, **keywords: Any) -> tuple[Tensor, ...]:
+        return tuple(named_tensors(forward(*inputs, **keywords)).values())
+
+    return forwards_replaced({model: flat})
 
 
 def _write_dynamo(
