@@ -15,6 +15,7 @@ import trpexport as tx
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.spectrum import svd
+from trpexport.lowrank.subspace import leading, of_a_whole
 from trpexport.networks.torch.trace import declared
 from trpexport.training.projection import (
     STACK_ELEMENTS,
@@ -23,7 +24,6 @@ from trpexport.training.projection import (
     stacks,
     truncate,
 )
-from trpexport.training.subspace import leading, of_a_whole
 
 
 def exact(matrix: Tensor, energy: float) -> tuple[int, Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """The arithmetic of the TRP step: spectra, truncation and subgradient of many matrices at once.
 
 A large matrix that the last projection left at a low rank goes by
-:func:`~trpexport.training.subspace.leading`, others by
-:func:`~trpexport.training.subspace.of_a_whole`, where an energy says how much of them is sought.
+:func:`~trpexport.lowrank.subspace.leading`, others by
+:func:`~trpexport.lowrank.subspace.of_a_whole`, where an energy says how much of them is sought.
 Both give up where they can't vouch for the rank and the truncation that an exact SVD gives: then
 :func:`trpexport.lowrank.spectrum.svd` decomposes in float64.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd, svd
+from trpexport.lowrank.subspace import energy_of, leading, of_a_whole
 from trpexport.networks.torch.trace import TorchLayer
 from trpexport.training.sharing import Team
-from trpexport.training.subspace import energy_of, leading, of_a_whole
 
 # Below this share of the largest singular value a direction is rounding, not weight: its part of
 # U V^T would be a random rotation. Any contraction is a subgradient there, so 0 is one.

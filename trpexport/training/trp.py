@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError
 from trpexport.lowrank.spectrum import Svd
+from trpexport.lowrank.subspace import energy_of
 from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
-from trpexport.training.subspace import energy_of
 from trpexport.training.trp_settings import check, trainable
 
 
