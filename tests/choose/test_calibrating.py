@@ -24,8 +24,9 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.verification import ReferenceRuns, verify_factorization
 from trpexport.checkpoints import load_bundle, save_checkpoint
-from trpexport.datasets.base import ArraySplit, Dataset, Split
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import ArraySplit, Split
 from trpexport.errors import DataError, NothingToDoError, OutputError, PlanError, VerificationError
 from trpexport.measure import machine
 from trpexport.pipeline import Decomposition, Source, decompose_checkpoint, export_checkpoint

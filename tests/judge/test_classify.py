@@ -16,8 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from trpexport.bundle import MODEL, write_manifest
-from trpexport.datasets.base import ArraySplit, Dataset
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError, ModelError, OutputError, TrpexportError
 from trpexport.judge.classify import choose_images, evaluate, locate, open_classifier
 from trpexport.judge.predictions import Evaluation, read_evaluation, save_evaluation

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import ArraySplit, Split
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import ArraySplit, Split
 from trpexport.judge.pixels import HashedSplit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 6), np.uint8)

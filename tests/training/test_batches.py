@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trpexport.datasets.base import ArraySplit
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.batches import ArrayBatches, Normaliser

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import Split
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 from trpexport.training.augmentation import RandomResizedCrop
 from trpexport.training.batches import ArrayBatches

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trpexport.datasets.base import ArraySplit
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import TrainingError
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.batches import ArrayBatches, Normaliser

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from trpexport.datasets.base import ArraySplit, Dataset, Reader, Split
+from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.locations import expanded
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
+from trpexport.datasets.splits import ArraySplit, Split
 from trpexport.errors import DataError
 
 __all__ = ["DATASETS", "ArraySplit", "Dataset", "Preprocessing", "Reader", "Split", "open_dataset"]

@@ -2,75 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
-
-
-class Split(ABC):
-    """Images with labels, in a fixed order.
-
-    Attributes:
-        labels: class numbers, (n,), int64.
-    """
-
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Return one image, (height, width, channels).
-
-        Raises:
-            DataError: the image can't be decoded.
-        """
-
-    def arrays(self) -> NDArray[np.uint8] | None:
-        """Return all images at once, (n, channels, height, width); None where sizes differ.
-
-        A split that lies in files keeps what it decoded, as long as that is not large.
-
-        Raises:
-            DataError: an image can't be decoded.
-        """
-        return None
-
-    def in_memory(self) -> NDArray[np.uint8] | None:
-        """Return what :meth:`arrays` does if that is there already, else None."""
-        return None
-
-
-@dataclass(frozen=True)
-class ArraySplit(Split):
-    """Images in memory.
-
-    Attributes:
-        images: (n, channels, height, width).
-        labels: (n,).
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Return one image, (height, width, channels)."""
-        return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
-
-    def arrays(self) -> NDArray[np.uint8]:
-        """Return all images, (n, channels, height, width)."""
-        return self.images
-
-    def in_memory(self) -> NDArray[np.uint8]:
-        """Return all images, (n, channels, height, width)."""
-        return self.images
 
 
 @dataclass(frozen=True)

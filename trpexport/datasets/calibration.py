@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import Dataset, Split
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 
 # Images that a network is verified on, and those whose labels it is judged by.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import Split
 from trpexport.datasets.locations import printable, reason
 from trpexport.datasets.packages import require
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from trpexport.datasets.base import ArraySplit, Dataset, Reader
+from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.packages import require
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
+from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
 
 _CLASSES = 10

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import ArraySplit, Dataset, Reader
+from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.labelled import array_split
 from trpexport.datasets.locations import damaged, existing, printable, read_bytes
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
+from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
 
 USAGE = "fashion-mnist:DIR"

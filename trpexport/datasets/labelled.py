@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import ArraySplit
 from trpexport.datasets.locations import damaged
+from trpexport.datasets.splits import ArraySplit
 
 
 def checked_labels(

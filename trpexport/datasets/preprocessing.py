@@ -16,7 +16,7 @@ from trpexport.datasets.packages import require
 from trpexport.errors import DataError
 
 if TYPE_CHECKING:
-    from trpexport.datasets.base import Split
+    from trpexport.datasets.splits import Split
 
 _PIXELS_LIMIT = 178_956_970  # of one image: Pillow opens none that is larger
 

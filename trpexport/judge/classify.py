@@ -21,8 +21,9 @@ from trpexport.runtime.session import Session, open_session, run_in_batches
 from trpexport.tensors import Array, Shape, shape_text
 
 if TYPE_CHECKING:  # the data sets come from above: a device that only benches has none
-    from trpexport.datasets.base import Dataset, Split
+    from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
+    from trpexport.datasets.splits import Split
 
 _BATCH = 32  # images at a time, where the network leaves that open
 _UNIT_SUM = 1e-3  # how far a row of probabilities may be from 1: float16 rounds to 5e-4

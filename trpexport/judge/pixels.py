@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.base import Split
+from trpexport.datasets.splits import Split
 
 
 class HashedSplit(Split):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trpexport.datasets.base import Split
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.randomness import generator_at

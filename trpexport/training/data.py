@@ -9,8 +9,9 @@ from functools import cached_property, partial
 import torch
 
 from trpexport.datasets import open_dataset
-from trpexport.datasets.base import Dataset, Split
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 from trpexport.training.augmentation import Augmentation, RandomResizedCrop
 from trpexport.training.batches import ArrayBatches, Batch, Batches, Normaliser

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from trpexport.datasets.base import Split
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.splits import Split
 from trpexport.errors import DataError, TrpexportError
 from trpexport.training.augmentation import RandomResizedCrop
 from trpexport.training.batches import Batch, Batches, Normaliser
