@@ -108,9 +108,6 @@ class Network(Protocol):
         Args:
             samples: unlabelled inputs.
             memory: bytes of intermediate results to keep of each network.
-
-        Raises:
-            DataError: the samples do not fit the network.
         """
 
     def identity(self) -> str:

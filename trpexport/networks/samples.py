@@ -18,7 +18,6 @@ from trpexport.errors import DataError
 # So few that malloc keeps a batch's activations and hands them out again: beyond 32 MB it asks the
 # system for clean pages each time.
 _BATCH_ELEMENTS = 1_000_000
-_MAX_BATCH = 64
 _HELD_OUT = 4  # one sample in so many
 
 
@@ -28,9 +27,11 @@ class Samples:
 
     Attributes:
         values: (samples, *input shape), float32; may be a memory map.
+        max_batch: how many the network takes at a time.
     """
 
     values: NDArray[np.float32]
+    max_batch: int = 64
 
     def __len__(self) -> int:
         return len(self.values)
@@ -38,7 +39,7 @@ class Samples:
     @property
     def batch_size(self) -> int:
         """Samples in each batch but the last."""
-        return max(1, min(_MAX_BATCH, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
+        return max(1, min(self.max_batch, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
 
     @property
     def batches(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trpexport.choose.base import Choice
 from trpexport.choose.by_budget import ByBudget
@@ -352,3 +353,46 @@ def test_a_chooser_may_be_anyones() -> None:
     network = TorchNetwork.open(Plain(), SHAPE)
     small = decompose_network(network, Everything())  # type: ignore[arg-type]
     assert [layer.scheme for layer in small.plan.rewritten] == ["channel"]
+
+
+class FixesItsBatch(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(self.batch, *SHAPE[1:]))
+
+    batch = 4
+
+
+class BatchStatistics(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.norm(self.c2(self.c1(x).relu())))
+
+
+class Checkpointed(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        def later(y: Tensor) -> Tensor:
+            z: Tensor = self.c2(y).relu()
+            return z
+
+        return self.end(checkpoint(later, self.c1(x).relu(), use_reentrant=False))
+
+
+@pytest.mark.parametrize("kind", [FixesItsBatch, BatchStatistics, Checkpointed])
+def test_networks_of_odd_passes_are_calibrated(kind: Callable[[], Plain]) -> None:
+    network = TorchNetwork.open(kind(), (4, *SHAPE[1:]))
+    values = images(26).inputs
+    errors = []
+    for data in (ArrayImages(values), None):
+        small = decompose_network(network, ByCriterion("spatial", "rank:4"), data)
+        feeds = {"input": values[:4]}
+        expected, actual = network.run(feeds)["output"], small.network.run(feeds)["output"]
+        errors.append(np.square(actual - expected).mean())
+    assert errors[0] < errors[1]
+
+
+def test_a_kernel_that_is_only_looked_at_is_not_counted() -> None:
+    small = decomposed(ReadsAttributes(), ByCriterion("spatial", "rank:4"))
+    assert small.network.cost.macs == small.plan.macs_after

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
+from trpexport.networks.torch.modules import FactorChain
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import run_example, tensor_leaves
 
@@ -92,6 +93,7 @@ class _Counter(OperatorMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._modules = {module: name for name, module in model.named_modules()}
+        self._chains = [module for module in self._modules if isinstance(module, FactorChain)]
         self._inside: list[nn.Module] = []
         self._counted_inside: list[bool] = []
         self._unused: dict[int, int] = {}
@@ -133,7 +135,9 @@ class _Counter(OperatorMode):
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and count it."""
         output = operator(*args, **keywords)
-        if not self._inside:  # the network does not run yet
+        # The network does not run yet; or its forward reads a dtype, say, of a kernel that is there
+        # as factors only, and no exported file multiplies them out.
+        if not self._inside or any(chain.is_multiplying_out for chain in self._chains):
             return output
         kind = operator.overloadpacket
         name = kind.__name__

@@ -65,15 +65,16 @@ def _sampled(
         # A copy that is no leaf: a network may begin by working in place.
         leaves = tensor_leaves(model(x.requires_grad_().clone()))
         derivable = [leaf for leaf in leaves if leaf.requires_grad]
+        calls = tuple(outputs)  # a checkpointed forward runs again behind, for the derivative
         for _ in range(_DIRECTIONS if derivable else 0):
             gradients = torch.autograd.grad(
                 derivable,
-                [output for _, _, output in outputs],
+                [output for _, _, output in calls],
                 [signs(leaf) for leaf in derivable],
                 retain_graph=True,
                 allow_unused=True,
             )
-            for (name, groups, _), gradient in zip(outputs, gradients, strict=True):
+            for (name, groups, _), gradient in zip(calls, gradients, strict=True):
                 if gradient is not None:
                     rows = gradient.transpose(0, 1).reshape(groups, gradient.shape[1] // groups, -1)
                     found.append((name, (rows @ rows.mT).to(torch.float64)))

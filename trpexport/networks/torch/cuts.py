@@ -64,12 +64,12 @@ class Cuts:
 
     Args:
         model: the network.
-        input_shape: shape of its input, batch first.
+        input_shape: shape of its input for one image; for more, where it takes no other number.
     """
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
         self._model = model
-        self._x, self._other = (example_input(model, (1, *input_shape[1:]), i) for i in (0, 1))
+        self._x, self._other = (example_input(model, input_shape, i) for i in (0, 1))
         self._tried: dict[str, Cut | None] = {}
         self._before: dict[str, Cut | None] = {}
         with evaluating(model):

@@ -78,6 +78,7 @@ class FactorChain(nn.Sequential):
     Attributes:
         is_truncation: whether they are the convolution's kernel, cut; not where they were fitted
             to outputs, or loaded, since they may have been trained.
+        is_multiplying_out: whether somebody asks for :attr:`weight` just now.
     """
 
     def __init__(self, op: LinearOp, scheme: str, *factors: Conv) -> None:
@@ -85,6 +86,7 @@ class FactorChain(nn.Sequential):
         self.op = op
         self.scheme = scheme
         self.is_truncation = False
+        self.is_multiplying_out = False
 
     @classmethod
     def of(cls, chain: Chain, like: Conv) -> FactorChain:
@@ -126,7 +128,11 @@ class FactorChain(nn.Sequential):
     def weight(self) -> Tensor:
         """The kernel that the factors stand for, in their dtype."""
         kernels = [factor.get_parameter("weight") for factor in self]
-        return SCHEMES[self.scheme].product(kernels, self.op)
+        self.is_multiplying_out = True
+        try:
+            return SCHEMES[self.scheme].product(kernels, self.op)
+        finally:
+            self.is_multiplying_out = False
 
     @property
     def bias(self) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.cost import Cost
-from trpexport.errors import DataError, PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -206,15 +207,13 @@ class TorchNetwork:
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
         """Return all that calibration may ask of it.
 
-        Raises:
-            DataError: the network can't run a batch of them.
+        A network that takes one batch size alone gets so many of the samples at a time.
         """
-        try:
-            return TorchWatch(self.model, self._cuts, samples, memory)
-        except RUN_ERRORS as error:
-            raise DataError(
-                f"the network can't run the calibration images ({reason_of(error)})"
-            ) from error
+        if not self._takes_any_batch:
+            batch = self.input_shape[0]
+            whole = len(samples) // batch * batch
+            samples = replace(samples, values=samples.values[:whole], max_batch=batch)
+        return TorchWatch(self.model, self._cuts, samples, memory)
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: by its weights and by its behaviour.
@@ -259,5 +258,15 @@ class TorchNetwork:
                 tensor.data = tensor.data.to(dtype)
 
     @cached_property
+    def _takes_any_batch(self) -> bool:
+        batch, *size = self.input_shape
+        try:
+            outputs_of(self.model, example_input(self.model, (2 * batch, *size)))
+        except ModelError:
+            return False
+        return True
+
+    @cached_property
     def _cuts(self) -> Cuts:
-        return Cuts(self.model, self.input_shape)
+        batch, *size = self.input_shape
+        return Cuts(self.model, (1 if self._takes_any_batch else batch, *size))

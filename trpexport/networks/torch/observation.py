@@ -105,6 +105,8 @@ class _Observer(OperatorMode):
         channels = followed.shape[1]
         if operation == "native_batch_norm":
             _, weight, _, _, variance, _, _, epsilon = args
+            if variance is None:  # that of the batch, which changes with the output
+                return None
             scale: Tensor = (variance + epsilon).rsqrt()
             return scale if weight is None else scale * weight
         if operation not in ("mul", "div"):
