@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,17 @@ def test_the_cache_is_read_only_for_the_same_job(
         path.write_text('{"schema_version": 1')  # cut off
     assert cached() == (first, True)
     assert cached() == (first, False)
+
+
+def test_jobs_may_share_a_cache(
+    cached: Callable[..., tuple[SensitivityTable, bool]], tmp_path: Path
+) -> None:
+    networks = [TorchNetwork.open(tiny(), SHAPE) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda network: cached(network, X[:4])[0], networks))
+    assert len({one.key for one in found}) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert cached(x=X[:4]) == (found[0], False)
 
 
 class Seconds:
