@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trpexport.errors import PlanError
 from trpexport.ops import Call, LinearOp, Window
-from trpexport.plan import LayerPlan, Plan, parse_plan
+from trpexport.plan import LayerPlan, Plan, parse_plan, read_plan
 
 OP = LinearOp(16, 32, 2, True, Window((3, 2), (2, 1), ((1, 1), (0, 1)), (1, 2), "reflect"))
 PLAN = Plan(
@@ -103,3 +104,59 @@ def test_damage_in_schema_1_is_one_line(change: dict[str, Any]) -> None:
     with pytest.raises(PlanError) as error:
         parse_plan(schema_1(conv(**change)))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "no 'layers'"),
+        ({"schema_version": 2}, "no 'layers'"),
+        ({"layers": []}, "schema version None"),
+        ({"layers": [], "schema_version": 2}, "lacks the field 'scheme'"),
+        ({"layers": [{}], "schema_version": 1}, "lacks the field 'name'"),
+        ({"layers": [{"name": "a"}], "schema_version": 2}, "layer 'a' lacks the field 'op'"),
+        ({"layers": [{"name": "a", "conv": 3}], "schema_version": 1}, "plan: "),
+    ],
+)
+def test_what_is_no_plan_is_one_line(data: object, words: str) -> None:
+    with pytest.raises(PlanError, match=words) as error:
+        parse_plan(data)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("rank",), "two", "'rank' must be int"),
+        (("rank",), True, "'rank' must be int"),
+        (("op", "groups"), 3, "there is no operator"),
+        (("op", "in_channels"), 0, "there is no operator"),
+        (("op", "window", "stride"), [1], "there is no operator"),
+        (("op", "window", "pads"), [[0], [0]], "there is no operator"),
+        (("op", "window", "pad_mode"), "nothing", "there is no operator"),
+        (("op", "window", "kernel"), "33", "must be a list of whole numbers"),
+        (("op", "window"), None, "."),
+        (("calls",), [{"size": [3, 3]}], "lacks the field 'places'"),
+        (("calls",), 3, "."),
+        (("factors",), [[]], "."),
+        (("spectrum",), ["much"], "much"),
+    ],
+)
+def test_a_damaged_layer_is_named(place: tuple[str, ...], value: object, words: str) -> None:
+    data = through_json(PLAN.to_json())
+    where = data["layers"][0]
+    for key in place[:-1]:
+        where = where[key]
+    where[place[-1]] = value
+    with pytest.raises(PlanError, match=f"layer 'a'.*{words}") as error:
+        parse_plan(data)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_plan_files(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="can't read"):
+        read_plan(tmp_path / "none.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(PlanError, match="not JSON"):
+            read_plan(tmp_path / "bad.json")

@@ -115,7 +115,7 @@ def test_a_plan_is_taken_from_memory_or_from_a_file(network: TorchNetwork, tmp_p
         assert choice.chains["plain"].ops == choice.plan.layers[1].factors
         assert choice.plan.criterion == (plan.criterion if rank == 2 else f"edited plan {path}")
         assert not choice.notes
-    with pytest.raises(PlanError, match="can't read the plan nowhere.json"):
+    with pytest.raises(PlanError, match=r"can't read the plan nowhere\.json"):
         ByPlan("nowhere.json").check()
 
 

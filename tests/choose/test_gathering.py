@@ -1,61 +1,100 @@
-"""What is gathered of the original network: kept where it is small, and nothing that is NaN."""
+"""What is gathered of a layer: from which images, and nothing that is NaN."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, tiny
-from trpexport.choose.gathering import Gatherer
+from tests.choose.networks import gatherer_of, smooth
 from trpexport.errors import DataError
-from trpexport.networks.torch.trace import conv_spec
+from trpexport.lowrank.fit.moments import Moments
+from trpexport.networks.torch.network import TorchNetwork
 
 X = np.random.default_rng(0).standard_normal((40, *SHAPE[1:])).astype(np.float32)
 
 
-@pytest.mark.parametrize(("cache_bytes", "runs"), [(0, 2), (1 << 20, 1)])
-def test_outputs_are_those_of_the_network_kept_or_not(cache_bytes: int, runs: int) -> None:
-    model = tiny().eval()
-    gatherer = Gatherer(model, X, SHAPE, cache_bytes=cache_bytes)
-    seen = []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    first, second = (torch.cat(list(gatherer.outputs())) for _ in range(2))
-    assert sum(seen) == runs * len(X)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(X)).flatten(1).double()
-    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(first, second)
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_layer_that_gets_or_gives_nan_or_infinity_is_one_line(bad: float) -> None:
-    model = tiny().eval()
-    (first, conv), (second, behind), *_ = (
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Conv2d)
-    )
-    gatherer = Gatherer(model, X, SHAPE)
-    conv.register_forward_hook(
+    network = TorchNetwork.open(tiny(), SHAPE)
+    first, second, *_ = network.layers
+    gatherer = gatherer_of(network, X)
+    candidate = TorchNetwork.open(tiny(), SHAPE).watch(gatherer.watch.samples).candidate()
+    first.module.register_forward_hook(
         lambda module, inputs, output: output.index_fill(1, torch.tensor(0), bad)
     )
-    with pytest.raises(DataError, match=f"{first} gets or gives NaN or infinity"):
-        gatherer.gather(first, conv_spec(conv), gatherer.replay(tiny().eval()))
-    with pytest.raises(DataError, match=f"{second} gets or gives NaN or infinity"):
-        gatherer.gather(second, conv_spec(behind))
+    with pytest.raises(DataError, match=f"{first.name} gets or gives NaN or infinity"):
+        gatherer.gather(first, candidate)
+    with pytest.raises(DataError, match=f"{second.name} gets or gives NaN or infinity"):
+        gatherer.gather(second)
+
+
+def assert_same(ours: Moments, expected: Moments) -> None:
+    assert ours.count == expected.count
+    torch.testing.assert_close(ours.covariance, expected.covariance, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.mean_y, expected.mean_y, rtol=1e-5, atol=1e-6)
+    assert ours.power() == pytest.approx(expected.power(), rel=1e-5)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_what_a_layer_gives_itself_is_what_it_was_seen_to_give(groups: int) -> None:
     torch.manual_seed(groups)
-    conv = torch.nn.Conv2d(3, 6, 3, groups=groups, stride=2, padding=1)
-    model = torch.nn.Sequential(conv, torch.nn.ReLU()).eval()
-    gatherer = Gatherer(model, X, SHAPE)
-    itself = gatherer.gather("0", conv_spec(conv))
-    seen = gatherer.gather("0", conv_spec(conv), gatherer.replay(model))
-    for ours, expected in ((itself.fit, seen.fit), (itself.held_out, seen.held_out)):
-        assert ours.count == expected.count
-        torch.testing.assert_close(ours.covariance, expected.covariance, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(ours.mean_y, expected.mean_y, rtol=1e-5, atol=1e-6)
-        assert ours.power() == pytest.approx(expected.power(), rel=1e-5)
+    conv = nn.Conv2d(3, 6, 3, groups=groups, stride=2, padding=1)
+    network = TorchNetwork.open(nn.Sequential(conv, nn.ReLU()), SHAPE)
+    gatherer = gatherer_of(network, X)
+    itself = gatherer.gather(network.layers[0])
+    seen = gatherer.gather(network.layers[0], gatherer.watch.candidate())
+    assert_same(itself.fit, seen.fit)
+    assert_same(itself.held_out, seen.held_out)
+
+
+class Frames(nn.Module):
+    """Convolves the frames of each input: all at once, in turns, or image by image."""
+
+    def __init__(self, way: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self.conv, x)
+
+
+def folded(conv: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = conv(x.flatten(0, 1)).reshape(len(x), -1)
+    return y
+
+
+def frame_by_frame(conv: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([conv(frame) for frame in x.unbind(1)], dim=1).flatten(1)
+
+
+def image_by_image(conv: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([conv(image) for image in x]).flatten(1)
+
+
+@pytest.mark.parametrize("way", [folded, frame_by_frame, image_by_image])
+def test_all_frames_of_an_image_are_held_out_with_it(
+    way: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
+    frames = 5
+    shape = (1, frames, 2, 6, 6)
+    x = smooth(69, shape)  # the last batch has as many images as an image has frames
+    network = TorchNetwork.open(Frames(way), shape)
+    gatherer = gatherer_of(network, x)
+    found = gatherer.gather(network.layers[0])
+    samples = gatherer.watch.samples
+    assert samples.batches > 1
+    out = np.concatenate([samples.held_out(index) for index in range(samples.batches)])
+    assert 5 < out.sum() < 35
+    # 4 x 4 pixels each; means by the definition of a convolution's patches.
+    for moments, some in ((found.fit, x[~out]), (found.held_out, x[out])):
+        assert moments.count == len(some) * frames * 16
+        patches = np.lib.stride_tricks.sliding_window_view(some, (3, 3), axis=(3, 4))
+        expected = patches.mean(axis=(0, 1, 3, 4), dtype=np.float64).reshape(1, -1)
+        np.testing.assert_allclose(moments.mean_p.numpy(), expected, rtol=1e-5, atol=1e-6)

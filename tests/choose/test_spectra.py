@@ -78,33 +78,6 @@ def test_a_shared_convolution_counts_each_call_and_is_replaced_everywhere() -> N
     assert layer.factor_macs == (72 + 8) * (144 + 36)
 
 
-class Folded(nn.Module):
-    """Frames are folded into the batch: three convolved images for one input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.conv = nn.Conv2d(8, 8, 3, padding=1)
-        self.fc = nn.Linear(24, 2)
-        low_rank_(self.conv, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = self.conv(self.stem(x.flatten(0, 1)))
-        y: Tensor = self.fc(frames.mean((2, 3)).reshape(len(x), -1))
-        return y
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_every_frame_of_a_folded_batch_counts(batch: int) -> None:
-    network = TorchNetwork.open(Folded().eval(), (batch, 3, 3, 12, 12))
-    plan = planned(network)
-    (layer,) = plan.rewritten
-    assert layer.calls == (Call(3, (12, 12)),)
-    assert layer.macs == 3 * 8 * 72 * 144
-    assert layer.factor_macs == 3 * (72 + 8) * 144
-    assert plan.macs_before == 3 * (8 * 27 + 8 * 72) * 144 + 24 * 2
-
-
 class Tied(nn.Module):
     """Two convolutions with one weight between them, the second one strided."""
 
@@ -114,23 +87,11 @@ class Tied(nn.Module):
         self.one = nn.Conv2d(8, 8, 3, padding=1)
         self.two = nn.Conv2d(8, 8, 3, padding=1, stride=2)
         self.fc = nn.Linear(8, 2)
-        low_rank_(self.one, 1)
         self.two.weight = self.one.weight
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc(self.two(self.one(self.stem(x))).mean((2, 3)))
         return y
-
-
-def test_layers_that_share_a_weight_are_rewritten_or_stay_together() -> None:
-    network = TorchNetwork.open(Tied().eval(), SHAPE)
-    both = planned(network)
-    assert ranks(both) == {"stem": None, "one": 1, "two": 1}
-    assert [layer.shares for layer in both.layers] == [None, None, "one"]
-    for options in ({"exclude": ["two"]}, {"exclude": ["one"]}, {"stride_1_only": True}):
-        stays = planned(network, **options)
-        assert not stays.rewritten
-        assert sum("shares its weight with" in reason for reason in reasons(stays).values()) == 1
 
 
 def test_a_weight_that_one_layer_needs_dense_stays_for_the_other() -> None:
@@ -164,17 +125,3 @@ def test_keep_all_rewrites_nothing(network: TorchNetwork) -> None:
     assert not plan.rewritten
     assert plan.macs_before == plan.macs_after > 0
     assert plan.architecture == "small"
-
-
-def test_what_nobody_can_count_is_in_the_plan() -> None:
-    class Spectral(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.conv = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.fft.rfft2(self.conv(self.stem(x))).abs().flatten(1)
-
-    plan = keep_all(TorchNetwork.open(Spectral().eval(), SHAPE))
-    assert list(plan.unknown) == ["_fft_r2c"]
-    assert plan.unknown["_fft_r2c"] >= 1

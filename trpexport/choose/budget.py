@@ -17,7 +17,6 @@ from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 
-_ROUNDS = 2
 # A choice is corrected by what was measured where layers act on each other, that is where the
 # network's error is at least this: below it a correction hardly ever pays for its time ...
 _MIN_CORRECTED_ERROR = 0.2
@@ -25,8 +24,6 @@ _MIN_CORRECTED_ERROR = 0.2
 _MAX_PROMISED = 0.9
 # A scheme alone is not tried where it promises more than so many times the least squared error.
 _MAX_PREDICTED_RATIO = 1.5
-# Nor is a choice corrected further where that made its error so many times the best one's.
-_MAX_MEASURED_RATIO = 1.1
 # Squared errors under another scheme than the best one for the whole network count so many times:
 # what is nearer to each other, the table can't tell apart.
 _OTHER_SCHEME = 1.2
@@ -49,7 +46,7 @@ class Outcome:
 
     @property
     def error(self) -> float:
-        """Output error of the network: see :class:`~.layerwise.Calibrated`."""
+        """Output error of the network: see :class:`~trpexport.choose.calibrate.Calibrated`."""
         return self.calibrated.error
 
     @property
@@ -105,9 +102,6 @@ class Budgeter:
         scheme: what was asked for, ``auto`` or the name of a scheme.
         selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader of plans.
-        rounds: how often a choice is made at most, where errors are large enough for layers to act
-            on each other; from the second on, the errors of the table are corrected by those that
-            were measured in the decomposed network, and a choice must promise something.
         announce: called with a line on what is going on.
     """
 
@@ -120,7 +114,6 @@ class Budgeter:
         scheme: str = "auto",
         selection: Selection | None = None,
         architecture: str | None = None,
-        rounds: int = _ROUNDS,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._network = network
@@ -129,7 +122,6 @@ class Budgeter:
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
-        self._rounds = rounds
         self._announce = announce or (lambda line: None)
 
     def to_fraction(
@@ -137,8 +129,10 @@ class Budgeter:
     ) -> Outcome:
         """Return the best network that keeps at most ``fraction`` of a resource.
 
-        Of the rounds, the one whose network differs least from the original on the images. Where
-        layers may take different schemes, those in which all take the same one are tried as well.
+        Where layers may take different schemes, choices in which all take the same one are tried
+        first. Where errors are large enough for layers to act on each other, the choice is made
+        once more, by the errors that were measured in the decomposed network. Of all that was
+        tried, the network that differs least from the original on the images is the best.
 
         Args:
             fraction: of the whole network, above 0 and below 1.
@@ -156,7 +150,7 @@ class Budgeter:
         offer = self._offer_around(best)
         if best is None:
             best = self._first(target, offer)
-        elif offer.choose(target).chosen != best.outcome.allotment.chosen:
+        elif offer.choose(target).chosen not in [one.outcome.allotment.chosen for one in tried]:
             best = min(best, self._first(target, offer), key=lambda one: one.outcome.merit)
         return self._corrected(target, best)
 
@@ -193,21 +187,17 @@ class Budgeter:
     def _first(self, target: _Target, offer: _Offer) -> _Tried:
         return _Tried(offer, self._calibrated(offer.choose(target), target.criterion))
 
-    def _corrected(self, target: _Target, first: _Tried) -> Outcome:
-        """Return the best network of further rounds, each corrected by what the last measured."""
-        best = last = first.outcome
-        for _ in range(1, self._rounds):
-            if last.error < _MIN_CORRECTED_ERROR:
-                break
-            weights = corrections(last)
-            choice = first.offer.choose(target, weights)
-            if not _promises(first.offer.table, weights, choice, last.allotment):
-                break
-            last = self._calibrated(choice, target.criterion)
-            best = min(best, last, key=lambda outcome: outcome.merit)
-            if last.merit > _MAX_MEASURED_RATIO * best.merit:
-                break
-        return best
+    def _corrected(self, target: _Target, tried: _Tried) -> Outcome:
+        """Return a network, or the one of a choice that is corrected by what it measured."""
+        first = tried.outcome
+        if first.error < _MIN_CORRECTED_ERROR:
+            return first
+        weights = corrections(first)
+        choice = tried.offer.choose(target, weights)
+        if not _promises(tried.offer.table, weights, choice, first.allotment):
+            return first
+        second = self._calibrated(choice, target.criterion)
+        return min(first, second, key=lambda outcome: outcome.merit)
 
     def to_error(self, limit: float) -> Outcome:
         """Return the cheapest network found whose output error is at most ``limit``.

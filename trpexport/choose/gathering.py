@@ -91,24 +91,25 @@ class Gatherer:
             for place, (seen, target) in enumerate(pairs):
                 count = prod(target.shape[2:]) * len(seen) * len(samples) * len(pairs) // len(mask)
                 step = _pixel_step(count, target.shape[-1], inputs)
-                out = _held_out(mask, len(seen), place, len(pairs))
+                out = _held_out(mask, len(seen), place, len(pairs), len(layer.calls))
                 fit = _add(fit, op, seen[~out], target[~out], step)
                 held_out = _add(held_out, op, seen[out], target[out], step)
         return fit, held_out, scale
 
 
-def _held_out(mask: Tensor, rows: int, place: int, calls: int) -> Tensor:
+def _held_out(mask: Tensor, rows: int, place: int, calls: int, calls_of_one: int) -> Tensor:
     """Return which rows of a layer's input come from images that are held out, (rows,), bool.
 
     Args:
         mask: which images of the batch are, (images,).
-        rows: as many as images; more where frames, patches or tokens are folded into the batch,
-            fewer where a network goes through its batch in several calls.
+        rows: as many as images, more where frames, patches or tokens are folded into the batch;
+            those of one image where a network goes through its batch image by image.
         place: of this call among those of one pass.
         calls: how many there are.
+        calls_of_one: how many there are for one image.
     """
     images = len(mask)
-    if rows % images == 0:
+    if calls == calls_of_one and rows % images == 0:
         return mask.repeat_interleave(rows // images)
     first = torch.arange(rows, device=mask.device) + place * rows
     return mask[(first * images // (calls * rows)).clamp_max(images - 1)]

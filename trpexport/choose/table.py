@@ -185,7 +185,8 @@ def sensitivity_table(
         network=network.identity(),
         images=samples.digest,
         schemes=names,
-        resources=[price.resource for price in prices],
+        # By amounts as well: another device's seconds may bear the same name.
+        resources=[(price.resource, price.whole(network)) for price in prices],
         rank_multiple=rank_multiple,
         options=selection.options,
     )

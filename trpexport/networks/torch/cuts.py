@@ -74,11 +74,18 @@ class Cuts:
         self._before: dict[str, Cut | None] = {}
         with evaluating(model):
             self._calls, self._reference = self._trace(self._x)
-            self._shapes = self._shapes_for_one()
+            self._doubled = self._trace_of_two()
+        self._shapes = self._shapes_for_one()
 
-    def calls(self, name: str) -> int:
-        """Return how often a forward pass calls the module ``name``."""
-        return len(self._calls[name].ends) if name in self._calls else 0
+    def calls(self, name: str, images: int = 1) -> int:
+        """Return how often a forward pass calls the module ``name``.
+
+        A network may go through its batch image by image.
+        """
+        one, two = (
+            len(calls[name].ends) if name in calls else 0 for calls in (self._calls, self._doubled)
+        )
+        return one + (images - 1) * max(0, two - one)
 
     @property
     def output_elements(self) -> int:
@@ -146,22 +153,24 @@ class Cuts:
             for handle in handles:
                 handle.remove()
 
+    def _trace_of_two(self) -> dict[str, _Calls]:
+        try:
+            return self._trace(torch.cat([self._x, self._other]))[0]
+        except RUN_ERRORS:  # it takes one image at a time
+            return {}
+
     def _shapes_for_one(self) -> dict[str, tuple[int, ...]]:
         """Return the output shapes for one image of modules that need not run.
 
         Those that return one tensor, of the same shape at each call, whose first dimension is
         twice as long for two images.
         """
-        try:
-            doubled, _ = self._trace(torch.cat([self._x, self._other]))
-        except RUN_ERRORS:  # it takes one image at a time
-            return {}
         found = {}
         for name, calls in self._calls.items():
             (shape, *more) = set(calls.shapes) or {None}
-            if not shape or more or name not in doubled:
+            if not shape or more or name not in self._doubled:
                 continue
-            if set(doubled[name].shapes) == {(2 * shape[0], *shape[1:])}:
+            if set(self._doubled[name].shapes) == {(2 * shape[0], *shape[1:])}:
                 found[name] = shape
         return found
 

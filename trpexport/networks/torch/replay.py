@@ -84,10 +84,11 @@ class Replay:
         if self._is_final and self._used < self._memory:
             together = self._cuts.convolutions_after(self._cut)
             names = together[together.index(name) :]
-        calls = {each: self._cuts.calls(each) for each in names}
+        batch = self.batch(index)
+        calls = {each: self._cuts.calls(each, len(batch)) for each in names}
         convs = {each: self._conv(each) for each in names}
         with evaluating(self.model), self._resumed(index):
-            found = observe(lambda: self.model(self.batch(index)), convs, calls)
+            found = observe(lambda: self.model(batch), convs, calls)
         self._seen |= {(each, index): found[each] for each in names[1:]}
         return found[name]
 

@@ -1,0 +1,72 @@
+"""What a watch keeps, and that what it gives is what the network gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.artifact.networks import SHAPE, tiny
+from trpexport.errors import DataError
+from trpexport.lowrank.chain import truncated
+from trpexport.networks.samples import Samples, checked_samples
+from trpexport.networks.torch.network import TorchNetwork
+
+X = np.random.default_rng(0).standard_normal((150, *SHAPE[1:])).astype(np.float32)
+
+
+@pytest.mark.parametrize(("memory", "runs"), [(0, 2), (1 << 20, 1)])
+def test_outputs_are_those_of_the_network_kept_or_not(memory: int, runs: int) -> None:
+    network = TorchNetwork.open(tiny(), SHAPE)
+    samples = Samples(X)
+    watch = network.watch(samples, memory=memory)
+    seen = list[int]()
+    network.model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    first, second = (
+        torch.cat([watch.outputs(index) for index in range(samples.batches)]) for _ in range(2)
+    )
+    assert sum(seen) == runs * len(X)
+    with torch.no_grad():
+        expected = tiny()(torch.from_numpy(X)).flatten(1).double()
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(first, second)
+
+
+def test_a_chain_in_one_place_and_a_candidate_that_gets_one_after_the_other() -> None:
+    network = TorchNetwork.open(tiny(), SHAPE)
+    samples = Samples(X[:8])
+    watch = network.watch(samples)
+    chains = {}
+    for layer in network.layers[1:3]:
+        weight, bias = network.weights(layer.name)
+        chains[layer.name] = truncated(weight, bias, layer.op, scheme="channel", rank=2)
+    candidate = watch.candidate()
+    for number, (name, chain) in enumerate(chains.items(), start=1):
+        alone = network.rewritten({name: chain}).run({"input": X[:8]})["output"]
+        found = watch.outputs_with(name, chain, 0).numpy()
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+        candidate.put(name, chain)
+        so_far = dict(list(chains.items())[:number])
+        together = network.rewritten(so_far).run({"input": X[:8]})["output"]
+        np.testing.assert_allclose(candidate.outputs(0).numpy(), together, rtol=1e-4, atol=1e-5)
+    # The network itself is what it was.
+    expected = TorchNetwork.open(tiny(), SHAPE).run({"input": X[:8]})["output"]
+    np.testing.assert_allclose(watch.outputs(0).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 3, 8, 8), np.float32), "2x3x8x8 do not fit"),
+        (np.zeros((3, 16, 16), np.float32), "3x16x16 do not fit"),
+        (np.zeros((0, 3, 16, 16), np.float32), "no calibration images"),
+        (np.full((2, 3, 16, 16), np.nan, np.float32), "NaN"),
+        (np.zeros((2, 3, 16, 16), np.uint8), "uint8"),
+    ],
+)
+def test_images_that_do_not_fit_are_one_line(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.float32]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        checked_samples(images, SHAPE)
+    assert "\n" not in str(caught.value)
