@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import trpexport
-from trpexport.errors import OccupiedError, TrpexportError
+from trpexport.errors import TrpexportError
 
 from .arm_setup import arm_setup
 from .bench import bench
@@ -30,6 +30,9 @@ _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
+
+# Parameters of the library that commands call by another name.
+_OTHER_NAMES = {"shapes": "shape", "replace": "force", "decoders": "workers"}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
@@ -91,10 +94,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _invoke(typed or ["--help"])
     except InterruptedCommand as error:
         return _fail(str(error), error.exit_code)
-    except OccupiedError as error:
-        return _fail(f"{error}: --force does", error.exit_code)
     except TrpexportError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(f"{error}{_options(error, typed)}", error.exit_code)
     except _UsageError as error:
         context = error.ctx.command_path if error.ctx else "trpexport"
         return _fail(f"{error.format_message().rstrip('.')}: see {context} --help", 2)
@@ -125,6 +126,19 @@ def _invoke(typed: list[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     return 0
+
+
+def _options(error: TrpexportError, typed: list[str]) -> str:
+    """Return the options of the command that mend an error, in brackets; empty if it has none."""
+    names = [_OTHER_NAMES.get(name, name.replace("-", "_")) for name in error.parameters]
+    command = typer.main.get_group(app).commands[typed[0]]
+    known = {
+        parameter.name: parameter.opts[0]
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+    }
+    options = [known[name] for name in names if name in known]
+    return f" ({', '.join(options)})" if options else ""
 
 
 def _fail(message: str, code: int) -> int:

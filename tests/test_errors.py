@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from trpexport import errors
@@ -23,3 +25,13 @@ def test_the_drawing_shows_every_exception_and_its_code(name: str) -> None:
     special = {"NothingToDoError": 3, "VerificationError": 4}
     assert kind.exit_code == special.get(name, 2)
     assert kind.__doc__
+
+
+def test_an_error_names_the_parameters_that_mend_it() -> None:
+    assert TrpexportError("a").parameters == ()
+    error = errors.DataError("a", parameters=["size", "resize"])
+    assert (str(error), error.parameters) == ("a", ("size", "resize"))
+    assert errors.OccupiedError("a").parameters == ("out", "replace")
+    assert errors.OccupiedError("a", parameters=("out",)).parameters == ("out",)
+    again = pickle.loads(pickle.dumps(error))  # as one process raises what another one met
+    assert (type(again), str(again), again.parameters) == (type(error), "a", ("size", "resize"))

@@ -19,13 +19,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
 class TrpexportError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and mend.
+
+    Args:
+        message: what is wrong and what to do, in words that hold for everybody who calls this
+            library. What a parameter is called elsewhere, as an option of a command for one, is
+            added there.
+        parameters: names of the parameters that mend it.
+
+    Attributes:
+        parameters: as given.
+        exit_code: of a command that ends with it.
+    """
 
     exit_code: ClassVar[int] = 2
+    parameters: tuple[str, ...] = ()
+
+    def __init__(self, message: str = "", *, parameters: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        if parameters:
+            self.parameters = tuple(parameters)
 
 
 class CheckpointError(TrpexportError):
@@ -35,9 +53,13 @@ class CheckpointError(TrpexportError):
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint holds pickled code, which is only loaded when asked for by name."""
 
+    parameters: tuple[str, ...] = ("unsafe_pickle",)
+
 
 class ArchitectureError(CheckpointError):
     """The architecture of a checkpoint is unknown or ambiguous."""
+
+    parameters: tuple[str, ...] = ("arch", "model")
 
 
 class PlanError(TrpexportError):
@@ -62,6 +84,8 @@ class OutputError(TrpexportError):
 
 class OccupiedError(OutputError):
     """A bundle stands in the output place, and replacing it was not asked for."""
+
+    parameters: tuple[str, ...] = ("out", "replace")
 
 
 class MissingDependencyError(TrpexportError):

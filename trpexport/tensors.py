@@ -110,7 +110,8 @@ def _check_names(inputs: Sequence[TensorInfo], shapes: Shapes) -> None:
     for name in shapes:
         if name not in names:
             raise ModelError(
-                f"there is no input {name!r} to give a shape: choose from {', '.join(names)}"
+                f"there is no input {name!r} to give a shape: choose from {', '.join(names)}",
+                parameters=("shapes",),
             )
 
 
@@ -142,7 +143,8 @@ def bind_dimensions(info: TensorInfo, shape: Shape, sizes: dict[str, int]) -> No
 def _unfit(info: TensorInfo, shape: Shape) -> ModelError:
     return ModelError(
         f"the input {info} can't have the shape {shape_text(shape)}: "
-        "only its named dimensions are free, and none can be below 1"
+        "only its named dimensions are free, and none can be below 1",
+        parameters=("shapes",),
     )
 
 
@@ -154,6 +156,7 @@ def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shap
     if len(fixed) < len(shape):
         raise ModelError(
             f"the input {info} has dynamic dimensions: give its shape, "
-            f"as in --shape {info.name}=1x3x224x224"
+            f"as in {info.name}=1x3x224x224",
+            parameters=("shapes",),
         )
     return fixed

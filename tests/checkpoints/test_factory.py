@@ -78,7 +78,7 @@ def test_a_class_and_a_nested_name_are_factories_too() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("userpack.nets", "must be package.module:factory, for example"),
+        ("userpack.nets", "must be package.module:factory, as in"),
         ("userpack/nets.py:small", "must be package.module:factory"),
         ("userpack.nets:", "must be package.module:factory"),
         (":small", "must be package.module:factory"),
@@ -105,5 +105,6 @@ def test_what_can_go_wrong_is_said_in_one_line(text: str, says: str) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
         build_from_factory(text)
     assert "\n" not in str(caught.value)
-    assert "--model" in str(caught.value)
+    assert str(caught.value).startswith("model ")
+    assert caught.value.parameters == ("model",)
     assert sys.path == before

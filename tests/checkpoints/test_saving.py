@@ -62,7 +62,7 @@ def test_the_stored_input_shape_counts_unless_another_is_given(
     assert load_checkpoint(path).input_shape == (1, 1, 48, 40)
     assert load_checkpoint(path, input_shape=(2, 1, 64, 64)).input_shape == (2, 1, 64, 64)
     save_checkpoint(path, network, architecture=small, metadata={"input_shape": [1, 3, 48, 40]})
-    with pytest.raises(CheckpointError, match="has 1 input channels, its metadata says 3"):
+    with pytest.raises(CheckpointError, match="has 1 input channels, the stored input shape 3"):
         load_checkpoint(path)
 
 

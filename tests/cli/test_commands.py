@@ -201,7 +201,9 @@ def test_a_bundle_in_the_place_names_the_option_that_replaces_it(
     (tmp_path / bundle.MANIFEST).write_text("{}")
     result = run(command, "nowhere.pth", "-o", tmp_path)
     assert result.code == 2
-    assert result.error.endswith("exists: choose another place, or have it replaced: --force does")
+    assert result.error.endswith(
+        "exists: choose another place, or have it replaced (--out, --force)"
+    )
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "onnx", "directory"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import helper
 
 from tests.conftest import Run
 
@@ -51,6 +52,17 @@ def test_ignored_options_are_refused(
     assert result.code == 2
     assert says in result.error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_error_of_the_library_gets_the_options_of_the_command(
+    run: Run, write_onnx: Callable[..., Path]
+) -> None:
+    free = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "c")}, {"y": None})
+    for command in (("flops", free), ("bench", free, "--no-memory")):
+        assert run(*command).error.endswith("as in x=1x3x224x224 (--shape)")
+    fixed = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": (4, 3)}, {"y": None})
+    refused = run("bench", fixed, "--batch", 2).error
+    assert refused.endswith("leave the batch out, or export it again with a dynamic one (--batch)")
 
 
 def test_defaults_are_never_refused(run: Run) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 from trpexport.arrays import read_arrays, write_arrays
-from trpexport.device.app import MINIMUM_PYTHON, STOP_WITH_INPUT, build_device_app
+from trpexport.device.app import MINIMUM_PYTHON, STOP_WITH_INPUT, build_device_app, told_error
 from trpexport.device.app_runs import ReplaySettings
 from trpexport.errors import OutputError
+from trpexport.measure.settings import BenchSettings, ModelFile
 
 WriteOnnx = Callable[..., Path]
 
@@ -173,10 +175,30 @@ def test_the_entry_is_readable_by_old_pythons(app: Path) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     needed = ".".join(map(str, MINIMUM_PYTHON))
-    assert result.stderr == (
-        f"error: this device's {sys.executable} is Python 3.9, and {needed} is needed: "
-        "install that there, and name it with --python\n"
+    error = told_error(result.stderr.rstrip("\n"), "device")
+    assert str(error) == (
+        f"device: this device's {sys.executable} is Python 3.9, and {needed} is needed: "
+        "install that there, and name it"
     )
+    assert error.parameters == ("python",)
+
+
+def test_an_error_is_told_with_what_mends_it(
+    app: Path, tmp_path: Path, write_onnx: WriteOnnx
+) -> None:
+    path = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "c")}, {"y": None})
+    settings = BenchSettings((ModelFile(str(path), "m"),), memory=False)
+    (tmp_path / "settings.json").write_text(json.dumps(settings.to_json()))
+    result = subprocess.run(
+        [sys.executable, app, tmp_path / "settings.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, line = result.stderr.splitlines()
+    error = told_error(line, "device")
+    assert str(error).startswith("device: the input x float32[nxc] has dynamic dimensions")
+    assert error.parameters == ("shapes",)
 
 
 def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:

@@ -94,9 +94,10 @@ def test_an_error_there_is_passed_on_and_nothing_stays(
 ) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     model = write_onnx(nodes, {"x": ("n", "columns")}, {"y": ("n", "columns")})
-    with pytest.raises(TrpexportError, match=r"^device: .*--shape x=") as caught:
+    with pytest.raises(TrpexportError, match=r"^device: .* as in x=") as caught:
         run(device, quick(model))
     assert "\n" not in str(caught.value)
+    assert caught.value.parameters == ("shapes",)
     assert device.left_behind() == []
 
 
@@ -112,7 +113,7 @@ def test_a_missing_package_there_names_the_command(device: Device, linear: Write
 
 
 def test_no_python_there(device: Device, linear: WriteOnnx) -> None:
-    message = "device has no python2.6: install Python there, or name one with --python"
+    message = "device has no python2.6: install Python there, or name the one that it has"
     with pytest.raises(MissingDependencyError, match=message):
         run(device, quick(linear()), python="python2.6")
     assert device.left_behind() == []

@@ -126,9 +126,7 @@ def test_what_is_no_host_is_refused_before_anything_runs(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert failure(host, ["ssh"]).endswith(
-        "is no host: name it as ssh knows it, as in --host user@device"
-    )
+    assert failure(host, ["ssh"]).endswith("is no host: name it as ssh knows it, as in user@device")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_some_images_are_spread_evenly(network: Make) -> None:
     assert choose_images(data, limit=99).indices.tolist() == list(range(10))
     found = run(network(), data, limit=4)
     assert found.labels.tolist() == data.split("test").labels[[0, 2, 5, 7]].tolist()
-    with pytest.raises(DataError, match="--limit 0"):
+    with pytest.raises(DataError, match="a limit of 0"):
         choose_images(data, limit=0)
     nothing = replace(
         data,
@@ -188,7 +188,7 @@ def test_outputs_are_chosen_not_guessed(write_onnx: Make) -> None:
         nodes, {"input": shape}, {"image": shape, "first": ("n", 2), "second": ("n", 2)}
     )
     images = choose_images(dataset([[255, 0]], [0]))
-    with pytest.raises(ModelError, match=r"several outputs .* --output first"):
+    with pytest.raises(ModelError, match=r"several outputs .* as in first"):
         evaluate([open_classifier(path, preprocessing=PIXELS)], images)
     for name, top1 in (("first", 1), ("second", 0)):
         chosen = open_classifier(path, preprocessing=PIXELS, output=name)
@@ -219,8 +219,9 @@ def test_inputs_that_are_no_images(linear: Make, write_onnx: Make) -> None:
 def test_preprocessing_comes_from_the_bundle_or_is_asked_for(network: Make, tmp_path: Path) -> None:
     path = tmp_path / MODEL
     path.write_bytes(network().read_bytes())
-    with pytest.raises(DataError, match=r"--mean and --std .* --data-preprocessing"):
+    with pytest.raises(DataError, match="give mean and std as in its training") as caught:
         open_classifier(path)
+    assert caught.value.parameters == ("mean", "std", "size", "resize", "data_preprocessing")
     write_manifest(tmp_path, {"preprocessing": None})
     with pytest.raises(DataError, match="does not say how images become its input"):
         open_classifier(tmp_path)

@@ -217,7 +217,7 @@ def refused(message: str, *paths: Path, **changes: Any) -> None:
 
 
 def test_a_dynamic_input_asks_for_its_shape(images: Callable[..., Path]) -> None:
-    refused(r"--shape image=1x3x224x224", images(size="s"))
+    refused(r"as in image=1x3x224x224", images(size="s"))
     refused(
         "no input 'x' to give a shape: choose from image, photo",
         images(),
@@ -227,7 +227,7 @@ def test_a_dynamic_input_asks_for_its_shape(images: Callable[..., Path]) -> None
 
 
 def test_batch_sizes_that_differ_are_refused(images: Callable[..., Path]) -> None:
-    refused("runs 2 images at a time, not 3: .*--dynamic-batch", images(batch=2), batch=3)
+    refused("runs 2 images at a time, not 3: .* a dynamic one", images(batch=2), batch=3)
     refused("runs 1 images at a time and .* 2: export them", images(), images(batch=2))
     shapes = {"image": (2, 3, 4, 4)}
     refused("gets 2 images at a time from its shape.* 5", images(), shapes=shapes, batch=5)

@@ -134,9 +134,10 @@ def test_arm_elsewhere_explains_the_three_choices() -> None:
     with pytest.raises(TrpexportError) as caught:
         find_provider("arm", architecture="x86_64")
     message = str(caught.value)
-    for choice in ("aarch64 machine", "--host user@device", "--emulate cortex-a72", "arm-setup"):
+    for choice in ("aarch64 machine", "user@device", "cortex-a72", "arm-setup"):
         assert choice in message
     assert "\n" not in message
+    assert caught.value.parameters == ("host", "emulate")
     with pytest.raises(TrpexportError, match="acl does not run on x86_64"):
         find_provider("acl", architecture="x86_64")
 
@@ -268,7 +269,7 @@ def test_a_plugin_without_a_device_is_refused(
     package = FakePlugin([])
     monkeypatch.setattr(package, "get_available_providers", lambda: [CPU])
     monkeypatch.setitem(sys.modules, "onnxruntime", package)
-    with pytest.raises(ModelError, match=r"QNNExecutionProvider finds no device .* --host"):
+    with pytest.raises(ModelError, match=r"QNNExecutionProvider finds no device .* as a host"):
         open_session(linear(), provider="qnn")
 
 

@@ -172,7 +172,7 @@ def test_dynamic_sizes_come_from_overrides(image_model: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({}, r"image float32\[nx3xhx\?\] has dynamic .* --shape image=1x3x224x224"),
+        ({}, r"image float32\[nx3xhx\?\] has dynamic .* as in image=1x3x224x224"),
         ({"imaeg": (1, 3, 8, 8)}, "no input 'imaeg' .* choose from image, other"),
         ({"image": (1, 4, 8, 8)}, "can't have the shape 1x4x8x8"),
         ({"image": (1, 3, 8)}, "can't have the shape 1x3x8"),

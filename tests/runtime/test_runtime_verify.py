@@ -86,7 +86,7 @@ def test_free_sizes_are_given_as_shapes(write_onnx: WriteOnnx) -> None:
     path = write_onnx(
         [helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "c")}, {"y": ("n", "c")}
     )
-    with pytest.raises(ModelError, match="--shape x="):
+    with pytest.raises(ModelError, match="as in x="):
         verify_models(path, path)
     assert verify_models(path, path, shapes={"x": (2, 7)}).outputs["y"].inputs == 8
 

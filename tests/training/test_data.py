@@ -152,7 +152,7 @@ def test_images_of_differing_sizes_are_cut_to_what_the_architecture_takes(folder
     assert next(found.epoch(0))[0].shape == (4, 3, 16, 16)
     tested = list(data.test_batches(ALONE, decoders=0)())
     assert sum(len(labels) for _, labels in tested) == 8
-    with pytest.raises(DataError, match="differ in size: say with --size"):
+    with pytest.raises(DataError, match="differ in size: say which size to cut"):
         TrainingData.open(f"imagefolder:{folder}")
 
 

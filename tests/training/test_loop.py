@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
     first = loop(tmp_path / "run", CutAt(), None)
     first.directory.write_state({"epoch": 1})
-    with pytest.raises(TrainingError, match=r"does not fit .* start again with --restart"):
+    with pytest.raises(TrainingError, match=r"does not fit .* restart the run"):
         first.run()
 
 

@@ -59,7 +59,7 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", '"x"', "[" * 100_000])
 def test_damaged_settings(directory: RunDirectory, text: str) -> None:
     (directory.path / RUN).write_bytes(text.encode("latin-1"))
-    with pytest.raises(TrainingError, match="start again with --restart"):
+    with pytest.raises(TrainingError, match="restart the run"):
         directory.open(FACTS, restart=False)
     directory.open(FACTS, restart=True)
 

@@ -41,20 +41,14 @@ def build_from_factory(text: str) -> nn.Module:
     """
     module_name, _, attribute = text.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise CheckpointError(
-            f"--model {text!r} must be package.module:factory, for example nets.resnet:make_net"
-        )
+        raise _refused(repr(text), "it must be package.module:factory, as in nets.resnet:make_net")
     with importable_working_directory():
         factory = _attribute(text, _import(text, module_name), attribute)
         network = _call(text, factory)
     if not isinstance(network, nn.Module):
-        raise CheckpointError(
-            f"--model {text}: it must return a torch.nn.Module, not {type(network).__name__}"
-        )
+        raise _refused(text, f"it must return a torch.nn.Module, not {type(network).__name__}")
     if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
-        raise CheckpointError(
-            f"--model {text}: the network has lazy parameters: let the factory run it once"
-        )
+        raise _refused(text, "the network has lazy parameters: let the factory run it once")
     return network.float().cpu()
 
 
@@ -64,17 +58,15 @@ def _import(text: str, module_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if f"{module_name}.".startswith(f"{missing}."):
-            raise CheckpointError(
-                f"--model {text}: there is no module {missing}: run from the folder that has it, "
-                "or install it"
-            ) from error
-        raise CheckpointError(
-            f"--model {text}: {module_name} needs the module {missing}: install it"
-        ) from error
+            remedy = "run from the folder that has it, or install it"
+            raise _refused(text, f"there is no module {missing}: {remedy}") from error
+        reason = f"{module_name} needs the module {missing}: install it"
+        raise _refused(text, reason) from error
     except (Exception, SystemExit) as error:  # foreign code; a script may also exit
-        raise CheckpointError(
-            f"--model {text}: importing {module_name} raised {type(error).__name__}: "
-            f"{one_line(error)}; keep what runs a training behind if __name__ == '__main__'"
+        raise _refused(
+            text,
+            f"importing {module_name} raised {type(error).__name__}: {one_line(error)}; "
+            "keep what runs a training behind if __name__ == '__main__'",
         ) from error
 
 
@@ -84,13 +76,10 @@ def _attribute(text: str, module: ModuleType, attribute: str) -> Callable[[], ob
     except AttributeError as error:
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         choice = f"it has {', '.join(sorted(public)[:8])}" if public else "it has no functions"
-        raise CheckpointError(
-            f"--model {text}: {module.__name__} has no {attribute}; {choice}"
-        ) from error
+        raise _refused(text, f"{module.__name__} has no {attribute}; {choice}") from error
     if not callable(factory):
-        raise CheckpointError(
-            f"--model {text}: {attribute} is a {type(factory).__name__}, not a function or class"
-        )
+        kind = type(factory).__name__
+        raise _refused(text, f"{attribute} is a {kind}, not a function or class")
     return factory  # type: ignore[no-any-return]
 
 
@@ -98,7 +87,9 @@ def _call(text: str, factory: Callable[[], object]) -> object:
     try:
         return factory()
     except (Exception, SystemExit) as error:  # foreign code
-        raise CheckpointError(
-            f"--model {text}: calling it without arguments raised {type(error).__name__}: "
-            f"{one_line(error)}"
-        ) from error
+        raised = f"{type(error).__name__}: {one_line(error)}"
+        raise _refused(text, f"calling it without arguments raised {raised}") from error
+
+
+def _refused(text: str, reason: str) -> CheckpointError:
+    return CheckpointError(f"model {text}: {reason}", parameters=("model",))

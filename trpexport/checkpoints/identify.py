@@ -24,7 +24,7 @@ from trpexport.errors import ArchitectureError
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture, Family
 
-_REMEDY = "name it with --arch, or bring your own network with --model package.module:factory"
+_REMEDY = "name it, or bring your own network as package.module:factory"
 _CANDIDATES_SHOWN = 3
 
 
@@ -66,7 +66,7 @@ def identify(shapes: Shapes) -> Match:
         if fitting:
             names = ", ".join(str(match.architecture) for match in fitting)
             raise ArchitectureError(
-                f"the weights fit several architectures ({names}): choose one with --arch"
+                f"the weights fit several architectures ({names}): choose one of them"
             )
         near += found
     raise _unknown(near or list(_presets(tried, shapes)))

@@ -86,7 +86,10 @@ def load_checkpoint(
     """
     path = Path(path)
     if arch is not None and model is not None:
-        raise CheckpointError("--arch and --model exclude each other: give one of them")
+        raise CheckpointError(
+            "an architecture and a factory exclude each other: give one of them",
+            parameters=("arch", "model"),
+        )
     state = read_state_dict(path, unsafe_pickle=unsafe_pickle)
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
@@ -131,7 +134,7 @@ def _build(
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
         network = _factorized(build_from_factory(model), stored)
-        built = _Built(network, None, model, match_network(network, f"--model {model}", shapes))
+        built = _Built(network, None, model, match_network(network, f"model {model}", shapes))
     elif arch is None and state.module is not None:
         return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))
     elif stored.plan is not None:
@@ -159,7 +162,7 @@ def _stored_architecture(stored: StoredFacts, arch: str | None) -> Architecture:
     if text is None:
         raise ArchitectureError(
             "it holds factors of a network that is not of the zoo: name what makes the network "
-            "before the rewrite, as in --model package.module:factory"
+            "before the rewrite, as package.module:factory"
         )
     zoo = importlib.import_module("trpexport.models_zoo")
     architecture: Architecture = zoo.parse_architecture(
@@ -170,10 +173,10 @@ def _stored_architecture(stored: StoredFacts, arch: str | None) -> Architecture:
 
 def _match(shapes: Mapping[str, tuple[int, ...]], stored: StoredFacts, arch: str | None) -> Match:
     if arch is not None:
-        remedy = "leave --arch out to have the architecture recognised, or name another"
+        remedy = "leave the name out to have the architecture recognised, or give another"
         return match_architecture(arch, shapes, remedy=remedy)
     if stored.architecture is not None:
-        remedy = "the file's metadata is wrong, name the architecture with --arch"
+        remedy = "the file's metadata is wrong, name the architecture"
         return match_architecture(stored.architecture, shapes, remedy=remedy)
     return identify(shapes)
 
@@ -196,19 +199,22 @@ def _input_shape(
     path: Path, architecture: Architecture | None, given: Sequence[int] | None, stored: StoredFacts
 ) -> tuple[int, ...] | None:
     if given is None:
-        shape, source = stored.input_shape, "its metadata"
+        shape, source = stored.input_shape, "stored"
     else:
-        shape, source = tuple(given), "--input-shape"
+        shape, source = tuple(given), "given"
     if shape is None:
         return architecture.input_shape if architecture else None
     text = "x".join(map(str, shape))
     if len(shape) < 2 or any(size < 1 for size in shape):
         raise CheckpointError(
-            f"{source} {text} is no input shape: give batch, channels and sizes, such as 1x3x32x32"
+            f"the {source} input shape {text or 'of no numbers'} is none: give batch, channels and "
+            "sizes, such as 1x3x32x32",
+            parameters=("input_shape",),
         )
     if architecture is not None and shape[1] != architecture.in_channels:
         raise CheckpointError(
-            f"{path} has {architecture.in_channels} input channels, {source} says {shape[1]} "
-            f"({text}): give the shape that the network was trained on"
+            f"{path} has {architecture.in_channels} input channels, the {source} input shape "
+            f"{shape[1]} ({text}): give the shape that the network was trained on",
+            parameters=("input_shape",),
         )
     return shape

@@ -21,7 +21,7 @@ from trpexport.checkpoints.formats import Format, pickle_protocol
 from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError, UnsafeCheckpointError
 
-TRUST = "or, if you trust whoever made the file, add --unsafe-pickle"
+TRUST = "or, if you trust whoever made the file, have its code run"
 
 
 class _PythonObject:

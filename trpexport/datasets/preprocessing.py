@@ -112,7 +112,8 @@ class Preprocessing:
         if channels != len(self.mean):
             raise DataError(
                 f"the images have {channels} channel{'s' if channels > 1 else ''}, the "
-                f"preprocessing has a mean for {len(self.mean)}: give --mean and --std that fit"
+                f"preprocessing has a mean for {len(self.mean)}: give a mean and a std that fit",
+                parameters=("mean", "std"),
             )
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ from trpexport.standard_output import claimed_output, end_output
 MINIMUM_PYTHON = (3, 11)  # hashlib.file_digest, datetime.UTC; pyproject.toml asks for the same
 STOP_WITH_INPUT = "--stop-with-input"  # end when standard input ends: whoever asked is gone
 ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
+_MENDED_BY = "\t"  # in a line of an error, what stands before the parameters that mend it
 
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
@@ -40,7 +41,7 @@ import sys
 if sys.version_info < {MINIMUM_PYTHON!r}:
     sys.stderr.write(
         "{ERROR}this device's %s is Python %d.%d, and {".".join(map(str, MINIMUM_PYTHON))} "
-        "is needed: install that there, and name it with --python\\n"
+        "is needed: install that there, and name it\\tpython\\n"
         % ((sys.executable,) + tuple(sys.version_info[:2]))
     )
     sys.exit(2)
@@ -70,6 +71,17 @@ def build_device_app(target: Path) -> None:
             archive.write(file, Path(package.name) / file.relative_to(package))
 
 
+def told_error(line: str, where: str) -> TrpexportError:
+    """Return the error that a line on a device's standard error tells of.
+
+    Args:
+        line: the line, which begins with :data:`ERROR`.
+        where: what to call the device.
+    """
+    text, *parameters = line.removeprefix(ERROR).split(_MENDED_BY)
+    return TrpexportError(f"{where}: {text}", parameters=parameters)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do what a settings file says, and return the exit code.
 
@@ -87,7 +99,8 @@ def main(arguments: Sequence[str]) -> int:
             record = _run(_read_settings(settings))
             output.write(json.dumps(record, allow_nan=False) + "\n")
     except TrpexportError as error:
-        print(f"{ERROR}{' '.join(str(error).split())}", file=sys.stderr)
+        text = f"{ERROR}{' '.join(str(error).split())}"
+        print(_MENDED_BY.join((text, *error.parameters)), file=sys.stderr)
         return 2
     finally:
         end_output()

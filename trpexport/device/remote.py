@@ -17,6 +17,7 @@ from trpexport.device.app import (
     PROGRESS,
     STOP_WITH_INPUT,
     build_device_app,
+    told_error,
 )
 from trpexport.device.ssh import Completed, Connection, check_host, connect, last_line
 from trpexport.errors import MissingDependencyError, TrpexportError
@@ -155,7 +156,9 @@ def _command_word(python: str) -> str:
         TrpexportError: it can't be a program's name.
     """
     if not python or python.startswith("-") or not python.isprintable():
-        raise TrpexportError(f"{python!r} is no program: name a Python, as in --python python3.11")
+        raise TrpexportError(
+            f"{python!r} is no program: name a Python, as in python3.11", parameters=("python",)
+        )
     home = "~/" if python.startswith("~/") else ""
     return home + shlex.quote(python.removeprefix(home))
 
@@ -174,10 +177,11 @@ def _record(completed: Completed, host: str, python: str) -> dict[str, Any]:
     code, output, log = completed
     errors = [line for line in log.splitlines() if line.startswith(ERROR)]
     if code != 0 and errors:
-        raise TrpexportError(f"{host}: {errors[-1].removeprefix(ERROR)}")
+        raise told_error(errors[-1], host)
     if code in (_NOT_EXECUTABLE, _NOT_FOUND):
         raise MissingDependencyError(
-            f"{host} has no {python}: install Python there, or name one with --python"
+            f"{host} has no {python}: install Python there, or name the one that it has",
+            parameters=("python",),
         )
     try:
         return dict(json.loads(last_line(output, code)))

@@ -200,7 +200,8 @@ def check_host(host: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9_.\[][\w.@:%+=\[\]~\\-]*", host, re.ASCII) or "@-" in host:
         raise TrpexportError(
-            f"{host!r} is no host: name it as ssh knows it, as in --host user@device"
+            f"{host!r} is no host: name it as ssh knows it, as in user@device",
+            parameters=("host",),
         )
     return host
 

@@ -127,8 +127,9 @@ def find_preprocessing(label: str, manifest: dict[str, Any] | None) -> Preproces
     known = (manifest or {}).get("preprocessing")
     if known is None:
         raise DataError(
-            f"{label} does not say how images become its input: give --mean and --std as in its "
-            "training (and --size, --resize), or --data-preprocessing to take the data set's own"
+            f"{label} does not say how images become its input: give mean and std as in its "
+            "training (and size and resize), or take the data set's own preprocessing",
+            parameters=("mean", "std", "size", "resize", "data_preprocessing"),
         )
     return Preprocessing.from_json(known, label)
 
@@ -202,7 +203,9 @@ def choose_images(dataset: Dataset, name: str = "test", limit: int | None = None
         DataError: the split can't be read or is empty, or the limit is below 1.
     """
     if limit is not None and limit < 1:
-        raise DataError(f"--limit {limit} leaves no images: give 1 or more")
+        raise DataError(
+            f"a limit of {limit} leaves no images: give 1 or more", parameters=("limit",)
+        )
     split = dataset.split(name)
     total = len(split)
     if total == 0:
@@ -237,7 +240,7 @@ def evaluate(
         ModelError: a network can't be run.
     """
     if batch is not None and batch < 1:
-        raise DataError(f"--batch can't be {batch}: choose 1 or more")
+        raise DataError(f"a batch can't be {batch}: choose 1 or more", parameters=("batch",))
     size = _batch_size(classifiers, batch)
     tallies = [_Tally(classifier, images) for classifier in classifiers]
     differences, squares = [], []
@@ -303,7 +306,8 @@ class _Tally:
             raise DataError(
                 f"{self.classifier.label} takes images of {shape_text(info.shape[1:])}, "
                 f"{self._images.data} gives {shape_text(inputs.shape[1:])}: "
-                "choose --size and --resize, or the data set that it was trained on"
+                "choose size and resize, or the data set that it was trained on",
+                parameters=("size", "resize"),
             )
         feed = {info.name: inputs.astype(info.dtype, copy=False)}
         started = clock()
@@ -356,7 +360,8 @@ class _Tally:
         if len(found) > 1:
             raise ModelError(
                 f"{label} has several outputs with {wanted[1]} numbers: choose one, as in "
-                f"--output {next(iter(flat))}"
+                f"{next(iter(flat))}",
+                parameters=("output",),
             )
         return found[0].astype(np.float64)
 

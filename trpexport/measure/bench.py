@@ -210,5 +210,6 @@ def _check_finite(session: Session, inputs: Arrays) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(
                 f"the output {name} of {session.label} holds NaN or infinity: give real inputs "
-                "with --data, or export it again"
+                "as data, or export it again",
+                parameters=("data",),
             )

@@ -54,8 +54,9 @@ def check_batch(session: Session, batch: int | None) -> None:
     fixed = session.batch_size
     if fixed is not None and batch not in (None, fixed):
         raise ModelError(
-            f"{session.label} runs {fixed} images at a time, not {batch}: leave --batch out, or "
-            "export it again with --dynamic-batch"
+            f"{session.label} runs {fixed} images at a time, not {batch}: leave the batch out, or "
+            "export it again with a dynamic one",
+            parameters=("batch", "dynamic_batch"),
         )
 
 
@@ -86,7 +87,8 @@ def _first(array: Array, info: TensorInfo, batch: int) -> Array:
     if len(array) < count:
         raise ModelError(
             f"the data for the input {info} have {len(array)} entries, and {count} are needed: "
-            "give more of them, or choose a smaller --batch"
+            "give more of them, or choose a smaller batch",
+            parameters=("data", "batch"),
         )
     return array[:count]
 

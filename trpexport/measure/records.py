@@ -153,7 +153,8 @@ def compare_records(old: Record, new: Record, *, allow_other_machine: bool = Fal
         if differences:
             raise TrpexportError(
                 f"the records are of different machines ({differences}): bench on the same one, "
-                "or add --allow-other-machine"
+                "or allow another machine",
+                parameters=("allow_other_machine",),
             )
     differences = _differences(*({k: r["settings"][k] for k in _DECISIVE} for r in (old, new)))
     if differences:
@@ -219,4 +220,6 @@ def _row(threads: int, entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _no_record(path: Path) -> TrpexportError:
-    return TrpexportError(f"{path} is no record of a bench: write one with trpexport bench --json")
+    return TrpexportError(
+        f"{path} is no record of a bench: bench again, and save what it returns as JSON"
+    )

@@ -98,19 +98,23 @@ class BenchSettings:
         if not self.models:
             raise TrpexportError("there is nothing to bench: name an ONNX file or a bundle")
         if self.data is not None and self.shapes:
-            raise TrpexportError("--data brings the shapes of its own: leave --shape out")
+            raise TrpexportError(
+                "data bring shapes of their own: leave the others out", parameters=("shapes",)
+            )
         check_options(PROVIDERS[self.provider], self.provider_options)
         for name, value, least in (
             ("batch", self.batch, 1),
-            ("min-time", self.min_time, 0),
-            ("min-runs", self.min_runs, 1),
-            ("max-time", self.max_time, 0),
-            ("warmup-seconds", self.warmup_seconds, 0),
+            ("min_time", self.min_time, 0),
+            ("min_runs", self.min_runs, 1),
+            ("max_time", self.max_time, 0),
+            ("warmup_seconds", self.warmup_seconds, 0),
             ("seed", self.seed, 0),
             ("threads", min(self.threads, default=0), 1),
         ):
             if value is not None and not least <= value < math.inf:
-                raise TrpexportError(f"--{name} can't be {value}: choose {least} or more")
+                raise TrpexportError(
+                    f"{name} can't be {value}: choose {least} or more", parameters=(name,)
+                )
         if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
             raise TrpexportError(
                 f"unknown graph optimization {self.graph_optimization!r}: "

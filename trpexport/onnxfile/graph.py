@@ -147,8 +147,8 @@ def _fix_dimensions(graph: GraphProto, constants: dict[str, TensorInfo], shapes:
     for value in inputs:
         if not value.type.tensor_type.HasField("shape") and value.name not in shapes:
             raise ModelError(
-                f"the input {value.name} has no shape: give it one, "
-                f"as in --shape {value.name}=1x3x224x224"
+                f"the input {value.name} has no shape: give it one, as in {value.name}=1x3x224x224",
+                parameters=("shapes",),
             )
     infos = [_tensor_info(value) for value in inputs]
     resolved = resolve_shapes(infos, shapes)

@@ -152,13 +152,15 @@ def find_provider(name: str, *, architecture: str | None = None) -> Provider:
         return provider
     if provider.name == "arm":
         raise TrpexportError(
-            f"--provider arm measures on ARM, and this machine is {architecture}: run on an "
-            "aarch64 machine, name one with --host user@device, or check outputs and count "
-            "instructions with --emulate cortex-a72 (after trpexport arm-setup)"
+            f"the provider arm measures on ARM, and this machine is {architecture}: run on an "
+            "aarch64 machine, name one as a host, as in user@device, or emulate a CPU, as in "
+            "cortex-a72, to check outputs and count instructions (after trpexport arm-setup)",
+            parameters=("host", "emulate"),
         )
     raise TrpexportError(
         f"the provider {name} does not run on {architecture}: {provider.install}, or name such a "
-        "device with --host user@device"
+        "device as a host, as in user@device",
+        parameters=("host",),
     )
 
 
@@ -222,7 +224,8 @@ def configure(
         )
     raise ModelError(
         f"{provider.ort_name} finds no device on this machine that it can use: choose another "
-        "provider, or name such a machine with --host user@device"
+        "provider, or name such a machine as a host, as in user@device",
+        parameters=("provider", "host"),
     )
 
 

@@ -39,12 +39,14 @@ class Batches(ABC):
         if batch_size % workers:
             raise DataError(
                 f"a batch of {batch_size} can't be shared out among {workers} workers: "
-                "give --batch-size a multiple"
+                "give a batch size that is a multiple",
+                parameters=("batch_size",),
             )
         if len(split) < batch_size:
             raise DataError(
                 f"there are {len(split)} training images, fewer than a batch of {batch_size}: "
-                "give a smaller --batch-size"
+                "give a smaller batch size",
+                parameters=("batch_size",),
             )
         self.count = len(split)
         self.batch_size, self.seed = batch_size, seed

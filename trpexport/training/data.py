@@ -75,7 +75,10 @@ class TrainingData:
             found = replace(found, resize=resize)
         if found.size is None and (found.resize is not None or _one_size(train, test) is None):
             if default_size is None:
-                raise DataError(f"the images of {text} differ in size: say with --size what to cut")
+                raise DataError(
+                    f"the images of {text} differ in size: say which size to cut",
+                    parameters=("size",),
+                )
             resize = found.resize or _usual_resize(default_size)
             found = replace(found, size=default_size, resize=resize)
         found.check_channels(dataset.channels)

@@ -178,7 +178,8 @@ def _device(name: str, local: int) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise TrainingError(
-            "PyTorch sees no CUDA device here: leave --device out, or install a CUDA build of torch"
+            "PyTorch sees no CUDA device here: choose another, or install a CUDA build of torch",
+            parameters=("device",),
         )
     if name == "cpu" or not has_cuda:
         return torch.device("cpu")

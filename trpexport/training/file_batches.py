@@ -183,5 +183,6 @@ def _loaded(
             raise
         raise DataError(
             "a process that decodes images was killed, for want of memory perhaps: give fewer "
-            "with --workers, 0 for none"
+            "decoders, 0 for none",
+            parameters=("decoders",),
         ) from error

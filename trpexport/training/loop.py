@@ -183,7 +183,8 @@ class Loop:
                 raise TrainingError(
                     f"the loss became {value} at step {step + 1} (epoch "
                     f"{step // len(self.batches) + 1}): the checkpoints before it stand in "
-                    f"{self.directory.path}; try a lower --lr, or a longer warm-up"
+                    f"{self.directory.path}; try a lower learning rate, or a longer warm-up",
+                    parameters=("lr",),
                 )
 
     def _end_epoch(self, epoch: int, totals: Totals, begun: _Progress) -> dict[str, Any]:
@@ -207,7 +208,9 @@ class Loop:
         if not math.isfinite(score.loss):
             raise TrainingError(
                 f"the network gives no numbers on the test images after epoch {epoch + 1}: "
-                f"the checkpoints before it stand in {self.directory.path}; try a lower --lr"
+                f"the checkpoints before it stand in {self.directory.path}; try a lower "
+                "learning rate",
+                parameters=("lr",),
             )
         self.workers.first_does(partial(self._write_checkpoints, facts, score.top1 > begun.best))
         begun.best = max(begun.best, score.top1)
@@ -258,8 +261,8 @@ class Loop:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise TrainingError(
-                f"the state in {self.directory.path} does not fit ({reason}): "
-                "start again with --restart"
+                f"the state in {self.directory.path} does not fit ({reason}): restart the run",
+                parameters=("restart",),
             ) from None
         done = found.epoch * len(self.batches)
         self.workers.first_does(lambda: self.directory.cut_metrics(done))

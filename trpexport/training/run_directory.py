@@ -62,7 +62,8 @@ class RunDirectory:
         """
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RUN).is_file():
             raise OutputError(
-                f"{self.path} holds files that are no training run: choose another place with -o"
+                f"{self.path} holds files that are no training run: choose another place",
+                parameters=("out",),
             )
         if (self.path / RUN).is_file() and not restart:
             self._check_same(facts)
@@ -83,12 +84,13 @@ class RunDirectory:
             ]
         except (OSError, ValueError, AttributeError) as error:
             raise TrainingError(
-                f"{self.path / RUN} is damaged ({error}): start again with --restart"
+                f"{self.path / RUN} is damaged ({error}): restart the run", parameters=("restart",)
             ) from None
         if differing:
             raise TrainingError(
                 f"{self.path} holds a run with other settings ({'; '.join(differing)}): "
-                "choose another place with -o, or start again with --restart"
+                "choose another place, or restart the run",
+                parameters=("out", "restart"),
             )
 
     def read_state(self) -> dict[str, Any] | None:
@@ -104,9 +106,13 @@ class RunDirectory:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError,
                 zipfile.BadZipFile):  # fmt: skip
-            raise TrainingError(f"{path} is damaged: start again with --restart") from None
+            raise TrainingError(
+                f"{path} is damaged: restart the run", parameters=("restart",)
+            ) from None
         if not isinstance(state, dict):
-            raise TrainingError(f"{path} is no training state: start again with --restart")
+            raise TrainingError(
+                f"{path} is no training state: restart the run", parameters=("restart",)
+            )
         return state
 
     def write_state(self, state: Mapping[str, Any]) -> None:

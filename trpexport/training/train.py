@@ -104,5 +104,6 @@ def _check_size(arch: str, model: nn.Module, data: TrainingData, usual: int) -> 
         height, width = data.input_shape[2:]
         raise DataError(
             f"{arch} can't take the {height}x{width} images of {data.dataset.name}: "
-            f"give --size {usual}, or another --arch"
+            f"give the size {usual}, or another architecture",
+            parameters=("size", "arch"),
         ) from error

@@ -79,7 +79,7 @@ def test_eval_against_pictures_of_the_same_labels(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "give --mean and --std"),
+        ((), "(--mean, --std, --size, --resize, --data-preprocessing)"),
         (("--mean", "0"), "belong together"),
         (("--mean", "0", "--std", "0"), "--std must be above 0"),
         (("--mean", "0", "--std", "1,1"), "as many numbers"),
@@ -175,7 +175,10 @@ def test_gate_refuses_a_regression(run: Run, pair: tuple[Path, Path], images_npz
     memory = ("--history", "gate.jsonl", "--compare-to", "gate.jsonl")
     first = run("gate", *options, "--candidate", base, *memory)
     assert first.code == 2
-    assert "run the gate once with --history gate.jsonl" in first.error
+    assert (
+        "run the gate once with the history gate.jsonl, without comparing to it (--history"
+        in first.error
+    )
     assert not Path("gate.jsonl").exists()
     assert run("gate", *options, "--candidate", base, "--history", "gate.jsonl").code == 0
     result = run("gate", *options, "--candidate", worse, *memory)
@@ -218,9 +221,9 @@ def test_gate_measures_networks_of_two_sizes(run: Run, sized: Make) -> None:
     ("options", "says"),
     [
         ((), "there is no limit"),
-        (("--max-drop", "-1"), "--max-drop can't be '-1'"),
-        (("--max-drop", "one"), "--max-drop can't be 'one'"),
-        (("--max-drop", "1"), "max-drop needs images: name them, as in --data"),
+        (("--max-drop", "-1"), "max-drop can't be '-1': the drop of top-1"),
+        (("--max-drop", "one"), "at most 50 points (--max-drop)"),
+        (("--max-drop", "1"), "max-drop needs images: name them, as in cifar10:DIR (--data)"),
         (("--max-dorp", "1"), "max-dorp"),
         (("--max-drop", "1", "--config", "gone.toml"), "can't read gone.toml"),
         (("--max-file-size", "1MB", "--data", "npz:x.npz"), "--data does nothing where no limit"),

@@ -106,5 +106,5 @@ def test_a_named_file_has_to_be_there_and_have_the_section(somewhere: Path) -> N
 def test_no_rule_takes_a_limit_of_the_wrong_sign(name: str) -> None:
     wrong: object
     for wrong in (-1, 0, "-2", "1e999", "nan", "", "1.2.3", {}):
-        with pytest.raises(TrpexportError, match=f"--{name} can't be"):
+        with pytest.raises(TrpexportError, match=f"{name} can't be"):
             read_limits({name: wrong})

@@ -114,7 +114,7 @@ def test_what_gets_worse_in_its_direction(
 def test_a_rule_that_is_left_out_hides_nothing(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     remember(path, result(0, checked("max-drop", 0.5), checked("max-file-size", 10.0)))
-    with pytest.raises(TrpexportError, match="measured with --max-file-size"):
+    with pytest.raises(TrpexportError, match="measured with max-file-size, this one is not"):
         compare(result(0), last_accepted(path))
     without = GateResult(
         (checked("max-drop", 0.5), checked("max-file-size", 1)), False, Measurements()

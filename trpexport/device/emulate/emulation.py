@@ -17,7 +17,7 @@ from typing import Any
 
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.compare import Comparison, compare_outputs
-from trpexport.device.app import ERROR, build_device_app
+from trpexport.device.app import ERROR, build_device_app, told_error
 from trpexport.device.app_runs import ReplaySettings
 from trpexport.device.emulate.arm_cpus import CPUS
 from trpexport.device.emulate.arm_setup import (
@@ -173,7 +173,7 @@ def _replay(
         check=False,
     )
     if process.returncode != 0:
-        raise TrpexportError(f"on an emulated {cpu}: {_reason(process)}")
+        raise _failure(process, f"on an emulated {cpu}")
     outputs = read_arrays(folder / "outputs.npz")
     return outputs, _counts(process.stderr, counted_runs) if counted_runs else None
 
@@ -186,13 +186,14 @@ def _counts(log: str, runs: int) -> Counts:
     return Counts(round(instructions / runs), round(neon_fmas / runs))
 
 
-def _reason(process: subprocess.CompletedProcess[str]) -> str:
+def _failure(process: subprocess.CompletedProcess[str], where: str) -> TrpexportError:
     """Return in a line why the emulated program failed."""
     lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
     for line in lines:
         if line.startswith(ERROR):
-            return line.removeprefix(ERROR)
+            return told_error(line, where)
+    reason = lines[-1]
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        return f"onnxruntime crashed ({name}): run {PREPARE} again, or choose another CPU"
-    return lines[-1]
+        reason = f"onnxruntime crashed ({name}): run {PREPARE} again, or choose another CPU"
+    return TrpexportError(f"{where}: {reason}")

@@ -124,7 +124,9 @@ def run_gate(
     say = announce or (lambda line: None)
     baseline, candidate = (Path(model.path) for model in settings.models)
     if evaluations is None and (names := limits.of("data")):
-        raise DataError(f"{', '.join(names)} needs images: name them, as in --data cifar10:DIR")
+        raise DataError(
+            f"{', '.join(names)} needs images: name them, as in cifar10:DIR", parameters=("data",)
+        )
     for path in (baseline, candidate):
         check_onnx_file(path)
     costs = record = None

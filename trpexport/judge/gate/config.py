@@ -83,11 +83,12 @@ def parsed_limits(
     """
     found = dict(others)
     for name, value in typed.items():
-        found[name] = RULES[name].parse(value, f"--{name}")
+        found[name] = RULES[name].parse(value, name, parameters=(name,))
     if not found:
         raise TrpexportError(
-            "there is no limit to hold the candidate to: add one, as in --max-drop 1.0, or a "
-            f"section [gate] in {OWN_FILE}"
+            "there is no limit to hold the candidate to: add one, as in max-drop 1.0, or a "
+            f"section [gate] in {OWN_FILE}",
+            parameters=("max-drop",),
         )
     return Limits({name: found[name] for name in RULES if name in found}, confident)
 

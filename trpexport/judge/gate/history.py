@@ -81,9 +81,7 @@ def last_accepted(path: Path) -> Accepted:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise TrpexportError(
-            f"{path} does not exist: run the gate once with --history {path}, without --compare-to"
-        ) from None
+        raise _nothing_there(f"{path} does not exist", path) from None
     except OSError as error:
         raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
     except ValueError:
@@ -94,11 +92,15 @@ def last_accepted(path: Path) -> Accepted:
             accepted = _read_entry(line, f"line {number} of {path}")
             found = accepted or found
     if found is None:
-        raise TrpexportError(
-            f"{path} holds no accepted result: run the gate once with --history {path}, without "
-            "--compare-to"
-        )
+        raise _nothing_there(f"{path} holds no accepted result", path)
     return found
+
+
+def _nothing_there(fault: str, path: Path) -> TrpexportError:
+    return TrpexportError(
+        f"{fault}: run the gate once with the history {path}, without comparing to it",
+        parameters=("history", "compare_to"),
+    )
 
 
 def _read_entry(line: str, where: str) -> Accepted | None:
@@ -151,10 +153,11 @@ def compare(result: GateResult, accepted: Accepted) -> tuple[Checked, ...]:
     now = {rule.name: rule for rule in result.rules}
     missing = [name for name in old_rules if name not in now]
     if missing or (accepted.correct is not None and result.measurements.evaluations is None):
-        what = f"--{missing[0]}" if missing else "a data set"
+        what = missing[0] if missing else "a data set"
         raise TrpexportError(
             f"the accepted result of {accepted.created} was measured with {what}, this one is not: "
-            "measure the same, or begin a new history"
+            "measure the same, or begin a new history",
+            parameters=missing[:1] or ("data",),
         )
     rows = [_compare_rule(now[name], old, result, accepted) for name, old in old_rules.items()]
     if accepted.correct is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,12 +100,13 @@ class Rule:
         """Whether a value is on the right side; NaN never is."""
         return value <= limit if self.direction == "at most" else value >= limit
 
-    def parse(self, given: object, source: str) -> float:
+    def parse(self, given: object, source: str, *, parameters: Iterable[str] = ()) -> float:
         """Read a limit.
 
         Args:
             given: a number, or the text of one.
             source: what it was read from, for the message.
+            parameters: which gave it, if any did.
 
         Raises:
             TrpexportError: it is no number, or one that can't be a limit of this rule.
@@ -119,7 +120,8 @@ class Rule:
             unit = f" {self.unit}" if self.unit else ""
             raise TrpexportError(
                 f"{source} can't be {given!r}: the {self.title} is {self.direction} a number "
-                f"{bounds}{unit}"
+                f"{bounds}{unit}",
+                parameters=parameters,
             )
         return limit
 
