@@ -68,7 +68,7 @@ def test_what_a_rewrite_would_break_stays() -> None:
 def test_the_options_of_a_plan_say_what_was_selected() -> None:
     selection = Selection(include=["p*"], exclude=("x", "y"), stride_1_only=True)
     wanted = {"include": ["p*"], "exclude": ["x", "y"], "stride_1_only": True}
-    assert selection.to_json() == wanted
+    assert selection.options == wanted
     network = TorchNetwork.open(Small().eval(), SHAPE)
     assert planned(network, include=["p*"]).options == {
         "include": ["p*"],
