@@ -53,7 +53,7 @@ def test_what_a_rewrite_would_break_stays() -> None:
 
     hooked, patched = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
     hooked.register_forward_hook(lambda module, inputs, output: output + 1)
-    patched.forward = lambda x: x  # type: ignore[method-assign]
+    patched.forward = lambda x: x  # type: ignore[assignment,method-assign]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Scaled(4, 4, 3), hooked, patched, nn.Flatten())
     network = TorchNetwork.open(model, SHAPE)
     plan = planned(network, criterion="rank:1")
