@@ -85,7 +85,7 @@ def cached(tmp_path: Path) -> Callable[..., tuple[SensitivityTable, bool]]:
     ) -> tuple[SensitivityTable, bool]:
         network = network or TorchNetwork.open(tiny(), SHAPE)
         lines = list[str]()
-        job = {"scheme": "channel", "rank_multiple": 8, "cache": tmp_path} | options
+        job: dict[str, Any] = {"scheme": "channel", "rank_multiple": 8, "cache": tmp_path} | options
         found = sensitivity_table(network, gatherer_of(network, x), announce=lines.append, **job)
         return found, bool(lines)
 

@@ -1,0 +1,116 @@
+"""Images to calibrate on, and others to verify on and to judge by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.artifact.networks import SHAPE
+from tests.made_data import BOTH, HOW, made_dataset, pixels
+from trpexport.datasets.base import Dataset
+from trpexport.datasets.calibration import ArrayImages, DatasetImages, spread
+from trpexport.datasets.splits import ArraySplit
+from trpexport.errors import DataError
+
+
+def drawn(dataset: Dataset, count: int, seed: int = 0) -> DatasetImages:
+    return DatasetImages(dataset, HOW, SHAPE, count=count, seed=seed)
+
+
+def rows(images: NDArray[np.float32]) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+def test_images_come_from_the_training_split_and_others_from_the_test_split() -> None:
+    images = drawn(BOTH, 16)
+    assert images.inputs.shape == (16, *SHAPE[1:])
+    assert rows(images.inputs) < rows(HOW.normalise(pixels(24)))
+    assert images.facts() == {"data": "made:up", "split": "train", "seed": 0}
+    assert not images.notes
+    assert rows(images.unseen()) == rows(HOW.normalise(pixels(16, seed=1)))
+    assert images.notes == ["verified on test images; golden.npz holds the first of them"]
+    labelled = images.labelled()
+    assert (labelled.name, labelled.classes) == ("test", 5)
+    batches = list(labelled.batches())
+    assert rows(np.concatenate([inputs for inputs, _ in batches])) == rows(images.unseen())
+    assert sum(len(labels) for _, labels in batches) == 16
+
+
+def test_of_an_only_split_others_are_those_that_are_left() -> None:
+    images = drawn(made_dataset(test=pixels(24)), 16)
+    whole = rows(HOW.normalise(pixels(24)))
+    assert len(rows(images.inputs)) == 16
+    assert rows(images.unseen()) == whole - rows(images.inputs)
+    assert images.labelled().name == "other test"
+    assert len(images.labelled().labels) == 8
+
+
+def test_where_no_others_are_left() -> None:
+    images = drawn(made_dataset(test=pixels(24)), 512)
+    assert images.notes == ["calibrated on all 24 images, 512 were asked for"]
+    assert rows(images.unseen()) == rows(images.inputs)
+    with pytest.raises(DataError, match="no images besides those to calibrate on") as caught:
+        images.labelled()
+    assert "\n" not in str(caught.value)
+    assert "--" not in str(caught.value)
+
+
+def test_labels_go_with_their_images() -> None:
+    values = pixels(24)
+    labels = np.arange(24)
+    split = ArraySplit(values, labels)
+    dataset = replace(
+        BOTH, readers={"train": lambda: ArraySplit(values[:1], labels[:1]), "test": lambda: split}
+    )
+    wanted = {HOW.normalise(values[i : i + 1]).tobytes(): i for i in range(24)}
+    for inputs, found in drawn(dataset, 1).labelled().batches():
+        assert [wanted[image.tobytes()] for image in inputs] == found.tolist()
+
+
+GREY = replace(BOTH, readers={"test": lambda: ArraySplit(pixels(8)[:, :1], np.zeros(8, np.int64))})
+EMPTY = replace(BOTH, readers={"test": lambda: ArraySplit(pixels(0), np.zeros(0, np.int64))})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (
+            made_dataset(train=pixels(8)[:, :, :8]),
+            "gives images of 3x8x16, the network takes 3x16x16",
+        ),
+        (GREY, "gives images of 1x16x16, the network takes 3x16x16"),
+        (EMPTY, "has no test images: check the path"),
+    ],
+)
+def test_images_that_do_not_fit_are_one_line(dataset: Dataset, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        _ = drawn(dataset, 4).inputs
+    assert "\n" not in str(caught.value)
+
+
+def test_images_are_spread_over_the_split() -> None:
+    chosen = spread(1000, 10, seed=3)
+    assert [index // 100 for index in chosen] == list(range(10))
+    assert not np.array_equal(chosen, spread(1000, 10, seed=4))
+    assert spread(5, 5, seed=0).tolist() == [0, 1, 2, 3, 4]
+    assert spread(0, 0, seed=0).tolist() == []
+
+
+def test_the_seed_chooses_which_images() -> None:
+    one, same, other = (drawn(BOTH, 8, seed).inputs for seed in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_an_array_has_no_others() -> None:
+    values = HOW.normalise(pixels(4))
+    images = ArrayImages(values)
+    assert np.array_equal(images.inputs, values)
+    assert np.array_equal(images.unseen(), values)
+    assert images.facts()["data"] == "array"
+    assert images.notes == ("verified on the images that it was calibrated on",)
+    with pytest.raises(DataError, match="give a data set, or a budget that needs none"):
+        images.labelled()
