@@ -55,7 +55,8 @@ class Source:
         if checkpoint.input_shape is None:
             raise CheckpointError(
                 f"{self.path} does not say which input {checkpoint.label} takes: "
-                "give its shape, as in 1x3x224x224"
+                "give its shape, as in 1x3x224x224",
+                parameters=["input_shape"],
             )
         return checkpoint
 
@@ -309,6 +310,7 @@ def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
     if found is None:
         raise DataError(
             f"{checkpoint.path} does not say how images become its input: give mean and standard "
-            "deviation as in its training, or take the data set's own preprocessing"
+            "deviation as in its training, or take the data set's own preprocessing",
+            parameters=["mean", "std", "data_preprocessing"],
         )
     return found

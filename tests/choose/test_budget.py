@@ -190,9 +190,7 @@ def test_a_scheme_that_promises_far_more_error_than_another_is_not_tried(
     stubbed: Stub, error: float, is_tried: bool
 ) -> None:
     table = table_of(a=[("channel", 1, 50, 1.0), ("spatial", 1, 50, error)])
-    budgeter, tried = stubbed(
-        table, lambda chosen: 0.1 if schemes(chosen) == "channel" else 0.05
-    )
+    budgeter, tried = stubbed(table, lambda chosen: 0.1 if schemes(chosen) == "channel" else 0.05)
     outcome = budgeter.to_fraction(0.5)
     assert [*map(schemes, tried)] == ["channel", *(["spatial"] if is_tried else [])]
     # Measured, the other one is better after all.

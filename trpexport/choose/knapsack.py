@@ -40,6 +40,8 @@ def least_error(
     rows = [_Row.of(*row) for row in zip(cost, error, strict=True)]
     price = _price(rows, limit)
     chosen = [row.best_at(price) for row in rows]
+    if sum(float(row.costs[i]) for row, i in zip(rows, chosen, strict=True)) > limit:
+        chosen = [0] * len(rows)  # no price is so small as to tell these errors apart
     # What the rows that are not decided yet take at this price.
     rest_cost = sum(float(row.costs[i]) for row, i in zip(rows, chosen, strict=True))
     rest_error = best = sum(float(row.errors[i]) for row, i in zip(rows, chosen, strict=True))

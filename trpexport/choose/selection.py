@@ -80,6 +80,7 @@ class Selection:
                     raise PlanError(
                         f"{option} {pattern!r} matches no convolution; the names look like "
                         f"{', '.join(names[:3])}",
+                        parameters=[option],
                     )
 
     def _excluded(self, layer: Layer, special: str | None) -> str | None:

@@ -67,7 +67,8 @@ def run_example(
         shape = "x".join(map(str, input_shape))
         raise PlanError(
             f"the network can't run an input of shape {shape} ({reason_of(error)}): "
-            "give the shape of one that it takes"
+            "give the shape of one that it takes",
+            parameters=["input_shape"],
         ) from error
     finally:
         for handle in handles:
