@@ -28,7 +28,7 @@ def row(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise SystemExit(f"{directory} is no training run: {error.strerror}") from None
     epochs = [json.loads(line) for line in lines]
-    recipe, last = facts["recipe"], epochs[-1]
+    recipe, last = facts["recipe"], epochs[-1] if epochs else {"epoch": 0}
     if last["epoch"] != recipe["epochs"]:
         raise SystemExit(
             f"{directory} is not finished: {last['epoch']} of {recipe['epochs']} epochs"
