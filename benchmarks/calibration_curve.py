@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from trpexport.choose.calibrating import spread
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import plan_at
+from trpexport.choose.base import gathered
 from trpexport.choose.budget import Budgeter
+from trpexport.choose.calibrate import truncations
 from trpexport.choose.gathering import Gatherer
+from trpexport.choose.spectra import analyse
 from trpexport.choose.table import sensitivity_table
+from trpexport.datasets.calibration import ArrayImages, spread
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.networks.torch.network import TorchNetwork
 
 SHAPE = (1, 3, 32, 32)
 # What the published checkpoints were trained with.
@@ -55,42 +57,42 @@ class Images:
         self.test = how.normalise(how.prepare_split(test, np.arange(len(test))))
         self.labels = test.labels
 
-    def top1(self, model: nn.Module) -> float:
+    def gatherer(self, network: TorchNetwork) -> Gatherer:
+        """Return what gathers the moments of a network's layers on the calibration images."""
+        return gathered(network, ArrayImages(self.calibration))
+
+    def top1(self, network: TorchNetwork) -> float:
         """Return top-1 on all test images, in percent."""
         batches = np.array_split(self.test, -(-len(self.test) // BATCH))
-        with torch.no_grad():
-            classes = [model(torch.from_numpy(batch)).argmax(1).numpy() for batch in batches]
+        classes = [network.run({"input": batch})["output"].argmax(1) for batch in batches]
         return 100.0 * float((np.concatenate(classes) == self.labels).mean())
 
 
-def plain(model: nn.Module, scheme: str, ratio: float) -> tuple[nn.Module, float]:
+def plain(network: TorchNetwork, scheme: str, ratio: float) -> tuple[TorchNetwork, float]:
     """Return the network cut by its weights alone at least to a MAC ratio, and the ratio."""
-    analysis = tx.analyse(model, input_shape=SHAPE, scheme=scheme)
-    plan = plan_at(analysis, ratio, "energy")
-    return tx.factorize(model, plan), plan.macs_before / plan.macs_after
+    plan = plan_at(analyse(network, scheme), ratio, "energy")
+    return network.rewritten(truncations(network, plan)), plan.macs_before / plan.macs_after
 
 
 def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[str, Any]]) -> None:
     """Add to ``known`` what is missing of a checkpoint; each row is written when it is there."""
-    loaded = tx.load_checkpoint(checkpoint)
-    model = loaded.module.eval()
+    loaded = tx.load(checkpoint)
+    network = TorchNetwork.open(loaded.module, SHAPE)
     images = Images(args.data, loaded, args.images)
-    gatherer = Gatherer(model, images.calibration, SHAPE)
-    before = images.top1(model)
+    gatherer = images.gatherer(network)
+    before = images.top1(network)
     for scheme in args.schemes:
         keys = [f"{checkpoint.stem}/{scheme}/m{args.rank_multiple}/{r:g}" for r in args.ratios]
         if all(key in known for key in keys):
             continue
         table = sensitivity_table(
-            model,
-            images.calibration,
-            input_shape=SHAPE,
+            network,
+            gatherer,
             scheme=scheme,
             rank_multiple=args.rank_multiple,
             cache=args.cache,
-            gatherer=gatherer,
         )
-        budgeter = Budgeter(model, table, gatherer, input_shape=SHAPE, scheme=scheme)
+        budgeter = Budgeter(network, table, gatherer, scheme=scheme)
         for key, ratio in zip(keys, args.ratios, strict=True):
             if key in known:
                 continue
@@ -103,14 +105,14 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[st
             row = {
                 "images": len(images.labels),
                 "top1_before": before,
-                "top1_calibrated": images.top1(outcome.calibrated.network),
+                "top1_calibrated": images.top1(network.rewritten(outcome.calibrated.chains)),
                 "macs_ratio": plan.macs_before / plan.macs_after,
                 "output_error": outcome.error,
                 "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
             }
             if scheme != "auto":
-                network, reached = plain(model, scheme, ratio)
-                row |= {"top1_plain": images.top1(network), "plain_macs_ratio": reached}
+                cut, reached = plain(network, scheme, ratio)
+                row |= {"top1_plain": images.top1(cut), "plain_macs_ratio": reached}
             known[key] = row
             write(known)
             print(line(key, row), flush=True)
@@ -151,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

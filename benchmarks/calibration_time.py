@@ -25,7 +25,7 @@ from torch import nn
 import trpexport as tx
 from benchmarks.calibration_curve import NORMALISE, Images
 from benchmarks.end_to_end import decompose, random_checkpoint
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 
 RESULT = RESULTS / "calibration_time.json"
 BATCH = 16
@@ -41,7 +41,7 @@ CASES = {
 
 def enlarged(args: argparse.Namespace, count: int) -> NDArray[np.float32]:
     """Return images of 224 x 224 pixels, normalised."""
-    images = Images(args.data, tx.load_checkpoint(args.checkpoint), count)
+    images = Images(args.data, tx.load(args.checkpoint), count)
     return images.calibration.repeat(7, axis=2).repeat(7, axis=3)
 
 
@@ -57,7 +57,7 @@ def written(images: NDArray[np.float32], folder: Path) -> str:
 def settled_checkpoint(preset: str, images: NDArray[np.float32], folder: Path) -> Path:
     """Write a checkpoint of a network with random weights, but batch norms that know the images."""
     path = random_checkpoint(preset, folder)
-    checkpoint = tx.load_checkpoint(path)
+    checkpoint = tx.load(path)
     norms = [one for one in checkpoint.module.modules() if isinstance(one, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -95,6 +95,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a trained ResNet-20")
     parser.add_argument("--data", required=True, help="as trpexport decompose --calib takes it")
     args = parser.parse_args()
+    unknown = set(args.cases) - set(CASES)
+    if unknown:
+        parser.error(f"unknown case {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
     for name in args.cases:
         with tempfile.TemporaryDirectory() as folder:
             found = measure(name, args, Path(folder))
@@ -111,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 
 
 def decompose(checkpoint: Path, options: Sequence[object], out: Path) -> dict[str, Any]:
@@ -104,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,17 +1,27 @@
-"""Where results go, and what every one of them says about the machine it was made on."""
+"""What benchmarks share: where results go, what they say of the machine, how a run ends."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trpexport.artifact.facts import versions
+from trpexport.errors import TrpexportError
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark: what is wrong with its arguments or files ends it with one line."""
+    try:
+        main()
+    except TrpexportError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def environment() -> dict[str, Any]:

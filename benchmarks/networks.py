@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from trpexport.choose.planner import Analysis
 
 import trpexport as tx
+from trpexport.artifact.build import export_bundle
+from trpexport.choose.spectra import Analysis, keep_all
 from trpexport.lowrank.criteria import parse_criterion
+from trpexport.networks.torch.network import TorchNetwork
 
 FAST = tx.ExportSettings(verify_seconds=0)
 
@@ -41,9 +43,8 @@ def plan_at(analysis: Analysis, ratio: float, criterion: str) -> tx.Plan:
 
 def export_dense(model: nn.Module, shape: Sequence[int], out: Path) -> Path:
     """Export a network as it is and return its ONNX file."""
-    plan = tx.keep_all(model, input_shape=shape)
-    tx.export_bundle(model, plan, out, settings=FAST)
-    return out / "model.onnx"
+    network = TorchNetwork.open(model, shape)
+    return export_bundle(network, keep_all(network), out, settings=FAST).path / "model.onnx"
 
 
 def aligned(plan: tx.Plan, multiple: int) -> tx.Plan:
@@ -60,6 +61,5 @@ def aligned(plan: tx.Plan, multiple: int) -> tx.Plan:
 
 def export_decomposed(model: nn.Module, plan: tx.Plan, out: Path) -> tuple[Path, tx.Plan]:
     """Decompose a network by a plan whose ranks may be edited; return the file and the plan."""
-    plan = tx.revise_plan(model, plan)
-    tx.export_bundle(tx.factorize(model, plan), plan, out, original=model, settings=FAST)
-    return out / "model.onnx", plan
+    small = tx.decompose(model, tx.ByPlan(plan))
+    return small.export(out, settings=FAST).path / "model.onnx", small.plan

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import aligned, export_decomposed, export_dense, random_network
 from trpexport.measure.bench import BenchSettings, ModelFile, bench
 from trpexport.measure.records import attach_costs
@@ -35,7 +35,7 @@ def measure(
     files = [ModelFile(str(export_dense(model, shape, folder / "dense")), "dense")]
     rewritten = {}
     for scheme in SCHEMES:
-        plan = tx.make_plan(model, scheme=scheme, criterion=criterion, input_shape=shape)
+        plan = tx.decompose(model, tx.ByCriterion(scheme, criterion), example=shape).plan
         for multiple in MULTIPLES:
             label = f"{scheme} m{multiple}"
             path, final = export_decomposed(
@@ -67,7 +67,7 @@ def main() -> None:
     args = parser.parse_args()
     small, criterion = random_network("resnet20", 10), "fraction:0.33"
     if args.checkpoint is not None:
-        small, criterion = tx.load_checkpoint(args.checkpoint).module, "energy:0.85"
+        small, criterion = tx.load(args.checkpoint).module, "energy:0.85"
     cases = {
         f"ResNet-20 at 32, {criterion}": (small, (1, 3, 32, 32), criterion),
         "ResNet-18 at 224, fraction:0.33": (
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

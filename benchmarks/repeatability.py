@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
-from benchmarks.networks import export_decomposed, export_dense, random_network
+from benchmarks.environment import RESULTS, environment, run
+from benchmarks.networks import FAST, export_dense, random_network
 
 RUNS = 5
 TOLERANCE = 0.05
@@ -56,8 +56,8 @@ def main() -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as name:
         base = export_dense(model, shape, Path(name) / "base")
-        plan = tx.make_plan(model, criterion="fraction:0.33", input_shape=shape)
-        pair, plan = export_decomposed(model, plan, Path(name) / "spatial")
+        small = tx.decompose(model, tx.ByCriterion(criterion="fraction:0.33"), example=shape)
+        pair = small.export(Path(name) / "spatial", settings=FAST).path
         command = [sys.executable, "-m", "trpexport", "bench", str(base), str(pair), "--json"]
         with load(args.busy):
             for _ in range(RUNS):
@@ -73,7 +73,7 @@ def main() -> None:
     found["busy" if args.busy else "quiet"] = {
         "environment": environment(),
         "load_average": os.getloadavg(),
-        "macs_saved": plan.macs_before / plan.macs_after,
+        "macs_saved": small.plan.macs_before / small.plan.macs_after,
         "speedups": ratios,
         "median": middle,
         f"runs_within_{TOLERANCE:.0%}": within,
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,9 +17,10 @@ from typing import Any
 
 import trpexport as tx
 from benchmarks.calibration_curve import SHAPE, Images
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from trpexport.choose.allotment import allot
 from trpexport.choose.table import SensitivityTable, sensitivity_table
+from trpexport.networks.torch.network import TorchNetwork
 
 RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -35,9 +36,10 @@ def without(table: SensitivityTable, scheme: str) -> SensitivityTable:
 
 def measure(checkpoint: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row a MAC ratio."""
-    loaded = tx.load_checkpoint(checkpoint)
-    images = Images(args.data, loaded, args.images).calibration
-    table = sensitivity_table(loaded.module.eval(), images, input_shape=SHAPE, cache=args.cache)
+    loaded = tx.load(checkpoint)
+    network = TorchNetwork.open(loaded.module, SHAPE)
+    images = Images(args.data, loaded, args.images)
+    table = sensitivity_table(network, images.gatherer(network), cache=args.cache)
     rows = []
     for ratio in RATIOS:
         chosen = allot(table, 1 / ratio)
@@ -73,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -18,10 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import export_decomposed, export_dense, plan_at, random_network
+from trpexport.choose.spectra import analyse
 from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.torch.network import TorchNetwork
 
 RATIO = 2.0
 
@@ -33,7 +34,7 @@ def measure(preset: str, folder: Path) -> dict[str, Any]:
     model = random_network(preset, 10)
     files, saved = [export_dense(model, shape, folder / "dense")], {}
     for scheme in SCHEMES:
-        analysis = tx.analyse(model, input_shape=shape, scheme=scheme)
+        analysis = analyse(TorchNetwork.open(model, shape), scheme)
         plan = plan_at(analysis, RATIO, "fraction")
         file, plan = export_decomposed(model, plan, folder / scheme)
         files.append(file)
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,20 +15,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 
 COLUMNS = ("scheme", "energy", "target_macs", "nuclear_weight")
 
 
-def row(run: Path) -> dict[str, Any]:
+def row(directory: Path) -> dict[str, Any]:
     """Return the settings of a run and what it reached."""
-    facts = json.loads((run / "run.json").read_text())
-    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    recipe, last = facts["recipe"], epochs[-1]
+    try:
+        facts = json.loads((directory / "run.json").read_text())
+        lines = (directory / "metrics.jsonl").read_text().splitlines()
+    except OSError as error:
+        raise SystemExit(f"{directory} is no training run: {error.strerror}") from None
+    epochs = [json.loads(line) for line in lines]
+    recipe, last = facts["recipe"], epochs[-1] if epochs else {"epoch": 0}
     if last["epoch"] != recipe["epochs"]:
-        raise SystemExit(f"{run} is not finished: {last['epoch']} of {recipe['epochs']} epochs")
+        raise SystemExit(
+            f"{directory} is not finished: {last['epoch']} of {recipe['epochs']} epochs"
+        )
     low_rank = facts["low_rank"] or {}
-    found = {"run": run.name, "epochs": recipe["epochs"], "lr": recipe["lr"]}
+    found = {"run": directory.name, "epochs": recipe["epochs"], "lr": recipe["lr"]}
     found |= {name: low_rank.get(name) for name in COLUMNS}
     if found["target_macs"] is not None:
         found["energy"] = None  # steered
@@ -45,7 +51,7 @@ def main() -> None:
     """Print and write the rows."""
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=Path, nargs="+")
-    rows = [row(run) for run in parser.parse_args().runs]
+    rows = [row(directory) for directory in parser.parse_args().runs]
     for one in rows:
         print({name: value for name, value in one.items() if value is not None})
     text = json.dumps({"environment": environment(), "rows": rows}, indent=2) + "\n"
@@ -53,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

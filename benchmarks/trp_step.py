@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import random_network
 from trpexport.lowrank.schemes.spatial import Spatial
 from trpexport.measure.statistics import Interval, ratio_interval
-from trpexport.networks.torch.trace import TracedConv, trace
+from trpexport.networks.torch.trace import TorchLayer, trace
 from trpexport.training.trp import TrainedRankPruning
 
 TARGET = RESULTS / "trp_step.json"
@@ -43,17 +43,17 @@ PERIOD = 20
 GOALS = {"step": 10.0, "overhead": 1.03}
 
 
-def original_step(layers: list[TracedConv]) -> None:
+def original_step(layers: list[TorchLayer]) -> None:
     """Take the step as the original code does: an SVD of each layer's matrix, both products."""
     for layer in layers:
-        matrix = SPATIAL.unfold(layer.module.weight.detach(), layer.conv)[0]
+        matrix = SPATIAL.unfold(layer.module.weight.detach(), layer.op)[0]
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         energy = s.square().cumsum(0)
         rank = int((energy < ENERGY * energy[-1]).sum()) + 1
         u, s, vt = u[:, :rank], s[:rank], vt[:rank]
         low, both = u @ torch.diag(s) @ vt, u @ vt
-        layer.module.weight.data.copy_(SPATIAL.fold(low[None], layer.conv))
-        SPATIAL.fold(both[None], layer.conv).clone()
+        layer.module.weight.data.copy_(SPATIAL.fold(low[None], layer.op))
+        SPATIAL.fold(both[None], layer.op).clone()
 
 
 def train(
@@ -185,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

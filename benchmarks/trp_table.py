@@ -22,14 +22,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from trpexport.choose.planner import analyse
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
+from trpexport.choose.base import Chooser
+from trpexport.choose.spectra import analyse
+from trpexport.files import cache_folder
 from trpexport.lowrank.criteria import parse_criterion
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.pipeline import CalibrationData, Source, decompose_to_bundle
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
+from trpexport.training.finetune import finetune
 from trpexport.training.loop import evaluate
+from trpexport.training.train import train
 from trpexport.training.watching import Watchers
 
 ARCH = "resnet20"
@@ -100,7 +106,7 @@ class Table:
             return (self.continued, plain) if kind else (self.fresh, None)
         start = self.runs / f"plain-{scheme}-calibrated-bundle"
         if not start.is_dir():
-            self.decompose(plain, self.to_target(scheme), start)
+            self.decompose(plain, self.to_target(scheme), start, calibrated=True)
         return self.calibrated, start
 
     def row(self, name: str) -> list[dict[str, Any]]:
@@ -116,7 +122,7 @@ class Table:
             low_rank = tx.LowRank(
                 scheme, target_macs=self.args.target_macs, nuclear_weight=self.args.nuclear_weight
             )
-        tx.train(
+        train(
             ARCH,
             settings,
             low_rank,
@@ -126,18 +132,19 @@ class Table:
         )
         source = self.runs / name / "last.safetensors"
         if low_rank:
-            how = tx.Decomposition(scheme, THRESHOLD)
+            how = tx.ByCriterion(scheme, THRESHOLD)
             rows = [self.decomposed(name, source, how, tune=True)]
         elif start:
             rows = []
             for one in SCHEMES:
-                how = tx.Decomposition(one, self.matched(source, one))
+                how = tx.ByCriterion(one, self.matched(source, one))
+                target = self.to_target(one)
                 rows += [
                     self.decomposed(f"{name}-{one}", source, how, tune=one == "spatial"),
-                    self.decomposed(f"{name}-{one}-calibrated", source, self.to_target(one)),
+                    self.decomposed(f"{name}-{one}-calibrated", source, target, calibrated=True),
                 ]
         else:
-            top1, images = self.accuracy(tx.load_checkpoint(source).module)
+            top1, images = self.accuracy(tx.load(source).module)
             rows = [
                 {"network": name, "epochs": self.args.epochs, "top1_before": top1, "images": images}
             ]
@@ -146,9 +153,10 @@ class Table:
 
     def matched(self, source: Path, scheme: str) -> str:
         """Return the energy at which a network keeps the target's share of its MACs."""
-        checkpoint = tx.load_checkpoint(source)
+        checkpoint = tx.load(source)
         assert checkpoint.input_shape is not None
-        analysis = analyse(checkpoint.module, input_shape=checkpoint.input_shape, scheme=scheme)
+        network = TorchNetwork.open(checkpoint.module, checkpoint.input_shape)
+        analysis = analyse(network, scheme)
         low, high = 0.0, 1.0
         for _ in range(20):
             middle = (low + high) / 2
@@ -159,35 +167,43 @@ class Table:
                 high = middle
         return f"energy:{low:.6f}"
 
-    def to_target(self, scheme: str) -> tx.Decomposition:
+    def to_target(self, scheme: str) -> tx.ByBudget:
         """Return how to calibrate to the target's share of the MACs."""
         # A little below it: TRP steers to the target itself.
-        target = tx.Target("macs", self.args.target_macs - 0.001)
-        images = tx.open_dataset(self.args.data)
-        return tx.Decomposition(scheme, calibration=tx.CalibrationSettings(images, target=target))
+        share = self.args.target_macs - 0.001
+        return tx.ByBudget(macs=share, scheme=scheme, cache=cache_folder())
 
-    def decompose(self, source: Path, how: tx.Decomposition, bundle: Path) -> tx.BundleReport:
-        """Decompose a checkpoint."""
+    def decompose(
+        self, source: Path, how: Chooser, bundle: Path, *, calibrated: bool = False
+    ) -> tx.BundleReport:
+        """Decompose a checkpoint, if so asked calibrated on the training images."""
+        data = CalibrationData(tx.open_dataset(self.args.data)) if calibrated else None
         settings = tx.ExportSettings(verify_seconds=2, replace=True)
-        return tx.decompose_checkpoint(tx.Source(source), how, bundle, settings=settings)
+        return decompose_to_bundle(Source(source), how, bundle, data, settings=settings)
 
     def decomposed(
-        self, name: str, source: Path, how: tx.Decomposition, *, tune: bool = False
+        self,
+        name: str,
+        source: Path,
+        how: Chooser,
+        *,
+        tune: bool = False,
+        calibrated: bool = False,
     ) -> dict[str, Any]:
         """Decompose a checkpoint, measure, fine-tune the bundle, measure again."""
         bundle = self.runs / f"{name}-bundle"
-        report = self.decompose(source, how, bundle)
-        before, images = self.accuracy(tx.load_checkpoint(source).module)
-        after, _ = self.accuracy(tx.load_bundle(bundle).module)
+        report = self.decompose(source, how, bundle, calibrated=calibrated)
+        before, images = self.accuracy(tx.load(source).module)
+        after, _ = self.accuracy(tx.load(bundle).module)
         tuned = None
         if tune and self.args.finetune_epochs:
             watcher = Watchers([Lines(f"{name} fine-tuned")])
             out = self.runs / f"{name}-finetuned"
-            tuned = tx.finetune(bundle, self.finetuning, out, watcher=watcher)["test_top1"]
+            tuned = finetune(bundle, self.finetuning, out, watcher=watcher)["test_top1"]
         return {
             "network": name,
-            "epochs": tx.load_checkpoint(source).metadata["training"]["recipe"]["epochs"],
-            "scheme": how.scheme,
+            "epochs": tx.load(source).metadata["training"]["recipe"]["epochs"],
+            "scheme": how.label,
             "criterion": report.plan.criterion,
             "top1_before": before,
             "top1_decomposed": after,
@@ -246,4 +262,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

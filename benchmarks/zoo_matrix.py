@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment
+from benchmarks.environment import RESULTS, environment, run
 from trpexport.lowrank.schemes import SCHEMES
 
 TARGET = RESULTS / "zoo_matrix.jsonl"
@@ -36,20 +36,17 @@ def measure(preset: str, scheme: str) -> dict[str, Any]:
     shape = architecture.input_shape
     if shape[2] > 64:
         shape = (*shape[:2], 64, 64)
-    plan = tx.make_plan(
-        model, scheme=scheme, criterion="fraction:0.25", input_shape=shape, keep_expensive=True
-    )
+    chooser = tx.ByCriterion(scheme, "fraction:0.25", keep_expensive=True)
+    small = tx.decompose(model, chooser, example=shape)
     settings = tx.ExportSettings(verify_seconds=0, simplify=False, dynamic_batch=True)
     with tempfile.TemporaryDirectory() as folder:
-        small = tx.factorize(model, plan)
-        out = Path(folder) / "out"
-        report = tx.export_bundle(small, plan, out, original=model, settings=settings).data
+        report = small.export(Path(folder) / "out", settings=settings).data
     outputs = {step["name"]: step["outputs"]["output"] for step in report["steps"]}
     return {
         "network": preset,
         "scheme": scheme,
-        "convolutions": len(plan.layers),
-        "rewritten": len(plan.rewritten),
+        "convolutions": len(small.plan.layers),
+        "rewritten": len(small.plan.rewritten),
         "layer_error": max(
             layer["equivalence_error"] for layer in report["layers"] if layer["scheme"]
         ),
@@ -81,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
