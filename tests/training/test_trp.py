@@ -9,73 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
-import trpexport as tx
+from tests.training.small import SHAPE, Small, decomposed, train, weights
 from trpexport.errors import PlanError, TrainingError, TrpexportError
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.training import projection
-from trpexport.training.trp import Status, TrainedRankPruning
-
-SHAPE = (1, 3, 12, 12)
-
-
-class Small(nn.Module):
-    """A stem, two equal convolutions, a strided, a grouped and a pointwise one, a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 12, 3, padding=1)
-        self.one = nn.Conv2d(12, 12, 3, padding=1)
-        self.two = nn.Conv2d(12, 12, 3, padding=1, bias=False)
-        self.strided = nn.Conv2d(12, 24, 3, stride=2, padding=1)
-        self.grouped = nn.Conv2d(24, 24, 3, groups=2, padding=1)
-        self.pointwise = nn.Conv2d(24, 24, 1)
-        self.fc = nn.Linear(24, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.stem(x))
-        x = x + torch.relu(self.two(torch.relu(self.one(x))))
-        x = torch.relu(self.grouped(torch.relu(self.strided(x))))
-        y: Tensor = self.fc(torch.relu(self.pointwise(x)).mean((2, 3)))
-        return y
-
+from trpexport.training.trp import TrainedRankPruning
 
 CHOSEN = ["one", "two", "strided", "grouped", "pointwise"]
-
-
-@pytest.fixture
-def model() -> Small:
-    torch.manual_seed(0)
-    return Small()
-
-
-def train(
-    model: nn.Module,
-    trp: TrainedRankPruning,
-    steps: int,
-    optimizer: torch.optim.Optimizer | None = None,
-    start: int = 0,
-) -> None:
-    optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.05)
-    for step in range(start, start + steps):
-        generator = torch.Generator().manual_seed(step)
-        y = torch.randint(0, 4, (16,), generator=generator)
-        x = torch.randn(16, 3, 12, 12, generator=generator) + y[:, None, None, None]
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        trp.before_step()
-        optimizer.step()
-        trp.after_step()
-
-
-def decomposed(model: nn.Module, scheme: str = "spatial", **options: Any) -> tx.Decomposed:
-    return tx.decompose(model, tx.ByCriterion(scheme, **options), example=SHAPE)
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("scheme", matrix_schemes())
@@ -202,69 +144,6 @@ def test_a_layer_that_stays_dense_is_left_whole_by_steering(model: Small) -> Non
     for name in CHOSEN:
         same = torch.equal(model.get_parameter(f"{name}.weight"), before[f"{name}.weight"])
         assert same == (name in kept)
-
-
-@pytest.mark.parametrize("target", [None, 0.6])
-def test_resuming_is_exact(model: Small, target: float | None) -> None:
-    def start(network: nn.Module) -> tuple[TrainedRankPruning, torch.optim.SGD]:
-        trp = TrainedRankPruning(
-            network, input_shape=SHAPE, period=4, energy=0.9, target_macs=target, total_steps=20
-        )
-        return trp, torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
-
-    trp, optimizer = start(model)
-    train(model, trp, 10, optimizer)
-    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), trp.state_dict()))
-    assert all(isinstance(value, Tensor | int | float) for value in saved[2].values())
-    train(model, trp, 9, optimizer, start=10)
-    trp.project()
-
-    again = Small()
-    trp_again, optimizer_again = start(again)
-    again.load_state_dict(saved[0])
-    optimizer_again.load_state_dict(saved[1])
-    trp_again.load_state_dict(saved[2])
-    train(again, trp_again, 9, optimizer_again, start=10)
-    trp_again.project()
-    assert trp_again.status == trp.status
-    for name, weight in weights(model).items():
-        assert torch.equal(weight, again.get_parameter(name)), name
-
-
-def test_a_run_can_be_resumed_before_its_first_step(model: Small) -> None:
-    trp = TrainedRankPruning(model)
-    state = trp.state_dict()
-    assert state == {"step": 0}
-    TrainedRankPruning(model).load_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda state: state.pop("step"),
-        lambda state: state.pop("two.rank"),
-        lambda state: state.update({"two.subgradient": torch.zeros(3)}),
-        lambda state: state.update({"two.subgradient": 3}),
-        lambda state: state.update({"two.values": torch.zeros(3)}),
-        lambda state: state.update({"other.rank": 3}),
-        lambda state: state.update({"step": "many"}),
-    ],
-)
-def test_a_foreign_state_is_refused_and_harms_nothing(model: Small, damage: Any) -> None:
-    trp = TrainedRankPruning(model, period=2)
-    train(model, trp, 2)
-    state, status = dict(trp.state_dict()), trp.status
-    damage(state)
-    with pytest.raises(TrainingError, match="the TRP state belongs to another run"):
-        trp.load_state_dict(state)
-    assert trp.status == status
-
-
-def test_another_scheme_is_another_run(model: Small) -> None:
-    trp = TrainedRankPruning(model, scheme="channel")
-    trp.project()
-    with pytest.raises(TrainingError, match="another run"):
-        TrainedRankPruning(model, scheme="spatial").load_state_dict(trp.state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -464,15 +343,3 @@ def test_settings_that_mean_nothing(model: Small, settings: dict[str, Any], mess
 def test_a_network_without_convolutions() -> None:
     with pytest.raises(TrainingError, match="can be trained low-rank: it has none"):
         TrainedRankPruning(nn.Linear(3, 3))
-
-
-def test_the_same_input_gives_the_same_bits(model: Small) -> None:
-    runs = []
-    for _ in range(2):
-        network = copy.deepcopy(model)
-        trp = TrainedRankPruning(network, period=3)
-        train(network, trp, 7)
-        runs.append((weights(network), trp.status))
-    assert runs[0][1] == runs[1][1]
-    assert isinstance(runs[0][1], Status)
-    assert all(torch.equal(runs[0][0][name], weight) for name, weight in runs[1][0].items())
