@@ -13,27 +13,22 @@ import pytest
 
 from tests.conftest import Run
 from tests.test_standard_output import buffered
-from tests.training.processes import write_digits
 
-# As HiGHS does at times: a line before it solves, while it does, and when the process ends.
-LOUD_SOLVER = """
-import atexit, ctypes
-from trpexport.choose import allotment
-c, quiet = ctypes.CDLL(None), allotment.least_error
+# A library that prints as its code in C may do: before it works, while it does, when all is over.
+LOUD_RUNTIME = """
+import atexit, ctypes, os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+c, run = ctypes.CDLL(None), onnxruntime.InferenceSession.run
 def loud(*arguments):
-    c.printf(b"C before\\n"); print("Python before")
-    found = quiet(*arguments)
+    c.printf(b"C before\\n" + 9999 * b"."); print("Python before")
+    found = run(*arguments)
     c.printf(b"C after\\n")
     return found
-allotment.least_error = loud
+onnxruntime.InferenceSession.run = loud
 c.printf(b"C at the start\\n")
 atexit.register(lambda: c.printf(b"C at the end\\n"))
 """
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> str:
-    return write_digits(tmp_path / "digits.npz")
 
 
 def call(
@@ -50,25 +45,33 @@ def call(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_solver_that_prints_stays_out_of_it(tmp_path: Path, digits: str, as_json: bool) -> None:
-    checkpoint = tmp_path / "run/last.safetensors"
-    train = ("--arch", "resnet20", "--data", digits, "--epochs", 1, "--batch-size", 64)
-    assert call("train", *train, "-o", checkpoint.parent).returncode == 0
-    calib = ("--calib", digits, "--calib-images", 16, "--target-macs", 0.9)
-    quick = ("--include", "layer1.*", "--verify-seconds", 0, "--no-simplify")
-    done = call(
-        "decompose", checkpoint, *calib, *quick, "--calib-cache", tmp_path / "cache",
-        "--legacy-exporter", "--opset", 17, "-o", tmp_path / "out",
-        *(["--json"] if as_json else []), program=LOUD_SOLVER,
-    )  # fmt: skip
+BENCH = ("bench", "net", "--min-time", "0", "--min-runs", "1", "--no-memory")
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [
+        ((*BENCH, "--json"), '{\n  "schema_version"'),
+        ((*BENCH, "--csv"), "threads,label,"),
+        (("verify", "net", "net", "--json"), '{\n  "compared"'),
+        (BENCH, None),
+    ],
+)
+def test_a_library_that_prints_stays_out_of_it(
+    linear: Callable[..., Path], options: tuple[str, ...], begins: str | None
+) -> None:
+    path = linear()
+    typed = [path if option == "net" else option for option in options]
+    done = call(*typed, program=LOUD_RUNTIME)
     assert done.returncode == 0, done.stderr
     for line in ("C before", "Python before", "C after", "C at the end"):
         assert line in done.stderr
         assert line not in done.stdout
-    if as_json:
-        assert json.loads(done.stdout)["bundle"] == str(tmp_path / "out")
+    if begins is not None:
         assert "C at the start" in done.stderr
+        assert done.stdout.startswith(begins)
+    if "--json" in options:
+        json.loads(done.stdout)
 
 
 @pytest.fixture
