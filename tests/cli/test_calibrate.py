@@ -95,6 +95,14 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
             ["--calib", "digits", "--target-macs", "0.5", "--criterion", "rank:4"],
             "--criterion and a target exclude each other",
         ),
+        (
+            ["--calib", "digits", "--target-macs", "0.5", "--keep-expensive"],
+            "--keep-expensive and a target exclude each other",
+        ),
+        (
+            ["--calib", "digits", "--target-macs", "0.5", "--plan", "plan.json"],
+            "--plan and a target exclude each other",
+        ),
         (["--calib", "digits", "--scheme", "auto"], "--scheme auto chooses by output error"),
         (["--scheme", "auto"], "--scheme auto chooses by output error"),
         (["--scheme", "autos"], "unknown scheme 'autos'"),
