@@ -39,15 +39,15 @@ def least_error(
     limit = budget + ROUNDING * abs(budget)
     rows = [_Row.of(*row) for row in zip(cost, error, strict=True)]
     price = _price(rows, limit)
-    chosen = [row.best_at(price) for row in rows]
-    if sum(float(row.costs[i]) for row, i in zip(rows, chosen, strict=True)) > limit:
-        chosen = [0] * len(rows)  # no price is so small as to tell these errors apart
     # What the rows that are not decided yet take at this price.
-    rest_cost = sum(float(row.costs[i]) for row, i in zip(rows, chosen, strict=True))
-    rest_error = best = sum(float(row.errors[i]) for row, i in zip(rows, chosen, strict=True))
+    rest = [row.best_at(price) for row in rows]
+    rest_cost, rest_error = _sums(rows, rest)
+    # Where no price is so small as to tell errors apart, that may not fit: what is cheapest does.
+    chosen = rest if rest_cost <= limit else [0] * len(rows)
+    _, best = _sums(rows, chosen)
     costs, errors = np.zeros(1), np.zeros(1)  # of the choices in the rows so far
     parents: list[NDArray[np.intp]] = []
-    for index, (row, taken) in enumerate(zip(rows, list(chosen), strict=True)):
+    for index, (row, taken) in enumerate(zip(rows, rest, strict=True)):
         rest_cost -= row.costs[taken]
         rest_error -= row.errors[taken]
         costs, errors = np.add.outer(costs, row.costs), np.add.outer(errors, row.errors)
@@ -57,7 +57,7 @@ def least_error(
         first = int(fitting.argmin())
         if fitting[first] < best:
             best = float(fitting[first])
-            chosen[: index + 1] = _path(rows, parents, first)
+            chosen = [*_path(rows, parents, first), *rest[index + 1 :]]
         # No rows to come can do better: the Lagrangian relaxation.
         bounds = whole_errors + price * (whole_costs - limit)
         kept = _undominated(costs, errors, np.flatnonzero(bounds < best * (1 - _GAP)))
@@ -94,6 +94,14 @@ class _Row(NamedTuple):
         return found
 
 
+def _sums(rows: Sequence[_Row], entries: Sequence[int]) -> tuple[float, float]:
+    """Return cost and error of one entry a row."""
+    chosen = list(zip(rows, entries, strict=True))
+    return sum(float(row.costs[i]) for row, i in chosen), sum(
+        float(row.errors[i]) for row, i in chosen
+    )
+
+
 def _price(rows: Sequence[_Row], limit: float) -> float:
     """Return the smallest price of a unit of cost at which the best entries fit the limit."""
     slopes = np.sort(np.concatenate([np.zeros(1), *(row.slopes() for row in rows)]))
@@ -101,7 +109,7 @@ def _price(rows: Sequence[_Row], limit: float) -> float:
     prices = np.append(slopes, 2 * slopes[-1])
 
     def fits(price: float) -> bool:
-        return sum(float(row.costs[row.best_at(price)]) for row in rows) <= limit
+        return _sums(rows, [row.best_at(price) for row in rows])[0] <= limit
 
     return float(prices[min(bisect_left(prices, True, key=fits), len(prices) - 1)])
 
