@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trpexport.choose.distance import relative_distance
+from trpexport.errors import DataError
 
 
 def rows(*values: float) -> Tensor:
@@ -35,3 +36,17 @@ def test_by_hand(expected: list[float], actual: list[float], distance: float) ->
             for some in (expected, actual)
         ]
         assert relative_distance(*batches) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_one_line(bad: float) -> None:
+    with pytest.raises(DataError, match="the network gives NaN or infinity on cal") as caught:
+        relative_distance([rows(1, bad)], [rows(1, 2)])
+    assert "rewritten" not in str(caught.value)
+    with pytest.raises(DataError, match="once layers are rewritten: leave some of them out"):
+        relative_distance([rows(1, 2)], [rows(1, bad)])
+
+
+def test_outputs_of_another_size_are_one_line() -> None:
+    with pytest.raises(DataError, match="puts out 3 numbers an image, and 2 once"):
+        relative_distance([torch.zeros(2, 3)], [torch.zeros(2, 2)])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, tiny
 from trpexport.errors import DataError
@@ -70,3 +74,46 @@ def test_images_that_do_not_fit_are_one_line(
     with pytest.raises(DataError, match=message) as caught:
         checked_samples(images, SHAPE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "columns"),
+    [
+        (lambda y: y, 5),
+        (lambda y: y.argmax(1), 1),
+        (lambda y: {"a": y, "b": [y[:, :2], y.mean()]}, 8),
+        (lambda y: (y, torch.arange(3.0), y[:, :0]), 8),
+        (lambda y: y[:0], 0),
+        (lambda y: y.repeat_interleave(2, 0), 10),
+    ],
+)
+def test_outputs_of_every_kind_are_rows(end: Callable[[Tensor], Any], columns: int) -> None:
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tiny()
+
+        def forward(self, x: Tensor) -> Any:
+            return end(self.net(x))
+
+    network = TorchNetwork.open(Ends(), SHAPE)
+    assert network.identity()
+    found = network.watch(Samples(X[:4])).outputs(0)
+    assert (found.shape, found.dtype) == ((4, columns), torch.float64)
+    if columns == 10:
+        expected = tiny()(torch.from_numpy(X[:4])).double()
+        torch.testing.assert_close(found, expected.repeat(1, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_returns_no_tensors_is_one_line() -> None:
+    class Silent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> str:
+            return str(self.conv(x).shape)
+
+    watch = TorchNetwork.open(Silent(), SHAPE).watch(Samples(X[:4]))
+    with pytest.raises(DataError, match="returns no tensors"):
+        watch.outputs(0)

@@ -230,7 +230,7 @@ class TorchNetwork:
             outputs = tensor_leaves(self.model(example_input(self.model, self.input_shape)))
         for output in outputs:
             values = output.double().cpu()
-            scale = float(values.abs().max()) or 1.0
+            scale = (float(values.abs().max()) if values.numel() else 0.0) or 1.0
             digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
         return digest.hexdigest()
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from trpexport.errors import DataError
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
@@ -70,10 +71,19 @@ class Replay:
         self._cut, self._kept = cut, kept
 
     def outputs(self, index: int) -> Tensor:
-        """Return what the network gives for a batch: (samples, elements), float64."""
+        """Return what the network gives for a batch: (samples, elements), float64.
+
+        Raises:
+            DataError: it gives no tensors.
+        """
+        batch = self.batch(index)
         with evaluating(self.model), self._resumed(index):
-            leaves = tensor_leaves(self.model(self.batch(index)))
-        return torch.cat([leaf.double().flatten(1) for leaf in leaves], dim=1)
+            leaves = tensor_leaves(self.model(batch))
+        if not leaves:
+            raise DataError(
+                "the network returns no tensors that could be compared: wrap it so that it does"
+            )
+        return torch.cat([_by_sample(leaf, len(batch)) for leaf in leaves], dim=1)
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -116,3 +126,9 @@ class Replay:
             return self._zeros[shape]
 
         return resumed(self.model, self._cut, output, zeros)
+
+
+def _by_sample(output: Tensor, samples: int) -> Tensor:
+    """Return an output as one row a sample; one that does not count samples is the same for all."""
+    count = samples if output.ndim and len(output) and len(output) % samples == 0 else 1
+    return output.double().reshape(count, output.numel() // count).expand(samples, -1)
