@@ -1,4 +1,4 @@
-"""``trpexport decompose``: a checkpoint to a verified bundle of low-rank pairs."""
+"""``trpexport decompose``: a checkpoint to a verified bundle of low-rank factors."""
 
 from __future__ import annotations
 

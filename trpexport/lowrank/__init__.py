@@ -1,1 +1,1 @@
-"""The mathematics: spectra, ranks, and the rewrite of convolutions into pairs."""
+"""The mathematics: spectra, ranks, and the factors of convolutions."""

@@ -69,7 +69,7 @@ class TrainedRankPruning:
     unscale the gradients before :meth:`before_step`.
 
     With ``energy``, a layer is cut to the rank that holds this share of its energy, whether or not
-    a pair of that rank is cheaper, as in the paper. A layer that nobody touched since it was cut
+    a chain of that rank is cheaper, as in the paper. A layer that nobody touched since it was cut
     is not cut again: projection is a ratchet. With ``target_macs``, ranks follow from what they are
     worth for their MACs (:mod:`trpexport.training.steering`), and a layer that the planner would
     leave dense at its rank is left whole: to cut it would cost accuracy and save nothing.

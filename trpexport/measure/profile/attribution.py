@@ -23,18 +23,18 @@ _COPYING = frozenset({"MemcpyFromHost", "MemcpyToHost"})
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one original convolution costs, kept or as its pair.
+    """What one original convolution costs, kept or as its factors.
 
     Attributes:
         name: its name in the plan; without a plan, in the file.
         nodes: names of the nodes that ran for it, in their order: its convolutions, and the
-            reordering between the two of a pair.
+            reordering between the factors.
         computes: what each of its convolutions computes, with all that was fused in
             (``Conv+Add+Relu``).
         seconds: sum of the nodes' times; 0 where none was seen, since a provider compiled it.
         mad: median absolute deviation of the sum over the runs, in seconds.
         share: ``seconds`` relative to all nodes.
-        reordering_seconds: what of ``seconds`` the reordering inside the pair takes.
+        reordering_seconds: what of ``seconds`` the reordering between its factors takes.
         macs: multiply-adds; None if unknown.
     """
 
@@ -58,7 +58,7 @@ class OtherTime:
     """What all nodes of one operator cost that belong to no convolution of the plan.
 
     Attributes:
-        kind: ``reordering`` for the layout of tensors, where that is not inside a pair;
+        kind: ``reordering`` for the layout of tensors, where that is not between factors;
             ``copying`` between devices; ``other`` for all that is in the file itself.
         operator: the operator.
         nodes: names of the nodes, in the order in which they ran.

@@ -1,4 +1,4 @@
-"""The profile of a bench: the time of every convolution, in the baseline and as its pair."""
+"""The profile of a bench: the time of every convolution, in the baseline and as its factors."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class LayerComparison:
 
     Attributes:
         name: its name in the plan.
-        is_rewritten: whether the plan makes it a pair.
+        is_rewritten: whether the plan rewrites it.
         base_seconds: its time in the first network.
         other_seconds: its time in the second.
         noise_seconds: the least difference that is more than noise.

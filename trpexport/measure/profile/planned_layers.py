@@ -71,7 +71,7 @@ def _module_names(layer: LayerPlan) -> list[str]:
 
 
 def _forms(layer: LayerPlan) -> list[list[Shape]]:
-    """Return the weights that a layer can have in a file: those of its pair, or the original."""
+    """Return the weights that a layer can have in a file: those of its factors, or the original."""
     return [[_weight(spec) for spec in specs] for specs in (layer.factors, (layer.op,)) if specs]
 
 

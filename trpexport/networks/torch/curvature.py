@@ -4,7 +4,7 @@ To second order the network's squared output error is a quadratic form in a laye
 Jᵀ J, J the derivative of the network's outputs with respect to the layer's. It is the Gauss-Newton
 matrix of that error, restricted here to the channels at one pixel and averaged over pixels, as in
 the Kronecker factors of Grosse and Martens ("A Kronecker-factored approximate Fisher matrix for
-convolution layers", arXiv 1602.01407). It needs no labels. In it a low-rank pair gives up what the
+convolution layers", arXiv 1602.01407). It needs no labels. In it a low-rank chain gives up what the
 rest of the network does not look at: behind a batch norm, a ReLU, or the next kernels.
 """
 

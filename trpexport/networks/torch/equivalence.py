@@ -1,4 +1,4 @@
-"""Is each pair the convolution that its plan says? Layer by layer, in float64.
+"""Is each chain the convolution that its plan says? Layer by layer, in float64.
 
 Two comparisons that are never mixed up: **equivalence**, of a chain of factors with the one
 convolution that its product stands for, where any difference beyond rounding is a bug; and
