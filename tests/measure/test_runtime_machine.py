@@ -219,6 +219,10 @@ def test_the_commit_and_whether_it_was_changed(
     assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": False}
     file.write_text("2")
     assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": True}
+    # A monitor that a stranger's repository names is a program: it is not run.
+    subprocess.run(["git", "config", "core.fsmonitor", "touch ran; false"], check=True)
+    assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": True}
+    assert not Path("ran").exists()
     monkeypatch.setenv("PATH", "")
     assert machine_facts()["git"] is None
 

@@ -201,8 +201,10 @@ def _kleidiai(package: Path, instruction_sets: list[str]) -> bool | None:
 
 def _git() -> dict[str, Any] | None:
     commit = _output("git", "rev-parse", "HEAD")
-    # Without optional locks, so that nobody who commits at this moment is disturbed.
-    status = ("git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    # Without optional locks, so that nobody who commits at this moment is disturbed; without the
+    # monitor that a repository may name, which is a program that git would run.
+    asked = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks")
+    status = (*asked, "status", "--porcelain", "--untracked-files=no")
     changes = _output(*status) if commit else None
     return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
 

@@ -9,9 +9,11 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.artifact.networks import export_modules, kept, tiny
+from tests.artifact.networks import SHAPE, export_modules, kept, tiny
 from trpexport.artifact.build import ExportSettings
 from trpexport.artifact.passes import simplify
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.runtime.verify import verify_bundle
 
 
@@ -63,3 +65,15 @@ def test_export_goes_on_without_onnxsim(
     assert step["note"] == note
     assert "simplify-model.onnx" not in {path.name for path in (tmp_path / "out").iterdir()}
     assert verify_bundle(tmp_path / "out").is_equivalent
+
+
+@pytest.mark.parametrize("name", ["onnxsim", "onnx", "numpy", "json"])
+def test_a_file_of_a_librarys_name_in_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = tmp_path / "model.onnx"
+    TorchNetwork(tiny(), SHAPE).write_onnx(model, OnnxSettings())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    simplify.simplify(model, tmp_path / "simplified.onnx")
+    assert not (tmp_path / "ran").exists()

@@ -54,7 +54,8 @@ def simplify(source: Path, target: Path, *, seconds: float = SECONDS) -> None:
     """
     if find_spec("onnxsim") is None:
         raise MissingDependencyError('onnxsim is not installed (pip install "trpexport[cpu]")')
-    command = [sys.executable, "-c", _RUN, str(source), str(target)]
+    # Isolated: a file that lies in the working directory under a library's name is not run.
+    command = [sys.executable, "-I", "-c", _RUN, str(source), str(target)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace"
