@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trpexport.artifact.passes.base import Approximate, Equivalent, Step
 from trpexport.artifact.reference import Comparisons, ReferenceRuns, Runnable
-from trpexport.compare import compare_outputs
+from trpexport.compare import OutputComparer
 from trpexport.errors import VerificationError
 from trpexport.networks.torch.equivalence import LayerCheck, check_layers, first_drift
 from trpexport.networks.torch.network import TorchNetwork
@@ -67,8 +68,10 @@ def verify_factorization(
                 f"{layer.name} drifts: its factors do not compute {_drift(layer)}; nothing was "
                 "written, please report this"
             )
-    share = seconds if original is None else seconds / 2
-    claim, outputs = Equivalent(), _against(twin, reference, share)
+    claim = Equivalent()
+    outputs, *others = _against(
+        [twin] if original is None else [twin, original], reference, seconds
+    )
     wrong = claim.broken_by(outputs)
     if wrong is not None:
         names = [layer.name for layer in plan.rewritten]
@@ -79,18 +82,20 @@ def verify_factorization(
             f"its factors stand for ({outputs[wrong]}); nothing was written, please report this"
         )
     rewrite = Step(REWRITE, claim, outputs, time.perf_counter() - started)
-    if original is None:
-        return FactorizationCheck(layers, (rewrite,))
-    started = time.perf_counter()
-    outputs = _against(original, reference, share)
-    decompose = Step(DECOMPOSE, Approximate(), outputs, time.perf_counter() - started)
-    return FactorizationCheck(layers, (decompose, rewrite))
+    # Both were compared in one go: it counts as the rewrite's.
+    decompose = tuple(Step(DECOMPOSE, Approximate(), found, 0.0) for found in others)
+    return FactorizationCheck(layers, (*decompose, rewrite))
 
 
-def _against(truth: Runnable, reference: ReferenceRuns, seconds: float) -> Comparisons:
-    """Compare the factorized network with one that is the truth here."""
-    runs = reference.runs(seconds)
-    return compare_outputs((truth.run(feeds), outputs) for feeds, outputs in runs)
+def _against(
+    truths: Sequence[Runnable], reference: ReferenceRuns, seconds: float
+) -> list[Comparisons]:
+    """Compare the factorized network with each of some that are the truth here."""
+    comparers = [OutputComparer() for _ in truths]
+    for feeds, outputs in reference.runs(seconds):
+        for truth, comparer in zip(truths, comparers, strict=True):
+            comparer.update(truth.run(feeds), outputs)
+    return [comparer.result() for comparer in comparers]
 
 
 def _drift(layer: LayerCheck) -> str:

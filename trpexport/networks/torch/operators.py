@@ -18,6 +18,11 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch wraps what is told of operators: it loads its compiler for that, a second."""
+        return False
+
     @abstractmethod
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Return what an operator gives for these arguments."""
