@@ -20,7 +20,7 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether torch wraps what is told of operators: it loads its compiler for that, a second."""
+        """Whether torch wraps what is told of operators: which loads its compiler."""
         return False
 
     @abstractmethod
