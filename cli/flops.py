@@ -33,7 +33,7 @@ def flops(
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
     """
     from trpexport.bundle import MODEL
-    from trpexport.onnxfile.recognition import check_onnx_file, is_checkpoint
+    from trpexport.onnxfile.recognition import is_checkpoint
     from trpexport.report.views.cost import cost_view
 
     if network.is_dir():
@@ -44,7 +44,6 @@ def flops(
     else:
         from trpexport.onnxfile.counting import count_onnx
 
-        check_onnx_file(network)
         idle = ("arch", "model", "input_shape", "unsafe_pickle")
         opt.refuse_typed(context, idle, "for an ONNX file")
         cost = count_onnx(network, shapes=opt.parse_named_shapes(shape))

@@ -54,8 +54,8 @@ def simplify(source: Path, target: Path, *, seconds: float = SECONDS) -> None:
     """
     if find_spec("onnxsim") is None:
         raise MissingDependencyError('onnxsim is not installed (pip install "trpexport[cpu]")')
-    # Isolated: a file that lies in the working directory under a library's name is not run.
-    command = [sys.executable, "-I", "-c", _RUN, str(source), str(target)]
+    # With -P a file that lies in the working directory under a library's name is not run.
+    command = [sys.executable, "-P", "-c", _RUN, str(source), str(target)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, check=False, errors="replace"
