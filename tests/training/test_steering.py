@@ -16,7 +16,7 @@ from trpexport.networks.torch.trace import trace
 from trpexport.training.projection import Spectrum, spectrum_of
 from trpexport.training.steering import (
     VALUE,
-    Price,
+    LayerPrice,
     Prices,
     Schedule,
     check_reachable,
@@ -31,7 +31,7 @@ def spectrum(*values: float) -> Spectrum:
 
 
 # Dense costs 100; each rank 20: ranks 1 to 4 are cheaper than the convolution, 5 is not.
-TWO = Prices({"a": Price(100, 20), "b": Price(100, 20)}, fixed=50)
+TWO = Prices({"a": LayerPrice(100, 20), "b": LayerPrice(100, 20)}, fixed=50)
 
 
 def test_the_threshold_is_the_planners_default() -> None:
@@ -79,7 +79,7 @@ def test_the_rank_that_is_worth_least_goes_first() -> None:
 
 def test_a_rank_that_costs_half_may_hold_half() -> None:
     # Ranks of b cost half: its second, with 0.2, is worth as much as 0.4 would be in a.
-    prices = Prices({"a": Price(100, 20), "b": Price(100, 10)}, fixed=50)
+    prices = Prices({"a": LayerPrice(100, 20), "b": LayerPrice(100, 10)}, fixed=50)
     spectra = {
         "a": spectrum(*(10 * x**0.5 for x in (0.7, 0.3))),
         "b": spectrum(*(10 * x**0.5 for x in (0.8, 0.2))),
@@ -91,7 +91,7 @@ def test_a_layer_that_was_cut_is_not_cut_again_before_one_that_is_whole() -> Non
     """What one energy for all gets wrong: what was cut has no tail left, what is whole has."""
     whole = spectrum(*(0.9**i for i in range(6)))
     cut = spectrum(1.0, 0.9, 0.81, 1e-3, 1e-3, 1e-3)
-    many = Prices({"whole": Price(100, 20), "cut": Price(100, 20)}, fixed=50)
+    many = Prices({"whole": LayerPrice(100, 20), "cut": LayerPrice(100, 20)}, fixed=50)
     ranks = steer({"whole": whole, "cut": cut}, many, (50 + 60 + 80) / 250).ranks
     assert ranks["cut"] == 3
     assert ranks["whole"] in (3, 4)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from trpexport.errors import DataError
-from trpexport.networks.base import Pass
+from trpexport.networks.base import Traversal
 
 
-def distance(expected: Pass, actual: Pass, batches: int) -> float:
+def distance(expected: Traversal, actual: Traversal, batches: int) -> float:
     """Return the RMS difference of what two networks give, as :func:`relative_distance` has it."""
     return relative_distance(
         map(expected.outputs, range(batches)), map(actual.outputs, range(batches))

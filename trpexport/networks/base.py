@@ -114,7 +114,7 @@ class Network(Protocol):
         """Return what tells it from others, for caches: by its weights and by its behaviour."""
 
 
-class Pass(Protocol):
+class Traversal(Protocol):
     """A network on its way through batches of samples, layer after layer."""
 
     def advance(self, name: str) -> None:
@@ -127,14 +127,14 @@ class Pass(Protocol):
         """Return what the network gives for a batch: (images, elements), float64."""
 
 
-class Candidate(Pass, Protocol):
+class Candidate(Traversal, Protocol):
     """A network that is being decomposed, from its input on."""
 
     def put(self, name: str, chain: Chain) -> None:
         """Let a chain stand in for the layer ``name`` from now on."""
 
 
-class Watch(Pass, Protocol):
+class Watch(Traversal, Protocol):
     """What a network does to samples, as calibration asks for it."""
 
     @property

@@ -20,7 +20,7 @@ VALUE = Value(0.05)
 
 
 @dataclass(frozen=True)
-class Price:
+class LayerPrice:
     """MACs for one image of a convolution, as it is and rewritten.
 
     Attributes:
@@ -45,7 +45,7 @@ class Prices:
         fixed: all the rest.
     """
 
-    layers: Mapping[str, Price]
+    layers: Mapping[str, LayerPrice]
     fixed: int
 
     def ratio(self, ranks: Mapping[str, int]) -> float:
@@ -78,7 +78,9 @@ def prices(traced: Trace, scheme: MatrixScheme, chosen: Collection[str]) -> Pric
 
     return Prices(
         {
-            layer.name: Price(cost(layer, (layer.op,)), cost(layer, scheme.factor_ops(layer.op, 1)))
+            layer.name: LayerPrice(
+                cost(layer, (layer.op,)), cost(layer, scheme.factor_ops(layer.op, 1))
+            )
             for layer in traced.layers
             if layer.name in chosen
         },

@@ -23,7 +23,7 @@ from trpexport.judge.classify import (
 )
 from trpexport.judge.gate.check import GateResult, apply, run_gate
 from trpexport.judge.gate.config import Limits
-from trpexport.judge.gate.rules import RULES, Cost, Measurements
+from trpexport.judge.gate.rules import RULES, FileCost, Measurements
 
 PIXELS = Preprocessing((0.0,), (1.0,))
 Make = Callable[..., Any]
@@ -83,7 +83,7 @@ def test_not_a_number_never_passes(classifier: Make, images_npz: Make) -> None:
         assert "NaN or infinity on 100 of 100 images" in checked.reason
     # Nor does a value that is none, from whatever source.
     nan = {"ratio": {"mid": float("nan"), "low": 0.0, "high": 9.0}, "samples": [[float("nan")]]}
-    costs = (Cost(1.0, 1, 1), Cost(1.0, 1, 1))
+    costs = (FileCost(1.0, 1, 1), FileCost(1.0, 1, 1))
     measured = Measurements(costs=costs, latency=(nan, nan))
     for name in ("min-speedup", "max-latency", "min-efficiency"):
         assert not apply(name, 1e-9 if name.startswith("min") else 1e9, measured).passed
@@ -96,7 +96,7 @@ def test_top5_of_few_classes_says_nothing(classifier: Make, images_npz: Make) ->
 
 
 def test_costs_and_their_directions() -> None:
-    measured = Measurements(costs=(Cost(300.0, 50, 900), Cost(100.0, 20, 400)))
+    measured = Measurements(costs=(FileCost(300.0, 50, 900), FileCost(100.0, 20, 400)))
     for name, at, beyond in (
         ("min-macs-ratio", 3, 3.01),
         ("max-parameters", 20, 19),
@@ -104,7 +104,7 @@ def test_costs_and_their_directions() -> None:
     ):
         assert apply(name, at, measured).passed
         assert not apply(name, beyond, measured).passed
-    unknown = Measurements(costs=(Cost(300.0, 1, 1), Cost(None, 1, 1, ("Foo",))))
+    unknown = Measurements(costs=(FileCost(300.0, 1, 1), FileCost(None, 1, 1, ("Foo",))))
     assert "Foo are not known" in apply("min-macs-ratio", 1, unknown).reason
 
 
@@ -113,7 +113,9 @@ def test_latency_and_its_directions() -> None:
         "ratio": {"mid": 1.5, "low": 1.4, "high": 1.6},
         "samples": [[0.002, 0.002, 0.009]] * 9,  # the median within a round ignores the spike
     }
-    measured = Measurements(costs=(Cost(300.0, 1, 1), Cost(100.0, 1, 1)), latency=({}, entry))
+    measured = Measurements(
+        costs=(FileCost(300.0, 1, 1), FileCost(100.0, 1, 1)), latency=({}, entry)
+    )
     assert apply("min-speedup", 1.5, measured).passed
     assert not apply("min-speedup", 1.5, measured, confident=True).passed
     assert apply("min-speedup", 1.4, measured, confident=True).passed

@@ -14,7 +14,7 @@ from trpexport.judge.classify import Evaluations
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import (
     RULES,
-    Cost,
+    FileCost,
     ImmeasurableError,
     Measurements,
     Quantity,
@@ -244,12 +244,12 @@ def _each_at_its_own(settings: BenchSettings, shapes: Sequence[Shapes]) -> Bench
     return replace(settings, models=models, shapes=NO_SHAPES, keep_samples=True)
 
 
-def _cost(path: Path, shapes: Shapes) -> Cost:
+def _cost(path: Path, shapes: Shapes) -> FileCost:
     cost = count_onnx(path, shapes=shapes)
     files = [path, *(path.parent / name for name in external_files(path))]
     first = next(iter(shapes.values()), ())
     images = first[0] if first else 1
-    return Cost(
+    return FileCost(
         macs=None if cost.unknown else cost.macs / images,
         parameters=cost.parameters,
         file_bytes=sum(file.stat().st_size for file in files),

@@ -21,7 +21,7 @@ _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 @dataclass(frozen=True)
-class Cost:
+class FileCost:
     """What a network costs.
 
     Attributes:
@@ -49,7 +49,7 @@ class Measurements:
     """
 
     evaluations: Evaluations | None = None
-    costs: tuple[Cost, Cost] | None = None
+    costs: tuple[FileCost, FileCost] | None = None
     latency: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
 
@@ -185,7 +185,7 @@ def _output_error(measured: Measurements) -> RelativeError:
     return RelativeError.of(found.differences[1], found.squares)
 
 
-def _costs(measured: Measurements) -> tuple[Cost, Cost]:
+def _costs(measured: Measurements) -> tuple[FileCost, FileCost]:
     assert measured.costs is not None
     return measured.costs
 

@@ -20,7 +20,6 @@ from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
-from trpexport.networks.torch.counting import count_module
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
@@ -143,10 +142,11 @@ class TorchNetwork:
         """MACs for one image of all that :attr:`layers` do not account for."""
         return self.trace.other_macs
 
-    @cached_property
+    @property
     def cost(self) -> Cost:
         """What all of it costs for one input of its shape."""
-        return count_module(self.model, self.input_shape)
+        assert self.trace.cost is not None
+        return self.trace.cost
 
     @cached_property
     def parameters(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -41,14 +41,14 @@ class Trace:
         stem: name of the convolution that ran first, or None.
         head: name of the convolution that ran last, if no other layer with weights came after it.
         other_macs: MACs for one image of all that ``layers`` do not account for.
-        unknown: how often each operator occurs whose MACs nobody knows.
+        cost: what all of it costs; None where it was not run.
     """
 
     layers: tuple[TorchLayer, ...]
     stem: str | None
     head: str | None
     other_macs: int
-    unknown: Mapping[str, int]
+    cost: Cost | None
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
@@ -80,7 +80,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
         stem=ran[0].name if ran else None,
         head=next((layer.name for layer in ran if layer.module is last), None),
         other_macs=_others(cost, layers, batch),
-        unknown=cost.unknown,
+        cost=cost,
     )
 
 
@@ -99,7 +99,7 @@ def declared(model: nn.Module) -> Trace:
         stem=layers[0].name if layers else None,
         head=layers[-1].name if is_head else None,
         other_macs=0,
-        unknown={},
+        cost=None,
     )
 
 
