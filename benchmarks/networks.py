@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import trpexport as tx
 from trpexport.artifact.build import export_bundle
-from trpexport.choose.spectra import Analysis, keep_all
+from trpexport.choose.selection import Selection
+from trpexport.choose.spectra import Analysis, LayerSpectrum, keep_all
 from trpexport.lowrank.criteria import parse_criterion
+from trpexport.lowrank.criteria.base import Criterion
+from trpexport.lowrank.criteria.fraction import Fraction
+from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.network import TorchNetwork
 
 FAST = tx.ExportSettings(verify_seconds=0)
@@ -27,13 +33,53 @@ def random_network(preset: str, num_classes: int) -> nn.Module:
     return network
 
 
-def plan_at(analysis: Analysis, ratio: float, criterion: str) -> tx.Plan:
-    """Return the plan of the highest value of a criterion that saves at least a MAC ratio."""
+class AlignedFraction(Fraction):
+    """Keep a share of the full rank, rounded to the nearest multiple of 8, at least 8."""
+
+    name = "aligned-fraction"
+    multiple = 8
+
+    def rank(self, singular_values: NDArray[np.float64], shape: Sequence[int] | None) -> int:
+        """Return the rounded rank, at most the full one."""
+        full = len(singular_values)
+        return min(full, max(1, round(self.value * full / self.multiple)) * self.multiple)
+
+
+def unweighted(network: TorchNetwork, scheme: str) -> Analysis:
+    """Return the analysis of a network for criteria that look at sizes alone: takes no SVD."""
+    chosen = SCHEMES[scheme]
+    reasons = Selection().reasons_to_stay(network, chosen)
+    layers = tuple(
+        LayerSpectrum(
+            layer,
+            np.ones((1, chosen.full_rank(layer.op))) if reasons[layer.name] is None else None,
+            reasons[layer.name],
+        )
+        for layer in network.layers
+    )
+    return Analysis(chosen, layers, keep_all(network))
+
+
+def plan_at(
+    analysis: Analysis, ratio: float, criterion: str | Callable[[float], Criterion]
+) -> tx.Plan:
+    """Return the plan of the highest value of a criterion that saves at least a MAC ratio.
+
+    Args:
+        analysis: of the network.
+        ratio: MACs before / after.
+        criterion: the name of one, or what makes one of a value from 0 to 1.
+    """
     low, high = 0.0, 1.0
     plan = analysis.plan(parse_criterion("rank:1"))
     for _ in range(20):
         middle = (low + high) / 2
-        tried = analysis.plan(parse_criterion(f"{criterion}:{middle}"))
+        made = (
+            parse_criterion(f"{criterion}:{middle}")
+            if isinstance(criterion, str)
+            else (criterion(middle))
+        )
+        tried = analysis.plan(made)
         if tried.macs_before / tried.macs_after >= ratio:
             plan, low = tried, middle
         else:

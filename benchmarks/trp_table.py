@@ -5,7 +5,8 @@
 ResNet-20, each row against its own baseline. A plain network is trained from fresh weights. From
 it, as the paper does for ImageNet (section 4.1): further epochs plain, and with TRP and the nuclear
 norm by each scheme; also from the plain network calibrated to the target, so that TRP starts from
-low rank. Each TRP network is decomposed at the value threshold 0.05 **without fine-tuning**, then
+low rank; where asked for (``--rows spatial``), with TRP from fresh weights, as the paper does for
+CIFAR-10. Each TRP network is decomposed at the value threshold 0.05 **without fine-tuning**, then
 fine-tuned; the plain one stands beside them, decomposed to the same MACs, and calibrated. Every
 run is one directory under ``--runs`` and goes on where it was stopped; ``--rows`` makes some of
 them, so that several processes can share the work.
@@ -35,6 +36,8 @@ from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
 from trpexport.training.finetune import finetune
 from trpexport.training.loop import evaluate
+from trpexport.training.recipe import Recipe
+from trpexport.training.settings import Compute
 from trpexport.training.train import train
 from trpexport.training.watching import Watchers
 
@@ -44,6 +47,7 @@ SCHEMES = ("spatial", "channel", "decoupling")
 CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
 CALIBRATED = "spatial-calibrated"
 ROWS = ("plain", *CONTINUED, CALIBRATED)
+ALL_ROWS = (*ROWS, *SCHEMES)
 
 
 class Lines:
@@ -80,18 +84,24 @@ class Table:
         self.args = args
         self.runs: Path = args.runs
         one_cycle = tx.RECIPES["one-cycle"]
-        self.fresh = tx.RunSettings(args.data, one_cycle.changed(epochs=args.epochs))
-        self.continued = tx.RunSettings(
-            args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.continued_lr)
+        self.fresh = self.run_settings(tx.RECIPES[args.recipe].changed(epochs=args.epochs))
+        self.continued = self.run_settings(
+            one_cycle.changed(epochs=args.continued_epochs, lr=args.continued_lr)
         )
-        self.calibrated = tx.RunSettings(
-            args.data, one_cycle.changed(epochs=args.continued_epochs, lr=args.calibrated_lr)
+        self.calibrated = self.run_settings(
+            one_cycle.changed(epochs=args.continued_epochs, lr=args.calibrated_lr)
         )
-        self.finetuning = tx.RunSettings(
-            args.data, tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
+        self.finetuning = self.run_settings(
+            tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
         )
         data = TrainingData.open(args.data)
         self.test = data.test_batches(Workers(0, 1, torch.device("cpu")))
+
+    def run_settings(self, recipe: Recipe) -> tx.RunSettings:
+        """Return how a network is trained by a recipe."""
+        args = self.args
+        compute = Compute(args.device, args.bf16, cuda_graphs=args.cuda_graphs)
+        return tx.RunSettings(args.data, recipe, compute=compute)
 
     def accuracy(self, model: nn.Module) -> tuple[float, int]:
         """Return the top-1 accuracy in percent, and the number of images."""
@@ -178,7 +188,7 @@ class Table:
     ) -> tx.BundleReport:
         """Decompose a checkpoint, if so asked calibrated on the training images."""
         data = CalibrationData(tx.open_dataset(self.args.data)) if calibrated else None
-        settings = tx.ExportSettings(verify_seconds=2, replace=True)
+        settings = tx.ExportSettings(simplify=False, verify_seconds=2, replace=True)
         return decompose_to_bundle(Source(source), how, bundle, data, settings=settings)
 
     def decomposed(
@@ -233,7 +243,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="as trpexport train takes it")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--rows", nargs="*", choices=ROWS, default=ROWS)
+    parser.add_argument("--rows", nargs="*", choices=ALL_ROWS, default=ROWS)
+    parser.add_argument("--recipe", default="one-cycle", help="of a network from fresh weights")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--continued-epochs", type=int, default=5)
     parser.add_argument("--continued-lr", type=float, default=0.03)
@@ -241,6 +252,9 @@ def main() -> None:
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
+    parser.add_argument("--device", default="auto", help="to train on")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true")
     args = parser.parse_args()
     table = Table(args)
     rows = [row for name in args.rows for row in table.row(name)]

@@ -14,6 +14,7 @@ from .train import (
     BatchSize,
     Bf16,
     Compile,
+    CudaGraphs,
     Data,
     Decoders,
     Device,
@@ -69,6 +70,7 @@ def finetune(
     device: Device = "auto",
     bf16: Bf16 = False,
     compile_network: Compile = False,
+    cuda_graphs: CudaGraphs = False,
     sync_bn: SyncBn = False,
     save_seconds: SaveSeconds = 60.0,
     tensorboard: TensorBoard = False,
@@ -85,7 +87,9 @@ def finetune(
 
     settings = run_settings(
         data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
-        Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+        Compute(
+            device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
+        ),
     )  # fmt: skip
     tell(lambda: standing(out))
     facts = run(

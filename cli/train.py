@@ -44,6 +44,9 @@ Decoders = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Record the passes and replay them, on CUDA.")
+]
 SyncBn = Annotated[bool, typer.Option("--sync-bn", help="Batch-norm statistics over all workers.")]
 SaveSeconds = Annotated[
     float, typer.Option(help="Time between two states within an epoch, to go on from.")
@@ -100,6 +103,7 @@ def train(
     device: Device = "auto",
     bf16: Bf16 = False,
     compile_network: Compile = False,
+    cuda_graphs: CudaGraphs = False,
     sync_bn: SyncBn = False,
     save_seconds: SaveSeconds = 60.0,
     tensorboard: TensorBoard = False,
@@ -132,7 +136,9 @@ def train(
         )
     settings = run_settings(
         data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
-        Compute(device, bf16, compile_network, sync_bn, save_seconds, workers),
+        Compute(
+            device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
+        ),
     )  # fmt: skip
     watcher = watching(out, tensorboard)
     tell(lambda: standing(out))

@@ -43,11 +43,11 @@ class Augmentation:
         n, _, height, width = images.shape
         offsets = torch.randint(0, 2 * self.shift + 1, (2, n), generator=generator)
         mirrored = torch.rand(n, generator=generator) < 0.5
-        dy, dx = offsets.to(images.device)
+        dy, dx = offsets.to(images.device, non_blocking=True)  # the device must not run dry
         rows = dy[:, None] + torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device).expand(n, width)
         if self.mirror:
-            flip = mirrored.to(images.device)[:, None]
+            flip = mirrored.to(images.device, non_blocking=True)[:, None]
             columns = torch.where(flip, columns.flip(1), columns)
         columns = dx[:, None] + columns
         padded = pad(images, (self.shift,) * 4)

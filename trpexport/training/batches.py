@@ -99,9 +99,9 @@ class ArrayBatches(Batches):
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield (images, labels) of the steps of an epoch, from step ``first`` on."""
-        order = self.order(epoch)
+        order = self.order(epoch).to(self.images.device)
         for step in range(first, len(self)):
-            rows = order[step].to(self.images.device)
+            rows = order[step]
             images = self.images[rows]
             if self.augmentation:
                 images = self.augmentation(images, generator_at(self.seed, epoch, step))

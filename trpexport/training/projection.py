@@ -32,6 +32,9 @@ STACK_ELEMENTS = 2**15
 # its rank is at most this share of the full one.
 SUBSPACE_FROM = 128
 SUBSPACE_SHARE = 0.4
+# Below this size a CUDA device waits longer for its eigensolver's many small steps than the
+# processor takes for the whole, the way to it and back included.
+CUDA_FROM = 512
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Stack:
         return len(self.layers) * batch * float(min(rows, columns)) ** 2 * max(rows, columns)
 
     def unfold(self, kernels: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the matrices of all layers, in the type to multiply in.
+        """Return the matrices of all layers, where and in the type to multiply them.
 
         Args:
             kernels: tensors in the place of the layers' weights, by name.
@@ -176,7 +179,9 @@ class Stack:
             for x in self.layers
         ]
         stacked = torch.cat(found) if len(found) > 1 else found[0]
-        return stacked.detach().to(exact_dtype(found[0].dtype))
+        small = min(stacked.shape[1:]) < CUDA_FROM
+        place = torch.device("cpu") if small else stacked.device
+        return stacked.detach().to(place, exact_dtype(found[0].dtype))
 
     def decompose(
         self, energy: float | None, ranks: Mapping[str, int], subgradients: Mapping[str, Tensor]
@@ -214,7 +219,7 @@ class Stack:
         return any(spectra[x.name].known < needed[x.name] for x in self.layers)
 
     def truncated(self, found: Svd | None, ranks: Mapping[str, int]) -> Tensor:
-        """Return the truncations and subgradients, (2, matrices, rows, columns).
+        """Return the truncations and subgradients, (2, matrices, rows, columns), by the weights.
 
         Args:
             found: the SVD of the stack; None for a place to write what another process found.
@@ -227,7 +232,7 @@ class Stack:
             size = (2, len(self.layers) * batch, rows, columns)
             return torch.empty(size, dtype=dtype, device=weight.device)
         each = [ranks[layer.name] for layer in self.layers for _ in range(batch)]
-        return truncate(found, each, dtype)
+        return truncate(found, each, dtype).to(weight.device)
 
     def fold(self, matrices: Tensor) -> dict[str, Tensor]:
         """Return the kernels that the matrices of all layers stand for, by layer name."""

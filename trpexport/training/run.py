@@ -17,6 +17,7 @@ from trpexport.errors import DataError
 from trpexport.networks.torch.running import evaluating, example_input
 from trpexport.plan import Plan
 from trpexport.training.batches import Batches
+from trpexport.training.cuda_graphs import Recorded
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
 from trpexport.training.loop import Loop, Loss
@@ -92,6 +93,9 @@ class Run:
         net = self.workers.wrap(model)
         if compute.compile:  # around the averaging, which then overlaps with the compiled pieces
             net = cast(nn.Module, torch.compile(net))
+        if compute.cuda_graphs:
+            shape = (recipe.batch_size // self.workers.count, *self.data.input_shape[1:])
+            net = Recorded(net, shape, bf16=compute.bf16, workers=self.workers)
         metadata = {
             "input_shape": list(self.data.input_shape),
             "dataset": self.data.dataset.name.partition(":")[0],

@@ -43,6 +43,8 @@ class Compute:
         sync_bn: take batch-norm statistics over all workers.
         save_seconds: time between two states within an epoch.
         decoders: processes that decode image files, for each worker; None for one a core.
+        cuda_graphs: record the training passes through the network as CUDA graphs and replay them:
+            a step of a small network is mostly waiting for the processor.
 
     Raises:
         TrainingError: the time between two states makes no sense.
@@ -54,6 +56,7 @@ class Compute:
     sync_bn: bool = False
     save_seconds: float = 60.0
     decoders: int | None = None
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.save_seconds < math.inf:

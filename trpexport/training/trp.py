@@ -150,6 +150,7 @@ class TrainedRankPruning:
         self._values: dict[str, Tensor] = {}
         self._ranks: dict[str, int] = {}
         self._norms: dict[str, float] = {}
+        self._status: Status | None = None  # asked for at every step, and new at a projection
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -206,6 +207,11 @@ class TrainedRankPruning:
     @property
     def status(self) -> Status:
         """How low-rank the network is. Costs next to nothing."""
+        if self._status is None:
+            self._status = self._found()
+        return self._status
+
+    def _found(self) -> Status:
         full = {layer.name: self._scheme.full_rank(layer.op) for layer in self._layers}
         ranks = full
         if self._values:
@@ -262,6 +268,7 @@ class TrainedRankPruning:
         self._step, self._last_energy = step, energy
         self._subgradients, self._values = subgradients, values
         self._ranks, self._norms = ranks, norms
+        self._status = None
 
     @torch.no_grad()
     def _refresh(self, ratio: float | None = None, *, cut: bool = True) -> None:
@@ -301,6 +308,7 @@ class TrainedRankPruning:
             self._values[name] = torch.where(places < ranks[name], spectrum.values, 0.0)
         self._ranks = {**self._ranks, **ranks}
         self._norms = self._measure()
+        self._status = None
 
     def _is_done(self, layer: TorchLayer, norms: Mapping[str, float]) -> bool:
         """Say whether a layer is as the last projection cut it: nobody touched it since."""
