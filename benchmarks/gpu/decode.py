@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="of each part, so many images spread over all")
     args = parser.parse_args()
     dataset = tx.open_dataset(args.data)
-    arrays = {
+    arrays: dict[str, Any] = {
         "classes": np.array(dataset.classes),
         "mean": np.array(dataset.preprocessing.mean),
         "std": np.array(dataset.preprocessing.std),

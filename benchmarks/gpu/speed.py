@@ -87,7 +87,7 @@ class Pass:
         self.on_cuda = images.is_cuda
         self.go: Callable[[], object] = lambda: model(images)
         if self.on_cuda:
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(3):
@@ -107,13 +107,14 @@ class Pass:
             for _ in range(count):
                 self.go()
             return (time.perf_counter() - start) / count
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(count):
             self.go()
         end.record()
         end.synchronize()
-        return 1e-3 * begin.elapsed_time(end) / count
+        return 1e-3 * float(begin.elapsed_time(end)) / count
 
     def block(self) -> NDArray[np.float64]:
         """Return the seconds of a pass, over about ``BLOCK_SECONDS`` of them."""

@@ -124,7 +124,7 @@ def main() -> None:
             row.pack(args.out)
 
     collected = time.monotonic()
-    while not all([row.is_over() for row in rows]) and time.monotonic() < deadline:
+    while [row for row in rows if not row.is_over()] and time.monotonic() < deadline:
         time.sleep(0.2)
         if time.monotonic() - collected > COLLECT_SECONDS:
             collect()

@@ -41,7 +41,7 @@ class Recorded(nn.Module):
         if sample.ndim == 4:
             sample = sample.to(memory_format=torch.channels_last)
         self.train()
-        torch.cuda.make_graphed_callables(self, (sample,))  # type: ignore[no-untyped-call]
+        torch.cuda.make_graphed_callables(self, (sample,))
         with torch.no_grad():
             for buffer, value in before:
                 buffer.copy_(value)
