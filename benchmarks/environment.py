@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return ""
     command = ["git", "describe", "--always", "--dirty"]
     done = subprocess.run(
         command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False

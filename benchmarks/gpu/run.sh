@@ -10,12 +10,14 @@ python=${PYTHON:-python3}
 # Always the same place, so that a run that is resumed finds the data where they were.
 work=${TMPDIR:-/tmp}/trpexport-gpu images=$work/images.npz
 mkdir -p "$work"
-export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+# An installed trpexport goes first, the benchmarks are those of the working directory.
+export PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$PWD"
 exec > >(tee -a "${OUT:?}/log.txt") 2>&1
 small=() limit=() device=cuda
 [ "${SMALL:-}" ] && small=(--small) limit=(--limit 256) device=cpu
 
 [ "$device" = cuda ] && nvidia-smi
+[ "$device" = cuda ] && timeout 90 "$python" -m pytest -q -p no:cacheprovider tests/training/test_cuda.py
 time "$python" -m benchmarks.gpu.decode "$data" "$images" "${limit[@]}" &
 decoding=$!
 "$python" -m benchmarks.gpu.speed --out "$OUT/speed.json" --device "$device" \

@@ -86,6 +86,7 @@ class Pass:
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.on_cuda = images.is_cuda
         self.go: Callable[[], object] = lambda: model(images)
+        self.output = model(images)
         if self.on_cuda:
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
@@ -95,7 +96,7 @@ class Pass:
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self.kept = model(images)  # what the graph writes must not be given to another
+                self.output = model(images)  # what the graph writes must not be given to another
             self.go = graph.replay
         self.seconds(3)
         self.count = max(1, round(BLOCK_SECONDS / self.seconds(3)))
@@ -115,6 +116,10 @@ class Pass:
         end.record()
         end.synchronize()
         return 1e-3 * float(begin.elapsed_time(end)) / count
+
+    def is_finite(self) -> bool:
+        """Say whether the output of the passes holds neither NaN nor infinity."""
+        return bool(torch.isfinite(self.output).all())
 
     def block(self) -> NDArray[np.float64]:
         """Return the seconds of a pass, over about ``BLOCK_SECONDS`` of them."""
@@ -150,6 +155,7 @@ def measure(
     base, *_ = times.values()
     return {
         name: {
+            "finite": passes[name].is_finite(),
             "milliseconds": 1e3 * summarize(np.concatenate(blocks)).median,
             "speedup": ratio_interval(base, blocks).to_json(),
         }
