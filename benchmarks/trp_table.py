@@ -95,7 +95,8 @@ class Table:
             tx.RECIPES["finetune"].changed(epochs=args.finetune_epochs or 1)
         )
         data = TrainingData.open(args.data)
-        self.test = data.test_batches(Workers(0, 1, torch.device("cpu")))
+        self.workers = Workers(0, 1, torch.device("cpu" if args.device == "auto" else args.device))
+        self.test = data.test_batches(self.workers)
 
     def run_settings(self, recipe: Recipe) -> tx.RunSettings:
         """Return how a network is trained by a recipe."""
@@ -105,7 +106,7 @@ class Table:
 
     def accuracy(self, model: nn.Module) -> tuple[float, int]:
         """Return the top-1 accuracy in percent, and the number of images."""
-        score = evaluate(model, self.test(), Workers(0, 1, torch.device("cpu")))
+        score = evaluate(model.to(self.workers.device), self.test(), self.workers)
         return score.top1, score.images
 
     def settings(self, name: str) -> tuple[tx.RunSettings, Path | None]:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.environment import environment, run
 from benchmarks.networks import AlignedFraction, plan_at, random_network, unweighted
@@ -65,8 +65,25 @@ def settled(model: nn.Module, shape: list[int]) -> nn.Module:
         norm.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.randn(8, *shape[1:]))
-    folded: nn.Module = fuse(model.eval())
-    return folded
+    return folded(model.eval())
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Return a network in evaluation whose batch norms are part of the convolutions before them."""
+    traced = fx.symbolic_trace(model)
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        norm = modules.get(str(node.target))
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        conv = modules.get(str(before.target))
+        if isinstance(conv, nn.Conv2d) and len(before.users) == 1:
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -4,7 +4,8 @@
 
 Each row is a process of its own. ``OUT/training.json`` holds what every row has reached, epoch by
 epoch, and ``OUT/ROW.tar`` what it goes on from; both are written anew every few seconds.
-``--resume FOLDER`` goes on from such files. A row that can't use CUDA graphs goes on without.
+``--resume FOLDER`` goes on from such files. A row that fails with CUDA graphs goes on without them,
+and without the multi-process service.
 """
 
 from __future__ import annotations
@@ -51,13 +52,11 @@ class Row:
         """Begin, or go on."""
         command = [sys.executable, "-m", "benchmarks.trp_table", "--runs", str(self.runs)]
         command += ["--rows", self.name, *self.options, *["--cuda-graphs"] * self.graphs]
+        environ = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        if not self.graphs:
+            environ.pop("CUDA_MPS_PIPE_DIRECTORY", None)
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
-            )
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environ)
 
     def is_over(self) -> bool:
         """Say whether it has ended; one that failed with CUDA graphs is started without."""

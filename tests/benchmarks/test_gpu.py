@@ -32,6 +32,18 @@ def test_a_plan_without_spectra_has_aligned_ranks_and_saves_what_was_asked_for(s
     assert {layer.rank % 8 for layer in plan.rewritten if layer.rank is not None} == {0}
 
 
+def test_batch_norms_are_folded() -> None:
+    model = random_network("resnet20", 10)
+    folded = speed.folded(model)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(folded(images), model(images), atol=1e-4)
+    assert isinstance(folded, torch.fx.GraphModule)
+    used = {str(node.target) for node in folded.graph.nodes if node.op == "call_module"}
+    norms = {n for n, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert len(norms) > 18
+    assert not norms & used
+
+
 def test_networks_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     call(monkeypatch, speed, "--out", tmp_path / "speed.json", "--device", "cpu", "--small")
     (result,) = json.loads((tmp_path / "speed.json").read_text())["results"]
@@ -40,6 +52,7 @@ def test_networks_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert all(result["models"][scheme]["macs_saved"] >= 2 for scheme in speed.SCHEMES)
 
 
+@pytest.mark.slow
 def test_a_row_goes_on_from_what_an_earlier_call_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
