@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What needs a CUDA device, in one go: results as JSON under $OUT as soon as they are there.
 #   OUT=FOLDER benchmarks/gpu/run.sh DATA [option of benchmarks.gpu.train ...]
-# DATA is a data set of small images of one size, as trpexport train takes it. SPEED_SECONDS and
-# TRAIN_SECONDS limit the two parts; SMALL=1 tries everything on the processor.
+# DATA is a data set of small images of one size, as trpexport train takes it. SPEED_SECONDS limit
+# the first part, TOTAL_SECONDS all of it; SMALL=1 tries everything on the processor.
 set -u
 data=$1
 shift
@@ -17,7 +17,7 @@ small=() limit=() device=cuda
 [ "${SMALL:-}" ] && small=(--small) limit=(--limit 256) device=cpu
 
 [ "$device" = cuda ] && nvidia-smi
-[ "$device" = cuda ] && timeout 90 "$python" -m pytest -q -p no:cacheprovider tests/training/test_cuda.py
+[ "$device" = cuda ] && timeout 60 "$python" -m pytest -q -p no:cacheprovider tests/training/test_cuda.py
 time "$python" -m benchmarks.gpu.decode "$data" "$images" "${limit[@]}" &
 decoding=$!
 "$python" -m benchmarks.gpu.speed --out "$OUT/speed.json" --device "$device" \
@@ -39,4 +39,4 @@ if [ "$device" = cuda ] && command -v nvidia-cuda-mps-control; then
   fi
 fi
 "$python" -m benchmarks.gpu.train --data "npz:$images" --out "$OUT" --runs "$work/runs" \
-  --device "$device" --seconds "${TRAIN_SECONDS:-330}" "$@"
+  --device "$device" --seconds "$((${TOTAL_SECONDS:-465} - SECONDS))" "$@"
