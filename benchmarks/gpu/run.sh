@@ -17,7 +17,7 @@ small=() limit=() device=cuda
 [ "${SMALL:-}" ] && small=(--small) limit=(--limit 256) device=cpu
 
 [ "$device" = cuda ] && nvidia-smi
-[ "$device" = cuda ] && timeout 60 "$python" -m pytest -q -p no:cacheprovider tests/training/test_cuda.py
+[ "$device" = cuda ] && timeout 60 "$python" -m pytest -q -p no:cacheprovider -o pythonpath= tests/training/test_cuda.py
 time "$python" -m benchmarks.gpu.decode "$data" "$images" "${limit[@]}" &
 decoding=$!
 "$python" -m benchmarks.gpu.speed --out "$OUT/speed.json" --device "$device" \

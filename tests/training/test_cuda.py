@@ -41,6 +41,10 @@ def test_a_recorded_network_has_the_gradients_and_statistics_of_an_unrecorded_on
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 4)
     ).cuda()
     inner = copy.deepcopy(plain)
+    # The thread that derives has no context before its first product, and PyTorch says so.
+    plain(torch.zeros(SHAPE_OF_BATCH, device="cuda")).sum().backward()
+    plain.load_state_dict(inner.state_dict())
+    plain.zero_grad()
     recorded = Recorded(
         inner, SHAPE_OF_BATCH, bf16=False, workers=Workers(0, 1, torch.device("cuda", 0))
     )
