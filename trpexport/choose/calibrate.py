@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,14 +12,15 @@ from trpexport.choose.distance import distance
 from trpexport.choose.gathering import Gatherer
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain, truncated
+from trpexport.lowrank.fit.layer import LayerFit, relative
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped, linear_map
-from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
-from trpexport.lowrank.fit.tucker import fit_of
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
-from trpexport.ops import Layer, LinearOp
+from trpexport.ops import Layer
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
+
+_TOO_WIDE = "keeps the SVD's factors: its rank is above what is fitted for so wide a layer"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def calibrate(
     the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
     chain is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
     the images. Time grows with the number of images, memory does not. Layers that share a weight
-    keep the SVD's factors, and go on to share them.
+    keep the SVD's factors, and go on to share them; so do very wide ones at ranks above what is
+    fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
 
     Args:
         network: the original network.
@@ -115,13 +117,16 @@ def calibrate(
             if row.name not in shared:
                 moments = gatherer.gather(layers[row.name], candidate)
                 weights = network.weights(row.name)
-                chain, done[row.name] = fit_layer(planned[row.name], weights, row, moments)
-                chains[row.name] = chain
-                row = replace(  # noqa: PLW2901
-                    row, factors=chain.ops, weight_error=done[row.name].weight_error
-                )
+                fitted = fit_layer(planned[row.name], weights, row, moments)
+                if fitted is not None:
+                    chains[row.name], done[row.name] = fitted
+                    row = replace(  # noqa: PLW2901
+                        row,
+                        factors=chains[row.name].ops,
+                        weight_error=done[row.name].weight_error,
+                    )
                 if announce is not None:
-                    announce(str(done[row.name]))
+                    announce(str(done.get(row.name, f"{row.name}: {_TOO_WIDE}")))
             candidate.put(row.name, chains[row.name])
         rows.append(row)
     samples = gatherer.watch.samples
@@ -165,63 +170,40 @@ def fit_layer(
     weights: tuple[Tensor, Tensor | None],
     row: LayerPlan,
     moments: LayerMoments,
-) -> tuple[Chain, LayerCalibration]:
+) -> tuple[Chain, LayerCalibration] | None:
     """Fit the factors of one layer; the last one has a bias, which corrects the mean error.
-
-    That costs nothing in the exported file, where a batch norm becomes a bias anyway.
 
     Args:
         chain: the SVD's factors.
         weights: kernel and bias of the layer.
         row: its scheme and rank.
         moments: what the images say.
+
+    Returns:
+        None where the layer is so wide, and the rank so high, that too few of its input channels
+        are told apart.
     """
     assert row.rank is not None
-    op, scheme = chain.op, SCHEMES[chain.scheme]
-    cut = grouped(chain.product, op)
-    weight, old_bias = linear_map(*weights, op)
-    metric, everything = moments.metric, moments.fit + moments.held_out
-    regression = Regression(everything, weight, TYPICAL_RIDGE, metric)
-    problem = fit_of(regression, scheme, op)
-    ridge = problem.best_ridge(row.rank, moments)
-    factors = problem.weights(row.rank, ridge)
-    kernels = problem.kernels(factors)
-    bias = regression.bias(kernels)
-    power = everything.power(metric)
-    size = float(weight.norm())
-    fitted = Chain(
-        op=op,
-        scheme=chain.scheme,
-        ops=with_bias(chain.ops),
-        kernels=tuple(
-            factor.reshape(kernel.shape)
-            for factor, kernel in zip(factors, chain.kernels, strict=True)
-        ),
-        bias=bias.reshape(-1),
-        is_truncation=False,
-    )
+    fit = LayerFit(weights[0], chain.op, chain.scheme, moments)
+    if not fit.can_take(row.rank):
+        return None
+    ridge = fit.best_ridge(row.rank)
+    fitted = fit.chain(row.rank, ridge)
+    assert fitted.bias is not None
+    weight, old_bias = linear_map(*weights, chain.op)
+    product = grouped(fitted.product, chain.op)
     return fitted, LayerCalibration(
         name=row.name,
         scheme=chain.scheme,
         rank=row.rank,
         ridge=ridge,
-        weight_error=_relative(float((kernels - weight).norm()) ** 2, size**2),
-        error_before=_relative(everything.squared_error(cut, old_bias, metric), power),
-        error_after=_relative(everything.squared_error(kernels, bias, metric), power),
+        weight_error=relative(float((product - weight).norm()) ** 2, float(weight.norm()) ** 2),
+        error_before=fit.relative_error(grouped(chain.product, chain.op), old_bias),
+        error_after=fit.relative_error(product, fitted.bias.reshape(old_bias.shape)),
     )
-
-
-def with_bias(ops: Sequence[LinearOp]) -> tuple[LinearOp, ...]:
-    """Return factors of which the last has a bias."""
-    *first, last = ops
-    return (*first, replace(last, bias=True))
 
 
 def _planned(layer: Layer | None, row: LayerPlan) -> Layer:
     if layer is None or layer.op != row.op:
         raise PlanError(f"the plan is for another network: it has no layer {row.name} of {row.op}")
     return layer
-
-
-def _relative(square: float, power: float) -> float:
-    return (square / power) ** 0.5 if power else float(square > 0)

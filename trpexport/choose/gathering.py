@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd, prod
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from trpexport.errors import DataError
 from trpexport.lowrank.fit.moments import LayerMoments, Moments, scale_metric
-from trpexport.lowrank.fit.patches import linear_map, patches, pixels
-from trpexport.networks.base import Candidate, Network, Observation, Watch
+from trpexport.lowrank.fit.narrowing import Narrowing, is_wide
+from trpexport.lowrank.fit.patches import grouped, linear_map, patches, pixels
+from trpexport.networks.base import Candidate, Network, Observation, Traversal, Watch
 from trpexport.ops import Layer, LinearOp
 
 # Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which
@@ -50,41 +52,68 @@ class Gatherer:
         Raises:
             DataError: the network makes NaN or infinity of these images.
         """
-        fit, held_out, scale = self._sums(layer, candidate)
-        if candidate is None:
-            # What a layer makes of its inputs itself was not summed up: it follows from them.
-            kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
-            fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
-        if not (fit.is_finite and held_out.is_finite):
-            raise DataError(
-                f"{layer.name} gets or gives NaN or infinity on calibration images: check how they "
-                "are normalised"
-            )
-        metric = self.watch.metric(layer.name)
-        if metric is None and scale is not None:
-            metric = scale_metric(scale, layer.op.groups)
-        return LayerMoments(fit, held_out, metric)
-
-    def _sums(
-        self, layer: Layer, candidate: Candidate | None
-    ) -> tuple[Moments, Moments, Tensor | None]:
-        """Return the moments of images to fit to and of those held out, and the scale behind.
-
-        Without a candidate there are no targets in them.
-        """
-        op, samples = layer.op, self.watch.samples
         passes = [self.watch] if candidate is None else [self.watch, candidate]
         for some in passes:
             some.advance(layer.name)
+        metric = self.watch.metric(layer.name)
+        narrowing = self._narrowing(layer, passes[-1], metric) if is_wide(layer.op) else None
+        # What a layer makes of its inputs itself need not be summed up: it follows from them,
+        # unless the inputs are cut.
+        implied = candidate is None and narrowing is None
+        fit, held_out, scale = self._sums(layer, passes, narrowing, implied)
+        if implied:
+            kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
+            fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
+        if not (fit.is_finite and held_out.is_finite):
+            raise _not_finite(layer)
+        if metric is None and scale is not None:
+            metric = scale_metric(scale, layer.op.groups)
+        return LayerMoments(fit, held_out, metric, narrowing)
+
+    def _narrowing(self, layer: Layer, traversal: Traversal, metric: Tensor | None) -> Narrowing:
+        """Return how to cut a wide layer's input channels, by the images to fit to."""
+        op, samples = layer.op, self.watch.samples
+        kernels = grouped(self._network.weights(layer.name)[0], op)
+        channels = op.in_channels // op.groups
+        squares = kernels.new_zeros(op.groups, channels, channels)
+        for index in range(samples.batches):
+            mask = torch.from_numpy(samples.held_out(index)).to(squares.device)
+            inputs = traversal.observe(layer.name, index).inputs
+            for place, seen in enumerate(inputs):
+                out = _held_out(mask, len(seen), place, len(inputs), len(layer.calls))
+                rows = pixels(seen[~out], op.groups).to(squares)
+                squares.baddbmm_(rows.mT, rows)
+        if not torch.isfinite(squares).all():
+            raise _not_finite(layer)
+        return Narrowing.of(kernels, squares, metric, op)
+
+    def _sums(
+        self,
+        layer: Layer,
+        passes: Sequence[Traversal],
+        narrowing: Narrowing | None,
+        implied: bool,
+    ) -> tuple[Moments, Moments, Tensor | None]:
+        """Return the moments of images to fit to and of those held out, and the scale behind.
+
+        Args:
+            layer: the layer.
+            passes: the original network, and the one to be calibrated if there is one.
+            narrowing: how the input channels are cut.
+            implied: leave the targets out.
+        """
+        op, samples = layer.op, self.watch.samples
+        outputs = 0 if implied else op.out_channels // op.groups
+        if narrowing is not None:
+            op = narrowing.op(op)
         inputs = op.in_channels // op.groups * prod(op.kernel)
-        outputs = 0 if candidate is None else op.out_channels // op.groups
         device = self._network.weights(layer.name)[0].device
         fit, held_out = (Moments.zeros(op.groups, inputs, outputs, device) for _ in range(2))
         scale = None
         for index in range(samples.batches):
             wanted, *given = (some.observe(layer.name, index) for some in passes)
             actual = given[0] if given else wanted
-            aims = targets(wanted, actual) if given else [y[:, :0] for y in wanted.outputs]
+            aims = [y[:, :0] for y in wanted.outputs] if implied else targets(wanted, actual)
             scale = wanted.scale
             mask = torch.from_numpy(samples.held_out(index)).to(device)
             pairs = list(zip(actual.inputs, aims, strict=True))
@@ -92,9 +121,18 @@ class Gatherer:
                 count = prod(target.shape[2:]) * len(seen) * len(samples) * len(pairs) // len(mask)
                 step = _pixel_step(count, target.shape[-1], inputs)
                 out = _held_out(mask, len(seen), place, len(pairs), len(layer.calls))
+                if narrowing is not None:
+                    seen = narrowing.inputs(seen)  # noqa: PLW2901
                 fit = _add(fit, op, seen[~out], target[~out], step)
                 held_out = _add(held_out, op, seen[out], target[out], step)
         return fit, held_out, scale
+
+
+def _not_finite(layer: Layer) -> DataError:
+    return DataError(
+        f"{layer.name} gets or gives NaN or infinity on calibration images: check how they are "
+        "normalised"
+    )
 
 
 def _held_out(mask: Tensor, rows: int, place: int, calls: int, calls_of_one: int) -> Tensor:

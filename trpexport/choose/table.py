@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from trpexport.choose.base import Price
-from trpexport.choose.calibrate import with_bias
 from trpexport.choose.distance import relative_distance
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
@@ -23,10 +22,7 @@ from trpexport.choose.spectra import Analysis, LayerSpectrum, analyse
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
 from trpexport.lowrank.chain import Chain
-from trpexport.lowrank.fit.moments import LayerMoments
-from trpexport.lowrank.fit.patches import grouped
-from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
-from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.fit.layer import LayerFit, with_bias
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
 from trpexport.ops import LinearOp
@@ -271,10 +267,13 @@ class _Measurer:
 
     def _layer(self, layer: LayerSpectrum, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
         moments = self._gatherer.gather(layer.layer)
+        weight, _ = self._network.weights(layer.name)
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
-            if tried:
-                found, gains[name] = self._options(layer, name, tried, moments)
+            fit = LayerFit(weight, layer.op, name, moments)
+            possible = [rank for rank in tried if fit.can_take(rank)]
+            if possible:
+                found, gains[name] = self._options(layer, name, possible, fit)
                 options += found
         return LayerOptions(layer.name, gains, tuple(options))
 
@@ -283,22 +282,16 @@ class _Measurer:
         return {price.resource: price.of(layer.layer, ops) for price in self._prices}
 
     def _options(
-        self, layer: LayerSpectrum, name: str, ranks: Sequence[int], moments: LayerMoments
+        self, layer: LayerSpectrum, name: str, ranks: Sequence[int], fit: LayerFit
     ) -> tuple[list[Option], float]:
         """Return the options of a layer under one scheme, and its gain."""
-        op, scheme = layer.op, SCHEMES[name]
-        weight, _ = self._network.weights(layer.name)
-        metric, both = moments.metric, moments.fit + moments.held_out
-        regression = Regression(both, grouped(weight, op), TYPICAL_RIDGE, metric)
-        problem = fit_of(regression, scheme, op)
-        variance = both.variance(metric)
-        errors = [error / variance if variance else 0.0 for error in problem.errors(ranks)]
-        chains = {rank: with_bias(scheme.factor_ops(op, rank)) for rank in ranks}
+        variance = fit.everything.variance(fit.moments.metric)
+        errors = [error / variance if variance else 0.0 for error in fit.errors(ranks)]
         options = [
             Option(
                 scheme=name,
                 rank=rank,
-                costs=self._costs(layer, chains[rank]),
+                costs=self._costs(layer, with_bias(SCHEMES[name].factor_ops(layer.op, rank))),
                 error=error,
             )
             for rank, error in zip(ranks, errors, strict=True)
@@ -307,16 +300,8 @@ class _Measurer:
             options, key=lambda option: abs(math.log(max(option.error, _TINY) / _GAIN_ERROR))
         )
         assert typical.rank is not None
-        factors = problem.weights(typical.rank)
-        chain = Chain(
-            op=op,
-            scheme=name,
-            ops=chains[typical.rank],
-            kernels=factors,
-            bias=regression.bias(problem.kernels(factors)).reshape(-1),
-            is_truncation=False,
-        )
-        return options, self._squared_error(layer.name, chain) / max(typical.error, _TINY)
+        lost = self._squared_error(layer.name, fit.chain(typical.rank))
+        return options, lost / max(typical.error, _TINY)
 
     def _squared_error(self, name: str, chain: Chain) -> float:
         """Return the squared relative error of the outputs with a chain in one layer's place."""

@@ -9,6 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from trpexport.lowrank.fit.narrowing import Narrowing
+from trpexport.lowrank.fit.patches import seen_through
+from trpexport.ops import LinearOp
+
 # Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
 _BLOCK = 128
 _SCALE_FLOOR = 1e-6
@@ -177,11 +181,21 @@ class LayerMoments:
         fit: moments over most images.
         held_out: over the others.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
+        narrowing: what the patches were made of where the layer has too many input channels.
     """
 
     fit: Moments
     held_out: Moments
     metric: Tensor | None
+    narrowing: Narrowing | None = None
+
+    def seen_op(self, op: LinearOp) -> LinearOp:
+        """Return the layer with the input channels that the patches have."""
+        return op if self.narrowing is None else self.narrowing.op(op)
+
+    def seen_kernels(self, kernels: Tensor) -> Tensor:
+        """Return kernels (groups, n, elements) as those of the patches."""
+        return kernels if self.narrowing is None else self.narrowing.kernels(kernels)
 
     def seen_through(self, basis: Tensor) -> LayerMoments:
         """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
@@ -200,18 +214,6 @@ def scale_metric(scale: Tensor, groups: int) -> Tensor:
     largest = weight.amax(1, keepdim=True)
     weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
     return torch.diag_embed(weight.clamp_min(_SCALE_FLOOR))
-
-
-def seen_through(basis: Tensor, rows: Tensor) -> Tensor:
-    """Return rows over patches as rows over patches of fewer channels.
-
-    Args:
-        basis: (groups, channels, fewer).
-        rows: (groups, n, channels · taps).
-    """
-    split = rows.reshape(*rows.shape[:2], basis.shape[1], -1)
-    seen: Tensor = (split.mT @ basis[:, None]).mT.flatten(2)
-    return seen
 
 
 def _add_square(total: Tensor, some: Tensor) -> None:

@@ -73,3 +73,15 @@ def linear_map(weight: Tensor, bias: Tensor | None, op: LinearOp) -> tuple[Tenso
     if bias is None:
         return kernels, kernels.new_zeros(kernels.shape[:2])
     return kernels, grouped(bias, op)[:, :, 0]
+
+
+def seen_through(basis: Tensor, rows: Tensor) -> Tensor:
+    """Return rows over patches as rows over patches of fewer channels.
+
+    Args:
+        basis: (groups, channels, fewer).
+        rows: (groups, n, channels · taps).
+    """
+    split = rows.reshape(*rows.shape[:2], basis.shape[1], -1)
+    seen: Tensor = (split.mT @ basis[:, None]).mT.flatten(2)
+    return seen

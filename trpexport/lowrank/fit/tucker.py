@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trpexport.lowrank.fit.moments import LayerMoments, seen_through
+from trpexport.lowrank.fit.moments import LayerMoments
+from trpexport.lowrank.fit.patches import seen_through
 from trpexport.lowrank.fit.regression import Factorization, Fit, Regression
 from trpexport.lowrank.schemes import MatrixScheme, Scheme
 from trpexport.lowrank.schemes.channel import Channel

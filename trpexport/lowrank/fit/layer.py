@@ -1,0 +1,97 @@
+"""The chains of one layer that keep its outputs: what is fitted, at which rank, how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from trpexport.lowrank.chain import Chain
+from trpexport.lowrank.fit.moments import LayerMoments
+from trpexport.lowrank.fit.patches import grouped
+from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
+from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.schemes import SCHEMES
+from trpexport.ops import LinearOp
+
+
+class LayerFit:
+    """Chains of one layer under one scheme, fitted to what images say of it.
+
+    Args:
+        kernel: of the layer.
+        op: the layer.
+        scheme: name of the scheme.
+        moments: what the images say.
+    """
+
+    def __init__(self, kernel: Tensor, op: LinearOp, scheme: str, moments: LayerMoments) -> None:
+        self.moments = moments
+        self.everything = moments.fit + moments.held_out
+        self._op, self._scheme = op, SCHEMES[scheme]
+        self._seen_op = moments.seen_op(op)
+        weight = moments.seen_kernels(grouped(kernel, op))
+        self._regression = Regression(self.everything, weight, TYPICAL_RIDGE, moments.metric)
+        self._problem = fit_of(self._regression, self._scheme, self._seen_op)
+
+    def can_take(self, rank: int) -> bool:
+        """Say whether the input channels that are seen are enough for factors of this rank."""
+        if self._seen_op == self._op:
+            return True
+        seen, whole = (self._scheme.factor_ops(op, rank) for op in (self._seen_op, self._op))
+        widths = ([op.out_channels for op in ops] for ops in (seen, whole))
+        first, second = widths
+        return first == second and rank <= self._scheme.full_rank(self._seen_op)
+
+    def errors(self, ranks: Sequence[int]) -> list[float]:
+        """Return the mean squared error of the outputs at a pixel, at each rank."""
+        return self._problem.errors(ranks)
+
+    def best_ridge(self, rank: int) -> float:
+        """Return the ridge with which the factors do best on images they were not fitted to."""
+        return self._problem.best_ridge(rank, self.moments)
+
+    def relative_error(self, kernels: Tensor, bias: Tensor) -> float:
+        """Return the RMS error of what dense kernels give, relative to what the layer should give.
+
+        Args:
+            kernels: (groups, O, K), of all input channels.
+            bias: (groups, O).
+        """
+        seen, metric = self.moments.seen_kernels(kernels), self.moments.metric
+        square = self.everything.squared_error(seen, bias, metric)
+        return relative(square, self.everything.power(metric))
+
+    def chain(self, rank: int, ridge: float = TYPICAL_RIDGE) -> Chain:
+        """Return the fitted chain; the last factor has a bias, which corrects the mean error.
+
+        That costs nothing in the exported file, where a batch norm becomes a bias anyway.
+        """
+        factors = self._problem.weights(rank, ridge)
+        bias = self._regression.bias(self._problem.kernels(factors))
+        if self.moments.narrowing is not None:
+            factors = (self.moments.narrowing.widened(factors[0]), *factors[1:])
+        ops = with_bias(self._scheme.factor_ops(self._op, rank))
+        return Chain(
+            op=self._op,
+            scheme=self._scheme.name,
+            ops=ops,
+            kernels=tuple(
+                factor.reshape(op.out_channels, op.in_channels // op.groups, *op.kernel)
+                for factor, op in zip(factors, ops, strict=True)
+            ),
+            bias=bias.reshape(-1),
+            is_truncation=False,
+        )
+
+
+def with_bias(ops: Sequence[LinearOp]) -> tuple[LinearOp, ...]:
+    """Return factors of which the last has a bias."""
+    *first, last = ops
+    return (*first, replace(last, bias=True))
+
+
+def relative(square: float, power: float) -> float:
+    """Return the root of a square relative to a power; 1 for any square where there is none."""
+    return (square / power) ** 0.5 if power else float(square > 0)
