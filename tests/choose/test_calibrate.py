@@ -16,6 +16,7 @@ from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import verify_factorization
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.errors import DataError, PlanError, VerificationError
+from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.modules import FactorChain, op_of
 from trpexport.networks.torch.network import TorchNetwork
@@ -216,3 +217,45 @@ def test_activations_that_overflow_are_one_line() -> None:
     network = TorchNetwork.open(model, SHAPE)
     with pytest.raises(DataError, match="NaN or infinity on calibration images"):
         calibrated(network, planned(network, "spatial", "rank:2"), smooth(2, SHAPE))
+
+
+def test_a_wide_layer_is_calibrated_through_fewer_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = TorchNetwork.open(tiny(), SHAPE), smooth(64, SHAPE)
+    for scheme in SCHEMES:
+        plan = planned(network, scheme, "rank:2")
+        whole, _ = calibrated(network, plan, images)
+        # conv2 and conv3 have 16 input channels, conv1 has 8: two are seen of twelve.
+        with monkeypatch.context() as patch:
+            patch.setattr(narrowing, "MAX_UNKNOWNS", 12 * 9)
+            narrow, small = calibrated(network, plan, images)
+        assert narrow.error != whole.error
+        assert narrow.error < 1.3 * whole.error, scheme
+        plain = network.rewritten(truncations(network, plan))
+        other = smooth(64, SHAPE, seed=1)
+        assert error(network, small, other) < 0.8 * error(network, plain, other), scheme
+        for layer in narrow.plan.rewritten:
+            assert [kernel.shape for kernel in narrow.chains[layer.name].kernels] == [
+                (op.out_channels, op.in_channels // op.groups, *op.kernel) for op in layer.factors
+            ]
+
+
+def test_a_rank_above_what_is_seen_keeps_the_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = TorchNetwork.open(tiny(), SHAPE)
+    lines: list[str] = []
+    plan = planned(network, "input-channel", "rank:7", keep_expensive=True)
+    monkeypatch.setattr(narrowing, "MAX_UNKNOWNS", 6 * 9)
+    gatherer = gatherer_of(network, smooth(16, SHAPE))
+    found = calibrate(network, plan, gatherer, announce=lines.append)
+    expected = truncations(network, plan)
+    assert not found.layers
+    assert all(chain.is_truncation for chain in found.chains.values())
+    for name, chain in found.chains.items():
+        for ours, theirs in zip(chain.kernels, expected[name].kernels, strict=True):
+            assert torch.equal(ours, theirs)
+    assert lines == [
+        f"{name}: keeps the SVD's factors: its rank is above what is fitted for so wide a layer"
+        for name in found.chains
+    ]
+    small = network.rewritten(found.chains)
+    runs = ReferenceRuns.of(small, SHAPE, plan.macs_after)
+    assert verify_factorization(network, small, found.plan, runs, seconds=0)

@@ -20,6 +20,7 @@ from trpexport.choose.prices import Macs
 from trpexport.choose.spectra import analyse
 from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
 from trpexport.errors import OutputError, TrpexportError
+from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
@@ -200,3 +201,25 @@ def test_candidate_ranks_share_the_multiple_and_reach_the_last_cheaper_one(
         assert candidate_ranks(scheme, layer, 1)[0] == 1
         assert all(rank % 4 == 0 for rank in candidate_ranks(scheme, layer, 4))
         assert candidate_ranks(scheme, layer, 1000) == [last]
+
+
+def test_ranks_that_a_wide_layer_can_not_be_fitted_at_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = TorchNetwork.open(tiny(), SHAPE)
+    monkeypatch.setattr(narrowing, "MAX_UNKNOWNS", 5 * 9)
+    table = sensitivity_table(network, gatherer_of(network, X))
+    ranks = {
+        scheme: max(
+            option.rank or 0
+            for layer in table.layers
+            if layer.name != "stem"
+            for option in layer.options
+            if option.scheme == scheme
+        )
+        for scheme in SCHEMES
+    }
+    # A factor that begins with a 1x1 convolution has no more channels than are seen.
+    assert ranks["input-channel"] <= 5
+    assert ranks["tucker2"] <= 5
+    assert ranks["spatial"] > 5

@@ -85,7 +85,7 @@ class Narrowing:
 
 def max_channels(op: LinearOp) -> int:
     """Return how many input channels a group may have for its moments to be kept whole."""
-    return max(1, MAX_UNKNOWNS // (isqrt(op.groups) * prod(op.kernel)))
+    return max(1, isqrt(MAX_UNKNOWNS**2 // op.groups) // prod(op.kernel))
 
 
 def is_wide(op: LinearOp) -> bool:
