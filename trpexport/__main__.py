@@ -7,18 +7,28 @@ import signal
 import sys
 
 from trpexport.standard_output import end_output
+from trpexport.supervision import supervised
+
+# Those that read what strangers wrote; training starts processes of its own.
+_SUPERVISED = frozenset(
+    ("inspect", "decompose", "export", "verify", "flops", "bench", "eval", "gate")
+)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    try:
-        code = importlib.import_module("trpexport.cli").run()
-    except KeyboardInterrupt:  # before or after the command line could take it
-        print("error: interrupted", file=sys.stderr)
-        code = 128 + signal.SIGINT
+    code = supervised(_run) if _SUPERVISED.intersection(sys.argv[1:2]) else _run()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done or broken off
     end_output()
     sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return int(importlib.import_module("trpexport.cli").run())
+    except KeyboardInterrupt:  # before or after the command line could take it
+        print("error: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

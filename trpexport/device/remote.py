@@ -23,7 +23,7 @@ from trpexport.device.ssh import Completed, Connection, check_host, connect, las
 from trpexport.errors import MissingDependencyError, TrpexportError
 from trpexport.files import write_json
 from trpexport.measure.settings import BenchSettings, ModelFile
-from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.external_data import external_files, external_paths
 
 Announce = Callable[[str], None]
 
@@ -92,10 +92,14 @@ def _stage(settings: BenchSettings, folder: Path) -> BenchSettings:
     for index, model in enumerate(settings.models):
         path = Path(model.path)
         home = Path("models") / str(index)
-        for file in (PurePosixPath(path.name), *external_files(path)):
+        sources = {
+            PurePosixPath(path.name): path,
+            **dict(zip(external_files(path), external_paths(path), strict=True)),
+        }
+        for file, source in sources.items():
             link = folder / home / file
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to((path.parent / file).resolve())
+            link.symlink_to(source.resolve())
         models.append(replace(model, path=str(home / path.name)))
     if settings.data is None:
         return replace(settings, models=tuple(models))

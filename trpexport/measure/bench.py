@@ -150,7 +150,8 @@ class _Job:
         for file, (session, seconds), inputs in zip(files, opened, all_inputs, strict=True):
             run = self._prepare(session, inputs)
             started = self._clock()
-            run()
+            with session.guarded(inputs):
+                run()
             first = self._seconds_since(started)
             _check_finite(session, inputs)
             candidates.append(_Candidate(file, session, inputs, run, seconds, first))

@@ -17,7 +17,7 @@ from trpexport.measure.machine import fingerprint
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Verdict
 from trpexport.onnxfile.counting import count_onnx
-from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.external_data import external_paths
 
 Record = Mapping[str, Any]
 
@@ -89,7 +89,7 @@ def attach_costs(record: Record, models: Sequence[ModelFile]) -> dict[str, Any]:
         base = result["models"][0]
         for entry, model in zip(result["models"], models, strict=True):
             path = Path(model.path)
-            files = [path, *(path.parent / name for name in external_files(path))]
+            files = [path, *external_paths(path)]
             cost = count_onnx(path, shapes={k: tuple(v) for k, v in entry["inputs"].items()})
             entry["file_bytes"] = sum(file.stat().st_size for file in files)
             entry["macs"] = cost.macs

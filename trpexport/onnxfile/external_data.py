@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -10,14 +11,17 @@ from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.onnxfile.recognition import check_onnx_file, not_onnx
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import FunctionProto, GraphProto, TensorProto
 
 
 def external_files(model: Path) -> tuple[PurePosixPath, ...]:
-    """Return the files that hold weights of ``model``, relative to its directory.
+    """Return the files that hold weights of ``model``, relative to the directory it really lies in.
+
+    A model that is reached through a link has its weights beside the file that this leads to.
 
     Raises:
-        ModelError: it is no ONNX network, or names a file outside its directory, or a missing one.
+        ModelError: it is no ONNX network; or names a file outside its directory, also by a link,
+            or one that is missing or is no plain file.
         MissingDependencyError: the package onnx is not installed.
     """
     check_onnx_file(model)
@@ -35,7 +39,8 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         raise not_onnx(str(model)) from None
     locations = {
         entry.value
-        for tensor in _tensors(content.graph)
+        for graph in (content.graph, *content.functions)
+        for tensor in _tensors(graph)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -44,25 +49,51 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         raise not_onnx(str(model))
     files = {PurePosixPath(location) for location in locations}
     for file in files:
-        # The file is copied elsewhere by this name: it must not lead out of the directory.
-        if file.is_absolute() or ".." in file.parts:
-            raise ModelError(
-                f"{model} keeps its weights in {file}, outside its own directory: save it again "
-                "with its weights beside it"
-            )
-        if not (model.parent / file).is_file():
-            raise ModelError(
-                f"{model} keeps its weights in {file}, which is missing: copy that file as well"
-            )
+        _check(model, file)
     return tuple(sorted(files))
 
 
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Yield all tensors of a graph and of the graphs inside its nodes."""
-    yield from graph.initializer
+def external_paths(model: Path) -> tuple[Path, ...]:
+    """Return where the files that :func:`external_files` names lie.
+
+    Raises:
+        ModelError, MissingDependencyError: as for :func:`external_files`.
+    """
+    home = _home(model)
+    return tuple(home / file for file in external_files(model))
+
+
+def _home(model: Path) -> Path:
+    return Path(os.path.realpath(model)).parent
+
+
+def _check(model: Path, file: PurePosixPath) -> None:
+    """Refuse weights that are not the model's own: they are read, and copied to other machines."""
+    home = _home(model)
+    is_inside = not file.is_absolute() and ".." not in file.parts
+    # A link may stand for the file or for a folder on the way to it.
+    if not is_inside or not Path(os.path.realpath(home / file)).is_relative_to(home):
+        raise ModelError(
+            f"{model} keeps its weights in {file}, outside its own directory: save it again "
+            "with its weights beside it"
+        )
+    if not (home / file).is_file():
+        raise ModelError(
+            f"{model} keeps its weights in {file}, which is missing: copy that file as well"
+        )
+
+
+def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
+    """Yield all tensors of a graph or function and of the graphs inside its nodes."""
+    for initializer in getattr(graph, "initializer", ()):
+        yield initializer
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
     for node in graph.node:
         for attribute in node.attribute:
             yield attribute.t
             yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)

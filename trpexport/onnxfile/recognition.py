@@ -15,11 +15,14 @@ def check_onnx_file(path: Path) -> None:
     """Refuse a path that can't hold an ONNX network.
 
     Raises:
-        ModelError: there is no file, it can't be read, it is empty, or it is a checkpoint.
+        ModelError: there is no file, it can't be read, it is empty or no plain file, or it is a
+            checkpoint.
     """
-    if path.is_dir():
-        raise ModelError(f"{path} is a directory: name the ONNX file in it")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a directory: name the ONNX file in it")
+        if path.exists() and not path.is_file():  # reading it might never end
+            raise ModelError(f"{path} is no plain file: write the ONNX file to disk, and name that")
         head = _read_head(path)
     except FileNotFoundError:
         raise ModelError(
@@ -33,7 +36,7 @@ def check_onnx_file(path: Path) -> None:
 def is_checkpoint(path: Path) -> bool:
     """Whether a file holds weights, not a network, by its first bytes; no for an unreadable one."""
     try:
-        return _begins_checkpoint(_read_head(path))
+        return path.is_file() and _begins_checkpoint(_read_head(path))
     except OSError:
         return False
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trpexport.errors import ModelError
 from trpexport.onnxfile.recognition import not_onnx
+from trpexport.supervision import MEMORY_VARIABLE
 
 
 class _Cause(NamedTuple):
@@ -47,6 +48,11 @@ _CAUSES = tuple(
             "can't run on the CPU: export with another opset or precision",
         ),
         (
+            r"External data path escapes",
+            "{label} keeps its weights outside its own directory: save it again with its weights "
+            "beside it",
+        ),
+        (
             r'External data path does not exist: "(?P<file>.*?)"',
             "{label} keeps its weights in {file}, which is missing: copy that file as well",
         ),
@@ -58,6 +64,7 @@ _CAUSES = tuple(
     )
 )
 _UNPARSABLE = re.compile(r"[Pp]rotobuf parsing failed|No graph was found in the protobuf")
+_NO_MEMORY = re.compile(r"bad_?\s?alloc|Failed to allocate memory|CreateThread|integer overflow")
 _PREFIX = re.compile(
     r"^(\S+\.(cc|h):\d+ .*?\) )?"  # the place in its source, with the function's signature
     r"(\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?)?"
@@ -75,12 +82,27 @@ def explain_load_failure(label: str, error: Exception, version: str) -> ModelErr
     text = plain_text(error)
     if _UNPARSABLE.search(text):
         return not_onnx(label)
+    if is_out_of_memory(error):
+        return out_of_memory(label)
     for cause in _CAUSES:
         if match := cause.pattern.search(text):
             return ModelError(
                 cause.message.format(label=label, version=version, **match.groupdict())
             )
     return ModelError(f"onnxruntime {version} can't load {label}: {text}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ONNX Runtime failed because it did not get the memory that it wanted."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def out_of_memory(label: str) -> ModelError:
+    """Return the error for a network that wants more memory than there is or than it may have."""
+    return ModelError(
+        f"{label} needs more memory than a network of its size should: give smaller inputs; if "
+        f"all is right with it, allow more, as in {MEMORY_VARIABLE}=16G"
+    )
 
 
 def plain_text(error: Exception) -> str:

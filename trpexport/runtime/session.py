@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,15 @@ import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.onnxfile.recognition import check_onnx_file, check_onnx_head
-from trpexport.runtime.load_failures import explain_load_failure, plain_text
+from trpexport.runtime.allowance import Allowance
+from trpexport.runtime.load_failures import (
+    explain_load_failure,
+    is_out_of_memory,
+    out_of_memory,
+    plain_text,
+)
 from trpexport.runtime.providers import (
+    CPU,
     NO_OPTIONS,
     Options,
     Provider,
@@ -75,8 +83,11 @@ class Session:
         outputs: its outputs, in the file's order.
     """
 
-    def __init__(self, runtime: Any, label: str, provider: Provider) -> None:
+    def __init__(
+        self, runtime: Any, label: str, provider: Provider, allowance: Allowance
+    ) -> None:
         self._runtime = runtime
+        self._allowance = allowance
         self.label = label
         self.provider = provider
         self.placement = node_placement(runtime)
@@ -104,10 +115,11 @@ class Session:
                 network fails while it runs.
         """
         self._check(inputs)
-        try:
-            outputs = self._runtime.run(None, dict(inputs))
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-            raise self._failure(error) from error
+        with self.guarded(inputs):
+            try:
+                outputs = self._runtime.run(None, dict(inputs))
+            except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+                raise self._failure(error) from error
         return {info.name: array for info, array in zip(self.outputs, outputs, strict=True)}
 
     def prepared(
@@ -164,7 +176,16 @@ class Session:
 
         return run
 
+    def guarded(self, inputs: Arrays) -> AbstractContextManager[None]:
+        """Return the limits that a first run on ``inputs`` is to keep within.
+
+        A network's activations grow with its inputs, and so does the memory that it may take.
+        """
+        return self._allowance.running(self.label, sum(array.nbytes for array in inputs.values()))
+
     def _failure(self, error: Exception) -> ModelError:
+        if is_out_of_memory(error):
+            return out_of_memory(self.label)
         return ModelError(f"{self.label} failed while running: {plain_text(error)}")
 
     def end_profiling(self) -> Path:
@@ -186,6 +207,7 @@ class Session:
                 dynamic and has none.
         """
         shapes = resolve_shapes(self.inputs, overrides, batch)
+        self._allowance.check_inputs(self.inputs, shapes)
         generator = np.random.default_rng(seed)
         return {
             info.name: generator.standard_normal(shapes[info.name]).astype(info.dtype)
@@ -261,13 +283,18 @@ def open_session(
         arena=arena,
     )
     record(options, profile_prefix, optimized_path)
-    content = model if isinstance(model, bytes) else str(model)
+    # Weights in other files lie beside the file itself, not beside a link to it.
+    content = model if isinstance(model, bytes) else os.path.realpath(model)
+    allowance = Allowance.of(model, is_bounded=chosen.ort_name == CPU)
     with quiet(onnxruntime, chosen):
         providers = configure(onnxruntime, options, chosen, provider_options, threads)
         try:
-            # Its fallback prints, and would run on another provider than the one asked for.
-            runtime = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
-            session = Session(runtime, label, chosen)
+            with allowance.opening(label):
+                # Its fallback prints, and would run on another provider than the one asked for.
+                runtime = onnxruntime.InferenceSession(
+                    content, options, providers, enable_fallback=0
+                )
+            session = Session(runtime, label, chosen, allowance)
         except ModelError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this

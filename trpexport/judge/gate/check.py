@@ -24,7 +24,7 @@ from trpexport.judge.gate.rules import (
 from trpexport.judge.paired import Sample, Verdict, images_needed, judge, mcnemar_p
 from trpexport.measure.bench import BenchSettings, bench
 from trpexport.onnxfile.counting import count_onnx
-from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.external_data import external_paths
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import open_session
 from trpexport.tensors import NO_SHAPES, Shapes, resolve_shapes, shapes_by_network
@@ -246,7 +246,7 @@ def _each_at_its_own(settings: BenchSettings, shapes: Sequence[Shapes]) -> Bench
 
 def _cost(path: Path, shapes: Shapes) -> FileCost:
     cost = count_onnx(path, shapes=shapes)
-    files = [path, *(path.parent / name for name in external_files(path))]
+    files = [path, *external_paths(path)]
     first = next(iter(shapes.values()), ())
     images = first[0] if first else 1
     return FileCost(
