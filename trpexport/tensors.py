@@ -47,6 +47,11 @@ class TensorInfo:
         return f"{self.name} {self.dtype}[{shape_text(self.shape)}]"
 
 
+def free_dimensions(shape: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Return the shape of an input, free where no image can have it: Paddle writes -1, or 0."""
+    return tuple(UNNAMED if isinstance(n, int) and n < 1 else n for n in shape)
+
+
 def shape_text(shape: Sequence[int | str]) -> str:
     """Return a shape as it is typed on the command line: ``1x3x224x224``."""
     return "x".join(map(str, shape))

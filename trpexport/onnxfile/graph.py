@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.onnxfile.computed_shapes import infer_computed_shapes
 from trpexport.onnxfile.operators import STANDARD_FORMS, Attributes, Operator
-from trpexport.onnxfile.recognition import check_onnx_file, not_onnx
+from trpexport.onnxfile.recognition import check_onnx_file, no_opset, not_onnx
+from trpexport.supervision import (
+    MEMORY_VARIABLE,
+    guarded,
+    memory_allowance,
+    time_allowance,
+)
 from trpexport.tensors import (
     UNNAMED,
     Shape,
     Shapes,
     TensorInfo,
     bind_dimensions,
+    free_dimensions,
     resolve_shapes,
 )
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto
+
+_MAX_NODES = 1_000_000  # once functions are inlined
+_MAX_NESTING = 100  # of functions
 
 
 @dataclass(frozen=True)
@@ -80,11 +91,19 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
     """
     check_onnx_file(path)
     try:
-        from onnx.shape_inference import infer_shapes
+        import onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             f'onnx can\'t be imported ({error}): pip install "trpexport[edge]"'
         ) from None
+    size = path.stat().st_size
+    with guarded(f"reading {path}", memory=memory_allowance(size), seconds=time_allowance(size)):
+        return _read_graph(path, shapes)
+
+
+def _read_graph(path: Path, shapes: Shapes) -> Graph:
+    from onnx.shape_inference import infer_shapes
+
     model = _load(path)
     constants = {info.name: info for info in _constants(model.graph)}
     _fix_dimensions(model.graph, constants, shapes)
@@ -92,16 +111,28 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
     for node in model.graph.node:
         _standardize(node)
     try:
-        graph = infer_shapes(model, data_prop=True).graph
+        inferred = infer_shapes(model, data_prop=True).graph
+    except MemoryError:
+        raise _too_large(path) from None
     except Exception as error:  # a bare RuntimeError, ValueError or onnx's own
+        if "bad_alloc" in str(error):
+            raise _too_large(path) from None
         reason = " ".join(str(error).split())
         raise ModelError(f"the shapes of {path} can't be inferred: {reason}") from error
+    known = [*inferred.input, *inferred.value_info, *inferred.output]
     tensors = {
-        value.name: _tensor_info(value)
-        for value in [*graph.input, *graph.value_info, *graph.output]
-        if value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape")
+        name: _tensor_info(name, kind)
+        for name, kind in infer_computed_shapes(model, known).items()
+        if kind.tensor_type.elem_type and kind.tensor_type.HasField("shape")
     }
     return Graph(nodes, constants, tensors | constants)
+
+
+def _too_large(path: Path) -> ModelError:
+    return ModelError(
+        f"the shapes of {path} take more memory than a network of its size should: the file is "
+        f"damaged, or allow more, as in {MEMORY_VARIABLE}=16G"
+    )
 
 
 def _load(path: Path) -> ModelProto:
@@ -112,12 +143,40 @@ def _load(path: Path) -> ModelProto:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError:
         raise not_onnx(str(path)) from None
+    if not model.opset_import:
+        raise no_opset(str(path))
+    _check_functions(model, str(path))
     if not model.HasField("graph") or not all(node.output for node in model.graph.node):
         raise not_onnx(str(path))
     # A name that is damaged is no text: protobuf gives it as bytes.
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise not_onnx(str(path))
     return model
+
+
+def _check_functions(model: ModelProto, label: str) -> None:
+    """Refuse functions that stand for too many nodes, or for themselves: libraries inline them."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    if not functions:
+        return
+    counts: dict[tuple[str, str], int] = {}
+
+    def expanded(nodes: Iterable[NodeProto], path: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in path or len(path) > _MAX_NESTING:
+                raise ModelError(f"{label} has functions that call each other without end")
+            if key in functions and key not in counts:
+                counts[key] = expanded(functions[key].node, (*path, key))
+            total += counts.get(key, 1)
+        return total
+
+    if expanded(model.graph.node, ()) > _MAX_NODES:
+        raise ModelError(
+            f"{label} stands for over {_MAX_NODES:,} nodes by functions that call functions: "
+            "export it without them"
+        )
 
 
 def _names(graph: GraphProto) -> Iterator[str]:
@@ -150,7 +209,7 @@ def _fix_dimensions(graph: GraphProto, constants: dict[str, TensorInfo], shapes:
                 f"the input {value.name} has no shape: give it one, as in {value.name}=1x3x224x224",
                 parameters=("shapes",),
             )
-    infos = [_tensor_info(value) for value in inputs]
+    infos = [_input_info(value) for value in inputs]
     resolved = resolve_shapes(infos, shapes)
     sizes: dict[str, int] = {}
     for info in infos:
@@ -164,6 +223,8 @@ def _fix_dimensions(graph: GraphProto, constants: dict[str, TensorInfo], shapes:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in sizes:
                 dimension.dim_value = sizes[dimension.dim_param]
+            elif dimension.dim_value < 0:  # as Paddle writes a free one
+                dimension.Clear()
 
 
 def _standardize(node: NodeProto) -> None:
@@ -190,12 +251,17 @@ def _node(node: NodeProto) -> Node:
     )
 
 
-def _tensor_info(value: ValueInfoProto) -> TensorInfo:
-    tensor = value.type.tensor_type
+def _input_info(value: ValueInfoProto) -> TensorInfo:
+    info = _tensor_info(value.name, value.type)
+    return replace(info, shape=free_dimensions(info.shape))
+
+
+def _tensor_info(name: str, kind: TypeProto) -> TensorInfo:
+    tensor = kind.tensor_type
     shape = tuple(
         d.dim_value if d.HasField("dim_value") else d.dim_param or UNNAMED for d in tensor.shape.dim
     )
-    return TensorInfo(value.name, shape, _dtype(value.name, tensor.elem_type))
+    return TensorInfo(name, shape, _dtype(name, tensor.elem_type))
 
 
 def _dtype(name: str, element_type: int) -> np.dtype[Any]:

@@ -67,6 +67,14 @@ def not_onnx(label: str) -> ModelError:
     )
 
 
+def no_opset(label: str) -> ModelError:
+    """Return the error for a network that does not say what its operators mean."""
+    return ModelError(
+        f"{label} does not say which operator set it uses, as files of 2017 did not: export the "
+        "network again"
+    )
+
+
 def _read_head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(_HEAD_LENGTH)

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from trpexport.errors import ModelError
-from trpexport.onnxfile.recognition import not_onnx
+from trpexport.onnxfile.recognition import no_opset, not_onnx
 from trpexport.supervision import MEMORY_VARIABLE
 
 
@@ -82,6 +82,8 @@ def explain_load_failure(label: str, error: Exception, version: str) -> ModelErr
     text = plain_text(error)
     if _UNPARSABLE.search(text):
         return not_onnx(label)
+    if "Missing opset in the model" in text:
+        return no_opset(label)
     if is_out_of_memory(error):
         return out_of_memory(label)
     for cause in _CAUSES:

@@ -41,6 +41,7 @@ from trpexport.tensors import (
     Arrays,
     Shapes,
     TensorInfo,
+    free_dimensions,
     resolve_shapes,
     shape_text,
 )
@@ -348,6 +349,5 @@ def _tensor_info(value: Any, label: str) -> TensorInfo:
             f"{label} can't be run from Python: {value.name} is a {kind}, which numpy does not "
             "have; export with float32 or float16 inputs and outputs"
         )
-    return TensorInfo(
-        value.name, tuple(UNNAMED if n is None else n for n in value.shape), np.dtype(name)
-    )
+    shape = free_dimensions(tuple(UNNAMED if n is None else n for n in value.shape))
+    return TensorInfo(value.name, shape, np.dtype(name))
