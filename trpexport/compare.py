@@ -27,10 +27,17 @@ class Tolerance:
     Attributes:
         max_error: limit of :attr:`Comparison.max_error`.
         rms_error: limit of :attr:`Comparison.rms_error`.
+        agreement: least :attr:`Comparison.agreement`. Rounding decides near ties alone.
     """
 
     max_error: float = 1e-3
     rms_error: float = 1e-4
+    agreement: float = 0.999
+
+    @classmethod
+    def of(cls, max_error: float) -> Tolerance:
+        """Return the tolerance whose limits are in the same proportions as the default's."""
+        return cls(max_error, max_error / 10, max(0.0, 1 - max_error))
 
 
 FLOAT32 = Tolerance()
@@ -40,8 +47,9 @@ FLOAT32 = Tolerance()
 class Comparison:
     """How a candidate's output differs from the reference, over all inputs.
 
-    Where either holds a NaN or an infinity, both errors are infinite and the cosine is NaN.
-    Where the reference is all zeros, the errors are 0 if the candidate is too, else infinite.
+    Where either holds a NaN, or an infinity that the other has not, both errors are infinite and
+    the cosine is NaN. Where the reference is all zeros, the errors are 0 if the candidate is too,
+    else infinite.
 
     Attributes:
         inputs: number of images (first dimensions) that were compared.
@@ -50,6 +58,8 @@ class Comparison:
         cosine: cosine of the angle between the two outputs, each as one long vector.
         top1_agreement: share of rows with the largest entry in the same place; None unless the
             output is a matrix with two or more columns.
+        agreement: share of equal entries where the output is whole numbers or truth values, such
+            as places of maxima, whose differences mean nothing; None for floats.
     """
 
     inputs: int
@@ -57,9 +67,12 @@ class Comparison:
     rms_error: float
     cosine: float
     top1_agreement: float | None
+    agreement: float | None = None
 
     def is_equivalent(self, tolerance: Tolerance = FLOAT32) -> bool:
-        """Whether both errors keep within ``tolerance``."""
+        """Whether both errors, or the agreement of whole numbers, keep within ``tolerance``."""
+        if self.agreement is not None:
+            return self.agreement >= tolerance.agreement
         return self.max_error <= tolerance.max_error and self.rms_error <= tolerance.rms_error
 
     def to_json(self) -> dict[str, Any]:
@@ -70,13 +83,16 @@ class Comparison:
         }
 
     def __str__(self) -> str:
+        inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}"
+        if self.agreement is not None:
+            return f"{self.agreement:.2%} of the values agree, {inputs}"
         text = (
             f"max error {self.max_error:.2g}, RMS error {self.rms_error:.2g} of the output's RMS, "
             f"cosine {self.cosine:.7f}"
         )
         if self.top1_agreement is not None:
             text += f", top-1 agreement {self.top1_agreement:.2%}"
-        return f"{text}, {self.inputs} input{'s' if self.inputs != 1 else ''}"
+        return f"{text}, {inputs}"
 
 
 class Comparer:
@@ -91,6 +107,7 @@ class Comparer:
         self._candidate_squares = 0.0
         self._products = 0.0
         self._agreeing_rows: int | None = 0
+        self._agreeing: int | None = 0
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Take in one batch of outputs.
@@ -110,6 +127,12 @@ class Comparer:
         if reference.size == 0:
             return
         a, b = reference.astype(np.float64), candidate.astype(np.float64)
+        if reference.dtype.kind == "f":
+            self._agreeing = None
+            same = np.isinf(a) & (a == b)  # a mask of -inf, say
+            a[same] = b[same] = 0.0
+        elif self._agreeing is not None:
+            self._agreeing += int((reference == candidate).sum())
         # NaN, infinity and overflow end up in the sums of squares, where result() meets them.
         with np.errstate(invalid="ignore", over="ignore"):
             difference = np.abs(a - b)
@@ -140,6 +163,7 @@ class Comparer:
             rms_error=_relative(math.sqrt(self._difference_squares), reference),
             cosine=self._cosine(reference, candidate),
             top1_agreement=top1,
+            agreement=None if self._agreeing is None else self._agreeing / self._elements,
         )
 
     def _count_rows(self, a: Array, b: Array) -> None:

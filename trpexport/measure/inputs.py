@@ -23,7 +23,7 @@ def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[d
             different numbers of images at a time, so that their times can't be compared.
     """
     shapes = shapes_by_network([session.inputs for session in sessions], settings.shapes)
-    given = None if settings.data is None else _read_data(Path(settings.data))
+    given = None if settings.data is None else read_inputs(Path(settings.data))
     drawn: dict[tuple[object, ...], dict[str, Array]] = {}
     all_inputs = []
     for session, model, common in zip(sessions, settings.models, shapes, strict=True):
@@ -73,14 +73,12 @@ def _inputs_of(
     check_batch(session, settings.batch)
     if given is None:
         return session.random_inputs(batch, settings.seed, shapes)
-    arrays = _by_name(session, given)
+    arrays = session.named(given)
     return {info.name: _first(arrays[info.name], info, batch) for info in session.inputs}
 
 
 def _first(array: Array, info: TensorInfo, batch: int) -> Array:
-    """Return as many leading entries as the input takes; floats get its precision."""
-    if array.dtype.kind == "f" == info.dtype.kind:
-        array = array.astype(info.dtype)
+    """Return as many leading entries as the input takes."""
     if not info.shape or not array.ndim:
         return array
     count = info.shape[0] if isinstance(info.shape[0], int) else batch
@@ -93,22 +91,7 @@ def _first(array: Array, info: TensorInfo, batch: int) -> Array:
     return array[:count]
 
 
-def _by_name(session: Session, given: Arrays) -> Arrays:
-    """Return the arrays by input name; a single one belongs to a single input whatever its name."""
-    names = [info.name for info in session.inputs]
-    if len(names) == len(given) == 1:
-        return {names[0]: next(iter(given.values()))}
-    for name in names:
-        if name not in given:
-            raise ModelError(
-                f"the data hold nothing for the input {name!r} of {session.label}, but "
-                f"{', '.join(map(repr, given)) or 'nothing at all'}: save it under that name with "
-                "numpy.savez"
-            )
-    return given
-
-
-def _read_data(path: Path) -> dict[str, Array]:
+def read_inputs(path: Path) -> dict[str, Array]:
     """Read a ``.npy`` or ``.npz`` file, also a bundle's golden arrays; nothing in it is executed.
 
     Raises:

@@ -85,8 +85,7 @@ def _check(model: Path, file: PurePosixPath) -> None:
 
 def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
     """Yield all tensors of a graph or function and of the graphs inside its nodes."""
-    for initializer in getattr(graph, "initializer", ()):
-        yield initializer
+    yield from getattr(graph, "initializer", ())
     for sparse in getattr(graph, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
     for node in graph.node:

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.onnxfile.input_values import GUESS, Choice, whole_numbers
 from trpexport.onnxfile.recognition import check_onnx_file, check_onnx_head
 from trpexport.runtime.allowance import Allowance
 from trpexport.runtime.load_failures import (
@@ -39,6 +41,7 @@ from trpexport.tensors import (
     UNNAMED,
     Array,
     Arrays,
+    Shape,
     Shapes,
     TensorInfo,
     free_dimensions,
@@ -85,9 +88,15 @@ class Session:
     """
 
     def __init__(
-        self, runtime: Any, label: str, provider: Provider, allowance: Allowance
+        self,
+        runtime: Any,
+        label: str,
+        provider: Provider,
+        allowance: Allowance,
+        model: Path | bytes,
     ) -> None:
         self._runtime = runtime
+        self._model = model
         self._allowance = allowance
         self.label = label
         self.provider = provider
@@ -187,7 +196,10 @@ class Session:
     def _failure(self, error: Exception) -> ModelError:
         if is_out_of_memory(error):
             return out_of_memory(self.label)
-        return ModelError(f"{self.label} failed while running: {plain_text(error)}")
+        text = f"{self.label} failed while running: {plain_text(error)}"
+        if guesses := self._guesses():
+            text += f"; if {guesses} can't be any number, give real inputs"
+        return ModelError(text, parameters=("inputs", "data") if guesses else ())
 
     def end_profiling(self) -> Path:
         """Stop the profiler of a session with a ``profile_prefix`` and return its trace."""
@@ -196,7 +208,11 @@ class Session:
     def random_inputs(
         self, batch: int = 1, seed: int = 0, overrides: Shapes = NO_SHAPES
     ) -> dict[str, Array]:
-        """Return inputs to run the network with: standard normal floats, zeros for other types.
+        """Return inputs to run the network with.
+
+        Floats are standard normal, and from 0.5 to 1.5 where they are a single number. Whole
+        numbers are among those that the network takes (:mod:`.onnxfile.input_values`); bytes are
+        any. What it does not say of an input, 0 or 1, is named if it fails on that.
 
         Args:
             batch: the first dimension, where it is dynamic.
@@ -211,11 +227,45 @@ class Session:
         self._allowance.check_inputs(self.inputs, shapes)
         generator = np.random.default_rng(seed)
         return {
-            info.name: generator.standard_normal(shapes[info.name]).astype(info.dtype)
-            if info.dtype.kind == "f"
-            else np.zeros(shapes[info.name], info.dtype)
+            info.name: _drawn(info, shapes[info.name], self._choices.get(info.name), generator)
             for info in self.inputs
         }
+
+    def named(self, arrays: Arrays) -> dict[str, Array]:
+        """Return arrays by input name; a single one belongs to a single input whatever its name.
+
+        Floats get the input's precision, and whole numbers its type where that can hold them.
+
+        Raises:
+            ModelError: there is none for an input.
+        """
+        names = [info.name for info in self.inputs]
+        if len(names) == len(arrays) == 1:
+            arrays = {names[0]: next(iter(arrays.values()))}
+        for name in names:
+            if name not in arrays:
+                raise ModelError(
+                    f"the data hold nothing for the input {name!r} of {self.label}, but "
+                    f"{', '.join(map(repr, arrays)) or 'nothing at all'}: save it under that name "
+                    "with numpy.savez"
+                )
+        return {info.name: _as_type(arrays[info.name], info.dtype) for info in self.inputs}
+
+    @cached_property
+    def _choices(self) -> dict[str, Choice]:
+        wanted = [info.name for info in self.inputs if info.dtype.kind in "iu"]
+        known = whole_numbers(self._model) if wanted else {}
+        return {name: known.get(name, GUESS) for name in wanted}
+
+    def _guesses(self) -> str:
+        """Return the inputs whose values are guesses, for a message."""
+        names = [
+            str(info)
+            for info in self.inputs
+            if (info.dtype.kind in "iu" and self._choices[info.name].is_guess)
+            or (info.dtype.kind == "f" and not info.shape)
+        ]
+        return ", ".join(names)
 
     def _check(self, inputs: Arrays) -> None:
         expected = {info.name: info for info in self.inputs}
@@ -231,6 +281,32 @@ class Session:
                     f"{self.label} needs the input {info}, "
                     f"but was given {array.dtype}[{shape_text(array.shape)}]"
                 )
+
+
+def _drawn(
+    info: TensorInfo, shape: Shape, choice: Choice | None, generator: np.random.Generator
+) -> Array:
+    if info.dtype.kind == "f":
+        if not shape:
+            return np.asarray(generator.uniform(0.5, 1.5), info.dtype)
+        return generator.standard_normal(shape).astype(info.dtype)
+    if choice is None:
+        return generator.integers(0, 2, shape).astype(info.dtype)
+    if choice.is_guess and info.dtype.itemsize == 1:  # pixels
+        limits = np.iinfo(info.dtype)
+        return generator.integers(limits.min, limits.max, shape, info.dtype, endpoint=True)
+    values = choice.values
+    return np.asarray(values, info.dtype)[generator.integers(0, len(values), shape)]
+
+
+def _as_type(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array in another precision; as it is where it is of another kind or too large."""
+    if array.dtype.kind == dtype.kind == "f":
+        return array.astype(dtype)
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        fitting = array.astype(dtype)
+        return fitting if np.array_equal(fitting, array) else array
+    return array
 
 
 def open_session(
@@ -295,7 +371,7 @@ def open_session(
                 runtime = onnxruntime.InferenceSession(
                     content, options, providers, enable_fallback=0
                 )
-            session = Session(runtime, label, chosen, allowance)
+            session = Session(runtime, label, chosen, allowance, model)
         except ModelError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this

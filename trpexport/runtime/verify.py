@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trpexport.bundle import GOLDEN, MODEL, read_manifest
 from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs
 from trpexport.errors import ModelError
@@ -65,8 +67,9 @@ def verify_models(
     Args:
         reference: the network that is right.
         candidate: the network in question.
-        inputs: arrays by the reference's input names; random ones if None. With arrays given,
-            ``count``, ``seconds``, ``seed`` and ``shapes`` play no part.
+        inputs: arrays by the reference's input names, or a single one for a single input; random
+            ones if None. With arrays given, ``count``, ``seconds``, ``seed`` and ``shapes`` play no
+            part.
         count: least number of random inputs.
         seconds: go on with fresh random inputs for at least this long.
         seed: seed of the random inputs.
@@ -75,18 +78,29 @@ def verify_models(
 
     Raises:
         ModelError: a file can't be run, or the two can't be compared: they differ in the number,
-            shapes or types of inputs or outputs.
+            shapes or types of inputs or outputs, or one of them is random or puts out NaN.
     """
     truth, suspect = open_session(reference), open_session(candidate)
+    first: dict[str, Array] = {}
 
     def outputs() -> Iterator[tuple[Arrays, Arrays]]:
-        batches = _random_batches(truth, count, seconds, seed, shapes)
-        for batch in batches if inputs is None else (inputs,):
+        batches = (
+            _random_batches(truth, count, seconds, seed, shapes)
+            if inputs is None
+            else _given_batches(truth, inputs)
+        )
+        for batch in batches:
             expected = run_in_batches(truth, batch)
+            _check_numbers(truth, expected)
             in_order = {info.name: batch[info.name] for info in truth.inputs}
+            first.update(first or in_order)
             yield expected, _run_matched(suspect, in_order, list(expected))
 
-    return Verification(compare_outputs(outputs()), tolerance)
+    result = Verification(compare_outputs(outputs()), tolerance)
+    if not result.is_equivalent:
+        for session in (truth, suspect):
+            _check_repeatable(session, first)
+    return result
 
 
 def verify_bundle(directory: Path, *, tolerance: Tolerance = FLOAT32) -> Verification:
@@ -115,8 +129,35 @@ def verify_against_golden(
     """
     read_manifest(bundle)
     golden = read_golden(bundle / GOLDEN)
-    outputs = _run_matched(open_session(model), golden.inputs, list(golden.outputs))
-    return Verification(compare_outputs([(golden.outputs, outputs)]), tolerance)
+    session = open_session(model)
+    outputs = _run_matched(session, golden.inputs, list(golden.outputs))
+    result = Verification(compare_outputs([(golden.outputs, outputs)]), tolerance)
+    if not result.is_equivalent:
+        _check_repeatable(session, golden.inputs)
+    return result
+
+
+def _check_numbers(session: Session, outputs: Arrays) -> None:
+    """Refuse NaN: two networks that put it out may differ in anything."""
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ModelError(
+                f"{session.label} puts out NaN in {name} for these inputs, which tells nothing of "
+                "it: give real inputs",
+                parameters=("inputs",),
+            )
+
+
+def _check_repeatable(session: Session, inputs: Arrays) -> None:
+    """Refuse a network that differs from itself: it draws random numbers."""
+    names = [info.name for info in session.outputs]
+    one, other = (_run_matched(session, inputs, names) for _ in range(2))
+    for name, array in one.items():
+        if not np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f"):
+            raise ModelError(
+                f"{session.label} is random: {name} differs between two runs on the same inputs; "
+                "export it without dropout, noise and sampling"
+            )
 
 
 def _run_matched(session: Session, inputs: Arrays, outputs: Sequence[str]) -> dict[str, Array]:
@@ -137,6 +178,23 @@ def _match(
             f"the reference {len(foreign)} ({', '.join(foreign)})"
         )
     return dict(zip(own, own if set(own) == set(foreign) else foreign, strict=True))
+
+
+def _given_batches(session: Session, given: Arrays) -> Iterator[dict[str, Array]]:
+    """Yield inputs a few images at a time, where all of them count images and their number is free.
+
+    Raises:
+        ModelError: there is none for an input.
+    """
+    inputs = session.named(given)
+    counts = {array.shape[:1] for array in inputs.values()}
+    is_free = all(info.shape and isinstance(info.shape[0], str) for info in session.inputs)
+    if not is_free or len(counts) != 1:
+        yield inputs
+        return
+    ((count,),) = counts
+    for start in range(0, count, _BATCH):
+        yield {name: array[start : start + _BATCH] for name, array in inputs.items()}
 
 
 def _random_batches(

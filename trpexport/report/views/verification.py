@@ -17,6 +17,7 @@ _COLUMNS = (
     Column("top1_agreement", "same top-1", Kind.SHARE, digits=2),
     Column("inputs", "inputs", Kind.WHOLE),
 )
+_AGREEMENT = Column("agreement", "equal values", Kind.SHARE, digits=2)
 
 
 def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
@@ -26,10 +27,12 @@ def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
         found: the comparison.
         compared: what was compared with what.
     """
+    has_whole_numbers = any(output.agreement is not None for output in found.outputs.values())
+    columns = (*_COLUMNS[:-1], _AGREEMENT, _COLUMNS[-1]) if has_whole_numbers else _COLUMNS
     rows = tuple({"output": name, **vars(output)} for name, output in found.outputs.items())
     blocks: list[Block] = [
         Text(compared),
-        Table(_COLUMNS, rows),
+        Table(columns, rows),
         Text("Errors are relative to the RMS of the output."),
     ]
     if found.is_equivalent:
