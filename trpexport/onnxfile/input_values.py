@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 # Operators behind which a whole number is still the same one, by the input that it enters at.
 _SAME = frozenset(
-    ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatten", "Expand")
-    + ("Slice", "Concat", "Tile")
+    (
+        *("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatten"),
+        *("Expand", "Slice", "Concat", "Tile"),
+    )
 )
 _LOOKUPS = {  # operator: (input of the table, input of the row's number)
     ("", "Gather"): (0, 1),
@@ -111,10 +113,8 @@ def _single_numbers(graph: GraphProto) -> Mapping[str, int]:
     from onnx.numpy_helper import to_array
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in _nodes(graph):
-        if node.op_type == "Constant":
-            (name,) = node.output
-            tensors |= {name: a.t for a in node.attribute if a.name == "value"}
+    constants = [node for node in _nodes(graph) if node.op_type == "Constant"]
+    tensors |= {n.output[0]: a.t for n in constants for a in n.attribute if a.name == "value"}
     whole = {
         name: to_array(tensor)
         for name, tensor in tensors.items()
