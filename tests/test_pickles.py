@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from trpexport.pickles import (
     plain_dict,
 )
 
-MAKERS = {
+MAKERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": lambda text, encoding: text.encode(encoding),
     "builtins.bytearray": bytearray,
     "builtins.float": StandIn,
@@ -92,12 +93,8 @@ def test_what_is_no_data_is_refused_by_name(content: bytes, name: str) -> None:
     ],
 )
 def test_damaged_pickles(content: bytes) -> None:
-    with (
-        pytest.raises(PickleError)
-        if content[:1] != b"\x96"
-        else pytest.raises((PickleError, AssertionError))
-    ):
-        assert read(content) == "nothing"
+    with pytest.raises(PickleError):
+        read(content)
 
 
 DEEP_TUPLE = b"(t" + b"\x85" * 200_000
@@ -123,7 +120,9 @@ def test_no_depth_is_walked_through_by_recursion(content: bytes) -> None:
         "try: DataUnpickler(io.BytesIO(sys.stdin.buffer.read()), makers).load()\n"
         "except PickleError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=content, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout
 
