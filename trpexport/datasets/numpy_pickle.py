@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -16,18 +16,21 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.locations import damaged, printable
 from trpexport.errors import DataError
+from trpexport.pickles import DataUnpickler, ForbiddenGlobalError, StandIn
 
 _PLAIN_NUMBERS = frozenset("biuf")
 
 
-class _DType:
+class _DType(StandIn):
     """Stands for ``numpy.dtype``: numbers of a fixed size."""
+
+    __slots__ = ("byte_order", "code")
 
     def __init__(self, code: object = "", *_: object) -> None:
         self.code = str(code)
         self.byte_order: Literal["<", ">"] = "<"
 
-    def __setstate__(self, state: tuple[object, ...]) -> None:
+    def restore(self, state: Any) -> None:
         self.byte_order = ">" if state[1] == ">" else "<"
 
     def real(self) -> np.dtype[Any]:
@@ -37,13 +40,15 @@ class _DType:
         return dtype.newbyteorder(self.byte_order)
 
 
-class _Array:
+class _Array(StandIn):
     """Stands for ``numpy.ndarray`` and its reconstruction, as pickle protocols up to 4 ask."""
+
+    __slots__ = ("state",)
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def restore(self, state: Any) -> None:
         self.state = state
 
     def real(self) -> NDArray[Any]:
@@ -51,66 +56,53 @@ class _Array:
         return _from_bytes(data, dtype, shape, "F" if is_fortran else "C")
 
 
-class _Buffer:
+class _Buffer(StandIn):
     """Stands for ``numpy.core.numeric._frombuffer``, as pickle protocol 5 asks."""
+
+    __slots__ = ("parts",)
 
     def __init__(self, data: Any, dtype: Any, shape: Any, order: Any, *_: object) -> None:
         self.parts = data, dtype, shape, order
 
-    def __setstate__(self, state: object) -> None:
+    def restore(self, state: Any) -> None:
         raise ValueError("an array with a state")
 
     def real(self) -> NDArray[Any]:
         return _from_bytes(*self.parts)
 
 
-class _Scalar:
+class _Scalar(StandIn):
     """Stands for ``numpy.core.multiarray.scalar``."""
+
+    __slots__ = ("parts",)
 
     def __init__(self, dtype: Any, data: Any) -> None:
         self.parts = data, dtype, (), "C"
 
-    def __setstate__(self, state: object) -> None:
+    def restore(self, state: Any) -> None:
         raise ValueError("a number with a state")
 
     def real(self) -> NDArray[Any]:
         return _from_bytes(*self.parts)
 
 
-class _Latin1:
-    """Stands for ``_codecs.encode`` and ``bytes``, as protocols up to 2 hold Python 3's bytes."""
-
-    def __new__(cls, text: str = "", encoding: str = "latin1") -> bytes:  # type: ignore[misc]
-        if encoding != "latin1":
-            raise ValueError(f"bytes as {encoding}")
-        return text.encode("latin1")
-
-    def __setstate__(self, state: object) -> None: ...
+def _latin1(text: str = "", encoding: str = "latin1") -> bytes:
+    """Stand for ``_codecs.encode`` and ``bytes``, as protocols up to 2 hold Python 3's bytes."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes as {encoding}")
+    return text.encode("latin1")
 
 
-_STAND_INS: dict[tuple[str, str], type] = {
-    ("numpy", "dtype"): _DType,
-    ("numpy", "ndarray"): _Array,
-    ("_codecs", "encode"): _Latin1,
-    ("__builtin__", "bytes"): _Latin1,
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": _DType,
+    "numpy.ndarray": _Array,
+    "_codecs.encode": _latin1,
+    "builtins.bytes": _latin1,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _Array
-    _STAND_INS[f"{_core}.multiarray", "scalar"] = _Scalar
-    _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _Buffer
-
-
-class _RefusedError(Exception):
-    """A pickle asks for code."""
-
-
-# The one in Python, because the one in C allocates whatever a damaged file says.
-class _Unpickler(pickle._Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        try:
-            return _STAND_INS[module, name]
-        except KeyError:
-            raise _RefusedError(f"{module}.{name}") from None
+    _MAKERS[f"{_core}.multiarray._reconstruct"] = _Array
+    _MAKERS[f"{_core}.multiarray.scalar"] = _Scalar
+    _MAKERS[f"{_core}.numeric._frombuffer"] = _Buffer
 
 
 def read_pickle(data: bytes, source: object) -> Any:
@@ -126,11 +118,11 @@ def read_pickle(data: bytes, source: object) -> Any:
         DataError: it asks for anything but NumPy arrays, or is damaged.
     """
     try:
-        found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        found = DataUnpickler(io.BytesIO(data), _MAKERS).load()
         if isinstance(found, dict):
             return {_text(key): _real(value) for key, value in found.items()}
         return _real(found)
-    except _RefusedError as error:
+    except ForbiddenGlobalError as error:
         raise DataError(
             f"{printable(source)} holds pickled code (it asks for {printable(error)}), which is "
             "not run: get the file from the data set's own page, or use its binary version"
