@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -89,6 +90,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    # Of a damaged image: what matters of it becomes an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with ended_by_signals():
             return _invoke(typed or ["--help"])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from trpexport.errors import ModelError, TrpexportError
-from trpexport.files import staged_file
+from trpexport.files import check_plain, staged_file
+from trpexport.supervision import MEMORY_VARIABLE, memory_allowance
 from trpexport.tensors import Array, Arrays
 
 _SUFFIX = ".npy"  # of every entry, by NumPy's own format
@@ -48,19 +49,41 @@ def read_arrays(
         TrpexportError: ``error``, for a file that can't be read, is damaged or something else.
     """
     try:
+        check_plain(path)
         with path.open("rb") as file:
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 file.seek(0)
                 return {path.stem: np.lib.format.read_array(file, allow_pickle=False)}
             with zipfile.ZipFile(file) as archive:
+                check_unpacked(archive, path.stat().st_size)
                 return {
                     name.removesuffix(_SUFFIX): _read_entry(archive, name)
                     for name in archive.namelist()
                 }
+    except TrpexportError as refusal:
+        raise error(str(refusal)) from None
     except OSError as refusal:
         raise error(f"can't read {path}: {refusal.strerror or refusal}") from None
     except Exception as damage:  # zipfile and numpy raise a dozen types
         raise error(f"{path} is damaged or holds no arrays: {remedy}") from damage
+
+
+def check_unpacked(archive: zipfile.ZipFile, file_bytes: int) -> None:
+    """Refuse an archive that unpacks to far more than it is.
+
+    Args:
+        archive: the archive.
+        file_bytes: size of its file.
+
+    Raises:
+        ModelError: it does.
+    """
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > memory_allowance(file_bytes):
+        raise ModelError(
+            f"{archive.filename} unpacks to {unpacked / (1 << 30):.1f} GiB, far more than it is: "
+            f"save it uncompressed, or allow more memory, as in {MEMORY_VARIABLE}=16G"
+        )
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> Array:

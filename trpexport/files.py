@@ -36,6 +36,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_plain(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, which may never end.
+
+    Raises:
+        OSError: it is one, or is not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the file system says against writing ``path`` into one line.

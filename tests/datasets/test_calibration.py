@@ -52,7 +52,9 @@ def test_where_no_others_are_left() -> None:
     images = drawn(made_dataset(test=pixels(24)), 512)
     assert images.notes == ["calibrated on all 24 images, 512 were asked for"]
     assert rows(images.unseen()) == rows(images.inputs)
-    with pytest.raises(DataError, match="no images besides those to calibrate on") as caught:
+    with pytest.raises(
+        DataError, match="no labelled images besides those to calibrate on"
+    ) as caught:
         images.labelled()
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)

@@ -17,7 +17,7 @@ class Dataset:
     Attributes:
         name: what the user typed, as in ``cifar10:DIR``.
         classes: class names, in the order of the labels.
-        channels: 1 or 3.
+        channels: of its images.
         preprocessing: how its images become input, unless a checkpoint says otherwise.
         readers: reads a split, by name: ``train`` and ``test``, or ``test`` alone.
         mirror: whether an image's mirror image is of the same class; not so for digits.
@@ -31,7 +31,22 @@ class Dataset:
     mirror: bool = True
 
     def split(self, name: str) -> Split:
-        """Read a split.
+        """Read a split of pixels with labels.
+
+        Raises:
+            DataError: as for :meth:`images`; or they have no labels, or are no pixels.
+        """
+        split = self.images(name)
+        if not split.is_labelled:
+            raise DataError(f"{self.name} has no labels, which are needed here: save them with it")
+        if split.is_normalised:
+            raise DataError(
+                f"{self.name} holds images that are normalised already: save pixels, from 0 to 1"
+            )
+        return split
+
+    def images(self, name: str) -> Split:
+        """Read a split, which may have no labels, and may be normalised already.
 
         Raises:
             DataError: there is no such split, or its files are missing or damaged.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
@@ -36,7 +36,7 @@ class LabelledPixels:
 
     name: str
     classes: int
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
 
@@ -81,6 +81,13 @@ class DatasetImages:
         self._split = self._read(self._name)
         total = len(self._split)
         self.notes: list[str] = []
+        if self._split.is_normalised:
+            channels = len(preprocessing.mean)
+            plain = replace(preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels)
+            self._preprocessing = plain
+            self.notes.append(
+                "the images are taken as they are: floats that leave 0 to 1 are normalised already"
+            )
         if total < count:
             self.notes.append(f"calibrated on all {total} images, {count} were asked for")
         self._chosen = spread(total, min(count, total), seed)
@@ -115,10 +122,10 @@ class DatasetImages:
             DataError: there are none.
         """
         name, split, indices = self._others(_LABELLED)
-        if not len(indices):
+        if not (split.is_labelled and len(indices)):
             raise DataError(
-                f"{self._dataset.name} has no images besides those to calibrate on, whose labels "
-                "could be gone by: calibrate on fewer of them"
+                f"{self._dataset.name} has no labelled images besides those to calibrate on, whose "
+                "labels could be gone by: calibrate on fewer of them, or save labels with them"
             )
         return LabelledPixels(
             name=name,
@@ -138,12 +145,12 @@ class DatasetImages:
         return f"other {self._name}", self._split, rest[chosen]
 
     def _read(self, name: str) -> Split:
-        split = self._dataset.split(name)
+        split = self._dataset.images(name)
         if not len(split):
             raise DataError(f"{self._dataset.name} has no {name} images: check the path")
         return split
 
-    def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
         if pixels.shape[1:] != self._shape[1:]:
             found, wanted = ("x".join(map(str, s[1:])) for s in (pixels.shape, self._shape))

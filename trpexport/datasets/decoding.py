@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ SUFFIXES = (
 )
 _DECODED_LIMIT = 1 << 30
 _DECODED_AT_ONCE = 256
+_MAX_PIXELS = 89_478_485  # of an image: from where on Pillow warns; 256 MiB in RGB
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -91,6 +94,11 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     images = require("PIL.Image", "pillow", "decoding images")
     try:
         with images.open(io.BytesIO(data), formats=_known_formats()) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(
+                    f"it has {image.width}x{image.height} pixels, and over {_MAX_PIXELS:,} are not "
+                    "decoded; scale it down"
+                )
             return np.array(_rgb(_upright(image)))
     except images.UnidentifiedImageError as error:
         raise _undecodable(name, "no known image format" if data else "it is empty") from error
@@ -102,7 +110,19 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
 def _known_formats() -> tuple[str, ...]:
     images = require("PIL.Image", "pillow", "decoding images")
     images.init()
+    _silence(images.core)
     return tuple(name for name in _FORMATS if name in images.OPEN)  # WebP may be left out
+
+
+def _silence(pillow: Any) -> None:
+    """Keep what Pillow and libtiff say of a damaged image off the terminal: it becomes an error."""
+    import ctypes
+
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with suppress(OSError, AttributeError):  # a build without libtiff, or with one that hides
+        library = ctypes.CDLL(pillow.__file__)  # in which the libraries that it needs are found
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _undecodable(name: str, why: str) -> DataError:

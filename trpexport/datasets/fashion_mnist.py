@@ -19,6 +19,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
+from trpexport.supervision import memory_allowance
 
 USAGE = "fashion-mnist:DIR"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -90,7 +91,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     data = read_bytes(path)
     if data.startswith(b"\x1f\x8b"):
         try:
-            data = gzip.decompress(data)
+            data = _decompressed(path)
         except (OSError, EOFError, zlib.error) as error:
             raise damaged(path, error) from error
     start = 4 + 4 * dimensions
@@ -102,6 +103,20 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             path, f"it says {'x'.join(map(str, shape))} bytes, and {len(data) - start} follow"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # so: writable
+
+
+def _decompressed(path: Path) -> bytes:
+    """Return what is in a gzipped file, up to what handling it may take.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is damaged, or holds more.
+    """
+    limit = memory_allowance(path.stat().st_size)
+    with gzip.open(path) as file:
+        data = file.read(limit)
+        if file.read(1):
+            raise OSError("it unpacks to far more than it is")
+    return data
 
 
 DATASETS.register(

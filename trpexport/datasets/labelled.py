@@ -41,7 +41,7 @@ def checked_labels(
 
 
 def array_split(
-    images: NDArray[np.uint8], labels: NDArray[Any], classes: int, source: object
+    images: NDArray[Any], labels: NDArray[Any], classes: int, source: object
 ) -> ArraySplit:
     """Return images, (n, channels, height, width), with their labels, (n,), once these fit."""
     count = len(images) if images.size else 0  # images of no pixels are none

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trpexport.errors import DataError
+from trpexport.files import check_plain
 
 
 def expanded(text: str) -> Path:
@@ -29,7 +30,7 @@ def existing(location: str | None, usage: str) -> Path:
         raise DataError(f"{name} needs to know where the data are: write {usage}")
     path = expanded(location)
     try:
-        path.stat()
+        check_plain(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte
         raise DataError(f"can't open {printable(path)} ({reason(error)}): write {usage}") from error
     return path
@@ -42,6 +43,7 @@ def read_bytes(path: Path) -> bytes:
         DataError: it can't be read.
     """
     try:
+        check_plain(path)
         return path.read_bytes()
     except OSError as error:
         unreadable(error)

@@ -57,7 +57,7 @@ class Preprocessing:
             return
         raise DataError(f"the preprocessing has {fault}: correct it")
 
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def prepare(self, image: NDArray[Any]) -> NDArray[Any]:
         """Resize an image and cut out its centre, as torchvision does with Pillow's images.
 
         Args:
@@ -77,7 +77,7 @@ class Preprocessing:
 
     def prepare_split(
         self, split: Split, indices: Sequence[int] | NDArray[np.integer[Any]]
-    ) -> NDArray[np.uint8]:
+    ) -> NDArray[Any]:
         """Return some images of a split, resized and cut, (n, channels, height, width).
 
         They are decoded side by side, and only they; images in memory take a short cut.
@@ -116,11 +116,11 @@ class Preprocessing:
                 parameters=("mean", "std"),
             )
 
-    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def normalise(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Scale pixels to 0..1, subtract the mean, divide by the standard deviation.
 
         Args:
-            images: (n, channels, height, width).
+            images: (n, channels, height, width), uint8; or float32, whose pixels are from 0 to 1.
 
         Raises:
             DataError: the images have another number of channels.
@@ -128,7 +128,9 @@ class Preprocessing:
         self.check_channels(images.shape[1])
         mean = np.asarray(self.mean, np.float32).reshape(1, -1, 1, 1)
         std = np.asarray(self.std, np.float32).reshape(1, -1, 1, 1)
-        scaled = images.astype(np.float32) / np.float32(255)
+        scaled = images.astype(np.float32)
+        if images.dtype.kind != "f":
+            scaled /= np.float32(255)
         result: NDArray[np.float32] = (scaled - mean) / std
         return result
 
@@ -163,7 +165,7 @@ class Preprocessing:
         except (DataError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"{source}: its preprocessing is damaged ({error})") from None
 
-    def _cut(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _cut(self, images: NDArray[Any]) -> NDArray[Any]:
         """Cut the centre out of images, (..., height, width)."""
         if self.size is None:
             return images
@@ -180,7 +182,7 @@ class Preprocessing:
         return images[..., top : top + cut_height, left : left + cut_width]
 
 
-def _resized(planes: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
+def _resized(planes: NDArray[Any], shorter: int) -> NDArray[Any]:
     """Scale channels, (channels, height, width), so that their shorter edge has a length."""
     images = require("PIL.Image", "pillow", "resizing images")
     height, width = planes.shape[1:]

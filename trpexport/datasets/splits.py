@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +14,28 @@ class Split(ABC):
     """Images with labels, in a fixed order.
 
     Attributes:
-        labels: class numbers, (n,), int64.
+        labels: class numbers, (n,), int64; -1 where there are none.
+        is_labelled: whether there are.
+        is_normalised: whether images are a network's input as they are; else they are pixels, of
+            uint8 from 0 to 255 or of float32 from 0 to 1.
     """
 
     labels: NDArray[np.int64]
+    is_labelled: bool = True
+    is_normalised: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[Any]:
         """Return one image, (height, width, channels).
 
         Raises:
             DataError: the image can't be decoded.
         """
 
-    def arrays(self) -> NDArray[np.uint8] | None:
+    def arrays(self) -> NDArray[Any] | None:
         """Return all images at once, (n, channels, height, width); None where sizes differ.
 
         A split that lies in files keeps what it decoded, as long as that is not large.
@@ -39,7 +45,7 @@ class Split(ABC):
         """
         return None
 
-    def in_memory(self) -> NDArray[np.uint8] | None:
+    def in_memory(self) -> NDArray[Any] | None:
         """Return what :meth:`arrays` does if that is there already, else None."""
         return None
 
@@ -53,17 +59,19 @@ class ArraySplit(Split):
         labels: (n,).
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64]
+    is_labelled: bool = True
+    is_normalised: bool = False
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[Any]:
         """Return one image, (height, width, channels)."""
         return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
 
-    def arrays(self) -> NDArray[np.uint8]:
+    def arrays(self) -> NDArray[Any]:
         """Return all images, (n, channels, height, width)."""
         return self.images
 
-    def in_memory(self) -> NDArray[np.uint8]:
+    def in_memory(self) -> NDArray[Any]:
         """Return all images, (n, channels, height, width)."""
         return self.images

@@ -16,6 +16,7 @@ from typing import IO, BinaryIO, Self, cast
 
 from trpexport.datasets.locations import printable, read_bytes, reason, unreadable
 from trpexport.errors import DataError
+from trpexport.supervision import memory_allowance
 
 _COMPRESSED_LIMIT = 4 << 30
 
@@ -193,27 +194,26 @@ class _StrictHeader(tarfile.TarInfo):
 def _index(path: Path, stream: IO[bytes], suffixes: tuple[str, ...], *, keep: bool) -> Tar:
     """List the files of a tar; ``keep`` them in memory, where they can't be read again in place."""
     tree = Tar(path)
-    kept = 0
+    limit = min(_COMPRESSED_LIMIT, memory_allowance(path.stat().st_size))
     with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictHeader) as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # else all headers stay in memory
+            if keep and member.offset_data + member.size > limit:
+                raise DataError(
+                    f"{printable(path)} is compressed and holds over {limit / (1 << 30):.1f} GiB: "
+                    "decompress it, a plain tar is read where it lies"
+                )
             name = _normalised(member.name)
             if not name or not all(map(_is_visible, name.split("/"))):
                 continue
             _add_folder(tree, name if member.isdir() else _parent(name))
             if member.isdir() or "/" not in name or not name.lower().endswith(suffixes):
                 continue  # what lies at the top is in no folder
-            kept += member.size if keep else 0
-            if kept > _COMPRESSED_LIMIT:
-                raise DataError(
-                    f"{printable(path)} is compressed and holds over {_COMPRESSED_LIMIT >> 30} GiB "
-                    "of images: decompress it, a plain tar is read where it lies"
-                )
             if name not in tree.places:  # else a later version replaces it, as in extracting
                 tree.contents[_parent(name)].append(name)
             tree.places[name] = _place(tree, member, stream if keep else None)
-    while keep and stream.read(1 << 20):
-        pass  # the checksum comes last
+    while keep and stream.tell() < 2 * limit and stream.read(1 << 20):
+        pass  # the checksum comes last, behind zeros
     return tree
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from trpexport.datasets.splits import Split
@@ -26,7 +26,7 @@ class HashedSplit(Split):
         self._split = split
         self._hashes: dict[int, bytes] = {}
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[Any]:
         """Return one image, (height, width, channels)."""
         image = self._split.image(index)
         if index not in self._hashes:
@@ -34,7 +34,7 @@ class HashedSplit(Split):
             self._hashes[index] = hashlib.sha256(shape + b":" + image.tobytes()).digest()
         return image
 
-    def in_memory(self) -> NDArray[np.uint8] | None:
+    def in_memory(self) -> NDArray[Any] | None:
         """Return all images if they are in memory already, (n, channels, height, width)."""
         return self._split.in_memory()
 

@@ -45,7 +45,7 @@ GUESS = Choice(range(2), is_guess=True)
 def whole_numbers(model: Path | bytes) -> dict[str, Choice]:
     """Return what is known of the whole numbers that a network's inputs take, by input name.
 
-    An input that is used to look up rows of constant tables takes the rows of the smallest one; one
+    An input that is used to look up rows of tables takes those of the smallest one; one
     that is compared with constants takes these. Nothing is known where onnx is not installed.
 
     Raises:
@@ -100,7 +100,11 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 
 def _table_sizes(graph: GraphProto) -> Mapping[str, tuple[int, ...]]:
-    tables = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    tables = {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info)
+    }
+    tables |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         # A quantized table is stored in whole numbers.
         if node.op_type in {"DequantizeLinear", "Cast", "Identity"} and node.input[0] in tables:
@@ -128,4 +132,4 @@ def _rows(node: NodeProto, table: tuple[int, ...] | None) -> int:
     axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
     if table is None or not -len(table) <= axis < len(table):
         return 0
-    return table[axis]
+    return max(0, table[axis])
