@@ -98,7 +98,10 @@ def test_batches_give_the_same_as_the_whole(a: Array, b: Array, cuts: list[int])
     comparer = Comparer()
     for part_a, part_b in zip(np.split(a, cuts), np.split(b, cuts), strict=True):
         comparer.update(part_a, part_b)
-    whole, streamed = astuple(compare(a, b)), astuple(comparer.result())
+    whole, streamed = (
+        [value for value in astuple(found) if value is not None]
+        for found in (compare(a, b), comparer.result())
+    )
     assert streamed == pytest.approx(whole, rel=1e-9, abs=1e-12)
 
 
@@ -121,6 +124,7 @@ def test_one_line_of_text_and_json() -> None:
         "rms_error": 0.0,
         "cosine": 1.0,
         "top1_agreement": 1.0,
+        "agreement": None,
     }
 
 
@@ -154,3 +158,27 @@ def test_outputs_are_compared_by_name() -> None:
     assert result["b"].inputs == 3
     with pytest.raises(ModelError, match="can't be compared: a and b"):
         compare_outputs([({"a": ones}, {"b": ones})])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
+def test_whole_numbers_go_by_how_many_are_equal(dtype: type) -> None:
+    truth = np.zeros(2000, dtype)
+    wrong = truth.copy()
+    wrong[:2] = 1
+    result = compare(truth, wrong)
+    assert result.agreement == 0.999
+    assert result.is_equivalent()
+    assert "99.90% of the values agree" in str(result)
+    wrong[2] = 1
+    assert not compare(truth, wrong).is_equivalent()
+    assert compare(truth, wrong).is_equivalent(Tolerance.of(0.002))
+
+
+def test_places_of_maxima_far_apart_are_as_wrong_as_near_ones() -> None:
+    near, far = (compare(np.array([500]), np.array([other])) for other in (501, 3))
+    assert near.agreement == far.agreement == 0
+    assert not near.is_equivalent()
+
+
+def test_a_tolerance_of_one_number_keeps_the_proportions() -> None:
+    assert Tolerance.of(1e-3) == Tolerance()

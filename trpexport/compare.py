@@ -47,9 +47,8 @@ FLOAT32 = Tolerance()
 class Comparison:
     """How a candidate's output differs from the reference, over all inputs.
 
-    Where either holds a NaN, or an infinity that the other has not, both errors are infinite and
-    the cosine is NaN. Where the reference is all zeros, the errors are 0 if the candidate is too,
-    else infinite.
+    Where either holds a NaN or an infinity, both errors are infinite and the cosine is NaN.
+    Where the reference is all zeros, the errors are 0 if the candidate is too, else infinite.
 
     Attributes:
         inputs: number of images (first dimensions) that were compared.
@@ -129,8 +128,6 @@ class Comparer:
         a, b = reference.astype(np.float64), candidate.astype(np.float64)
         if reference.dtype.kind == "f":
             self._agreeing = None
-            same = np.isinf(a) & (a == b)  # a mask of -inf, say
-            a[same] = b[same] = 0.0
         elif self._agreeing is not None:
             self._agreeing += int((reference == candidate).sum())
         # NaN, infinity and overflow end up in the sums of squares, where result() meets them.

@@ -48,8 +48,8 @@ class TensorInfo:
 
 
 def free_dimensions(shape: Sequence[int | str]) -> tuple[int | str, ...]:
-    """Return the shape of an input, free where no image can have it: Paddle writes -1, or 0."""
-    return tuple(UNNAMED if isinstance(n, int) and n < 1 else n for n in shape)
+    """Return the shape of an input with its sizes below zero free: so Paddle writes them."""
+    return tuple(UNNAMED if isinstance(n, int) and n < 0 else n for n in shape)
 
 
 def shape_text(shape: Sequence[int | str]) -> str:

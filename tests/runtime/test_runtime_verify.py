@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def test_given_inputs_are_used(linear: WriteOnnx) -> None:
     assert result.inputs == 1
     row = WEIGHT[0]
     assert result.max_error == pytest.approx(abs(row).max() / np.sqrt((row**2).mean()), rel=1e-5)
-    with pytest.raises(ModelError, match="but was given image"):
-        verify_models(linear(), linear(), inputs={"image": inputs["input"]})
+    both = {"image": inputs["input"], "mask": inputs["input"]}
+    with pytest.raises(ModelError, match=r"nothing for the input 'input' .* but 'image', 'mask'"):
+        verify_models(linear(), linear(), inputs=both)
 
 
 def test_seconds_add_fresh_inputs(linear: WriteOnnx) -> None:
@@ -194,3 +196,52 @@ def test_damaged_golden_arrays_are_refused(bundle: Callable[..., Path]) -> None:
 def test_a_directory_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a bundle"):
         verify_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("candidate_is_random", [False, True])
+def test_a_random_network_is_said_to_be_random(
+    write_onnx: WriteOnnx, candidate_is_random: bool
+) -> None:
+    def write(random: bool) -> Path:
+        noise = helper.make_node("RandomNormalLike", ["x"], ["n"])
+        nodes = [noise if random else helper.make_node("Neg", ["x"], ["n"])]
+        nodes.append(helper.make_node("Add", ["x", "n"], ["y"]))
+        return write_onnx(nodes, {"x": ("batch", 3)}, {"y": ("batch", 3)})
+
+    reference, candidate = write(True), write(candidate_is_random)
+    with pytest.raises(ModelError, match=r"is random: y differs between two runs"):
+        verify_models(reference, candidate)
+    with pytest.raises(ModelError, match=f"^{re.escape(str(reference))} is random"):
+        verify_models(write(False), reference)
+
+
+def test_nan_says_nothing_of_a_network(write_onnx: WriteOnnx) -> None:
+    def write() -> Path:
+        return write_onnx(
+            [helper.make_node("Sqrt", ["x"], ["y"])], {"x": ("batch", 3)}, {"y": ("batch", 3)}
+        )
+
+    with pytest.raises(ModelError, match="puts out NaN in y"):
+        verify_models(write(), write())
+    positive = {"x": np.ones((20, 3), np.float32)}
+    found = verify_models(write(), write(), inputs=positive)
+    assert found.is_equivalent
+    assert found.outputs["y"].inputs == 20
+
+
+def test_places_of_maxima_are_compared_by_agreement(write_onnx: WriteOnnx) -> None:
+    def write(scale: float) -> Path:
+        return write_onnx(
+            [
+                helper.make_node("Mul", ["x", "scale"], ["s"]),
+                helper.make_node("ArgMax", ["s"], ["y"], axis=1),
+            ],
+            {"x": ("batch", 3)},
+            {"y": ("batch", 1)},
+            {"scale": np.array([scale], np.float32)},
+            types={"y": TensorProto.INT64},
+        )
+
+    assert verify_models(write(1), write(2)).is_equivalent
+    found = verify_models(write(1), write(-1)).outputs["y"]
+    assert found.agreement == 0  # the largest is nowhere the smallest

@@ -91,7 +91,7 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
     """
     check_onnx_file(path)
     try:
-        import onnx  # noqa: F401
+        import onnx.shape_inference  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             f'onnx can\'t be imported ({error}): pip install "trpexport[edge]"'
@@ -143,11 +143,11 @@ def _load(path: Path) -> ModelProto:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError:
         raise not_onnx(str(path)) from None
+    if not model.HasField("graph") or not all(node.output for node in model.graph.node):
+        raise not_onnx(str(path))
     if not model.opset_import:
         raise no_opset(str(path))
     _check_functions(model, str(path))
-    if not model.HasField("graph") or not all(node.output for node in model.graph.node):
-        raise not_onnx(str(path))
     # A name that is damaged is no text: protobuf gives it as bytes.
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise not_onnx(str(path))
