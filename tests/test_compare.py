@@ -162,7 +162,7 @@ def test_outputs_are_compared_by_name() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
 def test_whole_numbers_go_by_how_many_are_equal(dtype: type) -> None:
-    truth = np.zeros(2000, dtype)
+    truth: Array = np.zeros(2000, dtype)
     wrong = truth.copy()
     wrong[:2] = 1
     result = compare(truth, wrong)

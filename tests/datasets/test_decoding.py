@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -120,3 +123,34 @@ def test_every_damaged_byte_gives_an_image_or_one_line() -> None:
             assert decode(bytes(data), "x").ndim == 3
         except DataError as error:
             assert "\n" not in str(error)
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    """Return a small image whose header claims a size."""
+    data = bytearray(encoded(PIXELS))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(13_000, 13_000), (1, 100_000_000), (2**31 - 1, 2**31 - 1)])
+def test_a_huge_image_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="pixels"):
+            decode(png_that_says(*size), "x")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_libtiff_says_of_damage_stays_off_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = bytearray(encoded(noise, "tiff", compression="tiff_lzw"))
+    data[2000:2400] = bytes(byte ^ 0x5A for byte in data[2000:2400])
+    with pytest.raises(DataError, match="can't be decoded"):
+        decode(bytes(data), "x")
+    assert capfd.readouterr() == ("", "")

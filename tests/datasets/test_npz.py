@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from trpexport.datasets import open_dataset
-from trpexport.datasets.preprocessing import IMAGENET
+from trpexport.datasets.calibration import DatasetImages
+from trpexport.datasets.preprocessing import IMAGENET, Preprocessing
 from trpexport.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)  # (n, h, w, c)
@@ -81,7 +84,6 @@ def test_classes_and_normalisation_may_be_there(path: Path) -> None:
     ("changes", "why"),
     [
         ({"images": None}, "has no array images, only labels"),
-        ({"images": PIXELS / 255}, "its images are float64, not uint8"),
         ({"images": PIXELS[0]}, "it holds 5 images and 4 labels"),
         ({"images": PIXELS[0, 0]}, "its images are (6, 3), not"),
         ({"images": PIXELS[:0]}, "it holds no images"),
@@ -149,3 +151,87 @@ def test_a_header_that_asks_for_all_memory(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("images.npy", header.getvalue())
     assert "is damaged" in error(path)
+
+
+def calibrated(path: Path, how: Preprocessing) -> DatasetImages:
+    dataset = open_dataset(f"npz:{path}")
+    return DatasetImages(
+        dataset, how, (1, *dataset.images("test").image(0).transpose(2, 0, 1).shape)
+    )
+
+
+HOW = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+
+
+def test_images_without_labels_calibrate_and_do_no_more(path: Path) -> None:
+    np.savez(path, images=PIXELS)
+    found = calibrated(path, HOW)
+    expected = HOW.normalise(np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2)))
+    np.testing.assert_array_equal(found.inputs, expected)
+    for needs in (lambda: open_dataset(f"npz:{path}").split("test"), found.labelled):
+        with pytest.raises(DataError, match="label"):
+            needs()
+
+
+def test_a_lone_array_is_the_images_whatever_its_name(path: Path) -> None:
+    np.savez(path, whatever=PIXELS)
+    assert len(calibrated(path, HOW).inputs) == 4
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_are_pixels(path: Path, dtype: type) -> None:
+    np.savez(path, images=(PIXELS / 255).astype(dtype), labels=LABELS)
+    whole = HOW.normalise(np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2)))
+    found = calibrated(path, HOW)
+    np.testing.assert_allclose(found.inputs, whole, atol=3e-3)
+    assert not any("normalised" in note for note in found.notes)
+
+
+def test_other_floats_are_input_as_they_are(path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32)
+    np.savez(path, images=values, labels=LABELS)
+    found = calibrated(path, HOW)
+    np.testing.assert_array_equal(found.inputs, values)
+    assert any("normalised already" in note for note in found.notes)
+    assert "normalised already" in error(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "why"),
+    [
+        (np.float32(255) * np.ones((4, 3, 5, 6), np.float32), "divide them by 255"),
+        (np.full((4, 3, 5, 6), np.nan, np.float32), "NaN or infinity"),
+        (np.full((4, 3, 5, 6), 256), "from 0 to 256, not uint8"),
+    ],
+)
+def test_values_that_mean_nothing(path: Path, images: Any, why: str) -> None:
+    np.savez(path, images=images, labels=LABELS)
+    assert why in error(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8, 9), (4, 8, 9, 6), (4, 4, 8, 8), (4, 8, 8, 2)])
+def test_any_number_of_channels(path: Path, shape: tuple[int, ...]) -> None:
+    channels = min(shape[1], shape[3])
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.savez(path, images=values, labels=LABELS)
+    dataset = open_dataset(f"npz:{path}")
+    assert dataset.channels == channels == len(dataset.preprocessing.mean)
+    image = dataset.split("test").image(1)
+    expected = values[1] if shape[3] == channels else values[1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(path, images=np.zeros((4, 3, 500, 500), np.uint8), labels=LABELS)
+    assert len(open_dataset(f"npz:{path}").split("test")) == 4
+    monkeypatch.setattr("trpexport.arrays.memory_allowance", lambda size: 10 * size)
+    assert "far more than it is" in error(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such files")
+def test_a_pipe_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is no plain file"):
+        open_dataset(f"npz:{path}")

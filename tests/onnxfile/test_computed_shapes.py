@@ -135,7 +135,7 @@ def test_a_missing_operator_set_is_said(write_onnx: WriteOnnx) -> None:
     path.write_bytes(model.SerializeToString())
     for read in (count_onnx, open_session):
         with pytest.raises(ModelError, match="does not say which operator set"):
-            read(path)  # type: ignore[operator]
+            read(path)
 
 
 def functions(calls: int, depth: int, last: str) -> list[onnx.FunctionProto]:

@@ -13,6 +13,7 @@ from trpexport.errors import ModelError
 from trpexport.onnxfile.input_values import whole_numbers
 from trpexport.runtime.session import open_session
 from trpexport.runtime.verify import verify_models
+from trpexport.tensors import Array
 
 WriteOnnx = Callable[..., Path]
 node = helper.make_node
@@ -26,7 +27,7 @@ WAYS: dict[str, list[NodeProto]] = {
 
 
 def embedding(
-    write_onnx: WriteOnnx, table: np.ndarray = TABLE, way: str = "as they are"  # type: ignore[type-arg]
+    write_onnx: WriteOnnx, table: Array = TABLE, way: str = "as they are"
 ) -> Path:  # fmt: skip
     return write_onnx(
         [*WAYS[way], node("Gather", ["table", "i"], ["e"]), node("Relu", ["e"], ["y"])],

@@ -31,6 +31,7 @@ _NAMES = {
 _CLASSES_LIMIT = 100_000
 _CHANNELS = (1, 3)
 _MAX_PIXEL = 255
+_ENTRY = ".npy"
 _MAX_FLOAT = 50  # beyond any normalised pixel: 255 is not far
 _SETTINGS = {"classes", "mean", "std"}
 
@@ -38,22 +39,20 @@ _SETTINGS = {"classes", "mean", "std"}
 def open_npz(location: str | None) -> Dataset:
     """Open a file with arrays ``images`` and ``labels``, or ``train_images`` and so on.
 
-    Images are uint8: (n, channels, height, width), (n, height, width, channels) or (n, height,
-    width), with 1 or 3 channels; where both of the first two fit, it is the first. Labels are
-    whole numbers, (n,) or (n, 1). ``images`` alone are the split ``test``. Optional: ``classes``,
-    (number of classes,) of strings, and ``mean`` and ``std``, (channels,), for pixels in 0..1.
+    Images are (n, channels, height, width), (n, height, width, channels) or (n, height, width): 1
+    or 3 channels, else whichever axis is shorter; where both of the first two fit, it is the first.
+    They are whole numbers from 0 to 255; or floats, pixels from 0 to 1, or where any is outside of
+    that, normalised already. Labels are whole numbers, (n,) or (n, 1); to calibrate, none are
+    needed. ``images`` alone are the split ``test``. Optional: ``classes``, (number of classes,) of
+    strings, and ``mean`` and ``std``, (channels,), for pixels in 0..1.
 
     Raises:
         DataError: the file can't be read, or the arrays are missing or not as above.
     """
     path = existing(location, USAGE)
     with _opened(path) as arrays:
-        keys = {
-            split: pair
-            for split, pairs in _NAMES.items()
-            for pair in reversed(pairs)  # of two that are there, the first stays
-            if set(pair) <= set(arrays.files)
-        }
+        entries = arrays.zip.namelist()
+        keys = _keys({n.removesuffix(_ENTRY) for n in entries if n.endswith(_ENTRY)})
         if not keys:
             raise DataError(
                 f"{printable(path)} has no array images, only "
