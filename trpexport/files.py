@@ -148,6 +148,7 @@ def read_json(path: Path) -> Any:
         OSError: it can't be read.
         ValueError: it holds no JSON, or NaN or infinity, which JSON has not.
     """
+    check_plain(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except RecursionError:

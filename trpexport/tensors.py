@@ -153,6 +153,11 @@ def _unfit(info: TensorInfo, shape: Shape) -> ModelError:
     )
 
 
+def _example(shape: Sequence[int | str]) -> str:
+    """Return a shape with some size for each dimension that is free."""
+    return shape_text([n if isinstance(n, int) else 224 for n in shape])
+
+
 def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shape:
     shape = [sizes.get(n, n) if isinstance(n, str) else n for n in info.shape]
     if shape and isinstance(shape[0], str):
@@ -161,7 +166,7 @@ def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shap
     if len(fixed) < len(shape):
         raise ModelError(
             f"the input {info} has dynamic dimensions: give its shape, "
-            f"as in {info.name}=1x3x224x224",
+            f"as in {info.name}={_example(shape)}",
             parameters=("shapes",),
         )
     return fixed

@@ -174,3 +174,50 @@ def test_functions_that_never_end(
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=why):
         count_onnx(path)
+
+
+@pytest.mark.parametrize("size", [12, 13])
+def test_the_branch_of_a_known_condition_is_counted(write_onnx: WriteOnnx, size: int) -> None:
+    def branch(weight: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+        return helper.make_graph([node("Conv", ["x", weight], ["out"])], "branch", [], [out])
+
+    path = write_onnx(
+        [
+            node("Shape", ["x"], ["s"]),
+            node("Gather", ["s", "scalar"], ["height"]),
+            node("Equal", ["height", "twelve"], ["is_twelve"]),
+            node("If", ["is_twelve"], ["y"], then_branch=branch("w"), else_branch=branch("v")),
+        ],
+        {"x": (1, 3, "height", "width")},
+        {"y": None},
+        {
+            **{"w": WEIGHT, "v": np.ones((5, 3, 1, 1), np.float32)},
+            **{"scalar": np.array(2), "twelve": np.array(12)},
+        },
+    )
+    cost = count_onnx(path, shapes={"x": (1, 3, size, size)})
+    assert not cost.unknown
+    assert cost.macs == (8 * 10 * 10 * 27 if size == 12 else 5 * 13 * 13 * 3)
+    made = open_session(path).run({"x": np.ones((1, 3, size, size), np.float32)})["y"].shape
+    assert cost.layers[0].output_shape == made
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_multiply_at_every_step(
+    write_onnx: WriteOnnx, kind: str, gates: int
+) -> None:
+    hidden, size, steps, batch = 6, 10, 7, 2
+    path = write_onnx(
+        [node(kind, ["x", "w", "r"], ["y"], hidden_size=hidden)],
+        {"x": (steps, batch, size)},
+        {"y": None},
+        {
+            "w": np.ones((1, gates * hidden, size), np.float32),
+            "r": np.ones((1, gates * hidden, hidden), np.float32),
+        },
+    )
+    cost = count_onnx(path)
+    # A matrix of the input and one of the state, at each step of each sequence.
+    assert cost.macs == steps * batch * gates * hidden * (size + hidden)
+    assert cost.parameters == gates * hidden * (size + hidden)

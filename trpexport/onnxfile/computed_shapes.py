@@ -6,8 +6,9 @@ with the values of its inputs, where these are small and known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,78 @@ import numpy as np
 from trpexport.tensors import Array
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto
+    from onnx import (
+        GraphProto,
+        ModelProto,
+        NodeProto,
+        OperatorSetIdProto,
+        TypeProto,
+        ValueInfoProto,
+    )
 
 _MAX_ELEMENTS = 1024  # of a value that makes shapes
 
 
-def infer_computed_shapes(model: ModelProto, known: Sequence[ValueInfoProto]) -> dict[str, Any]:
-    """Return the types of all tensors of the main graph that can be told, by name.
+@dataclass(frozen=True)
+class Inferred:
+    """What can be told of the tensors of a main graph before it runs.
+
+    Attributes:
+        types: by name.
+        values: of small tensors that depend on nothing but constants and sizes, by name.
+    """
+
+    types: dict[str, TypeProto]
+    values: dict[str, Array]
+
+
+def infer_computed_shapes(model: ModelProto, known: Sequence[ValueInfoProto]) -> Inferred:
+    """Return the types and small values of all tensors that can be told.
 
     Args:
         model: the network; its inputs have shapes.
         known: types that ONNX has inferred, which stay where they are complete.
     """
     return _Inference(model, known).run()
+
+
+def take_known_branches(model: ModelProto, values: Mapping[str, Array]) -> bool:
+    """Put into the main graph the branches of conditions that are known; say whether any was.
+
+    Args:
+        model: the network, which is changed.
+        values: known values by name.
+    """
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        branch = _known_branch(node, values)
+        nodes += [node] if branch is None else _inlined(node, branch)
+        if branch is not None:
+            model.graph.initializer.extend(branch.initializer)
+    if len(nodes) == len(model.graph.node) and nodes == list(model.graph.node):
+        return False
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return True
+
+
+def _known_branch(node: NodeProto, values: Mapping[str, Array]) -> GraphProto | None:
+    if node.op_type != "If" or node.domain or node.input[0] not in values:
+        return None
+    name = "then_branch" if values[node.input[0]].all() else "else_branch"
+    return next((attribute.g for attribute in node.attribute if attribute.name == name), None)
+
+
+def _inlined(node: NodeProto, branch: GraphProto) -> list[NodeProto]:
+    from onnx import helper
+
+    return [
+        *branch.node,
+        *(
+            helper.make_node("Identity", [inner.name], [outer])
+            for inner, outer in zip(branch.output, node.output, strict=False)
+        ),
+    ]
 
 
 class _Inference:
@@ -41,7 +101,7 @@ class _Inference:
         self._types: dict[str, TypeProto] = {value.name: value.type for value in known}
         self._values: dict[str, Array] = {}
 
-    def run(self) -> dict[str, TypeProto]:
+    def run(self) -> Inferred:
         from onnx.helper import make_tensor_type_proto
 
         for tensor in self._graph.initializer:
@@ -52,7 +112,7 @@ class _Inference:
             if not all(_is_complete(self._types.get(name)) for name in node.output):
                 self._infer(node)
             self._evaluate(node)
-        return self._types
+        return Inferred(self._types, self._values)
 
     def _learn(self, name: str, tensor: Any) -> None:
         from onnx.numpy_helper import to_array

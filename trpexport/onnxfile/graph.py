@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
-from trpexport.onnxfile.computed_shapes import infer_computed_shapes
+from trpexport.onnxfile.computed_shapes import (
+    Inferred,
+    infer_computed_shapes,
+    take_known_branches,
+)
 from trpexport.onnxfile.operators import STANDARD_FORMS, Attributes, Operator
 from trpexport.onnxfile.recognition import check_onnx_file, no_opset, not_onnx
 from trpexport.supervision import (
@@ -102,16 +106,39 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
 
 
 def _read_graph(path: Path, shapes: Shapes) -> Graph:
-    from onnx.shape_inference import infer_shapes
-
     model = _load(path)
     constants = {info.name: info for info in _constants(model.graph)}
     _fix_dimensions(model.graph, constants, shapes)
+    inferred = _infer(path, model)
+    for _ in range(_MAX_NESTING):
+        if not take_known_branches(model, inferred.values):
+            break
+        inferred = _infer(path, model)
     nodes = tuple(_node(node) for node in model.graph.node)
-    for node in model.graph.node:
+    tensors = {
+        name: _tensor_info(name, kind)
+        for name, kind in inferred.types.items()
+        if kind.tensor_type.elem_type and kind.tensor_type.HasField("shape")
+    }
+    constants = {info.name: info for info in _constants(model.graph)}
+    return Graph(nodes, constants, tensors | constants)
+
+
+def _infer(path: Path, model: ModelProto) -> Inferred:
+    """Return what can be told of all tensors.
+
+    Raises:
+        ModelError: nothing can.
+    """
+    from onnx import ModelProto
+    from onnx.shape_inference import infer_shapes
+
+    standard = ModelProto()
+    standard.CopyFrom(model)
+    for node in standard.graph.node:
         _standardize(node)
     try:
-        inferred = infer_shapes(model, data_prop=True).graph
+        inferred = infer_shapes(standard, data_prop=True).graph
     except MemoryError:
         raise _too_large(path) from None
     except Exception as error:  # a bare RuntimeError, ValueError or onnx's own
@@ -120,12 +147,7 @@ def _read_graph(path: Path, shapes: Shapes) -> Graph:
         reason = " ".join(str(error).split())
         raise ModelError(f"the shapes of {path} can't be inferred: {reason}") from error
     known = [*inferred.input, *inferred.value_info, *inferred.output]
-    tensors = {
-        name: _tensor_info(name, kind)
-        for name, kind in infer_computed_shapes(model, known).items()
-        if kind.tensor_type.elem_type and kind.tensor_type.HasField("shape")
-    }
-    return Graph(nodes, constants, tensors | constants)
+    return infer_computed_shapes(standard, known)
 
 
 def _too_large(path: Path) -> ModelError:

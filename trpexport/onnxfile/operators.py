@@ -60,11 +60,19 @@ def _fused_matmul(data: Shape, weight: Shape, output: Shape, attributes: Attribu
     return prod(output) * (data if attributes.get("transBatchA") else data[-2:])[0]
 
 
+def _recurrent(data: Shape, weight: Shape, output: Shape, attributes: Attributes) -> int:
+    # data: steps x batch x size (or batch first); weight: directions x gates * hidden x size; the
+    # matrix of the state is as high, and as wide as the state
+    steps = data[0] * data[1]
+    return steps * weight[0] * weight[1] * (weight[2] + attributes["hidden_size"])
+
+
 COUNTED: Mapping[Operator, Counted] = {
     ("", "Conv"): Counted(_conv),
     ("", "ConvTranspose"): Counted(_conv_transpose),
     ("", "Gemm"): Counted(_gemm, parameters=(0, 1, 2)),
     ("", "MatMul"): Counted(_matmul, parameters=(0, 1)),
+    **{("", name): Counted(_recurrent, parameters=(1, 2, 3)) for name in ("LSTM", "GRU", "RNN")},
     ("", "ConvInteger"): Counted(_conv, parameters=(1,)),
     ("", "MatMulInteger"): Counted(_matmul, parameters=(0, 1)),
     ("", "QLinearConv"): Counted(_conv, weight=3, parameters=(3, 8)),

@@ -291,12 +291,13 @@ def _drawn(
             return np.asarray(generator.uniform(0.5, 1.5), info.dtype)
         return generator.standard_normal(shape).astype(info.dtype)
     if choice is None:
-        return generator.integers(0, 2, shape).astype(info.dtype)
+        return np.asarray(generator.integers(0, 2, shape), info.dtype)
     if choice.is_guess and info.dtype.itemsize == 1:  # pixels
         limits = np.iinfo(info.dtype)
         return generator.integers(limits.min, limits.max, shape, info.dtype, endpoint=True)
     values = choice.values
-    return np.asarray(values, info.dtype)[generator.integers(0, len(values), shape)]
+    rows = generator.integers(0, len(values), shape)
+    return np.asarray(np.asarray(values, info.dtype)[rows])
 
 
 def _as_type(array: Array, dtype: np.dtype[Any]) -> Array:
