@@ -64,7 +64,7 @@ def _recurrent(data: Shape, weight: Shape, output: Shape, attributes: Attributes
     # data: steps x batch x size (or batch first); weight: directions x gates * hidden x size; the
     # matrix of the state is as high, and as wide as the state
     steps = data[0] * data[1]
-    return steps * weight[0] * weight[1] * (weight[2] + attributes["hidden_size"])
+    return steps * weight[0] * weight[1] * (weight[2] + int(attributes["hidden_size"]))
 
 
 COUNTED: Mapping[Operator, Counted] = {
