@@ -17,6 +17,7 @@ from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.onnxfile.input_values import GUESS, Choice, whole_numbers
 from trpexport.onnxfile.recognition import check_onnx_file, check_onnx_head
 from trpexport.runtime.allowance import Allowance
+from trpexport.runtime.feeds import drawn, named_arrays
 from trpexport.runtime.load_failures import (
     explain_load_failure,
     is_out_of_memory,
@@ -41,7 +42,6 @@ from trpexport.tensors import (
     UNNAMED,
     Array,
     Arrays,
-    Shape,
     Shapes,
     TensorInfo,
     free_dimensions,
@@ -227,7 +227,7 @@ class Session:
         self._allowance.check_inputs(self.inputs, shapes)
         generator = np.random.default_rng(seed)
         return {
-            info.name: _drawn(info, shapes[info.name], self._choices.get(info.name), generator)
+            info.name: drawn(info, shapes[info.name], self._choices.get(info.name), generator)
             for info in self.inputs
         }
 
@@ -239,17 +239,7 @@ class Session:
         Raises:
             ModelError: there is none for an input.
         """
-        names = [info.name for info in self.inputs]
-        if len(names) == len(arrays) == 1:
-            arrays = {names[0]: next(iter(arrays.values()))}
-        for name in names:
-            if name not in arrays:
-                raise ModelError(
-                    f"the data hold nothing for the input {name!r} of {self.label}, but "
-                    f"{', '.join(map(repr, arrays)) or 'nothing at all'}: save it under that name "
-                    "with numpy.savez"
-                )
-        return {info.name: _as_type(arrays[info.name], info.dtype) for info in self.inputs}
+        return named_arrays(self.label, self.inputs, arrays)
 
     @cached_property
     def _choices(self) -> dict[str, Choice]:
@@ -281,33 +271,6 @@ class Session:
                     f"{self.label} needs the input {info}, "
                     f"but was given {array.dtype}[{shape_text(array.shape)}]"
                 )
-
-
-def _drawn(
-    info: TensorInfo, shape: Shape, choice: Choice | None, generator: np.random.Generator
-) -> Array:
-    if info.dtype.kind == "f":
-        if not shape:
-            return np.asarray(generator.uniform(0.5, 1.5), info.dtype)
-        return generator.standard_normal(shape).astype(info.dtype)
-    if choice is None:
-        return np.asarray(generator.integers(0, 2, shape), info.dtype)
-    if choice.is_guess and info.dtype.itemsize == 1:  # pixels
-        limits = np.iinfo(info.dtype)
-        return generator.integers(limits.min, limits.max, shape, info.dtype, endpoint=True)
-    values = choice.values
-    rows = generator.integers(0, len(values), shape)
-    return np.asarray(np.asarray(values, info.dtype)[rows])
-
-
-def _as_type(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return an array in another precision; as it is where it is of another kind or too large."""
-    if array.dtype.kind == dtype.kind == "f":
-        return array.astype(dtype)
-    if array.dtype.kind in "iu" and dtype.kind in "iu":
-        fitting = array.astype(dtype)
-        return fitting if np.array_equal(fitting, array) else array
-    return array
 
 
 def open_session(
