@@ -128,3 +128,12 @@ def test_sizes_multiply_without_overflow(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="and 0 follow"):
         read_idx(tmp_path / "a", 3)
+
+
+def test_a_file_that_unpacks_to_far_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1, 0, 16, 0, 0)) + bytes(1 << 20)))
+    assert len(read_idx(path, 1)) == 1 << 20
+    monkeypatch.setattr("trpexport.datasets.fashion_mnist.memory_allowance", lambda size: 10 * size)
+    with pytest.raises(DataError, match="far more than it is"):
+        read_idx(path, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import multiprocessing
 import os
 import pickle
@@ -272,3 +273,25 @@ def test_pickles_leave_out_what_was_decoded(pack: Pack) -> None:
     copy = pickle.loads(pickle.dumps(split))
     assert len(pickle.dumps(split)) == before
     np.testing.assert_array_equal(copy.arrays(), split.arrays())
+
+
+def test_a_compressed_tar_that_unpacks_to_far_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo("test/cat/0.txt")  # what is passed over is unpacked as well
+        member.size = 1 << 22
+        tar.addfile(member, io.BytesIO(bytes(1 << 22)))
+    monkeypatch.setattr("trpexport.datasets.trees.memory_allowance", lambda size: 10 * size)
+    assert "decompress it" in error(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it has no such files")
+def test_a_pipe_in_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, two_classes("test"))
+    os.mkfifo(path / "test/cat/pipe.png")
+    split = open_dataset(f"imagefolder:{path}").split("test")
+    with pytest.raises(DataError, match="it is no plain file"):
+        for index in range(len(split)):
+            split.image(index)

@@ -159,7 +159,7 @@ def open_classifier(
     session = open_session(file, **session_options)
     if len(session.inputs) != 1 or len(session.inputs[0].shape) not in {0, 4}:
         raise ModelError(
-            f"{label} has the inputs {', '.join(map(str, session.inputs))}: "
+            f"{label} has the inputs {', '.join(map(str, session.inputs)) or '(none)'}: "
             "eval needs a network with one input, images x channels x height x width"
         )
     if session.inputs[0].dtype.kind != "f":

@@ -64,7 +64,9 @@ _CAUSES = tuple(
     )
 )
 _UNPARSABLE = re.compile(r"[Pp]rotobuf parsing failed|No graph was found in the protobuf")
-_NO_MEMORY = re.compile(r"bad_?\s?alloc|Failed to allocate memory|CreateThread|integer overflow")
+_NO_MEMORY = re.compile(
+    r"bad_?\s?alloc|Failed to allocate memory|[Ii]nteger overflow|would require more than \d+ bytes"
+)
 _PREFIX = re.compile(
     r"^(\S+\.(cc|h):\d+ .*?\) )?"  # the place in its source, with the function's signature
     r"(\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?)?"

@@ -174,8 +174,8 @@ def _match(
     """Map a network's names to another's: each to itself if they are the same, else by order."""
     if len(own) != len(foreign):
         raise ModelError(
-            f"{session.label} can't be compared: it has {len(own)} {kind}s ({', '.join(own)}), "
-            f"the reference {len(foreign)} ({', '.join(foreign)})"
+            f"{session.label} can't be compared: its {kind}s are {', '.join(own) or '(none)'}, "
+            f"those of the reference {', '.join(foreign) or '(none)'}"
         )
     return dict(zip(own, own if set(own) == set(foreign) else foreign, strict=True))
 
