@@ -74,9 +74,10 @@ class Allowance:
             # Numbers are drawn in float64.
             if self.memory is not None and 8 * prod(shapes[info.name]) > self.memory:
                 raise ModelError(
-                    f"the input {info} takes more memory than a network of this size should: give "
-                    "it a smaller shape, or export it with one; if all is right with it, allow "
-                    f"more, as in {MEMORY_VARIABLE}=16G"
+                    f"the input {info} takes more memory than a network of this size should: give a "
+                    "smaller batch or shape; if all is right with it, allow more, as in "
+                    f"{MEMORY_VARIABLE}=16G",
+                    parameters=("batch", "shapes"),
                 )
 
 
