@@ -74,8 +74,8 @@ class Allowance:
             # Numbers are drawn in float64.
             if self.memory is not None and 8 * prod(shapes[info.name]) > self.memory:
                 raise ModelError(
-                    f"the input {info} takes more memory than a network of this size should: give a "
-                    "smaller batch or shape; if all is right with it, allow more, as in "
+                    f"the input {info} takes more memory than a network of this size should: give "
+                    "a smaller batch or shape; if all is right with it, allow more, as in "
                     f"{MEMORY_VARIABLE}=16G",
                     parameters=("batch", "shapes"),
                 )
