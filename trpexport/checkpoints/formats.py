@@ -63,8 +63,8 @@ _DIRECTORY = 0x10
 def check_zip(path: Path) -> None:
     """Refuse a zip file that is damaged or is not a checkpoint of ``torch.save``.
 
-    ``torch.load`` ignores the checksums that every record carries; here they are compared, so
-    that no damaged weight gets through. A file saved with ``set_crc32_options(False)`` has none.
+    The checksums that every record carries are compared, so that no damaged weight gets through.
+    A file saved with ``set_crc32_options(False)`` has none.
 
     Raises:
         CheckpointError: a checksum differs, the structure is broken, or it is another archive.
@@ -84,15 +84,6 @@ def check_zip(path: Path) -> None:
         raise CheckpointError(
             f"{path} is damaged: {one_line(damaged)} fails its checksum; {_AGAIN}"
         )
-
-
-def pickle_protocol(path: Path, file_format: Format) -> int:
-    """Return the pickle protocol that a readable zip or legacy file says it was written with."""
-    if file_format == "zip":
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return int.from_bytes(archive.read(name)[1:2])
-    return _read_head(path)[0][1]
 
 
 def _read_head(path: Path) -> tuple[bytes, int]:
@@ -161,6 +152,8 @@ def _check_records(path: Path, archive: zipfile.ZipFile) -> None:
         raise CheckpointError(
             f"{path} was compressed after torch.save wrote it: {_AGAIN} uncompressed"
         )
+    if len({record.filename for record in records}) < len(records):
+        raise CheckpointError(f"{path} is damaged: two records have one name; {_AGAIN}")
     # PyTorch's reader takes such a record for a directory and leaves its weights as memory was.
     if any(record.external_attr & _DIRECTORY for record in records if record.file_size):
         raise CheckpointError(f"{path} is damaged: a record is marked as a directory; {_AGAIN}")

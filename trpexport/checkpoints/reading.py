@@ -10,11 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.checkpoints.formats import Format, check_zip, recognise_format
-from trpexport.checkpoints.unpickling import TRUST, load_weights_only, load_with_pickle
+from trpexport.checkpoints.torch_files import (
+    META,
+    QUANTIZED,
+    SPARSE,
+    TRUST,
+    OddTensor,
+    read_torch_file,
+)
+from trpexport.checkpoints.unpickling import load_with_pickle
 from trpexport.checkpoints.wording import one_line
 from trpexport.checkpoints.wrappers import unwrap
 from trpexport.errors import CheckpointError, UnsafeCheckpointError
 from trpexport.files import sha256_of
+
+# What no network has, and what would take hours or all memory.
+_MAX_TENSORS = 50_000
+_MAX_NAME, _MAX_PARTS = 500, 50  # characters, dots
+_MAX_DIMENSIONS = 64  # of torch's own operations
+# Layers may share their weights. As float32 all names together may claim so many times the file,
+# and so many bytes more.
+_MAX_SHARING, _FREE_BYTES = 4, 2**28
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,8 @@ class StateFile:
 def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFile:
     """Read a ``.pth``, ``.th`` or ``.safetensors`` file; its content decides, not its name.
 
-    Files of ``torch.save``, both the zip format and the one before torch 1.6, are loaded with
-    ``weights_only=True``. Weights saved on an accelerator come to the CPU.
+    Files of ``torch.save``, both the zip format and the one before torch 1.6, are read as data:
+    every value is one of the file. Weights saved on an accelerator come to the CPU.
 
     A zip file's checksums are compared, so a flipped bit is found. The older format and
     safetensors carry none: there a damaged structure is found, and later NaN and infinity, but a
@@ -69,12 +85,7 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
         contents = unwrap(root)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from error
-    size = path.stat().st_size
-    for name, tensor in contents.tensors.items():
-        complaint = _complaint(tensor, size)
-        if complaint is not None:
-            raise CheckpointError(f"{path}: {name} {complaint}")
-    plain = {name: tensor.detach() for name, tensor in contents.tensors.items()}
+    plain = _plain(path, contents.tensors)
     return StateFile(path, sha256, plain, metadata, contents.notes, contents.module)
 
 
@@ -100,25 +111,55 @@ def _read_pickle(path: Path, file_format: Format, unsafe_pickle: bool) -> object
                 f"{path} is a tar archive: unpack it first; if torch.save wrote it (before 2017), "
                 f"load it with that torch and save its state_dict again, {TRUST}"
             )
-        return load_weights_only(path, file_format)
+        return read_torch_file(path, file_format)
     except UnsafeCheckpointError:
         if not unsafe_pickle:
             raise
-    return load_with_pickle(path, file_format)
+    return load_with_pickle(path)
 
 
-def _complaint(tensor: Tensor, file_size: int) -> str | None:
+def _plain(path: Path, tensors: Mapping[str, Tensor | OddTensor]) -> dict[str, Tensor]:
+    """Return the tensors, none of which claims more than the file can hold."""
+    size = path.stat().st_size
+    if len(tensors) > _MAX_TENSORS:
+        raise CheckpointError(f"{path} holds {len(tensors)} tensors: no network has as many")
+    plain = {}
+    for name, tensor in tensors.items():
+        complaint = _name_complaint(name) or _complaint(tensor, size)
+        if complaint is not None:
+            raise CheckpointError(f"{path}: {one_line(name)} {complaint}")
+        assert isinstance(tensor, Tensor)
+        plain[name] = tensor.detach()
+    claimed = sum(tensor.numel() for tensor in plain.values())
+    if 4 * claimed > _MAX_SHARING * size + _FREE_BYTES:
+        raise CheckpointError(
+            f"{path}: its tensors share their values: {claimed} in {size} bytes are too many"
+        )
+    return plain
+
+
+def _name_complaint(name: str) -> str | None:
+    if len(name) > _MAX_NAME or name.count(".") > _MAX_PARTS:
+        return f"is a name of {len(name)} characters, as no network has: save the weights again"
+    return None
+
+
+def _complaint(tensor: Tensor | OddTensor, file_size: int) -> str | None:
     """Say why a tensor can't be taken; its values are not looked at."""
+    if isinstance(tensor, OddTensor):
+        return tensor.complaint
     if tensor.is_quantized:
-        return "is quantized: give the float checkpoint that it was made from"
+        return QUANTIZED
     if tensor.layout is not torch.strided or tensor.is_nested:
-        return "is a sparse or nested tensor: save it dense, with to_dense()"
+        return SPARSE
     if tensor.is_meta:
-        return "was saved without its values (meta device): save the network that has them"
+        return META
     if type(tensor) not in (Tensor, nn.Parameter):
         return f"is a {type(tensor).__name__}: save it as a plain tensor"
     if tensor.numel() == 0:
         return "has no values: save the network after it was built in full"
+    if tensor.ndim > _MAX_DIMENSIONS:
+        return f"has {tensor.ndim} dimensions, as no weight has: save it in its own shape"
     # A forged stride of 0 makes a few bytes look like terabytes.
     if tensor.numel() * tensor.element_size() > file_size:
         return f"claims {tensor.numel()} values, more than the file holds: download it again"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _NAMES_SHOWN = 3
+_MAX_LENGTH = 200
 
 
 def one_line(message: object) -> str:
-    """Return the first line of a message, without control characters."""
+    """Return the first line of a message, without control characters, cut where it is long."""
     first = next(iter(str(message).splitlines()), "")
-    return "".join(c if c.isprintable() else "?" for c in first)
+    shown = first if len(first) <= _MAX_LENGTH else f"{first[:_MAX_LENGTH]}..."
+    return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def shorten(names: Sequence[str]) -> str:

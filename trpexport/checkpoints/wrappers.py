@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from trpexport.checkpoints.torch_files import OddTensor
 from trpexport.checkpoints.wording import shorten
 from trpexport.errors import CheckpointError
 
@@ -37,7 +38,7 @@ class Contents:
         notes: what was taken and what was left, for the reader.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor | OddTensor]
     module: nn.Module | None
     notes: tuple[str, ...]
 
@@ -80,7 +81,7 @@ def _wrapper(root: Mapping[object, object]) -> str | None:
     for name in (*_PLAIN, *_AVERAGED):
         if name in holders:
             return name
-    if any(isinstance(value, Tensor) for value in root.values()):
+    if any(isinstance(value, Tensor | OddTensor) for value in root.values()):
         return None
     if len(holders) > 1:
         raise CheckpointError(
@@ -102,7 +103,7 @@ def _holds_weights(value: object) -> bool:
             continue
         seen.add(id(item))
         named = [child for key, child in item.items() if isinstance(key, str)]
-        if any(isinstance(child, Tensor) for child in named):
+        if any(isinstance(child, Tensor | OddTensor) for child in named):
             return True
         waiting += named
     return False
@@ -114,18 +115,18 @@ def _bare(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, wrappers) else module
 
 
-def _state_dict(root: object) -> tuple[dict[str, Tensor], list[str]]:
+def _state_dict(root: object) -> tuple[dict[str, Tensor | OddTensor], list[str]]:
     if not isinstance(root, Mapping):
         raise CheckpointError(
             f"holds a {type(root).__name__.lstrip('_')}, not weights: save the network's "
             "state_dict() with torch.save"
         )
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor | OddTensor] = {}
     counters: list[str] = []
     others: list[str] = []
     for name, value in root.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            others.append(str(name))
+        if not isinstance(name, str) or not isinstance(value, Tensor | OddTensor):
+            others.append(name if isinstance(name, str) else f"a {type(name).__name__}")
         elif not name.isprintable():
             raise CheckpointError(f"is damaged: {name!a} names a tensor; download or save it again")
         elif name.rpartition(".")[2] in _COUNTERS or name == "n_averaged":
