@@ -10,6 +10,7 @@ from typing import Any
 from trpexport import files
 from trpexport.errors import ModelError, OccupiedError, OutputError
 from trpexport.files import read_json, sha256_of, write_json
+from trpexport.schema import MayLack, check, each, text
 
 MODEL = "model.onnx"
 BASELINE = "baseline.onnx"
@@ -20,6 +21,7 @@ REPORT = "report.json"
 MANIFEST = "manifest.json"
 
 SCHEMA_VERSION = 1
+_MANIFEST = {"files": each({"sha256": text}), "baseline": MayLack((None, text))}
 
 
 def is_bundle(directory: Path) -> bool:
@@ -82,14 +84,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     try:
         manifest = read_json(path)
-        hashes = {Path(name): str(facts["sha256"]) for name, facts in manifest["files"].items()}
+        check(manifest, _MANIFEST)
+        hashes = {Path(name): facts["sha256"] for name, facts in manifest["files"].items()}
         if any(name.name != str(name) for name in hashes):
             raise ValueError("a file outside of the bundle")
     except OSError:
         raise ModelError(
             f"{directory} is not a bundle: it has no {MANIFEST}; make one with trpexport decompose"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         raise ModelError(f"{path} is damaged: export the bundle again") from None
     for name, expected in hashes.items():
         file = directory / name

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trpexport.errors import OutputError
+from trpexport.schema import parse_json, read_text
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IS_LINUX = sys.platform == "linux"
@@ -146,13 +147,9 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it can't be read.
-        ValueError: it holds no JSON, or NaN or infinity, which JSON has not.
+        ValueError: as :func:`trpexport.schema.parse_json`; or it is no plain file.
     """
-    check_plain(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return parse_json(read_text(path))
 
 
 def check_directory(target: Path, *, replaceable: Callable[[Path], bool]) -> None:
@@ -285,10 +282,6 @@ def _mode_of_plain_file(place: Path) -> int | None:
     if not stat.S_ISREG(mode):
         raise FileExistsError(errno.EEXIST, "it is no plain file")
     return stat.S_IMODE(mode)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _is_empty_directory(path: Path) -> bool:

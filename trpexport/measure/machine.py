@@ -16,6 +16,7 @@ import numpy as np
 from trpexport._version import __version__
 from trpexport.measure.arm_cores import core_name
 from trpexport.runtime.session import import_onnxruntime
+from trpexport.schema import text, whole
 
 ROOT = Path("/")
 # What the kernel calls the instruction sets that MLAS has kernels for.
@@ -36,6 +37,15 @@ _SYSCTL_FEATURES = {
     "hw.optional.arm.FEAT_SME2": "sme2",
 }
 _GIB = 2**30
+_COUNT = (None, whole(1))
+MACHINE = {
+    "architecture": text,
+    "cpu": (None, text),
+    "cores": {"physical": _COUNT, "logical": _COUNT},
+    "memory_bytes": _COUNT,
+    "os": {"system": text},
+}
+"""What :func:`fingerprint` asks of the facts of a machine."""
 
 
 def machine_facts(root: Path = ROOT) -> dict[str, Any]:
@@ -88,10 +98,8 @@ def fingerprint(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts by which a machine is told from others; not what changes while it runs.
 
     Args:
-        machine: what :func:`machine_facts` returned, perhaps long ago.
-
-    Raises:
-        KeyError, TypeError: it is something else.
+        machine: what :func:`machine_facts` returned, perhaps long ago; has the shape
+            :data:`MACHINE`.
     """
     memory = machine["memory_bytes"]
     return {
@@ -161,14 +169,14 @@ def _governor(root: Path) -> str | None:
 def _frequency(root: Path, cpuinfo: Mapping[str, list[str]]) -> float | None:
     """Return the highest frequency of a core at this moment."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-    kilohertz = [float(text) for file in files if (text := _read(file))]
+    kilohertz = [float(found) for file in files if (found := _read(file))]
     megahertz = [k / 1000 for k in kilohertz] or [float(m) for m in cpuinfo.get("cpu MHz", ())]
     return max(megahertz, default=None)
 
 
 def _load_average(root: Path) -> list[float] | None:
-    if text := _read(root / "proc/loadavg"):
-        return [float(number) for number in text.split()[:3]]
+    if loads := _read(root / "proc/loadavg"):
+        return [float(load) for load in loads.split()[:3]]
     return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from trpexport.errors import TrpexportError
 from trpexport.files import read_json
 from trpexport.measure.bench import SCHEMA_VERSION
-from trpexport.measure.machine import fingerprint
+from trpexport.measure.machine import MACHINE, fingerprint
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Verdict
 from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.external_data import external_paths
+from trpexport.schema import check, each, not_negative, positive, text, whole
 
 Record = Mapping[str, Any]
 
@@ -35,6 +36,27 @@ _COLUMNS = (
     *("memory.baseline_bytes", "memory.with_arena_bytes", "memory.without_arena_bytes"),
 )
 _OPTIONAL = ("memory", "ratio")  # parts that may be None
+
+_MEMORY = ("baseline_bytes", "with_arena_bytes", "without_arena_bytes")
+_ENTRY = {
+    **{"label": text, "sha256": text, "file_bytes": whole(0), "runs": whole(1), "rounds": whole(1)},
+    "seconds": {"median": positive}
+    | dict.fromkeys(("mad", "min", "p90", "p95", "p99"), not_negative),
+    **dict.fromkeys(
+        ("throughput_per_second", "session_seconds", "first_run_seconds"), not_negative
+    ),
+    "ratio": (
+        None,
+        {"to": text, "verdict": text} | dict.fromkeys(("mid", "low", "high"), not_negative),
+    ),
+    "memory": (None, dict.fromkeys(_MEMORY, (None, not_negative))),
+    **dict.fromkeys(("macs", "macs_ratio", "efficiency"), (None, not_negative)),
+}
+_RECORD = {
+    "machine": MACHINE,
+    "settings": each(lambda value: True),
+    "results": [{"threads": whole(1), "models": [_ENTRY]}],
+}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -57,12 +79,9 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION}: bench again, or use the trpexport that wrote it"
         )
     try:
-        fingerprint(record["machine"])
+        check(record, _RECORD)
         BenchSettings.from_json(record["settings"])
-        for threads, entry in _entries(record):
-            _row(threads, entry)
-            _change(threads, entry, entry)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError, TrpexportError):
+    except (ValueError, TrpexportError):
         raise TrpexportError(f"{path} is damaged: bench again") from None
     return record
 
@@ -102,11 +121,11 @@ def attach_costs(record: Record, models: Sequence[ModelFile]) -> dict[str, Any]:
 
 def to_csv(record: Record) -> str:
     """Return the record as a table, one line a network and number of threads; SI units."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_COLUMNS)
     writer.writerows(_row(threads, entry) for threads, entry in _entries(record))
-    return text.getvalue()
+    return table.getvalue()
 
 
 @dataclass(frozen=True)
@@ -156,7 +175,7 @@ def compare_records(old: Record, new: Record, *, allow_other_machine: bool = Fal
                 "or allow another machine",
                 parameters=("allow_other_machine",),
             )
-    differences = _differences(*({k: r["settings"][k] for k in _DECISIVE} for r in (old, new)))
+    differences = _differences(*({k: r["settings"].get(k) for k in _DECISIVE} for r in (old, new)))
     if differences:
         raise TrpexportError(
             f"the records are of different settings ({differences}): bench again with the same ones"

@@ -14,9 +14,26 @@ from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
 from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS
+from trpexport.schema import MayLack, check, each, flag, number, text, whole
 from trpexport.tensors import NO_SHAPES, Shape, Shapes
 
 _BASELINE = "baseline"  # the manifest's key for a file with the network as it was
+_SHAPES = each([whole(1)])
+_SETTINGS = {
+    "models": [{"path": text, "label": text, "shapes": MayLack(_SHAPES)}],
+    "provider_options": each(text),
+    "threads": [whole(1)],
+    "shapes": _SHAPES,
+} | {
+    name: MayLack(shape)
+    for name, shape in {
+        **dict.fromkeys(("provider", "graph_optimization"), text),
+        **dict.fromkeys(("min_time", "max_time", "warmup_seconds"), number),
+        **dict.fromkeys(("io_binding", "memory", "keep_samples"), flag),
+        **{"batch": (None, whole(1)), "allow_spinning": (None, flag), "data": (None, text)},
+        **{"min_runs": whole(1), "seed": whole(0)},
+    }.items()
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,7 @@ class BenchSettings:
             TrpexportError: the data are of something else, or a setting can't be used.
         """
         try:
+            check(data, _SETTINGS)
             return cls(
                 **{
                     **data,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +18,20 @@ from trpexport.files import append_text
 from trpexport.judge.gate.check import Checked, GateResult
 from trpexport.judge.gate.rules import RULES, drop_between
 from trpexport.judge.paired import Share
-from trpexport.measure.machine import fingerprint
+from trpexport.measure.machine import MACHINE, fingerprint
+from trpexport.schema import MayLack, check, flag, number, parse_json, read_text, text, whole
 from trpexport.text import with_unit
 
 SCHEMA_VERSION = 1
 TOLERANCE = 0.01  # by which what is exact, sizes and counts, may get worse
+_HEAD = {"kind": lambda kind: kind == "gate", "accepted": flag, "schema_version": whole(0)}
+_ENTRY = {
+    "created": MayLack(text),
+    "correct": MayLack(text),
+    "machine": MayLack((None, MACHINE)),
+    "rules": [{"name": text} | dict.fromkeys(("value", "low", "high"), (None, number))],
+}
+_DATA = {"data": {"images": whole(1), "fingerprint": text}}
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def last_accepted(path: Path) -> Accepted:
             is never a pass.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).split("\n")  # names may hold other ends of lines
     except FileNotFoundError:
         raise _nothing_there(f"{path} does not exist", path) from None
     except OSError as error:
@@ -87,9 +95,9 @@ def last_accepted(path: Path) -> Accepted:
     except ValueError:
         raise TrpexportError(f"{path} is no history of the gate: it is not text") from None
     found = None
-    for number, line in enumerate(lines, 1):
+    for index, line in enumerate(lines, 1):
         if line.strip():
-            accepted = _read_entry(line, f"line {number} of {path}")
+            accepted = _read_entry(line, f"line {index} of {path}")
             found = accepted or found
     if found is None:
         raise _nothing_there(f"{path} holds no accepted result", path)
@@ -106,34 +114,30 @@ def _nothing_there(fault: str, path: Path) -> TrpexportError:
 def _read_entry(line: str, where: str) -> Accepted | None:
     """Read one line; None for a result that was not accepted."""
     try:
-        entry = json.loads(line)
-        if entry["kind"] != "gate" or not isinstance(entry["accepted"], bool):
-            raise ValueError("something else")
+        entry = parse_json(line)
+        check(entry, _HEAD)
         if entry["schema_version"] != SCHEMA_VERSION:
             raise TrpexportError(
                 f"{where} has the schema version {entry['schema_version']}, this trpexport reads "
                 f"{SCHEMA_VERSION}: use the trpexport that wrote it, or begin a new history"
             )
-        correct = None
-        if "correct" in entry:
-            packed = np.frombuffer(base64.b64decode(entry["correct"], validate=True), np.uint8)
-            count = entry["data"]["images"]
-            if len(packed) != -(-count // 8) or count < 1:
-                raise ValueError("another number of images")
-            correct = np.unpackbits(packed, count=count).astype(bool)
-            str(entry["data"]["fingerprint"])
-        if "machine" in entry:
-            fingerprint(entry["machine"])
-        for rule in entry["rules"]:
-            str(rule["name"])
-            numbers = (rule["value"], rule["low"], rule["high"])
-            if not all(v is None or math.isfinite(v) for v in numbers):
-                raise ValueError("a value that is no number")
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        check(entry, _ENTRY)
+        correct = _correct(entry) if "correct" in entry else None
+    except ValueError:
         raise TrpexportError(
             f"{where} is damaged: delete that line, or begin a new history"
         ) from None
-    return Accepted(str(entry.get("created", "")), entry, correct) if entry["accepted"] else None
+    return Accepted(entry.get("created", ""), entry, correct) if entry["accepted"] else None
+
+
+def _correct(entry: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which images a line says were right."""
+    check(entry, _DATA)
+    packed = np.frombuffer(base64.b64decode(entry["correct"], validate=True), np.uint8)
+    count = entry["data"]["images"]
+    if len(packed) != -(-count // 8):
+        raise ValueError("another number of images")
+    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def compare(result: GateResult, accepted: Accepted) -> tuple[Checked, ...]:
