@@ -7,7 +7,8 @@ edited; all the rest is derived, and derived again when the plan is applied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,18 @@ from typing import Any
 from trpexport.errors import PlanError
 from trpexport.files import read_json
 from trpexport.ops import Call, LinearOp, Window
+from trpexport.schema import each, fits, flag, not_negative, text, whole
 
 SCHEMA_VERSION = 2
+MAX_INPUT = 2**28  # values of an input that a file may ask for: 1 GiB of floats
 # What a plan's options say of how its factors were fitted to images.
 CALIBRATION = "calibration"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
+_KINDS: Mapping[Any, Callable[[Any], bool]] = {
+    **{bool: flag, dict: each(lambda value: True), float: not_negative, int: whole(0), str: text},
+    list: lambda value: isinstance(value, list | tuple),
+}
+_SHOWN = 60  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -124,17 +132,18 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
         )
     try:
         layers = tuple(
-            _parse_layer(_upgraded(layer) if version == 1 else layer) for layer in data["layers"]
+            _parse_layer(_upgraded(layer) if version == 1 else layer)
+            for layer in _typed(data, "layers", list)
         )
         return Plan(
             scheme=_typed(data, "scheme", str),
             criterion=_typed(data, "criterion", str),
-            input_shape=_ints(data, "input_shape"),
+            input_shape=_input_shape(data),
             layers=layers,
             other_macs=_typed(data, "other_macs", int),
             architecture=_optional(data, "architecture", str),
-            options=dict(data.get("options", {})),
-            unknown={str(name): int(count) for name, count in data.get("unknown", {}).items()},
+            options=_typed({"options": {}, **data}, "options", dict),
+            unknown=_counts({"unknown": {}, **data}, "unknown"),
         )
     except KeyError as error:
         raise PlanError(f"{source} lacks the field {error}") from None
@@ -166,17 +175,18 @@ def _parse_layer(data: Mapping[str, Any]) -> LayerPlan:
             name=name,
             op=_parse_op(data["op"]),
             calls=tuple(
-                Call(_typed(call, "places", int), _ints(call, "size")) for call in data["calls"]
+                Call(_typed(call, "places", int), _ints(call, "size"))
+                for call in _typed(data, "calls", list)
             ),
             scheme=_optional(data, "scheme", str),
             rank=_optional(data, "rank", int),
             full_rank=_optional(data, "full_rank", int),
-            factors=tuple(_parse_op(factor) for factor in data.get("factors", ())),
+            factors=tuple(map(_parse_op, _typed({"factors": [], **data}, "factors", list))),
             reason=_optional(data, "reason", str),
-            weight_error=_optional(data, "weight_error", int | float),
+            weight_error=_optional(data, "weight_error", float),
             macs=_typed(data, "macs", int),
             factor_macs=_typed(data, "factor_macs", int),
-            spectrum=tuple(map(float, data.get("spectrum", ()))),
+            spectrum=_numbers({"spectrum": [], **data}, "spectrum"),
             shares=_optional(data, "shares", str),
         )
     except KeyError as error:
@@ -238,9 +248,8 @@ def _upgraded_op(conv: Mapping[str, Any]) -> dict[str, Any]:
 
 def _typed(data: Mapping[str, Any], key: str, kind: Any) -> Any:
     value = data[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        wanted = getattr(kind, "__name__", str(kind))
-        raise ValueError(f"{key!r} must be {wanted}, not {value!r}")
+    if not _KINDS[kind](value):
+        raise ValueError(f"{key!r} must be {kind.__name__}, not {_shown(value)}")
     return value
 
 
@@ -250,6 +259,32 @@ def _optional(data: Mapping[str, Any], key: str, kind: Any) -> Any:
 
 def _ints(data: Mapping[str, Any], key: str) -> tuple[int, ...]:
     value = data[key]
-    if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
-        raise ValueError(f"{key!r} must be a list of whole numbers, not {value!r}")
+    if not fits(value, [whole(0)]):
+        raise ValueError(f"{key!r} must be a list of whole numbers, not {_shown(value)}")
     return tuple(value)
+
+
+def _input_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = _ints(data, "input_shape")
+    if not 1 <= math.prod(shape) <= MAX_INPUT:
+        raise ValueError(f"'input_shape' can't be {_shown(shape)}")
+    return shape
+
+
+def _numbers(data: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    value = data[key]
+    if not fits(value, [not_negative]):
+        raise ValueError(f"{key!r} must be a list of numbers, not {_shown(value)}")
+    return tuple(map(float, value))
+
+
+def _counts(data: Mapping[str, Any], key: str) -> dict[str, int]:
+    value = data[key]
+    if not fits(value, each(whole(0))):
+        raise ValueError(f"{key!r} must be numbers by name, not {_shown(value)}")
+    return dict(value)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from trpexport.checkpoints.keys import (
+    MAX_TENSORS,
     KeyDifference,
     Reading,
     Shapes,
@@ -159,9 +162,31 @@ class WithoutRandomNumbers(TorchFunctionMode):
         return func(*args, **given)
 
 
+def outline_of(architecture: Architecture) -> nn.Module:
+    """Return a network of the zoo without memory for its weights, on the meta device.
+
+    Raises:
+        ArchitectureError: it has more parameters than any network.
+    """
+    counter = itertools.count(1)
+
+    def counted(*_: Any) -> None:
+        if next(counter) > MAX_TENSORS:
+            raise ArchitectureError(
+                f"{architecture} has more than {MAX_TENSORS} parameters, as no network has: give "
+                "the one that the weights are of"
+            )
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        with torch.device("meta"), WithoutRandomNumbers():
+            return architecture.build()
+    finally:
+        hook.remove()
+
+
 def _built_shapes(architecture: Architecture) -> Shapes:
-    with torch.device("meta"), WithoutRandomNumbers():
-        return shapes_of(architecture.build())
+    return shapes_of(outline_of(architecture))
 
 
 def _inferred(reading: Reading, shapes: Shapes) -> Iterator[_Near]:

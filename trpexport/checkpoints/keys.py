@@ -10,6 +10,8 @@ from trpexport.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+MAX_TENSORS = 20_000  # a ResNet-1202 has 7,212
+
 # What DataParallel, torch.compile, FSDP and activation checkpointing put into names, anywhere.
 _WRAPPER_SEGMENTS = frozenset(
     {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}

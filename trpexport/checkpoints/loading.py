@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from trpexport.checkpoints.factory import build_from_factory
-from trpexport.checkpoints.identify import Match, identify, match_architecture, match_network
+from trpexport.checkpoints.identify import (
+    Match,
+    identify,
+    match_architecture,
+    match_network,
+    outline_of,
+)
 from trpexport.checkpoints.keys import Reading
 from trpexport.checkpoints.reading import StateFile, read_state_dict
 from trpexport.checkpoints.saving import StoredFacts, stored_facts
@@ -19,7 +26,7 @@ from trpexport.checkpoints.weights import float32_weights
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
 from trpexport.networks.torch.rewrite import with_factors
-from trpexport.plan import Plan
+from trpexport.plan import MAX_INPUT, Plan
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
@@ -139,8 +146,10 @@ def _build(
         return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))
     elif stored.plan is not None:
         architecture = _stored_architecture(stored, arch)
+        # First without memory: what the file claims of itself may be anything.
+        outline = _factorized(outline_of(architecture), stored)
+        reading = match_network(outline, f"{architecture} and its plan", shapes)
         network = _factorized(architecture.build(), stored)
-        reading = match_network(network, f"{architecture} and its plan", shapes)
         built = _Built(network, architecture, str(architecture), reading)
     else:
         match = _match(shapes, stored, arch)
@@ -182,7 +191,11 @@ def _match(shapes: Mapping[str, tuple[int, ...]], stored: StoredFacts, arch: str
 
 
 def _fill(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights, whose names and shapes are known to fit, into a network."""
+    """Copy weights, whose names and shapes are known to fit, into a network.
+
+    All but batch counters, which inference ignores: those are taken where they fit.
+    """
+    fitting = {}
     for name, target in network.state_dict().items():
         if not isinstance(target, Tensor) or name not in weights:
             continue  # a module's extra state, a batch counter
@@ -191,8 +204,9 @@ def _fill(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None
                 f"{path}: {name} holds integers ({weights[name].dtype}), the network wants floats: "
                 "give the float checkpoint that it was made from"
             )
-    # Not strict, because only batch counters can be missing.
-    network.load_state_dict(dict(weights), strict=False)
+        if weights[name].shape == target.shape:
+            fitting[name] = weights[name]
+    network.load_state_dict(fitting, strict=False)
 
 
 def _input_shape(
@@ -205,7 +219,7 @@ def _input_shape(
     if shape is None:
         return architecture.input_shape if architecture else None
     text = "x".join(map(str, shape))
-    if len(shape) < 2 or any(size < 1 for size in shape):
+    if len(shape) < 2 or any(size < 1 for size in shape) or math.prod(shape) > MAX_INPUT:
         raise CheckpointError(
             f"the {source} input shape {text or 'of no numbers'} is none: give batch, channels and "
             "sizes, such as 1x3x32x32",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.checkpoints.formats import Format, check_zip, recognise_format
+from trpexport.checkpoints.keys import MAX_TENSORS
 from trpexport.checkpoints.torch_files import (
     META,
     QUANTIZED,
@@ -25,7 +26,6 @@ from trpexport.errors import CheckpointError, UnsafeCheckpointError
 from trpexport.files import sha256_of
 
 # What no network has, and what would take hours or all memory.
-_MAX_TENSORS = 50_000
 _MAX_NAME, _MAX_PARTS = 500, 50  # characters, dots
 _MAX_DIMENSIONS = 64  # of torch's own operations
 # Layers may share their weights. As float32 all names together may claim so many times the file,
@@ -121,7 +121,7 @@ def _read_pickle(path: Path, file_format: Format, unsafe_pickle: bool) -> object
 def _plain(path: Path, tensors: Mapping[str, Tensor | OddTensor]) -> dict[str, Tensor]:
     """Return the tensors, none of which claims more than the file can hold."""
     size = path.stat().st_size
-    if len(tensors) > _MAX_TENSORS:
+    if len(tensors) > MAX_TENSORS:
         raise CheckpointError(f"{path} holds {len(tensors)} tensors: no network has as many")
     plain = {}
     for name, tensor in tensors.items():

@@ -15,12 +15,19 @@ from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
 from trpexport.files import write_atomically
 from trpexport.plan import Plan, parse_plan
+from trpexport.schema import MayLack, check, parse_json, text, whole
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
 
 METADATA_KEY = "trpexport"
 _OWN_KEYS = ("architecture", "num_classes", "in_channels", "plan")
+_STORED = {
+    "architecture": MayLack((None, text)),
+    "num_classes": MayLack(whole(0)),
+    "in_channels": MayLack(whole(0)),
+    "input_shape": MayLack((None, [whole(0)])),
+}
 
 
 @dataclass(frozen=True)
@@ -106,25 +113,21 @@ def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
     if METADATA_KEY not in header:
         return StoredFacts()
     try:
-        data = json.loads(header[METADATA_KEY])
-        architecture, shape = data.get("architecture"), data.get("input_shape")
-        plan = data.pop("plan", None)
-        if not (architecture is None or isinstance(architecture, str)):
-            raise TypeError(f"architecture is {architecture!r}")
-        if not (shape is None or all(type(size) is int for size in shape)):
-            raise TypeError(f"input_shape is {shape!r}")
-        return StoredFacts(
-            architecture=architecture,
-            num_classes=int(data.get("num_classes", 0)),
-            in_channels=int(data.get("in_channels", 0)),
-            input_shape=None if shape is None else tuple(shape),
-            plan=None if plan is None else parse_plan(plan, f"{path}: its plan"),
-            metadata=data,
-        )
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        data = parse_json(header[METADATA_KEY])
+        check(data, _STORED)
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: its {METADATA_KEY} metadata is damaged ({one_line(error)}): save it again"
         ) from error
+    shape, plan = data.get("input_shape"), data.pop("plan", None)
+    return StoredFacts(
+        architecture=data.get("architecture"),
+        num_classes=data.get("num_classes", 0),
+        in_channels=data.get("in_channels", 0),
+        input_shape=None if shape is None else tuple(shape),
+        plan=None if plan is None else parse_plan(plan, f"{path}: its plan"),
+        metadata=data,
+    )
 
 
 def _in_fixed_order(file: bytes) -> bytes:
@@ -136,6 +139,6 @@ def _in_fixed_order(file: bytes) -> bytes:
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(-(-len(text) // 8) * 8)
-    return len(text).to_bytes(8, "little") + text + file[8 + length :]
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written = written.ljust(-(-len(written) // 8) * 8)
+    return len(written).to_bytes(8, "little") + written + file[8 + length :]

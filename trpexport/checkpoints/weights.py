@@ -11,6 +11,7 @@ from torch import Tensor
 from trpexport.errors import CheckpointError
 
 _CAST = (torch.float16, torch.bfloat16, torch.float64)
+_KEPT = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def float32_weights(
@@ -32,9 +33,7 @@ def float32_weights(
     weights = {}
     cast: dict[torch.dtype, int] = {}
     for name, tensor in tensors.items():
-        if tensor.is_complex() or (
-            tensor.is_floating_point() and tensor.dtype not in (torch.float32, *_CAST)
-        ):
+        if tensor.dtype not in (*_CAST, torch.float32, *_KEPT):
             raise CheckpointError(
                 f"{path}: {name} is of type {_name(tensor.dtype)}: save the weights in float32"
             )
