@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from trpexport.standard_output import claimed_output
+from trpexport.text import printable
 
 from .interrupts import reach
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Tables are made for this width where nobody watches: a pipe has no width of its own.
 PIPE_WIDTH = 200
 # Where JSON and CSV go once they have standard output to themselves.
+_MAX_LINE = 4000  # characters on standard error
 _claimed: ContextVar[TextIO | None] = ContextVar("claimed", default=None)
 
 
@@ -84,13 +86,13 @@ def claim(context: typer.Context, wanted: bool) -> bool:
 
 def say(line: str) -> None:
     """Print a line on standard error."""
-    _print(f"{line}\n", sys.stderr)
+    _print(f"{printable(line, _MAX_LINE)}\n", sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:
     """Print as long as somebody reads; the command goes on without, to its end and its code."""
     try:
-        stream.write(text)
+        stream.write(text.encode(errors="replace").decode())  # names may hold half a character
         stream.flush()
     except BrokenPipeError:
         give_up(stream)
@@ -112,9 +114,10 @@ def progress() -> Iterator[Stages]:
             yield Stages(_reaching(lambda name: say(f"- {name}")))
         return
     from rich.console import Console
+    from rich.text import Text
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
-        yield Stages(_reaching(lambda name: status.update(f"{name} ...")))
+        yield Stages(_reaching(lambda name: status.update(Text(f"{printable(name, 100)} ..."))))
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
@@ -136,7 +139,7 @@ def progress_bar() -> Progress:
 
     # The bar takes what the rest leaves.
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Remaining(compact=True, table_column=Column(no_wrap=True)),
@@ -158,4 +161,4 @@ def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: None
         return
     with progress_bar() as shown:
-        yield partial(shown.advance, shown.add_task(description, total=total))
+        yield partial(shown.advance, shown.add_task(printable(description, 100), total=total))

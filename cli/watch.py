@@ -64,7 +64,7 @@ class EpochBar(EpochLines):
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         assert self.bar is not None
-        self.bar.console.print(text)
+        self.bar.console.print(text, markup=False)
 
 
 class Silence:

@@ -35,3 +35,11 @@ def test_an_error_names_the_parameters_that_mend_it() -> None:
     assert errors.OccupiedError("a", parameters=("out",)).parameters == ("out",)
     again = pickle.loads(pickle.dumps(error))  # as one process raises what another one met
     assert (type(again), str(again), again.parameters) == (type(error), "a", ("size", "resize"))
+
+
+def test_names_from_files_can_not_write_to_the_terminal_or_hide_the_remedy() -> None:
+    error = TrpexportError(f"the layer \x1b[2J\n{'x' * 10**6} is not there: choose another")
+    assert str(error).isprintable()
+    assert str(error).startswith("the layer ?[2J xxx")
+    assert str(error).endswith("x is not there: choose another")
+    assert len(str(error)) == 1000

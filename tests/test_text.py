@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from trpexport.text import bar, milliseconds, number, percent, quantity, times, with_unit
+from trpexport.text import (
+    bar,
+    milliseconds,
+    number,
+    percent,
+    printable,
+    quantity,
+    times,
+    with_unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +94,29 @@ def test_bars_are_relative_to_the_largest(values: list[float], text: str) -> Non
 
 def test_a_long_spectrum_shows_the_largest_of_each_share() -> None:
     assert bar([4.0, 1.0, 2.0, 1.0], width=2) == "█▅"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("layer1.0.conv1", "layer1.0.conv1"),
+        ("größer 网络 ≥ 3", "größer 网络 ≥ 3"),
+        ("a\r\n\tb\u2028c\xa0d", "a b c d"),
+        ("\x1b[31mred\x1b[0m\x07", "?[31mred?[0m?"),
+        ("\x9b2J\x7f", "?2J?"),
+        ("a\u202egnp.exe\u2066", "a?gnp.exe?"),  # turns the direction of writing
+        ("\ud800", "?"),  # half a character, which no terminal can be sent
+        (3, "3"),
+    ],
+)
+def test_text_of_strangers_is_one_printable_line(value: object, text: str) -> None:
+    assert printable(value) == text
+    assert printable(value).isprintable()
+
+
+def test_long_text_keeps_its_beginning_and_its_end() -> None:
+    assert (
+        printable("begin" + "x" * 10**6 + "end", 30)
+        == "begin" + "x" * 12 + " ... " + "x" * 5 + "end"
+    )
+    assert printable("x" * 30, 30) == "x" * 30

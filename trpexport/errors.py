@@ -22,6 +22,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from trpexport.text import printable
+
+_MAX_MESSAGE = 1000  # characters
+
 
 class TrpexportError(Exception):
     """Base of all errors that a user can cause and mend.
@@ -41,7 +45,8 @@ class TrpexportError(Exception):
     parameters: tuple[str, ...] = ()
 
     def __init__(self, message: str = "", *, parameters: Iterable[str] = ()) -> None:
-        super().__init__(message)
+        # Names come from files of strangers; the remedy stands at the end, which is kept.
+        super().__init__(printable(message, _MAX_MESSAGE))
         if parameters:
             self.parameters = tuple(parameters)
 

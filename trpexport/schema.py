@@ -45,9 +45,9 @@ def read_text(path: Path) -> str:
         OSError: it can't be read.
         ValueError: it is no text in UTF-8, no plain file, or too long.
     """
+    if path.exists() and not path.is_file():  # to open a pipe waits, and a device may never end
+        raise ValueError("not a regular file")
     with path.open("rb") as file:
-        if not path.is_file():  # a device may never end
-            raise ValueError("not a regular file")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES >> 20} MiB")

@@ -1,11 +1,33 @@
-"""Numbers and small pictures as people read them: the one home of number formatting."""
+"""Numbers, small pictures and text of strangers as people read them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_LEFT_OUT = " ... "
+_OTHER_SPACE = re.compile(r"[^\S ]+")  # tabs, ends of lines, spaces of other widths
 _BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def printable(value: object, limit: int | None = None) -> str:
+    """Return text of strangers, fit for a terminal and a line.
+
+    Nothing in it moves the cursor, colours the screen, turns the direction of writing or ends the
+    line: what is no printable character becomes a space or a question mark.
+
+    Args:
+        value: the text, or what is to be written as text.
+        limit: number of characters from which on the middle is left out.
+    """
+    text = str(value)
+    if limit is not None and len(text) > limit:
+        kept = limit - len(_LEFT_OUT)
+        text = text[: kept - kept // 3] + _LEFT_OUT + text[len(text) - kept // 3 :]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in _OTHER_SPACE.sub(" ", text))
 
 
 def quantity(count: float, unit: str = "") -> str:

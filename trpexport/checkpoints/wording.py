@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trpexport.text import printable
+
 _NAMES_SHOWN = 3
 _MAX_LENGTH = 200
 
 
 def one_line(message: object) -> str:
     """Return the first line of a message, without control characters, cut where it is long."""
-    first = next(iter(str(message).splitlines()), "")
-    shown = first if len(first) <= _MAX_LENGTH else f"{first[:_MAX_LENGTH]}..."
-    return "".join(c if c.isprintable() else "?" for c in shown)
+    return printable(next(iter(str(message).splitlines()), ""), _MAX_LENGTH)
 
 
 def shorten(names: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from trpexport.lowrank.fit.layer import LayerFit, with_bias
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
 from trpexport.ops import LinearOp
+from trpexport.schema import check, each, fits, not_negative, number, text, whole
 
 SCHEMA_VERSION = 6
 # Ranks that are tried of each layer and scheme.
@@ -35,6 +36,24 @@ _MAX_RANKS = 12
 _GAIN_IMAGES = 16
 _GAIN_ERROR = 0.03
 _TINY = 1e-12
+_OPTION = {
+    "scheme": (None, text),
+    "rank": (None, whole(1)),
+    "costs": each(not_negative),
+    "error": not_negative,
+}
+_TABLE = {
+    "schema_version": lambda version: version == SCHEMA_VERSION,
+    "key": text,
+    "fixed": each(number),
+    "layers": [
+        {
+            "name": text,
+            "gains": each(not_negative),
+            "options": [lambda option: fits(option, _OPTION) and len(option) == len(_OPTION)],
+        }
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -119,27 +138,16 @@ class SensitivityTable:
         Raises:
             ValueError: it is something else.
         """
-        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError("no table of this version")
-        try:
-            layers = tuple(
-                LayerOptions(
-                    str(layer["name"]),
-                    {str(name): float(gain) for name, gain in layer["gains"].items()},
-                    tuple(_option(option) for option in layer["options"]),
-                )
-                for layer in data["layers"]
+        check(data, _TABLE)
+        layers = tuple(
+            LayerOptions(
+                layer["name"],
+                dict(layer["gains"]),
+                tuple(Option(**option) for option in layer["options"]),
             )
-            return cls(str(data["key"]), layers, dict(data["fixed"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a damaged table: {error}") from None
-
-
-def _option(data: Mapping[str, Any]) -> Option:
-    option = Option(**data)
-    if not all(math.isfinite(number) for number in (*option.costs.values(), option.error)):
-        raise ValueError("a number that is not finite")
-    return option
+            for layer in data["layers"]
+        )
+        return cls(data["key"], layers, dict(data["fixed"]))
 
 
 def sensitivity_table(
@@ -312,8 +320,8 @@ class _Measurer:
 
 
 def _key(**facts: Any) -> str:
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()
+    known = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True, default=list)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _read(path: Path, key: str) -> SensitivityTable | None:

@@ -13,8 +13,7 @@ from trpexport.report.blocks import Column, Kind, Phrase, Portion, Range, Tone, 
 
 _BOUNDS = {None: "", "at least": "≥ ", "at most": "≤ "}
 
-# Names come from files of strangers: none may move the cursor, colour the screen or end the line.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_MAX_NAME, _MAX_PROSE = 200, 2000  # characters
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ def phrase_spans(phrase: Phrase) -> tuple[Span, ...]:
     )
 
 
-def printable(text: object) -> str:
-    """Return text without control characters."""
-    return _CONTROL.sub(lambda found: " " if found[0].isspace() else "?", str(text))
+def printable(value: object) -> str:
+    """Return text that fits a table or a sentence."""
+    return text.printable(value, _MAX_PROSE)
 
 
 def plain(spans: Iterable[Span]) -> str:
@@ -93,7 +92,7 @@ def _shape(raw: tuple[int, ...]) -> str:
 
 
 _WRITERS: Mapping[Kind, Callable[..., str]] = {
-    Kind.NAME: printable,
+    Kind.NAME: partial(text.printable, limit=_MAX_NAME),
     Kind.PROSE: printable,
     Kind.SHAPE: _shape,
     Kind.BARS: text.bar,
