@@ -53,10 +53,10 @@ def test_no_more_is_read_than_may_be_parsed(
 
 
 def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_text(Path(os.devnull))
     os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
-    with pytest.raises(ValueError, match="not a regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_text(tmp_path / "pipe")
 
 

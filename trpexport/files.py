@@ -146,8 +146,8 @@ def read_json(path: Path) -> Any:
     """Read a file of JSON.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: as :func:`trpexport.schema.parse_json`; or it is no plain file.
+        OSError: it can't be read, or is no regular file.
+        ValueError: as :func:`trpexport.schema.parse_json`.
     """
     return parse_json(read_text(path))
 

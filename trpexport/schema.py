@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -42,11 +43,11 @@ def read_text(path: Path) -> str:
     """Return the text of a file of at most :data:`MAX_BYTES`.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is no text in UTF-8, no plain file, or too long.
+        OSError: it can't be read, or is no regular file.
+        ValueError: it is no text in UTF-8, or too long.
     """
     if path.exists() and not path.is_file():  # to open a pipe waits, and a device may never end
-        raise ValueError("not a regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

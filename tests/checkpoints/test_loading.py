@@ -216,3 +216,15 @@ def test_the_network_keeps_its_weights_when_the_file_goes(tmp_path: Path, weight
     checkpoint = load_checkpoint(path)
     path.write_bytes(bytes(path.stat().st_size))
     assert holds(checkpoint.module, weights)
+
+
+@pytest.mark.parametrize("counter", [torch.zeros(5), torch.tensor(3), torch.zeros(1, 1)])
+def test_batch_counters_of_any_shape_are_of_no_interest(
+    save: Saver, weights: Weights, small: Any, counter: Tensor
+) -> None:
+    name = "bn1.num_batches_tracked"
+    checkpoint = load_checkpoint(save({**weights, name: counter}), arch=str(small))
+    weights.pop(name)
+    state = checkpoint.module.state_dict()
+    assert state.pop(name).shape == ()
+    assert all(torch.equal(state[n], weight) for n, weight in weights.items())

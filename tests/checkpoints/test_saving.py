@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import resource
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from trpexport.checkpoints import load_checkpoint, save_checkpoint
 from trpexport.errors import ArchitectureError, CheckpointError, OutputError
+from trpexport.plan import Plan
 
 Weights = dict[str, Tensor]
 
@@ -97,6 +100,11 @@ def test_the_stored_architecture_is_checked(
         '{"input_shape": 32}',
         '{"input_shape": [1, 3.0, 32, 32]}',
         '{"input_shape": "1133"}',
+        '{"num_classes": Infinity}',
+        '{"num_classes": 1e999}',
+        '{"num_classes": 10.0}',
+        '{"in_channels": -1}',
+        '{"plan": {"spectrum": NaN}}',
         "[" * 100_000,
     ],
 )
@@ -107,6 +115,40 @@ def test_damaged_metadata(tmp_path: Path, weights: Weights, text: str) -> None:
         CheckpointError, match=r"its trpexport metadata is damaged .*: save it again"
     ):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"num_classes": 10**9},
+        {"in_channels": 10**9},
+        {"architecture": "resnet_cifar(depth=99998,block=basic,shortcut=projection,width=2)"},
+        {"input_shape": [1, 1, 10**9, 10**9]},
+    ],
+)
+@pytest.mark.parametrize("planned", [False, True])
+def test_forged_facts_ask_for_no_memory(
+    tmp_path: Path,
+    network: nn.Module,
+    small: Any,
+    facts: dict[str, Any],
+    planned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network of the file's words alone would take terabytes, or hours."""
+    module = importlib.import_module("trpexport.checkpoints.identify")  # shadowed by its function
+    monkeypatch.setattr(module, "MAX_TENSORS", 2000)
+    path = tmp_path / "net.safetensors"
+    plan = Plan("spatial", "none", (1, 1, 32, 32), ()).to_json() if planned else None
+    sound = {"architecture": str(small), "num_classes": 7, "in_channels": 1}
+    text = json.dumps({**sound, **facts, "plan": plan})
+    safetensors.torch.save_file(network.state_dict(), path, {"trpexport": text})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if planned or not {"num_classes", "in_channels"} & set(facts):  # else the weights tell
+        with pytest.raises(CheckpointError) as caught:
+            load_checkpoint(path)
+        assert len(str(caught.value)) < 1001
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 2**10
 
 
 def test_shared_and_strided_weights_can_be_saved(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_negative_variance_is_refused() -> None:
         float32_weights(FILE, tensors)
 
 
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.uint16])
 def test_types_that_no_network_computes_in(dtype: torch.dtype) -> None:
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(CheckpointError, match=f"w is of type {name}: save the weights in float32"):

@@ -193,6 +193,18 @@ def test_a_file_that_is_no_record_is_one_line(
 # --- comparing ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("old_first", [True, False])
+def test_a_setting_that_one_record_lacks_is_a_difference(
+    record: Record, tmp_path: Path, old_first: bool
+) -> None:
+    paths = (tmp_path / "old.json", tmp_path / "new.json")
+    paths[0].write_text(damage(copy.deepcopy(record), "settings", "batch"))
+    paths[1].write_text(json.dumps(record))
+    old, new = map(read_record, paths if old_first else paths[::-1])
+    with pytest.raises(TrpexportError, match=r"different settings .batch: "):
+        compare_records(old, new)
+
+
 def timed(record: Record, median: float, mad: float, index: int = 1) -> Record:
     changed = copy.deepcopy(record)
     changed["results"][0]["models"][index]["seconds"] |= {"median": median, "mad": mad}

@@ -153,6 +153,8 @@ def test_times_are_compared_on_the_same_machine_only(tmp_path: Path) -> None:
             f'[{{"name": "max-drop", "value": {value}, "low": null, "high": null}}]}}'
             for value in ('"1"', "NaN", "1e999", "1" + "0" * 400)
         ),
+        '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": '
+        '[{"name": ["a"], "value": 1, "low": null, "high": null}]}',
         "[" * 100_000,
         '{"kind": "gate", "accepted": true, "schema_version": 1, "rules": [], "correct": "AA==", '
         '"data": {"images": 9, "fingerprint": ""}}',
