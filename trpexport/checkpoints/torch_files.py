@@ -90,7 +90,11 @@ def read_torch_file(path: Path, file_format: Format) -> object:
         CheckpointError: it is damaged.
     """
     try:
-        return _read_zip(path) if file_format == "zip" else _read_legacy(path.read_bytes())
+        if file_format == "zip":
+            return _read_zip(path)
+        if file_format == "legacy":
+            return _read_legacy(path.read_bytes())
+        raise ValueError("another kind of file")
     except ForbiddenGlobalError as error:
         raise UnsafeCheckpointError(
             f"{path} holds pickled code (it asks for {one_line(error)}), which is not run: save "

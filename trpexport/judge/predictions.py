@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import DataError
+from trpexport.schema import not_negative, text
 
 # What a saved file begins with, and its version. The first one knew nothing of the pixels.
 _KIND = "trpexport evaluation 2"
@@ -180,13 +181,22 @@ def read_evaluation(path: Path) -> Evaluation:
     return result
 
 
+_TEXTS = ("label", "sha256", "data", "split", "outputs_are", "pixels")
+
+
 def _check(evaluation: Evaluation) -> None:
     n, count = len(evaluation.labels), len(evaluation.classes)
-    ranked, labels = evaluation.ranked, evaluation.labels
-    shapes = [evaluation.indices.shape, labels.shape, evaluation.losses.shape, ranked.shape[:1]]
+    ranked, labels, losses = evaluation.ranked, evaluation.labels, evaluation.losses
+    shapes = [evaluation.indices.shape, labels.shape, losses.shape, ranked.shape[:1]]
     sound = n > 0 and all(shape == (n,) for shape in shapes) and ranked.ndim == 2
     sound = sound and ranked.shape == evaluation.scores.shape and ranked.shape[1] == min(5, count)
-    sound = sound and isinstance(evaluation.pixels, str)
-    kinds = {array.dtype.kind for array in (evaluation.indices, labels, ranked)}
-    if not sound or kinds != {"i"} or ranked.min() < -1 or ranked.max() >= count:
+    sound = sound and all(text(getattr(evaluation, name)) for name in _TEXTS)
+    sound = sound and not_negative(evaluation.seconds)
+    whole = {array.dtype.kind for array in (evaluation.indices, labels, ranked)}
+    real = {array.dtype.kind for array in (losses, evaluation.scores)}
+    if not sound or whole != {"i"} or real != {"f"}:
         raise ValueError("arrays that do not fit together")
+    if labels.min() < 0 or labels.max() >= count or ranked.min() < -1 or ranked.max() >= count:
+        raise ValueError("classes without a name")
+    if not np.isfinite(losses[ranked[:, 0] >= 0]).all():
+        raise ValueError("a loss that is no number")

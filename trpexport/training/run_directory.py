@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import errno
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trpexport.errors import OutputError, TrainingError
+from trpexport.checkpoints.formats import recognise_format
+from trpexport.checkpoints.torch_files import read_torch_file
+from trpexport.errors import CheckpointError, OutputError, TrainingError
 from trpexport.files import (
     append_text,
     cannot_write,
@@ -103,9 +103,8 @@ class RunDirectory:
         if not path.is_file():
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError,
-                zipfile.BadZipFile):  # fmt: skip
+            state = read_torch_file(path, recognise_format(path))
+        except CheckpointError:
             raise TrainingError(
                 f"{path} is damaged: restart the run", parameters=("restart",)
             ) from None
