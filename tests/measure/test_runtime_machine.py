@@ -203,28 +203,56 @@ def test_kleidiai_is_told_by_the_library_and_the_processor(
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_and_whether_it_was_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     assert machine_facts()["git"] is None
-    name = ("-c", "user.name=a", "-c", "user.email=a@b")
-    file = tmp_path / "a"
-    file.write_text("1")
-    for command in (("init", "-q"), ("add", "a"), (*name, "commit", "-q", "-m", "1")):
-        subprocess.run(["git", *command], check=True)
-    (tmp_path / "untracked").write_text("")
+    commit_one_file(tmp_path)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": False}
-    file.write_text("2")
-    assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": True}
-    # A monitor that a stranger's repository names is a program: it is not run.
-    subprocess.run(["git", "config", "core.fsmonitor", "touch ran; false"], check=True)
-    assert machine_facts()["git"] == {"commit": head.stdout.strip(), "dirty": True}
-    assert not Path("ran").exists()
+    assert machine_facts()["git"] == {"commit": head.stdout.strip()}
     monkeypatch.setenv("PATH", "")
     assert machine_facts()["git"] is None
+
+
+def commit_one_file(folder: Path) -> None:
+    (folder / "a").write_text("1")
+    name = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init", "-q"), ("add", "a"), (*name, "commit", "-q", "-m", "1")):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+
+
+PROGRAM = "touch ran; cat"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("core.fsmonitor", "touch ran; false"),
+        ("filter.x.clean", PROGRAM),
+        ("filter.x.process", PROGRAM),
+        ("core.hooksPath", "hooks"),
+        ("core.pager", PROGRAM),
+        ("core.sshCommand", PROGRAM),
+        ("diff.external", PROGRAM),
+        ("alias.rev-parse", f"!{PROGRAM}"),
+    ],
+    ids=lambda setting: setting[0],
+)
+def test_no_program_that_a_repository_names_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, str]
+) -> None:
+    commit_one_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".gitattributes").write_text("* filter=x\n")
+    (tmp_path / "a").write_text("2")  # of the same size: git would have to look into it
+    hook = tmp_path / "hooks" / "post-index-change"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\ntouch ran\n")
+    hook.chmod(0o755)
+    subprocess.run(["git", "config", *setting], check=True)
+    assert list(machine_facts()["git"]) == ["commit"]
+    assert not (tmp_path / "ran").exists()
 
 
 # --- the same machine? ----------------------------------------------------------------------

@@ -61,7 +61,7 @@ def machine_facts(root: Path = ROOT) -> dict[str, Any]:
       so its library is searched for them, and None means that it was not found. The provider
       option ``mlas.disable_kleidiai=1`` turns them off.
     - ``versions`` of Python and packages, ``providers`` that onnxruntime has.
-    - ``git``: commit of the working directory, and whether tracked files differ from it.
+    - ``git``: commit of the working directory.
 
     Args:
         root: where ``/proc`` and ``/sys`` are.
@@ -208,13 +208,10 @@ def _kleidiai(package: Path, instruction_sets: list[str]) -> bool | None:
 
 
 def _git() -> dict[str, Any] | None:
+    # Whether files differ from the commit is not asked: to tell, git may run filters, monitors and
+    # transports that a stranger's repository names. What HEAD is, it reads from files alone.
     commit = _output("git", "rev-parse", "HEAD")
-    # Without optional locks, so that nobody who commits at this moment is disturbed; without the
-    # monitor that a repository may name, which is a program that git would run.
-    asked = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks")
-    status = (*asked, "status", "--porcelain", "--untracked-files=no")
-    changes = _output(*status) if commit else None
-    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
+    return None if commit is None else {"commit": commit}
 
 
 def _output(*command: str) -> str | None:

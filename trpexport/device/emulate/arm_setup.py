@@ -257,7 +257,15 @@ def _install_wheels(root: Path, onnxruntime: str, numpy: str, say: Announce) -> 
     platforms = [part for name in _WHEEL_PLATFORMS for part in ("--platform", f"{name}_aarch64")]
     _run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ),
             *("--no-deps", "--only-binary=:all:", "--implementation", "cp", *platforms),
             *("--python-version", _PYTHON, "--abi", f"cp{_PYTHON.replace('.', '')}"),
             *("--no-compile", "--root-user-action", "ignore", "--target", str(root / "site")),
@@ -302,7 +310,9 @@ def _try(environment: ArmEnvironment, say: Announce) -> dict[str, str]:
     what = "the ARM emulation does not run here"
     qemu = environment.command("cortex-a76")[0]
     banner = _run([qemu, "--version"], what, environment.variables)
-    output = _run(environment.command("cortex-a76", "-c", program), what, environment.variables)
+    output = _run(
+        environment.command("cortex-a76", "-P", "-c", program), what, environment.variables
+    )
     version = re.search(r"version (\S+)", banner)
     return {"qemu": version[1] if version else "unknown", **json.loads(output)}
 
