@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 # Steps that a pickle may take: each makes 220 bytes at most. The weights of the largest networks
 # with the state of their optimizer take a tenth.
-MAX_STEPS = 3_000_000
+MAX_STEPS = 2_000_000
 # Items that a pickle of any size may hand to calls, which copy them.
 _FREE_ITEMS = 1_000_000
 _MAX_KEY_ITEMS = 16

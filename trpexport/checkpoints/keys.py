@@ -10,7 +10,8 @@ from trpexport.errors import ArchitectureError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-MAX_TENSORS = 20_000  # a ResNet-1202 has 7,212
+MAX_TENSORS = 10_000  # a ResNet-1202 has 7,212
+_MAX_PREFIX = 8  # segments that all names may begin with
 
 # What DataParallel, torch.compile, FSDP and activation checkpointing put into names, anywhere.
 _WRAPPER_SEGMENTS = frozenset(
@@ -176,7 +177,7 @@ def _found(names: Collection[str]) -> str:
 def _without_common_prefix(reading: Reading) -> Iterator[Reading]:
     names = dict(reading.names)
     prefix = ""
-    while True:
+    for _ in range(_MAX_PREFIX):
         firsts = {name.partition(".")[0] for name in names}
         if len(firsts) != 1 or any("." not in name for name in names):
             return

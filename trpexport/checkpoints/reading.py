@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from trpexport.errors import CheckpointError, UnsafeCheckpointError
 from trpexport.files import sha256_of
 
 # What no network has, and what would take hours or all memory.
-_MAX_NAME, _MAX_PARTS = 500, 50  # characters, dots
+_MAX_NAME, _MAX_PARTS = 500, 30  # characters, dots
 _MAX_DIMENSIONS = 64  # of torch's own operations
 # Layers may share their weights. As float32 all names together may claim so many times the file,
 # and so many bytes more.
@@ -94,8 +94,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
+            names = list(file.keys())
+            _check_count(path, names)
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except CheckpointError:
+        raise
     except Exception as error:  # SafetensorError, and what torch raises on a strange dtype or size
         raise CheckpointError(
             f"{path} is truncated or damaged ({one_line(error)}): download or save it again"
@@ -121,8 +124,7 @@ def _read_pickle(path: Path, file_format: Format, unsafe_pickle: bool) -> object
 def _plain(path: Path, tensors: Mapping[str, Tensor | OddTensor]) -> dict[str, Tensor]:
     """Return the tensors, none of which claims more than the file can hold."""
     size = path.stat().st_size
-    if len(tensors) > MAX_TENSORS:
-        raise CheckpointError(f"{path} holds {len(tensors)} tensors: no network has as many")
+    _check_count(path, tensors)
     plain = {}
     for name, tensor in tensors.items():
         complaint = _name_complaint(name) or _complaint(tensor, size)
@@ -136,6 +138,11 @@ def _plain(path: Path, tensors: Mapping[str, Tensor | OddTensor]) -> dict[str, T
             f"{path}: its tensors share their values: {claimed} in {size} bytes are too many"
         )
     return plain
+
+
+def _check_count(path: Path, names: Collection[str]) -> None:
+    if len(names) > MAX_TENSORS:
+        raise CheckpointError(f"{path} holds {len(names)} tensors, more than any network: save one")
 
 
 def _name_complaint(name: str) -> str | None:
