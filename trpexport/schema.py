@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 64 * 2**20  # of a file: as Python objects it may take twenty times as much
+MAX_BYTES = 32 * 2**20  # of JSON: as Python objects it may take thirty times as much
 _LARGEST = 1e300  # of a number, so that a sum or a product of two is one as well
 
 Shape = Any
@@ -39,19 +39,20 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file of at most :data:`MAX_BYTES`.
+def read_text(path: Path, limit: int | None = None) -> str:
+    """Return the text of a file of at most ``limit`` bytes, :data:`MAX_BYTES` if None.
 
     Raises:
         OSError: it can't be read, or is no regular file.
         ValueError: it is no text in UTF-8, or too long.
     """
+    most = MAX_BYTES if limit is None else limit
     if path.exists() and not path.is_file():  # to open a pipe waits, and a device may never end
         raise OSError(errno.EINVAL, "it is not a regular file")
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"more than {most >> 20} MiB")
     return content.decode()
 
 

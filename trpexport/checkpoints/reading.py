@@ -27,6 +27,7 @@ from trpexport.files import sha256_of
 
 # What no network has, and what would take hours or all memory.
 _MAX_NAME, _MAX_PARTS = 500, 30  # characters, dots
+_MAX_HEADER = 2**25  # bytes of safetensors' JSON, which takes thirty times as much in memory
 _MAX_DIMENSIONS = 64  # of torch's own operations
 # Layers may share their weights. As float32 all names together may claim so many times the file,
 # and so many bytes more.
@@ -92,11 +93,18 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     import safetensors
 
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > _MAX_HEADER:
+        raise CheckpointError(
+            f"{path} is damaged: a header of {header} bytes is larger than any network's"
+        )
     try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
+        with safetensors.safe_open(path, framework="pt", device="cpu") as tensors:
+            names = list(tensors.keys())
             _check_count(path, names)
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            found = {name: tensors.get_tensor(name) for name in names}
+            return found, dict(tensors.metadata() or {})
     except CheckpointError:
         raise
     except Exception as error:  # SafetensorError, and what torch raises on a strange dtype or size

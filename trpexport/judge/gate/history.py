@@ -23,6 +23,7 @@ from trpexport.schema import MayLack, check, flag, number, parse_json, read_text
 from trpexport.text import with_unit
 
 SCHEMA_VERSION = 1
+_MAX_BYTES = 2**30  # of all lines: a line is parsed when the one before is forgotten
 TOLERANCE = 0.01  # by which what is exact, sizes and counts, may get worse
 _HEAD = {"kind": lambda kind: kind == "gate", "accepted": flag, "schema_version": whole(0)}
 _ENTRY = {
@@ -87,7 +88,7 @@ def last_accepted(path: Path) -> Accepted:
             is never a pass.
     """
     try:
-        lines = read_text(path).split("\n")  # names may hold other ends of lines
+        lines = read_text(path, _MAX_BYTES).split("\n")  # names may hold other ends of lines
     except FileNotFoundError:
         raise _nothing_there(f"{path} does not exist", path) from None
     except OSError as error:
