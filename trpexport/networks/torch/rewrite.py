@@ -63,8 +63,11 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
     network = _replaced(model, replacements)
     for layer in plan.rewritten:
         if layer.shares is not None:
-            owner, own = network.get_submodule(layer.shares), network.get_submodule(layer.name)
+            modules = dict(network.named_modules())
+            owner, own = modules.get(layer.shares), modules.get(layer.name)
             if isinstance(owner, FactorChain) and isinstance(own, FactorChain):
+                if [factor.weight.shape for factor in own] != [f.weight.shape for f in owner]:
+                    raise PlanError(f"{layer.name} can't share the weights of {layer.shares}")
                 for factor, first in zip(own, owner, strict=True):
                     factor.weight = first.weight
     return network
