@@ -148,3 +148,11 @@ def test_a_forged_plan_is_one_line(forge: Callable[[dict[str, object]], object])
     with pytest.raises(TrpexportError) as error:
         with_factors(model, parse_plan(data))
     assert "\n" not in str(error.value)
+
+
+def test_a_plan_that_shares_with_a_layer_of_no_network() -> None:
+    model = Net(lambda net, x: net.n1(net.conv(x)))
+    data = json.loads(json.dumps(calibrated(model).plan.to_json()))
+    expected = with_factors(model, parse_plan(data)).state_dict().keys()
+    next(layer for layer in data["layers"] if layer["factors"])["shares"] = "nowhere"
+    assert with_factors(model, parse_plan(data)).state_dict().keys() == expected
