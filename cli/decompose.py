@@ -14,7 +14,17 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .console import progress, show, show_json, written
-from .eval import DataPreprocessing, Mean, Resize, Size, Std, open_data, preprocessing
+from .eval import (
+    PREPARING,
+    DataPreprocessing,
+    Mean,
+    Resize,
+    Size,
+    Std,
+    expectation,
+    open_data,
+    preprocessing,
+)
 from .interrupts import tell_written
 
 if TYPE_CHECKING:
@@ -28,12 +38,13 @@ if TYPE_CHECKING:
 
 Share = float | None
 
-_PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _IDLE = (
     opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan"),
-    opt.Idle(("calib_images", "calib_seed", "calib_cache", *_PREPARING), without="calib"),
+    opt.Idle(("calib_images", "calib_seed", "calib_cache"), without="calib"),
 )
+# What prepares images, where there are none.
+_UNSEEN = opt.Idle(PREPARING, without="calib")
 
 
 def decompose(
@@ -64,6 +75,7 @@ def decompose(
         typer.Option("--keep-expensive", help="Rewrite layers even where that costs more MACs."),
     ] = False,
     arch: opt.Arch = None,
+    expect: opt.Expect = None,
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
     unsafe_pickle: opt.UnsafePickle = False,
@@ -130,14 +142,9 @@ def decompose(
     if target is None:
         idle = ("rank_multiple", "calib_cache")
         opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
-    opt.refuse_idle(context, *_IDLE)
-    data = _calibration_data(
-        calib,
-        target,
-        images=calib_images,
-        seed=calib_seed,
-        how=(mean, std, size, resize, data_preprocessing),
-    )
+    opt.refuse_idle(context, *_IDLE, *([_UNSEEN] if expect is None else []))
+    how = (mean, std, size, resize, data_preprocessing)
+    data = _calibration_data(calib, target, images=calib_images, seed=calib_seed, how=how)
     selection = {
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
@@ -153,7 +160,8 @@ def decompose(
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
-    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
+    labelled = expectation(expect, *how)
+    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
         dynamic=dynamic_batch,

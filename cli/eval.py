@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.predictions import Evaluation
+    from trpexport.pipeline import Expectation
     from trpexport.report.blocks import Text
+
+# What prepares images, by their parameters.
+PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
 
 Mean = Annotated[
     str | None,
@@ -186,6 +190,28 @@ def preprocessing(
             raise TrpexportError("--size and --resize need --mean and --std with them")
         return None
     return replace(found, size=_size(size), resize=resize)
+
+
+def expectation(
+    data: str | None,
+    mean: str | None,
+    std: str | None,
+    size: str | None,
+    resize: int | None,
+    data_preprocessing: bool,
+) -> Expectation | None:
+    """Return the images whose classes a checkpoint should tell; None where none were typed.
+
+    Raises:
+        TrpexportError: a part is missing or is not what it should be.
+    """
+    from trpexport.pipeline import Expectation
+
+    if data is None:
+        return None
+    dataset = open_data(data)
+    how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
+    return Expectation(dataset, how)
 
 
 def normalisation(mean: str | None, std: str | None) -> Preprocessing | None:

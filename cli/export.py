@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import typer
+
 from . import options as opt
 from .console import progress, show, show_json, written
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, expectation
 from .interrupts import tell_written
 
 
 def export(
+    context: typer.Context,
     checkpoint: opt.CheckpointFile,
     out: opt.Out = None,
     arch: opt.Arch = None,
+    expect: opt.Expect = None,
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
     unsafe_pickle: opt.UnsafePickle = False,
@@ -18,6 +23,11 @@ def export(
     dynamic_batch: opt.DynamicBatch = False,
     legacy_exporter: opt.LegacyExporter = False,
     no_simplify: opt.NoSimplify = False,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -32,9 +42,11 @@ def export(
     from trpexport.pipeline import default_directory, export_checkpoint
     from trpexport.report.views.bundle import bundle_view
 
+    opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
-    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
+    labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
+    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
         dynamic=dynamic_batch,

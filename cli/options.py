@@ -16,7 +16,7 @@ from .console import claim
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
-    from trpexport.pipeline import Source
+    from trpexport.pipeline import Expectation, Source
 
 
 CheckpointFile = Annotated[
@@ -25,6 +25,13 @@ CheckpointFile = Annotated[
 Arch = Annotated[
     str | None,
     typer.Option(help="Architecture, if it is not recognised; a wrong name lists the near ones."),
+]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        help="Labelled images that the checkpoint should classify, as in cifar10:DIR; a look-alike "
+        "of its architecture is taken if it does so better."
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="Your own network, as package.module:factory.")]
 InputShape = Annotated[
@@ -186,12 +193,17 @@ def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 
 
 def source(
-    path: Path, arch: str | None, model: str | None, input_shape: str | None, unsafe: bool
+    path: Path,
+    arch: str | None,
+    model: str | None,
+    input_shape: str | None,
+    unsafe: bool,
+    expect: Expectation | None = None,
 ) -> Source:
     """Say which checkpoint to read, and how."""
     from trpexport.pipeline import Source
 
-    return Source(path, arch, model, parse_shape(input_shape), unsafe)
+    return Source(path, arch, model, parse_shape(input_shape), unsafe, expect)
 
 
 def settings(

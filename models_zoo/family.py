@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -43,7 +44,9 @@ class Family:
         source: where the architecture comes from.
         aliases: (regular expression, replacement) pairs that turn the parameter names that other
             code bases use into this family's.
-        caution: says what the weights alone can't tell about a configuration, or None.
+        alike: settings that neither names nor shapes of the weights tell, each with the groups of
+            its values that share them; ``infer`` gives the first of a group.
+        defaults: values of the settings that a text may leave out.
     """
 
     name: str
@@ -53,7 +56,8 @@ class Family:
     infer: Callable[[Shapes], Config | None]
     source: str
     aliases: tuple[tuple[str, str], ...] = ()
-    caution: Callable[[Config], str | None] = field(default=lambda config: None)
+    alike: Mapping[str, tuple[tuple[Value, ...], ...]] = field(default_factory=dict)
+    defaults: Config = field(default_factory=dict)
 
     def canonical_name(self, key: str) -> str:
         """Return a parameter's name in this family's own terms."""
@@ -62,12 +66,42 @@ class Family:
         return key
 
     def describe(self, config: Config) -> str:
-        """Return the shortest text form of a configuration: a preset's name, or all settings."""
+        """Return the text form of a configuration: a preset's name, or a name and settings.
+
+        A look-alike of a preset has that one's name, with the settings that weights do not tell.
+        """
+        config = {**config, **{key: v for key, v in self.defaults.items() if key not in config}}
         for name, preset in self.presets.items():
-            if dict(preset) == dict(config):
+            if dict(preset) == config:
                 return name
-        settings = ",".join(f"{key}={value}" for key, value in config.items())
-        return f"{self.name}({settings})"
+        plain = {key: self._group(config, key)[0] for key in self.alike}
+        inferred, base, settings = {**config, **plain}, self.name, dict(config)
+        for name, preset in self.presets.items():
+            if dict(preset) == inferred:
+                base = name
+                settings = {key: config[key] for key in plain if config[key] != plain[key]}
+        shown = (f"{k}={v}" for k, v in settings.items() if self.defaults.get(k) != v)
+        return f"{base}({','.join(shown)})"
+
+    def look_alikes(self, config: Config) -> list[Config]:
+        """Return the other configurations whose weights have the same names and shapes.
+
+        Those that differ in the fewest settings come first.
+        """
+        groups = (self._group(config, key) for key in self.alike)
+        found = [
+            MappingProxyType({**config, **dict(zip(self.alike, values, strict=True))})
+            for values in itertools.product(*groups)
+        ]
+        return sorted(
+            (other for other in found if other != config),
+            key=lambda other: sum(other[key] != config[key] for key in config),
+        )
+
+    def _group(self, config: Config, setting: str) -> tuple[Value, ...]:
+        """Return the values of a setting that weights do not tell from that of ``config``."""
+        value = config[setting]
+        return next((group for group in self.alike[setting] if value in group), (value,))
 
 
 @dataclass(frozen=True)
@@ -100,9 +134,11 @@ class Architecture:
         return (1, self.in_channels, *(size(self.config) if callable(size) else size))
 
     @property
-    def caution(self) -> str | None:
-        """What the weights alone can't tell about this network, or None."""
-        return self.family.caution(self.config)
+    def look_alikes(self) -> tuple[Architecture, ...]:
+        """The other networks whose weights have the same names and shapes, the nearest first."""
+        return tuple(
+            replace(self, config=config) for config in self.family.look_alikes(self.config)
+        )
 
     def __str__(self) -> str:
         return self.family.describe(self.config)
@@ -121,18 +157,25 @@ def register(family: Family) -> Family:
 
 
 def parse_architecture(text: str, *, num_classes: int, in_channels: int = 3) -> Architecture:
-    """Return the architecture that ``text`` names: a preset, or ``family(key=value,...)``.
+    """Return the architecture that ``text`` names.
+
+    That is a preset, ``family(key=value,...)``, or ``preset(key=value,...)`` with settings of its
+    own.
 
     Raises:
         ArchitectureError: there is none; the message lists the near names or the right keys.
     """
-    match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text)
+    match = re.fullmatch(r"\s*([\w-]+)\((.*)\)\s*", text)
     if match is None:
         family, config = _look_up(PRESETS, text.strip())
         return Architecture(family, config, num_classes, in_channels)
-    family = _look_up(FAMILIES, match[1])
+    if match[1] in PRESETS and match[1] not in FAMILIES:
+        family, base = PRESETS[match[1]]
+    else:
+        family = _look_up(FAMILIES, match[1])
+        base = family.defaults
     example = next(iter(family.presets.values()))
-    given = {}
+    given: dict[str, Value] = {}
     for item in filter(None, (part.strip() for part in match[2].split(","))):
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in example:
@@ -140,6 +183,7 @@ def parse_architecture(text: str, *, num_classes: int, in_channels: int = 3) -> 
                 f"{family.name} has no setting {key!r}: choose from {', '.join(example)}"
             )
         given[key] = _parse_value(family.name, key, value, example[key])
+    given = {**base, **given}
     missing = [key for key in example if key not in given]
     if missing:
         raise ArchitectureError(f"{family.name}(...) needs {', '.join(missing)} as well")

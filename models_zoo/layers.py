@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -43,7 +43,11 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def residual_stages(
-    in_channels: int, make_shortcut: ShortcutMaker, plan: Iterable[tuple[BlockMaker, int, int]]
+    in_channels: int,
+    make_shortcut: ShortcutMaker,
+    plan: Iterable[tuple[BlockMaker, int, int]],
+    *,
+    strides: Sequence[int] = (1, 2, 2, 2),
 ) -> list[nn.Module]:
     """Make the stages of a residual network: the first keeps the size, each other one halves it.
 
@@ -53,12 +57,13 @@ def residual_stages(
             output has another shape than its input; all other shortcuts are the identity.
         plan: for each stage, what makes a block of input channels, stride and shortcut; the
             channels of the block's output; and the number of blocks.
+        strides: of the first block of each stage, where they are others.
     """
     stages: list[nn.Module] = []
-    for make_block, out_channels, count in plan:
+    for (make_block, out_channels, count), first_stride in zip(plan, strides, strict=False):
         blocks = []
         for index in range(count):
-            stride = 2 if stages and index == 0 else 1
+            stride = first_stride if index == 0 else 1
             shortcut: nn.Module = nn.Identity()
             if stride != 1 or in_channels != out_channels:
                 shortcut = make_shortcut(in_channels, out_channels, stride)
@@ -92,7 +97,8 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut (He et al. 2016, figure 5).
 
     The 3x3 convolution has the stride, as in torchvision ("ResNet v1.5"), and may be grouped
-    (ResNeXt, Xie et al. 2017). ``relu2`` False leaves out the ReLU behind it.
+    (ResNeXt, Xie et al. 2017). ``stride_first`` gives the stride to the first 1x1 convolution, as
+    in the paper and in Caffe. ``relu2`` False leaves out the ReLU behind the second batch norm.
     """
 
     def __init__(
@@ -105,11 +111,13 @@ class Bottleneck(nn.Module):
         out_channels: int,
         groups: int = 1,
         relu2: bool = True,
+        stride_first: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = conv1x1(in_channels, width)
+        strides = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = conv1x1(in_channels, width, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride, groups)
+        self.conv2 = conv3x3(width, width, strides[1], groups)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv1x1(width, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)

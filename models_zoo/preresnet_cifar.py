@@ -20,7 +20,7 @@ from .family import (
 )
 from .layers import BlockMaker, conv1x1, conv3x3, network, residual_stages
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
+EXPANSION = {"basic": 1, "basic-activated": 1, "bottleneck": 4, "bottleneck-activated": 4}
 
 
 def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -29,10 +29,20 @@ def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Mo
 
 
 class PreActBasicBlock(nn.Module):
-    """Two 3x3 convolutions, each behind its batch norm and ReLU."""
+    """Two 3x3 convolutions, each behind its batch norm and ReLU.
+
+    The shortcut sees the input as it is; with ``activated``, one that changes it sees it behind the
+    first batch norm and ReLU.
+    """
 
     def __init__(
-        self, in_channels: int, stride: int, shortcut: nn.Module, *, out_channels: int
+        self,
+        in_channels: int,
+        stride: int,
+        shortcut: nn.Module,
+        *,
+        out_channels: int,
+        activated: bool = False,
     ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -40,19 +50,30 @@ class PreActBasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.downsample = shortcut
+        self.activated = activated and not isinstance(shortcut, nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, H, W) to (batch, out_channels, H / stride, W / stride)."""
-        out = self.conv1(relu(self.bn1(x), inplace=True))
-        out = self.conv2(relu(self.bn2(out), inplace=True))
-        return torch.add(out, self.downsample(x))
+        first = relu(self.bn1(x), inplace=True)
+        out = self.conv2(relu(self.bn2(self.conv1(first)), inplace=True))
+        return torch.add(out, self.downsample(first if self.activated else x))
 
 
 class PreActBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, each behind its batch norm and ReLU."""
+    """1x1, 3x3 and 1x1 convolutions, each behind its batch norm and ReLU.
+
+    The shortcut is as in :class:`PreActBasicBlock`.
+    """
 
     def __init__(
-        self, in_channels: int, stride: int, shortcut: nn.Module, *, width: int, out_channels: int
+        self,
+        in_channels: int,
+        stride: int,
+        shortcut: nn.Module,
+        *,
+        width: int,
+        out_channels: int,
+        activated: bool = False,
     ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -62,21 +83,24 @@ class PreActBottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         self.conv3 = conv1x1(width, out_channels)
         self.downsample = shortcut
+        self.activated = activated and not isinstance(shortcut, nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, H, W) to (batch, out_channels, H / stride, W / stride)."""
-        out = self.conv1(relu(self.bn1(x), inplace=True))
-        out = self.conv2(relu(self.bn2(out), inplace=True))
+        first = relu(self.bn1(x), inplace=True)
+        out = self.conv2(relu(self.bn2(self.conv1(first)), inplace=True))
         out = self.conv3(relu(self.bn3(out), inplace=True))
-        return torch.add(out, self.downsample(x))
+        return torch.add(out, self.downsample(first if self.activated else x))
 
 
 def preresnet_cifar(*, depth: int, block: str, num_classes: int, in_channels: int) -> nn.Module:
-    """Make a pre-activation CIFAR ResNet, whose shortcuts see the input before activation.
+    """Make a pre-activation CIFAR ResNet.
 
     Args:
         depth: 6n+2 for n blocks a stage; two layers a block are counted for bottlenecks as well.
-        block: ``basic`` or ``bottleneck``.
+        block: ``basic`` or ``bottleneck``, whose shortcuts see the input before activation;
+            ``basic-activated`` or ``bottleneck-activated``, where convolutions on shortcuts see it
+            behind batch norm and ReLU.
         num_classes: outputs.
         in_channels: channels of the image.
 
@@ -88,9 +112,14 @@ def preresnet_cifar(*, depth: int, block: str, num_classes: int, in_channels: in
     plan: list[tuple[BlockMaker, int, int]] = []
     for planes in (16, 32, 64):
         channels = planes * expansion
-        make_block: BlockMaker = partial(PreActBasicBlock, out_channels=channels)
-        if block == "bottleneck":
-            make_block = partial(PreActBottleneck, width=planes, out_channels=channels)
+        activated = block.endswith("-activated")
+        make_block: BlockMaker = partial(
+            PreActBasicBlock, out_channels=channels, activated=activated
+        )
+        if expansion > 1:
+            make_block = partial(
+                PreActBottleneck, width=planes, out_channels=channels, activated=activated
+            )
         plan.append((make_block, channels, count))
     layer1, layer2, layer3 = residual_stages(16, linear_projection, plan)
     return network(
@@ -132,5 +161,6 @@ FAMILY = register(
             "He et al. 2016, Identity Mappings in Deep Residual Networks; "
             "names as in bearpaw/pytorch-classification"
         ),
+        alike={"block": (("basic", "basic-activated"), ("bottleneck", "bottleneck-activated"))},
     )
 )

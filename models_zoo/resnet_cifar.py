@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from .family import (
     Config,
@@ -22,35 +21,52 @@ from .layers import (
     BasicBlock,
     BlockMaker,
     Bottleneck,
+    ShortcutMaker,
     conv3x3,
     network,
     projection,
     residual_stages,
 )
 
-EXPANSION = {"basic": 1, "bottleneck": 4, "bottleneck-trp": 4}
+EXPANSION = {"basic": 1, "bottleneck": 4, "bottleneck-trp": 4, "bottleneck-v1": 4}
 
 
-class Subsample(nn.Module):
-    """The shortcut called option A in He et al. 2016: every stride-th pixel, channels of zeros.
+class ZeroPadded(nn.Module):
+    """The shortcut called option A in He et al. 2016: a smaller image, channels of zeros.
 
     It has no weights. Half of the zeros come before the input's channels and half behind them, as
-    in pytorch_resnet_cifar10.
+    in pytorch_resnet_cifar10, or all of them behind. Of each ``stride`` x ``stride`` pixels it
+    takes the first, or the mean.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        average: bool = False,
+        behind: bool = False,
+    ) -> None:
         super().__init__()
         self.stride = stride
-        self.before = (out_channels - in_channels) // 2
+        self.average = average
+        self.before = 0 if behind else (out_channels - in_channels) // 2
         self.behind = out_channels - in_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, H, W) to (batch, out_channels, H / stride, W / stride)."""
-        x = x[:, :, :: self.stride, :: self.stride]
+        x = avg_pool2d(x, self.stride) if self.average else x[:, :, :: self.stride, :: self.stride]
         return pad(x, (0, 0, 0, 0, self.before, self.behind))
 
 
-SHORTCUTS = {"projection": projection, "subsample": Subsample}
+SHORTCUTS: dict[str, ShortcutMaker] = {
+    "projection": projection,
+    "subsample": ZeroPadded,
+    "subsample-behind": partial(ZeroPadded, behind=True),
+    "average": partial(ZeroPadded, average=True),
+    "average-behind": partial(ZeroPadded, average=True, behind=True),
+}
 
 
 def resnet_cifar(
@@ -61,9 +77,12 @@ def resnet_cifar(
     Args:
         depth: 6n+2 for n blocks a stage. The original TRP code counts two layers a block for
             bottlenecks as well, and so does this.
-        block: ``basic``, ``bottleneck``, or ``bottleneck-trp``: the bottleneck of the original TRP
-            code, which has no ReLU after the second batch norm.
-        shortcut: ``projection`` (option B) or ``subsample`` (option A, without weights).
+        block: ``basic``, ``bottleneck``, ``bottleneck-v1`` with the stride in the first
+            convolution, or ``bottleneck-trp``: the bottleneck of the original TRP code, which has
+            no ReLU after the second batch norm.
+        shortcut: ``projection`` (option B), or one without weights (option A): ``subsample`` takes
+            every other pixel, ``average`` the mean of 2x2; zeros come on both sides of the
+            channels, with ``-behind`` at the end of those names all behind them.
         width: channels of the stem and the first stage's 3x3 convolutions; 16 in the paper.
         num_classes: outputs.
         in_channels: channels of the image.
@@ -79,8 +98,13 @@ def resnet_cifar(
         channels = planes * expansion
         make_block: BlockMaker = partial(BasicBlock, out_channels=channels)
         if block != "basic":
-            relu2 = block == "bottleneck"
-            make_block = partial(Bottleneck, width=planes, out_channels=channels, relu2=relu2)
+            make_block = partial(
+                Bottleneck,
+                width=planes,
+                out_channels=channels,
+                relu2=block != "bottleneck-trp",
+                stride_first=block == "bottleneck-v1",
+            )
         plan.append((make_block, channels, count))
     layer1, layer2, layer3 = residual_stages(width, make_shortcut, plan)
     return network(
@@ -98,7 +122,7 @@ def resnet_cifar(
 
 @none_on_misfit
 def infer(shapes: Shapes) -> Config:
-    """Read the configuration from names and shapes; a bottleneck is taken for a standard one."""
+    """Read the configuration from names and shapes."""
     width, in_channels, _, _ = shapes["conv1.weight"]
     return {
         "depth": 6 * count_children(shapes, "layer1") + 2,
@@ -108,17 +132,6 @@ def infer(shapes: Shapes) -> Config:
         "num_classes": shapes["fc.weight"][0],
         "in_channels": in_channels,
     }
-
-
-def caution(config: Config) -> str | None:
-    """Say that a bottleneck may be the original TRP code's, which only has projections."""
-    if (config["block"], config["shortcut"]) != ("bottleneck", "projection"):
-        return None
-    name = shlex.quote(FAMILY.describe({**config, "block": "bottleneck-trp"}))
-    return (
-        "networks trained with the original TRP code have no ReLU after the second batch norm of "
-        f"a bottleneck, which the weights can't tell: for such a network give --arch {name}"
-    )
 
 
 def _preset(depth: int, block: str, shortcut: str = "projection") -> Config:
@@ -141,6 +154,9 @@ FAMILY = register(
         infer=infer,
         source="He et al. 2016, Deep Residual Learning for Image Recognition, section 4.2",
         aliases=((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
-        caution=caution,
+        alike={
+            "block": (("bottleneck", "bottleneck-trp", "bottleneck-v1"),),
+            "shortcut": (("subsample", "subsample-behind", "average", "average-behind"),),
+        },
     )
 )

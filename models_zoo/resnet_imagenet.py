@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
 from trpexport.errors import ArchitectureError
 
-from .family import Config, Family, Shapes, Size, choose, count_children, none_on_misfit, register
+from .family import (
+    Config,
+    Family,
+    Shapes,
+    Size,
+    choose,
+    count_children,
+    none_on_misfit,
+    register,
+)
 from .layers import (
     BasicBlock,
     BlockMaker,
     Bottleneck,
-    conv3x3,
     network,
     projection,
     residual_stages,
 )
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
-INPUT_SIZES = {"imagenet": (224, 224), "cifar": (32, 32)}
+EXPANSION = {"basic": 1, "bottleneck": 4, "bottleneck-v1": 4}
+# Kernel size and stride of the first convolution, and the pooling behind it.
+STEMS: dict[str, tuple[int, int, Callable[[], nn.Module]]] = {
+    "imagenet": (7, 2, partial(nn.MaxPool2d, 3, stride=2, padding=1)),
+    "imagenet-ceil": (7, 2, partial(nn.MaxPool2d, 3, stride=2, ceil_mode=True)),
+    "imagenet-unpooled": (7, 2, nn.Identity),
+    "cifar": (3, 1, nn.Identity),
+    "cifar-pooled": (3, 1, partial(nn.MaxPool2d, 3, stride=2, padding=1)),
+    "cifar-strided": (3, 2, nn.Identity),
+    "cifar-strided-pooled": (3, 2, partial(nn.MaxPool2d, 3, stride=2, padding=1)),
+}
 
 
 def resnet(
@@ -31,18 +49,24 @@ def resnet(
     groups: int,
     width_per_group: int,
     stem: str,
+    last_stride: int = 2,
     num_classes: int,
     in_channels: int,
 ) -> nn.Module:
     """Make a ResNet, ResNeXt or wide ResNet with torchvision's parameter names.
 
     Args:
-        block: ``basic`` or ``bottleneck``.
+        block: ``basic``, ``bottleneck``, or ``bottleneck-v1`` with the stride in the first
+            convolution (He et al. 2016, Caffe).
         blocks: blocks of the four stages, such as ``3-4-6-3``.
         groups: groups of a bottleneck's 3x3 convolution; 1 unless it is a ResNeXt.
         width_per_group: channels of a group in the first stage; 64 for the plain ResNet.
         stem: ``imagenet`` for a 7x7 convolution with stride 2 and a max-pooling, ``cifar`` for a
-            3x3 convolution that keeps the size (kuangliu/pytorch-cifar).
+            3x3 convolution that keeps the size (kuangliu/pytorch-cifar). ``imagenet-unpooled`` has
+            no pooling, ``imagenet-ceil`` Caffe's, which rounds sizes up and does not pad;
+            ``cifar-pooled``, ``cifar-strided`` and ``cifar-strided-pooled`` have the pooling, the
+            stride, or both.
+        last_stride: stride of the last stage; 1 where it keeps the size (person re-identification).
         num_classes: outputs.
         in_channels: channels of the image.
 
@@ -50,7 +74,6 @@ def resnet(
         ArchitectureError: there is no such network.
     """
     expansion = choose("block", EXPANSION, block)
-    choose("stem", INPUT_SIZES, stem)
     if not re.fullmatch(r"[1-9][0-9]*(-[1-9][0-9]*){3}", blocks):
         raise ArchitectureError(f"blocks={blocks!r} can't be built: give four, such as 3-4-6-3")
     if block == "basic" and (groups, width_per_group) != (1, 64):
@@ -59,11 +82,18 @@ def resnet(
     for scale, count in zip((1, 2, 4, 8), map(int, blocks.split("-")), strict=True):
         channels = 64 * scale * expansion
         make_block: BlockMaker = partial(BasicBlock, out_channels=channels)
-        if block == "bottleneck":
-            width = groups * width_per_group * scale
-            make_block = partial(Bottleneck, width=width, out_channels=channels, groups=groups)
+        if block != "basic":
+            make_block = partial(
+                Bottleneck,
+                width=groups * width_per_group * scale,
+                out_channels=channels,
+                groups=groups,
+                stride_first=block == "bottleneck-v1",
+            )
         plan.append((make_block, channels, count))
-    layer1, layer2, layer3, layer4 = residual_stages(64, projection, plan)
+    layer1, layer2, layer3, layer4 = residual_stages(
+        64, projection, plan, strides=(1, 2, 2, last_stride)
+    )
     return network(
         **_stem(stem, in_channels),
         layer1=layer1,
@@ -77,15 +107,13 @@ def resnet(
 
 
 def _stem(stem: str, in_channels: int) -> dict[str, nn.Module]:
-    layers: dict[str, nn.Module] = {
-        "conv1": conv3x3(in_channels, 64),
+    kernel, stride, make_pool = choose("stem", STEMS, stem)
+    return {
+        "conv1": nn.Conv2d(in_channels, 64, kernel, stride, padding=kernel // 2, bias=False),
         "bn1": nn.BatchNorm2d(64),
         "relu": nn.ReLU(inplace=True),
+        "maxpool": make_pool(),
     }
-    if stem == "imagenet":
-        layers["conv1"] = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        layers["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return layers
 
 
 @none_on_misfit
@@ -102,6 +130,7 @@ def infer(shapes: Shapes) -> Config:
         "groups": width // width_per_group,
         "width_per_group": width_per_group,
         "stem": "imagenet" if kernel_size == 7 else "cifar",
+        "last_stride": 2,
         "num_classes": shapes["fc.weight"][0],
         "in_channels": in_channels,
     }
@@ -109,7 +138,7 @@ def infer(shapes: Shapes) -> Config:
 
 def input_size(config: Config) -> Size:
     """Return the height and width of the data set that the stem is for."""
-    return INPUT_SIZES[str(config["stem"])]
+    return (32, 32) if str(config["stem"]).startswith("cifar") else (224, 224)
 
 
 def _preset(
@@ -121,6 +150,7 @@ def _preset(
         "groups": groups,
         "width_per_group": width_per_group,
         "stem": stem,
+        "last_stride": 2,
     }
 
 
@@ -153,5 +183,14 @@ FAMILY = register(
             "Networks; names as in torchvision"
         ),
         aliases=((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
+        alike={
+            "block": (("bottleneck", "bottleneck-v1"),),
+            "stem": (
+                ("imagenet", "imagenet-unpooled", "imagenet-ceil"),
+                ("cifar", "cifar-pooled", "cifar-strided", "cifar-strided-pooled"),
+            ),
+            "last_stride": ((2, 1),),
+        },
+        defaults={"last_stride": 2},
     )
 )

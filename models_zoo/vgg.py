@@ -13,10 +13,22 @@ from .layers import network
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
 INPUT_SIZES = {"cifar": (32, 32), "imagenet": (224, 224)}
+# What halves the size behind each of the five stages.
+POOLINGS: dict[str, tuple[type[nn.Module], ...]] = {
+    "max": (nn.MaxPool2d,) * 5,
+    "average": (nn.AvgPool2d,) * 5,
+    "max-average": (nn.MaxPool2d,) * 4 + (nn.AvgPool2d,),
+}
 
 
 def vgg(
-    *, depth: int, batch_norm: bool, head: str, num_classes: int, in_channels: int
+    *,
+    depth: int,
+    batch_norm: bool,
+    head: str,
+    pooling: str = "max",
+    num_classes: int,
+    in_channels: int,
 ) -> nn.Module:
     """Make a VGG.
 
@@ -25,6 +37,7 @@ def vgg(
         batch_norm: whether a batch norm follows each convolution.
         head: ``imagenet`` for three linear layers on 7x7 pixels, ``cifar`` for a single one on the
             mean over all pixels.
+        pooling: ``max`` or ``average``, or ``max-average``: the last one alone averages.
         num_classes: outputs.
         in_channels: channels of the image.
 
@@ -35,14 +48,15 @@ def vgg(
         raise ArchitectureError(f"depth={depth} can't be built: give {', '.join(map(str, STAGES))}")
     pool, classifier = _head(head, num_classes)
     layers: list[nn.Module] = []
-    for count, channels in zip(STAGES[depth], CHANNELS, strict=True):
+    poolings = choose("pooling", POOLINGS, pooling)
+    for count, channels, make_pool in zip(STAGES[depth], CHANNELS, poolings, strict=True):
         for _ in range(count):
             layers.append(nn.Conv2d(in_channels, channels, 3, padding=1))
             if batch_norm:
                 layers.append(nn.BatchNorm2d(channels))
             layers.append(nn.ReLU(inplace=True))
             in_channels = channels
-        layers.append(nn.MaxPool2d(2, 2))
+        layers.append(make_pool(2, 2))
     for module in classifier.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
@@ -81,6 +95,7 @@ def infer(shapes: Shapes) -> Config:
         # What follows the first convolution: a ReLU has no weight.
         "batch_norm": "features.1.weight" in shapes,
         "head": head,
+        "pooling": "max",
         "num_classes": shapes[last][0],
         "in_channels": shapes["features.0.weight"][1],
     }
@@ -100,6 +115,7 @@ FAMILY = register(
                 "depth": depth,
                 "batch_norm": batch_norm,
                 "head": head,
+                "pooling": "max",
             }
             for head_suffix, head in (("", "cifar"), ("-imagenet", "imagenet"))
             for norm_suffix, batch_norm in (("", False), ("_bn", True))
@@ -111,5 +127,7 @@ FAMILY = register(
             "Simonyan and Zisserman 2015, Very Deep Convolutional Networks; "
             "names as in bearpaw/pytorch-classification (cifar) and torchvision (imagenet)"
         ),
+        alike={"pooling": (("max", "average", "max-average"),)},
+        defaults={"pooling": "max"},
     )
 )

@@ -14,6 +14,7 @@ from .family import (
     Family,
     Shapes,
     blocks_per_stage,
+    choose,
     count_children,
     none_on_misfit,
     register,
@@ -22,10 +23,19 @@ from .layers import BlockMaker, conv1x1, conv3x3, network, residual_stages
 
 
 class WideBlock(nn.Module):
-    """A pre-activation basic block; a convolution on the shortcut sees the activated input."""
+    """A pre-activation basic block.
+
+    With ``activated``, a convolution on the shortcut sees the input behind batch norm and ReLU.
+    """
 
     def __init__(
-        self, in_channels: int, stride: int, shortcut: nn.Module, *, out_channels: int
+        self,
+        in_channels: int,
+        stride: int,
+        shortcut: nn.Module,
+        *,
+        out_channels: int,
+        activated: bool,
     ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -33,7 +43,7 @@ class WideBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.convShortcut = shortcut
-        self.activate_shortcut = not isinstance(shortcut, nn.Identity)
+        self.activate_shortcut = activated and not isinstance(shortcut, nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_channels, H, W) to (batch, out_channels, H / stride, W / stride)."""
@@ -43,12 +53,25 @@ class WideBlock(nn.Module):
         return torch.add(out, shortcut)
 
 
-def wideresnet(*, depth: int, widen_factor: int, num_classes: int, in_channels: int) -> nn.Module:
+# Whether the convolution on a shortcut sees the input behind batch norm and ReLU.
+SHORTCUTS = {"activated": True, "raw": False}
+
+
+def wideresnet(
+    *,
+    depth: int,
+    widen_factor: int,
+    shortcut: str = "activated",
+    num_classes: int,
+    in_channels: int,
+) -> nn.Module:
     """Make a wide ResNet; dropout is left out, since it has no weights.
 
     Args:
         depth: 6n+4 for n blocks a stage.
         widen_factor: channels of the stages over 16, 32 and 64.
+        shortcut: ``activated`` where the convolution on a shortcut sees its input behind batch norm
+            and ReLU, ``raw`` where it sees it as it is.
         num_classes: outputs.
         in_channels: channels of the image.
 
@@ -56,10 +79,12 @@ def wideresnet(*, depth: int, widen_factor: int, num_classes: int, in_channels: 
         ArchitectureError: there is no such network.
     """
     count = blocks_per_stage(depth, layers=6, others=4)
+    activated = choose("shortcut", SHORTCUTS, shortcut)
     plan: list[tuple[BlockMaker, int, int]] = []
     for planes in (16, 32, 64):
         channels = planes * widen_factor
-        plan.append((partial(WideBlock, out_channels=channels), channels, count))
+        make_block = partial(WideBlock, out_channels=channels, activated=activated)
+        plan.append((make_block, channels, count))
     stages = residual_stages(16, conv1x1, plan)
     return network(
         conv1=conv3x3(in_channels, 16),
@@ -83,6 +108,7 @@ def infer(shapes: Shapes) -> Config:
     return {
         "depth": 6 * count_children(shapes, "block1.layer") + 4,
         "widen_factor": features // 64,
+        "shortcut": "activated",
         "num_classes": num_classes,
         "in_channels": shapes["conv1.weight"][1],
     }
@@ -93,7 +119,11 @@ FAMILY = register(
         name="wideresnet",
         build=wideresnet,
         presets={
-            f"wrn-{depth}-{widen_factor}": {"depth": depth, "widen_factor": widen_factor}
+            f"wrn-{depth}-{widen_factor}": {
+                "depth": depth,
+                "widen_factor": widen_factor,
+                "shortcut": "activated",
+            }
             for depth, widen_factor in (
                 (16, 4),
                 (16, 8),
@@ -110,5 +140,7 @@ FAMILY = register(
             "Zagoruyko and Komodakis 2016, Wide Residual Networks; "
             "names as in xternalz/WideResNet-pytorch"
         ),
+        alike={"shortcut": (("activated", "raw"),)},
+        defaults={"shortcut": "activated"},
     )
 )

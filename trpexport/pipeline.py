@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.checkpoints import Checkpoint, load_checkpoint
+from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
@@ -28,16 +29,53 @@ from trpexport.networks.torch.network import TorchNetwork
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 
+# Images whose labels an architecture is checked by, and pixels of all of them together.
+_EXPECTED, _EXPECTED_PIXELS = 256, 4_000_000
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Images whose classes a checkpoint should tell.
+
+    Attributes:
+        dataset: where they come from.
+        preprocessing: how they become input; None takes what the checkpoint says.
+    """
+
+    dataset: Dataset
+    preprocessing: Preprocessing | None = None
+
+    def checked(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint, or the look-alike of it, that tells them.
+
+        Raises:
+            ArchitectureError: it is no better than chance.
+            DataError: the images can't be read, or do not fit the network.
+        """
+        shape = checkpoint.input_shape
+        assert shape is not None
+        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
+        images = DatasetImages(self.dataset, preprocessing, shape, count=1)
+        count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
+        labelled = images.labelled(count)
+        inputs = np.concatenate([some for some, _ in labelled.batches()])
+        return expected(examined(checkpoint, inputs), labelled)
+
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint file and how to read it; the arguments of :func:`load_checkpoint`."""
+    """A checkpoint file and how to read it; the arguments of :func:`load_checkpoint`.
+
+    Attributes:
+        expect: images whose classes it should tell; None for no such check.
+    """
 
     path: Path
     arch: str | None = None
     model: str | None = None
     input_shape: Sequence[int] | None = None
     unsafe_pickle: bool = False
+    expect: Expectation | None = None
 
     def load(self) -> Checkpoint:
         """Read it; the input's shape must be known from here on.
@@ -58,7 +96,7 @@ class Source:
                 "give its shape, as in 1x3x224x224",
                 parameters=["input_shape"],
             )
-        return checkpoint
+        return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
 
 @dataclass(frozen=True)
@@ -217,7 +255,6 @@ def decompose_checkpoint(
         )
     shape = source.input_shape or chooser.input_shape or checkpoint.input_shape
     assert shape is not None
-    network = TorchNetwork.open(checkpoint.module, shape)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
         preprocessing = data.preprocessing or _stored_preprocessing(checkpoint)
@@ -227,6 +264,9 @@ def decompose_checkpoint(
             images = DatasetImages(
                 data.dataset, preprocessing, shape, count=data.count, seed=data.seed
             )
+    if images is not None and source.expect is None:
+        checkpoint = examined(checkpoint, images.inputs)
+    network = TorchNetwork.open(checkpoint.module, shape)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, checkpoint=checkpoint, stages=stages
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -52,7 +50,7 @@ def test_real_checkpoints_need_no_help(shared: Path, file: str, name: str) -> No
     assert checkpoint.sha256.startswith(path.stem.partition("-")[2])
     assert checkpoint.input_shape == (1, 3, 32, 32)
     assert not checkpoint.module.training
-    assert checkpoint.notes == (
+    assert checkpoint.reading == (
         "took the weights under 'state_dict'",
         "stripped 'module.' from the names; read linear.weight as fc.weight, and 1 more likewise",
     )
@@ -89,20 +87,8 @@ def test_half_precision_is_cast_and_said(save: Saver, weights: Weights) -> None:
     half = {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}
     checkpoint = load_checkpoint(save(half))
     floats = sum(w.is_floating_point() for w in weights.values())
-    assert checkpoint.notes == (f"cast {floats} tensors from float16 to float32",)
+    assert checkpoint.reading == (f"cast {floats} tensors from float16 to float32",)
     assert {p.dtype for p in checkpoint.module.parameters()} == {torch.float32}
-
-
-def test_the_cautions_of_an_architecture_are_passed_on(
-    save: Saver, weights: Weights, zoo: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    careful = dataclasses.replace(zoo.FAMILIES["resnet_cifar"], caution=lambda config: "mind this")
-    monkeypatch.setitem(zoo.FAMILIES._entries, "resnet_cifar", careful)
-    path = save(weights)
-    checkpoint = load_checkpoint(path)
-    assert checkpoint.notes == ("mind this",)
-    # Whoever names it knows.
-    assert load_checkpoint(path, arch=checkpoint.label).notes == ()
 
 
 def test_not_a_number_and_integers_are_refused(save: Saver, weights: Weights) -> None:

@@ -36,7 +36,7 @@ def same(actual: Tensor, expected: Tensor) -> None:
 
 def test_subsample_pads_zeros_on_both_sides() -> None:
     x = torch.randn(2, 16, 8, 8)
-    y = resnet_cifar.Subsample(16, 32, 2)(x)
+    y = resnet_cifar.ZeroPadded(16, 32, 2)(x)
     assert y.shape == (2, 32, 4, 4)
     assert not y[:, :8].any()
     assert not y[:, 24:].any()
@@ -45,14 +45,14 @@ def test_subsample_pads_zeros_on_both_sides() -> None:
 
 def test_subsample_widens_without_stride_before_bottlenecks() -> None:
     x = torch.randn(2, 16, 8, 8)
-    y = resnet_cifar.Subsample(16, 64, 1)(x)
+    y = resnet_cifar.ZeroPadded(16, 64, 1)(x)
     assert y.shape == (2, 64, 8, 8)
     same(y[:, 24:40], x)
     assert int((y != 0).sum()) == int((x != 0).sum())
 
 
 def test_subsample_puts_an_odd_channel_behind() -> None:
-    y = resnet_cifar.Subsample(1, 4, 1)(torch.ones(1, 1, 1, 1))
+    y = resnet_cifar.ZeroPadded(1, 4, 1)(torch.ones(1, 1, 1, 1))
     assert y.flatten().tolist() == [0, 1, 0, 0]
 
 

@@ -79,7 +79,7 @@ def test_wrong_text_says_what_to_do(text: str, message: str) -> None:
         ("resnet_cifar(depth=2,block=basic,shortcut=projection,width=16)", "give 6n\\+2"),
         ("resnet_cifar(depth=20,block=wide,shortcut=projection,width=16)", "choose from basic"),
         ("resnet_cifar(depth=20,block=basic,shortcut=none,width=16)", "choose from projection"),
-        ("preresnet_cifar(depth=20,block=bottleneck-trp)", "choose from basic, bottleneck"),
+        ("preresnet_cifar(depth=20,block=bottleneck-trp)", "choose from basic, basic-"),
         ("resnext_cifar(depth=30,cardinality=8,base_width=64,widen_factor=4)", "give 9n\\+2"),
         ("wideresnet(depth=20,widen_factor=4)", "give 6n\\+4"),
         ("densenet_cifar(depth=43,block=bottleneck,growth_rate=12,compression=2)", "6n\\+4"),
@@ -126,19 +126,6 @@ def test_input_shape_follows_the_configuration() -> None:
 def test_names_of_other_code_bases(name: str, theirs: str, ours: str) -> None:
     assert zoo.FAMILIES[name].canonical_name(theirs) == ours
     assert zoo.FAMILIES[name].canonical_name(ours) == ours
-
-
-def test_caution_only_where_the_original_trp_code_differs() -> None:
-    def caution(text: str) -> Any:
-        return zoo.parse_architecture(text, num_classes=10).caution
-
-    assert "no ReLU after the second batch norm" in caution("resnet56-bottleneck")
-    assert caution("resnet56-bottleneck").endswith("--arch resnet56-trp")
-    assert caution("resnet_cifar(depth=50,block=bottleneck,shortcut=projection,width=16)").endswith(
-        "--arch 'resnet_cifar(depth=50,block=bottleneck-trp,shortcut=projection,width=16)'"
-    )
-    for name in ("resnet56", "resnet56-trp", "resnet56-bottleneck-a", "resnet50", "vgg11"):
-        assert caution(name) is None
 
 
 def test_count_children() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trpexport.checkpoints.evidence import examine
 from trpexport.checkpoints.factory import build_from_factory
 from trpexport.checkpoints.identify import (
     Match,
@@ -44,7 +46,9 @@ class Checkpoint:
         label: what to call it: the architecture's text, the factory's, or the class's name.
         input_shape: shape of one input, batch first; None where nobody says.
         plan: how its convolutions were made into factors; None for a dense network.
-        notes: what was stripped, cast, ignored or can't be known, for the reader.
+        reading: what was stripped, cast or ignored, for the reader.
+        evidence: what speaks for the architecture and against it, for the reader.
+        is_recognised: whether names and shapes alone say what it is.
         metadata: what :func:`save_checkpoint` stored beside the weights.
     """
 
@@ -55,8 +59,15 @@ class Checkpoint:
     label: str
     input_shape: tuple[int, ...] | None
     plan: Plan | None
-    notes: tuple[str, ...]
+    reading: tuple[str, ...]
     metadata: Mapping[str, Any]
+    evidence: tuple[str, ...] = ()
+    is_recognised: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know."""
+        return (*self.reading, *self.evidence)
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -105,11 +116,8 @@ def load_checkpoint(
     except ArchitectureError as error:
         raise ArchitectureError(f"{path}: {error}") from error
     shape = _input_shape(path, built.architecture, input_shape, stored)
-    # Who names the architecture needs no word on what the weights can't tell about it.
-    recognised = built.architecture if arch is None and stored.architecture is None else None
-    caution = recognised.caution if recognised else None
-    notes = (*state.notes, built.reading.note, *cast_notes, caution)
-    return Checkpoint(
+    notes = (*state.notes, built.reading.note, *cast_notes)
+    checkpoint = Checkpoint(
         path=path,
         sha256=state.sha256,
         module=built.module.eval(),
@@ -117,8 +125,42 @@ def load_checkpoint(
         label=built.label,
         input_shape=shape,
         plan=stored.plan,
-        notes=tuple(note for note in notes if note),
+        reading=tuple(note for note in notes if note),
         metadata=stored.metadata,
+        is_recognised=(
+            built.architecture is not None and arch is None and stored.architecture is None
+        ),
+    )
+    return examined(checkpoint)
+
+
+def examined(checkpoint: Checkpoint, images: NDArray[Any] | None = None) -> Checkpoint:
+    """Return a checkpoint with what its batch norms say of its architecture.
+
+    One that was recognised by names and shapes becomes the look-alike that they recorded. Factors
+    are not examined: their errors would speak against any network.
+
+    Args:
+        checkpoint: the checkpoint.
+        images: inputs of the network, better than the artificial ones that are made without.
+    """
+    if checkpoint.plan is not None or (images is not None and images.ndim != 4):
+        return checkpoint
+    found = examine(
+        checkpoint.module,
+        checkpoint.architecture,
+        checkpoint.label,
+        checkpoint.input_shape,
+        is_recognised=checkpoint.is_recognised,
+        images=images,
+    )
+    label = checkpoint.label if found.architecture is None else str(found.architecture)
+    return replace(
+        checkpoint,
+        module=found.module,
+        architecture=found.architecture,
+        label=label,
+        evidence=found.notes,
     )
 
 

@@ -115,13 +115,13 @@ class DatasetImages:
         self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
         return self._preprocessing.normalise(self._pixels(split, indices))
 
-    def labelled(self) -> LabelledPixels:
-        """Return images whose classes are known, none of them calibrated on.
+    def labelled(self, count: int = _LABELLED) -> LabelledPixels:
+        """Return images whose classes are known, at most ``count``, none of them calibrated on.
 
         Raises:
             DataError: there are none.
         """
-        name, split, indices = self._others(_LABELLED)
+        name, split, indices = self._others(count)
         if not (split.is_labelled and len(indices)):
             raise DataError(
                 f"{self._dataset.name} has no labelled images besides those to calibrate on, whose "
