@@ -74,7 +74,8 @@ def test_a_module_within_a_budget(kind: type) -> None:
         example=SHAPE,
     )
     assert found.plan.macs_after <= 0.5 * found.plan.macs_before
-    assert found.plan.options["calibration"]["images"] == 24
+    assert found.plan.options["calibration"]["images"] == 20
+    assert found.plan.options["calibration"]["held_out"]["images"] == 4
     with torch.no_grad():
         expected = Net()(x)
         errors = [float((small.module(x) - expected).norm()) for small in (found, plain)]

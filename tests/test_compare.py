@@ -38,6 +38,32 @@ def test_values_by_hand() -> None:
     assert not result.is_equivalent(Tolerance(max_error=0.2, rms_error=0.15))
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate", "error"),
+    [
+        # Off by 1 and 1; they vary by 1 and 1 around 102, 2 and 2 with another element.
+        ([[101.0], [103.0]], [[102.0], [102.0]], 1.0),
+        ([[101.0, 0.0], [103.0, 4.0]], [[101.0, 0.0], [103.0, 5.0]], (1 / 10) ** 0.5),
+        ([[2.0], [2.0]], [[3.0], [3.0]], 0.5),  # nothing varies
+        (4.0, 5.0, 0.25),
+    ],
+)
+def test_error_over_the_variation(reference: Any, candidate: Any, error: float) -> None:
+    assert compare(reference, candidate).variation_error == pytest.approx(error)
+
+
+def test_error_over_the_variation_of_several_batches() -> None:
+    comparer = Comparer()
+    comparer.update(np.array([[101.0]]), np.array([[102.0]]))
+    comparer.update(np.array([[103.0], [102.0]]), np.array([[102.0], [102.0]]))
+    assert comparer.result().variation_error == pytest.approx(1.0)
+    # Images are not along the first dimension: over the RMS then.
+    comparer = Comparer()
+    comparer.update(np.full((2, 1), 2.0), np.full((2, 1), 3.0))
+    comparer.update(np.full((2, 3), 2.0), np.full((2, 3), 3.0))
+    assert comparer.result().variation_error == pytest.approx(0.5)
+
+
 def test_a_rounding_error_beside_zero_is_no_difference() -> None:
     # microsoft/onnxruntime#18946: an element that is off by 66 % at 4.8e-7
     reference = np.array([[7.2e-7, 1.0, -1.0]])
@@ -125,6 +151,7 @@ def test_one_line_of_text_and_json() -> None:
         "cosine": 1.0,
         "top1_agreement": 1.0,
         "agreement": None,
+        "variation_error": 0.0,
     }
 
 

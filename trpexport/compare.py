@@ -41,6 +41,8 @@ class Tolerance:
 
 
 FLOAT32 = Tolerance()
+# Outputs whose squares vary by a smaller share of their sum over images do not vary.
+_CONSTANT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Comparison:
             output is a matrix with two or more columns.
         agreement: share of equal entries where the output is whole numbers or truth values, such
             as places of maxima, whose differences mean nothing; None for floats.
+        variation_error: RMS of the difference, over the variation of the reference: its RMS about
+            its mean over all images, as in calibration; over its RMS where nothing varies.
     """
 
     inputs: int
@@ -67,6 +71,7 @@ class Comparison:
     cosine: float
     top1_agreement: float | None
     agreement: float | None = None
+    variation_error: float = math.nan
 
     def is_equivalent(self, tolerance: Tolerance = FLOAT32) -> bool:
         """Whether both errors, or the agreement of whole numbers, keep within ``tolerance``."""
@@ -107,6 +112,8 @@ class Comparer:
         self._products = 0.0
         self._agreeing_rows: int | None = 0
         self._agreeing: int | None = 0
+        self._total: Array | None = None  # over images, element by element
+        self._counts_images = True
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Take in one batch of outputs.
@@ -138,6 +145,7 @@ class Comparer:
             self._reference_squares += float(np.square(a).sum())
             self._candidate_squares += float(np.square(b).sum())
             self._products += float((a * b).sum())
+            self._add_total(a)
         self._inputs += len(a) if a.ndim else 1
         self._elements += a.size
         self._count_rows(a, b)
@@ -161,7 +169,27 @@ class Comparer:
             cosine=self._cosine(reference, candidate),
             top1_agreement=top1,
             agreement=None if self._agreeing is None else self._agreeing / self._elements,
+            variation_error=_relative(
+                math.sqrt(self._difference_squares), self._variation(reference)
+            ),
         )
+
+    def _variation(self, reference: float) -> float:
+        """Return the norm of the reference about its mean over images, or its norm."""
+        if math.isnan(reference):
+            return reference
+        if self._total is None or not self._counts_images:
+            return reference
+        square = self._reference_squares - float(np.square(self._total).sum()) / self._inputs
+        # All images the same: there is no variation to compare with.
+        return math.sqrt(square) if square > _CONSTANT * self._reference_squares else reference
+
+    def _add_total(self, a: Array) -> None:
+        """Add up over images; outputs of another size from batch to batch do not count them."""
+        if not a.ndim or (self._total is not None and self._total.shape != a.shape[1:]):
+            self._counts_images = False
+        elif self._counts_images:
+            self._total = a.sum(0) if self._total is None else self._total + a.sum(0)
 
     def _count_rows(self, a: Array, b: Array) -> None:
         if self._agreeing_rows is None or a.ndim != 2 or a.shape[1] < 2:

@@ -155,7 +155,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Stub:
                 if option.scheme is not None
             )
             nothing: Any = None
-            return Calibrated({}, nothing, layers, error(chosen))
+            return Calibrated({}, nothing, layers, {"output": error(chosen)})
 
         monkeypatch.setattr(budget, "plan_for", plan_for)
         monkeypatch.setattr(budget, "calibrate", calibrate)
@@ -265,7 +265,7 @@ def outcome(error: float, *schemes: str) -> Outcome:
         for place, scheme in enumerate(schemes)
     )
     plan = keep_all(TorchNetwork.open(tiny(), SHAPE))
-    return Outcome(Calibrated({}, plan, layers, error), Allotment({}, {}, 0.0))
+    return Outcome(Calibrated({}, plan, layers, {"output": error}), Allotment({}, {}, 0.0))
 
 
 def test_merit_counts_grouped_convolutions_by_their_share() -> None:

@@ -108,7 +108,7 @@ def test_images_to_judge_by_are_not_those_of_the_calibration(decompose: Decompos
     top1 = calibration(decompose(alone, drop=50))["top1"]
     assert (top1["images"], top1["split"]) == (8, "other test")
     with pytest.raises(DataError, match="calibrate on fewer of them"):
-        decompose(alone, count=24, drop=50)
+        decompose(made_dataset(test=pixels(16)), count=16, drop=50)
 
 
 def test_a_rank_multiple_and_the_schemes_are_kept_to(decompose: Decompose) -> None:

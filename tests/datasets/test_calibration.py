@@ -48,9 +48,20 @@ def test_of_an_only_split_others_are_those_that_are_left() -> None:
     assert len(images.labelled().labels) == 8
 
 
-def test_where_no_others_are_left() -> None:
+def test_where_all_could_be_calibrated_on_a_fifth_is_held_out() -> None:
     images = drawn(made_dataset(test=pixels(24)), 512)
-    assert images.notes == ["calibrated on all 24 images, 512 were asked for"]
+    assert images.notes == ["calibrated on 20 of 24 images, 512 were asked for"]
+    name, others = images.held_out()
+    assert name == "other test"
+    assert (len(images.inputs), len(others)) == (20, 4)
+    assert rows(others) == rows(HOW.normalise(pixels(24))) - rows(images.inputs)
+    assert rows(images.unseen()) == rows(others)
+
+
+def test_of_few_images_none_is_held_out() -> None:
+    images = drawn(made_dataset(test=pixels(16)), 512)
+    assert images.notes == ["calibrated on all 16 images, 512 were asked for"]
+    assert len(images.held_out()[1]) == 0
     assert rows(images.unseen()) == rows(images.inputs)
     with pytest.raises(
         DataError, match="no labelled images besides those to calibrate on"
@@ -58,6 +69,16 @@ def test_where_no_others_are_left() -> None:
         images.labelled()
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "name", "held_out"), [(16, "test", 16), (4, "other train", 20)])
+def test_errors_are_measured_on_the_kind_that_there_is_more_of(
+    count: int, name: str, held_out: int
+) -> None:
+    images = drawn(BOTH, count)
+    found, inputs = images.held_out()
+    assert (found, len(inputs)) == (name, held_out)
+    assert not rows(inputs) & rows(images.inputs)
 
 
 def test_labels_go_with_their_images() -> None:
@@ -107,7 +128,17 @@ def test_the_seed_chooses_which_images() -> None:
     assert not np.array_equal(one, other)
 
 
-def test_an_array_has_no_others() -> None:
+def test_of_an_array_a_fifth_is_held_out() -> None:
+    values = HOW.normalise(pixels(32))
+    images = ArrayImages(values)
+    _, others = images.held_out()
+    assert (len(images.inputs), len(others)) == (26, 6)
+    assert rows(images.inputs) | rows(others) == rows(values)
+    assert rows(images.unseen()) == rows(others)
+    assert images.notes == ("verified on 6 images that it was not calibrated on",)
+
+
+def test_a_small_array_has_no_others() -> None:
     values = HOW.normalise(pixels(4))
     images = ArrayImages(values)
     assert np.array_equal(images.inputs, values)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch import nn
 
 from trpexport.checkpoints.evidence import fresh, next_to
 from trpexport.checkpoints.loading import Checkpoint
+from trpexport.datasets.labelled import LabelledImages
 from trpexport.errors import ArchitectureError, DataError
 from trpexport.networks.torch.running import outputs_of, tensor_leaves
 
@@ -20,21 +19,6 @@ from trpexport.networks.torch.running import outputs_of, tensor_leaves
 _SKILL = 0.1
 # A look-alike counts as better from so many points on, and standard errors of the difference.
 _BETTER, _ERRORS = 2.0, 3.0
-
-
-class LabelledImages(Protocol):
-    """Images whose classes are known."""
-
-    @property
-    def name(self) -> str:
-        """What they are, for the reader."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the data."""
-
-    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Yield inputs of the network and their classes."""
 
 
 def expected(checkpoint: Checkpoint, images: LabelledImages) -> Checkpoint:

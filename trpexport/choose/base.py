@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.gathering import Gatherer
+from trpexport.choose.held_out import HeldOut, error_facts
+from trpexport.datasets.labelled import LabelledImages
 from trpexport.errors import NothingToDoError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Network
@@ -66,6 +68,12 @@ class CalibrationImages(Protocol):
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
 
+    def held_out(self) -> tuple[str, NDArray[np.float32]]:
+        """Return what inputs that are not calibrated on are, and they: none if there are no others.
+
+        Errors are measured on them, of the same kind as those to calibrate on if there are enough.
+        """
+
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on, none of them calibrated on if there are others."""
 
@@ -75,21 +83,6 @@ class CalibrationImages(Protocol):
         Raises:
             DataError: there are none.
         """
-
-
-class LabelledImages(Protocol):
-    """Images whose classes are known."""
-
-    @property
-    def name(self) -> str:
-        """What they are, for the reader."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes of the data."""
-
-    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Yield inputs of the network and their classes."""
 
 
 class Chooser(Protocol):
@@ -161,7 +154,8 @@ def applied(
     gatherer = gathered(network, images)
     with stages("calibrate"):
         found = calibrate(network, plan, gatherer, announce=stages.say)
-    return calibrated_choice(found, images, {"output_error": found.error})
+    held_out = HeldOut(network, *images.held_out())
+    return calibrated_choice(network, found, images, held_out, {})
 
 
 def gathered(network: Network, images: CalibrationImages) -> Gatherer:
@@ -175,9 +169,27 @@ def gathered(network: Network, images: CalibrationImages) -> Gatherer:
 
 
 def calibrated_choice(
-    found: Calibrated, images: CalibrationImages, facts: Mapping[str, Any]
+    network: Network,
+    found: Calibrated,
+    images: CalibrationImages,
+    held_out: HeldOut,
+    facts: Mapping[str, Any],
 ) -> Choice:
-    """Return calibrated chains with a plan that says what they were calibrated on, and to what."""
-    calibration = {**images.facts(), **found.plan.options[CALIBRATION], **facts}
+    """Return calibrated chains with a plan that says what they were calibrated on, and to what.
+
+    Args:
+        network: the original network.
+        found: the chains.
+        images: what they were calibrated on.
+        held_out: what their error is measured on besides.
+        facts: further ones, JSON-ready.
+    """
+    calibration = {
+        **images.facts(),
+        **found.plan.options[CALIBRATION],
+        **error_facts(found.errors),
+        "held_out": held_out.facts(network.rewritten(found.chains)),
+        **facts,
+    }
     options = {**found.plan.options, CALIBRATION: calibration}
     return Choice(replace(found.plan, options=options), found.chains, tuple(images.notes))

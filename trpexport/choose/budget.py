@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from trpexport.choose.allotment import Allotment, allot, plan_for, smallest_fraction
 from trpexport.choose.calibrate import Calibrated, calibrate
+from trpexport.choose.distance import worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable
@@ -199,8 +200,15 @@ class Budgeter:
         second = self._calibrated(choice, target.criterion)
         return min(first, second, key=lambda outcome: outcome.merit)
 
-    def to_error(self, limit: float) -> Outcome:
+    def to_error(
+        self, limit: float, measure: Callable[[Network], Mapping[str, float]] | None = None
+    ) -> Outcome:
         """Return the cheapest network found whose output error is at most ``limit``.
+
+        Args:
+            limit: of the worst output.
+            measure: returns the errors of a network by output, on images that nothing was fitted
+                to; those on the calibration images count where it is None or returns nothing.
 
         Raises:
             PlanError: the limit is not between 0 and 1.
@@ -210,13 +218,22 @@ class Budgeter:
             raise PlanError(
                 f"a target error of {limit:g} is out of range: give one between 0 and 1"
             )
-        found, last = self._bisect(
-            lambda outcome: outcome.error <= limit, f"target-error:{limit:g}"
-        )
+        errors: list[float] = []
+
+        def accepts(outcome: Outcome) -> bool:
+            found = outcome.calibrated.errors
+            if measure is not None:
+                found = measure(self._network.rewritten(outcome.calibrated.chains)) or found
+            errors.append(worst(found))
+            name = max(found, key=found.__getitem__, default="output")
+            self._announce(f"{name} moves by {errors[-1]:.3f} of its variation")
+            return errors[-1] <= limit
+
+        found = self._bisect(accepts, f"target-error:{limit:g}")
         if found is None:
             raise NothingToDoError(
                 f"the target error of {limit:g} can't be met: the best that saves MACs is "
-                f"{last.error:.3f}"
+                f"{min(errors):.3f}"
             )
         return found
 
@@ -240,7 +257,7 @@ class Budgeter:
             drops.append(before - accuracy(self._network.rewritten(outcome.calibrated.chains)))
             return drops[-1] <= drop
 
-        found, _ = self._bisect(accepts, f"max-drop:{drop:g}")
+        found = self._bisect(accepts, f"max-drop:{drop:g}")
         if found is None:
             raise NothingToDoError(
                 f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
@@ -248,10 +265,8 @@ class Budgeter:
             )
         return found
 
-    def _bisect(
-        self, accepts: Callable[[Outcome], bool], criterion: str
-    ) -> tuple[Outcome | None, Outcome]:
-        """Return the cheapest outcome that is accepted, or None, and the last one tried."""
+    def _bisect(self, accepts: Callable[[Outcome], bool], criterion: str) -> Outcome | None:
+        """Return the cheapest outcome that is accepted, or None."""
         low, high = smallest_fraction(self._table), 1.0
         found: Outcome | None = None
         for _ in range(_BISECTIONS):
@@ -265,7 +280,7 @@ class Budgeter:
                 f"{fraction:.3f} of the MACs: output error {outcome.error:.3f}, "
                 f"{'accepted' if high == fraction else 'too much'}"
             )
-        return found, outcome
+        return found
 
     def _calibrated(self, choice: Allotment, criterion: str) -> Outcome:
         plan = plan_for(

@@ -9,15 +9,16 @@ from typing import Any
 from trpexport.choose.base import (
     CalibrationImages,
     Choice,
-    LabelledImages,
     Price,
     calibrated_choice,
     gathered,
 )
 from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.held_out import HeldOut
 from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, sensitivity_table
+from trpexport.datasets.labelled import LabelledImages
 from trpexport.errors import DataError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
@@ -34,8 +35,9 @@ class ByBudget(Selection):
     Attributes:
         macs: share of the MACs that may remain, between 0 and 1.
         parameters: share of the parameters that may remain.
-        error: output error that is allowed, RMS relative to the variation of the output; as much
-            is saved as that leaves room for.
+        error: output error that is allowed, RMS relative to the variation of the output, of the
+            worst one if there are several, on images that were not calibrated on if there are any;
+            as much is saved as that leaves room for.
         drop: points of top-1 that may be lost on images with labels, likewise.
         share: of what ``price`` says is scarce that may remain.
         price: what is scarce, where it is neither MACs nor parameters.
@@ -102,6 +104,7 @@ class ByBudget(Selection):
             check_known(network)
         judge = _Judge(network, images.labelled()) if kind == "drop" else None
         gatherer = gathered(network, images)
+        held_out = HeldOut(network, *images.held_out())
         with stages("measure what each rank costs and loses"):
             table = sensitivity_table(
                 network,
@@ -131,12 +134,11 @@ class ByBudget(Selection):
                 outcome = budgeter.to_drop(judge.top1, limit)
                 facts["top1"] = judge.facts(network.rewritten(outcome.calibrated.chains))
             elif kind == "error":
-                outcome = budgeter.to_error(limit)
+                outcome = budgeter.to_error(limit, held_out.errors)
             else:
                 outcome = budgeter.to_fraction(limit, self._resource)
-        facts["output_error"] = outcome.error
         facts["layers"] = _with_shares(table, outcome)
-        return calibrated_choice(outcome.calibrated, images, facts)
+        return calibrated_choice(network, outcome.calibrated, images, held_out, facts)
 
     @property
     def _target(self) -> tuple[str, float]:

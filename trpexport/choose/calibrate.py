@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trpexport.choose.distance import distance
+from trpexport.choose.distance import distance, worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain, truncated
@@ -66,14 +66,19 @@ class Calibrated:
         plan: the plan; the last factor of each fitted layer has a bias, its weight error is that
             of the fitted factors, and ``options["calibration"]`` says on which images.
         layers: one entry a fitted layer, in the order in which they run.
-        error: output of the network against the original one's on the calibration images, RMS,
-            relative to its variation over them.
+        errors: of each output of the network against the original one's, on the images that it was
+            fitted to: RMS, relative to its variation over them.
     """
 
     chains: Mapping[str, Chain]
     plan: Plan
     layers: tuple[LayerCalibration, ...]
-    error: float
+    errors: Mapping[str, float]
+
+    @property
+    def error(self) -> float:
+        """That of the worst output."""
+        return worst(self.errors)
 
 
 def calibrate(
@@ -136,8 +141,8 @@ def calibrate(
         "layers": [layer.to_json() for layer in done.values()],
     }
     plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
-    error = distance(gatherer.watch, candidate, samples.batches)
-    return Calibrated(chains, plan, tuple(done.values()), error)
+    errors = distance(gatherer.watch, candidate, samples.batches)
+    return Calibrated(chains, plan, tuple(done.values()), errors)
 
 
 def truncations(network: Network, plan: Plan) -> dict[str, Chain]:

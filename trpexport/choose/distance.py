@@ -3,56 +3,89 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
 from trpexport.errors import DataError
 from trpexport.networks.base import Traversal
 
-
-def distance(expected: Traversal, actual: Traversal, batches: int) -> float:
-    """Return the RMS difference of what two networks give, as :func:`relative_distance` has it."""
-    return relative_distance(
-        map(expected.outputs, range(batches)), map(actual.outputs, range(batches))
-    )
+Outputs = Mapping[str, Tensor]
 
 
-def relative_distance(expected: Iterable[Tensor], actual: Iterable[Tensor]) -> float:
-    """Return the RMS difference of outputs, relative to how much the expected ones vary.
+def distance(expected: Traversal, actual: Traversal, batches: int) -> dict[str, float]:
+    """Return how far apart each output of two networks is, as :func:`output_errors` has it."""
+    return output_errors(map(expected.outputs, range(batches)), map(actual.outputs, range(batches)))
+
+
+def output_errors(expected: Iterable[Outputs], actual: Iterable[Outputs]) -> dict[str, float]:
+    """Return the RMS difference of each output, relative to how much the expected one varies.
+
+    Outputs are not joined: a large one, or one that nothing changes, hides no error of another.
 
     Args:
-        expected: outputs (images, elements), batch after batch.
+        expected: outputs by name, (images, elements) each, batch after batch.
         actual: the others, in the same batches.
 
+    Returns:
+        By output: the root of the mean square of the difference, over that of the expected output
+        about its mean over all images.
+
     Raises:
-        DataError: there are NaN or infinity among them, or other numbers of elements.
+        DataError: there are NaN or infinity among them, or other outputs or numbers of elements.
     """
-    difference = power = 0.0
-    total: Tensor | None = None
-    count = 0
+    sums: dict[str, _Sums] = {}
     for wanted, given in zip(expected, actual, strict=True):
+        if wanted.keys() != given.keys():
+            raise DataError(
+                f"the network puts out {', '.join(wanted)}, and {', '.join(given)} once layers are "
+                "rewritten: outputs that come and go can't be compared"
+            )
+        for name, output in wanted.items():
+            sums.setdefault(name, _Sums()).add(output, given[name])
+    return {name: some.distance() for name, some in sums.items()}
+
+
+def worst(errors: Mapping[str, float]) -> float:
+    """Return the largest error of any output: the one that counts."""
+    return max(errors.values(), default=0.0)
+
+
+class _Sums:
+    """Sums of squares over the batches of one output."""
+
+    def __init__(self) -> None:
+        self._difference = 0.0
+        self._power = 0.0
+        self._total: Tensor | None = None
+        self._count = 0
+
+    def add(self, wanted: Tensor, given: Tensor) -> None:
+        """Take in one batch, (images, elements)."""
         if wanted.shape != given.shape:
             raise DataError(
                 f"the network puts out {wanted.shape[1]} numbers an image, and {given.shape[1]} "
                 "once layers are rewritten: outputs of a size of their own can't be compared"
             )
-        difference += float((given - wanted).square().sum())
-        power += float(wanted.square().sum())
-        total = wanted.sum(0) if total is None else total + wanted.sum(0)
-        count += len(wanted)
-    if total is None:
-        return 0.0
-    if not math.isfinite(power):
-        raise DataError(
-            "the network gives NaN or infinity on calibration images: check how they are normalised"
-        )
-    if not math.isfinite(difference):
-        raise DataError(
-            "the network gives NaN or infinity on calibration images once layers are rewritten: "
-            "leave some of them out, or more of their rank"
-        )
-    variation = power - float(total.square().sum()) / count
-    # All images the same: there is no variation to compare with.
-    scale = variation if variation > 1e-12 * power else power
-    return (difference / scale) ** 0.5 if scale else float(difference > 0)
+        self._difference += float((given - wanted).square().sum())
+        self._power += float(wanted.square().sum())
+        self._total = wanted.sum(0) if self._total is None else self._total + wanted.sum(0)
+        self._count += len(wanted)
+
+    def distance(self) -> float:
+        """Return the RMS difference, relative to the variation of what was wanted."""
+        assert self._total is not None
+        if not math.isfinite(self._power):
+            raise DataError(
+                "the network gives NaN or infinity on calibration images: check how they are "
+                "normalised"
+            )
+        if not math.isfinite(self._difference):
+            raise DataError(
+                "the network gives NaN or infinity on calibration images once layers are "
+                "rewritten: leave some of them out, or more of their rank"
+            )
+        variation = self._power - float(self._total.square().sum()) / self._count
+        # All images the same: there is no variation to compare with.
+        scale = variation if variation > 1e-12 * self._power else self._power
+        return (self._difference / scale) ** 0.5 if scale else float(self._difference > 0)

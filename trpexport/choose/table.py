@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trpexport.choose.base import Price
-from trpexport.choose.distance import relative_distance
+from trpexport.choose.distance import output_errors, worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
@@ -28,7 +28,7 @@ from trpexport.networks.base import Network
 from trpexport.ops import LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 # Ranks that are tried of each layer and scheme.
 _MAX_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
@@ -312,11 +312,11 @@ class _Measurer:
         return options, lost / max(typical.error, _TINY)
 
     def _squared_error(self, name: str, chain: Chain) -> float:
-        """Return the squared relative error of the outputs with a chain in one layer's place."""
+        """Return the squared relative error of the worst output with a chain in a layer's place."""
         batches = range(self._probe.samples.batches)
         expected = (self._probe.outputs(batch) for batch in batches)
         actual = (self._probe.outputs_with(name, chain, batch) for batch in batches)
-        return relative_distance(expected, actual) ** 2
+        return worst(output_errors(expected, actual)) ** 2
 
 
 def _key(**facts: Any) -> str:

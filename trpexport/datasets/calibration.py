@@ -20,6 +20,8 @@ from trpexport.errors import DataError
 _VERIFIED = 256
 _LABELLED = 2000
 _BATCH = 50
+# Where all images could be calibrated on, one in so many is held out, of as many as this at least.
+_HELD_OUT, _MIN_SPLIT = 5, 20
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class DatasetImages:
         self._name = "train" if "train" in dataset.readers else next(iter(dataset.readers))
         self._split = self._read(self._name)
         total = len(self._split)
+        self._chosen = spread(total, min(count, total), seed)
+        if count >= total and not self._has_test:
+            self._chosen = fitted_to(self._chosen)
         self.notes: list[str] = []
         if self._split.is_normalised:
             channels = len(preprocessing.mean)
@@ -89,8 +94,8 @@ class DatasetImages:
                 "the images are taken as they are: floats that leave 0 to 1 are normalised already"
             )
         if total < count:
-            self.notes.append(f"calibrated on all {total} images, {count} were asked for")
-        self._chosen = spread(total, min(count, total), seed)
+            these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
+            self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
 
     @cached_property
     def inputs(self) -> NDArray[np.float32]:
@@ -106,6 +111,22 @@ class DatasetImages:
             "split": self._name,
             "seed": self._seed,
         }
+
+    def held_out(self) -> tuple[str, NDArray[np.float32]]:
+        """Return what images that are not calibrated on are, and inputs made of them.
+
+        They are of the same split if there are enough.
+        """
+        rest = self._left
+        chosen = spread(len(rest), min(_VERIFIED, len(rest)), self._seed)
+        name, split, indices = f"other {self._name}", self._split, rest[chosen]
+        if len(indices) < _VERIFIED:
+            others = self._others(_VERIFIED)
+            if len(others[2]) > len(indices):
+                name, split, indices = others
+        if not len(indices):
+            return name, self.inputs[:0]
+        return name, self._preprocessing.normalise(self._pixels(split, indices))
 
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on, none of them calibrated on if there are others."""
@@ -137,12 +158,22 @@ class DatasetImages:
 
     def _others(self, count: int) -> tuple[str, Split, NDArray[np.int64]]:
         """Return test images, or of the only split those that are not calibrated on."""
-        if self._name != "test" and "test" in self._dataset.readers:
+        if self._has_test:
             split = self._read("test")
             return "test", split, spread(len(split), min(count, len(split)), self._seed)
-        rest = np.setdiff1d(np.arange(len(self._split)), self._chosen)
+        rest = self._left
         chosen = spread(len(rest), min(count, len(rest)), self._seed)
         return f"other {self._name}", self._split, rest[chosen]
+
+    @property
+    def _has_test(self) -> bool:
+        """Whether there are test images besides the split that is calibrated on."""
+        return self._name != "test" and "test" in self._dataset.readers
+
+    @property
+    def _left(self) -> NDArray[np.int64]:
+        """Numbers of the images of the split that are not calibrated on."""
+        return np.setdiff1d(np.arange(len(self._split)), self._chosen)
 
     def _read(self, name: str) -> Split:
         split = self._dataset.images(name)
@@ -162,24 +193,38 @@ class DatasetImages:
 
 
 class ArrayImages:
-    """Images to calibrate on that are at hand: there are no others to verify on.
+    """Images that are at hand: a fifth is held out, of few none.
 
     Args:
         inputs: inputs of the network, (images, *input shape).
+
+    Attributes:
+        inputs: those to calibrate on.
+        notes: what the reader of a report should know.
     """
 
-    notes = ("verified on the images that it was calibrated on",)
-
     def __init__(self, inputs: NDArray[np.float32]) -> None:
-        self.inputs = inputs
+        everything = np.arange(len(inputs))
+        chosen = fitted_to(everything)
+        self.inputs = inputs if len(chosen) == len(inputs) else inputs[chosen]
+        self._others = inputs[np.setdiff1d(everything, chosen)]
+        self.notes = (
+            f"verified on {len(self._others)} images that it was not calibrated on"
+            if len(self._others)
+            else "verified on the images that it was calibrated on",
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
         return {"data": "array", "split": None, "seed": None}
 
+    def held_out(self) -> tuple[str, NDArray[np.float32]]:
+        """Return what images that are not calibrated on are, and they: none of few."""
+        return "held-out", self._others
+
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on."""
-        return self.inputs[:_VERIFIED]
+        return (self._others if len(self._others) else self.inputs)[:_VERIFIED]
 
     def labelled(self) -> LabelledPixels:
         """Return images whose classes are known.
@@ -188,6 +233,14 @@ class ArrayImages:
             DataError: there are none.
         """
         raise DataError("a drop is told by labels: give a data set, or a budget that needs none")
+
+
+def fitted_to(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which of all images to calibrate on: four in five, and all of few."""
+    if len(indices) < _MIN_SPLIT:
+        return indices
+    held_out = indices[_HELD_OUT - 1 :: _HELD_OUT][:_VERIFIED]
+    return np.setdiff1d(indices, held_out)
 
 
 def spread(total: int, count: int, seed: int) -> NDArray[np.int64]:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trpexport.datasets.locations import damaged
 from trpexport.datasets.splits import ArraySplit
+
+
+class LabelledImages(Protocol):
+    """Images whose classes are known."""
+
+    @property
+    def name(self) -> str:
+        """What they are, for the reader."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+
+    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield inputs of the network and their classes."""
 
 
 def checked_labels(

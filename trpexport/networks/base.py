@@ -123,8 +123,8 @@ class Traversal(Protocol):
     def observe(self, name: str, batch: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
 
-    def outputs(self, batch: int) -> Tensor:
-        """Return what the network gives for a batch: (images, elements), float64."""
+    def outputs(self, batch: int) -> Mapping[str, Tensor]:
+        """Return what the network gives for a batch: by output (images, elements), float64."""
 
 
 class Candidate(Traversal, Protocol):
@@ -147,7 +147,7 @@ class Watch(Traversal, Protocol):
         (groups, O, O), O the output channels of a group, positive definite, in float64.
         """
 
-    def outputs_with(self, name: str, chain: Chain, batch: int) -> Tensor:
+    def outputs_with(self, name: str, chain: Chain, batch: int) -> Mapping[str, Tensor]:
         """Return what the network gives where a chain stands in for one layer."""
 
     def candidate(self) -> Candidate:

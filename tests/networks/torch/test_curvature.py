@@ -134,3 +134,28 @@ def test_a_batch_norms_scale_counts_by_its_square() -> None:
     torch.testing.assert_close(
         scale_metric(torch.zeros(4), 1)[0], torch.eye(4, dtype=torch.float64)
     )
+
+
+class TwoOutputs(nn.Module):
+    """One output of each channel: the second is larger, many times over, in number and in size."""
+
+    def __init__(self, scale: float, copies: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1, bias=False)
+        self.conv.weight.data = torch.eye(2)[:, :, None, None]
+        self.scale, self.copies = scale, copies
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = self.conv(x).split(1, dim=1)
+        return first, self.scale * second.repeat(1, self.copies, 1, 1) + 5
+
+
+@pytest.mark.parametrize(("scale", "copies"), [(1.0, 1), (1000.0, 1), (1.0, 64), (1e-3, 8)])
+def test_each_output_counts_by_its_own_variation(scale: float, copies: int) -> None:
+    """Both channels vary alike, and so an error in either does as much, relative to its output."""
+    values = np.random.default_rng(0).standard_normal((32, 1, 8, 8), dtype=np.float32)
+    images = torch.from_numpy(np.repeat(values, 2, axis=1))
+    (metric,) = output_metrics(TwoOutputs(scale, copies), [images])["conv"]
+    first, second = metric.diagonal().tolist()
+    # Signs are drawn: those of many copies add up to their variance only on average.
+    assert second == pytest.approx(first, rel=1e-5 if copies == 1 else 0.15)

@@ -27,7 +27,8 @@ def test_outputs_are_those_of_the_network_kept_or_not(memory: int, runs: int) ->
     seen = list[int]()
     network.model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     first, second = (
-        torch.cat([watch.outputs(index) for index in range(samples.batches)]) for _ in range(2)
+        torch.cat([watch.outputs(index)["output"] for index in range(samples.batches)])
+        for _ in range(2)
     )
     assert sum(seen) == runs * len(X)
     with torch.no_grad():
@@ -47,15 +48,17 @@ def test_a_chain_in_one_place_and_a_candidate_that_gets_one_after_the_other() ->
     candidate = watch.candidate()
     for number, (name, chain) in enumerate(chains.items(), start=1):
         alone = network.rewritten({name: chain}).run({"input": X[:8]})["output"]
-        found = watch.outputs_with(name, chain, 0).numpy()
+        found = watch.outputs_with(name, chain, 0)["output"].numpy()
         np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
         candidate.put(name, chain)
         so_far = dict(list(chains.items())[:number])
         together = network.rewritten(so_far).run({"input": X[:8]})["output"]
-        np.testing.assert_allclose(candidate.outputs(0).numpy(), together, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            candidate.outputs(0)["output"].numpy(), together, rtol=1e-4, atol=1e-5
+        )
     # The network itself is what it was.
     expected = TorchNetwork.open(tiny(), SHAPE).run({"input": X[:8]})["output"]
-    np.testing.assert_allclose(watch.outputs(0).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(watch.outputs(0)["output"].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_outputs_of_every_kind_are_rows(end: Callable[[Tensor], Any], columns: i
 
     network = TorchNetwork.open(Ends(), SHAPE)
     assert network.identity()
-    found = network.watch(Samples(X[:4])).outputs(0)
+    found = torch.cat(list(network.watch(Samples(X[:4])).outputs(0).values()), 1)
     assert (found.shape, found.dtype) == ((4, columns), torch.float64)
     if columns == 10:
         expected = tiny()(torch.from_numpy(X[:4])).double()

@@ -10,7 +10,13 @@ import pytest
 from trpexport.report.blocks import Kind, Table, Value
 from trpexport.report.views.bundle import bundle_view
 
-OUTPUT = {"max_error": 2e-6, "rms_error": 0.25, "inputs": 64, "top1_agreement": 0.875}
+OUTPUT = {
+    "max_error": 2e-6,
+    "rms_error": 0.2,
+    "variation_error": 0.25,
+    "inputs": 64,
+    "top1_agreement": 0.875,
+}
 REWRITE = {
     "name": "rewrite",
     "outputs": {"a": OUTPUT, "b": {**OUTPUT, "max_error": 3e-6, "inputs": 8}},
@@ -83,7 +89,18 @@ def test_a_network_as_it_is() -> None:
 
 @pytest.mark.parametrize("error", [None, 0.25])
 def test_an_error_without_bound_is_said(error: float | None) -> None:
-    output = {**OUTPUT, "rms_error": error, "top1_agreement": None}
+    output = {**OUTPUT, "variation_error": error, "top1_agreement": None}
     change = facts(report(steps=[REWRITE, {**DECOMPOSE, "outputs": {"a": output}}, *FILE]))[4][1]
-    assert ("unbounded" in change) is (error is None)
+    assert ("no bound" in change) is (error is None)
     assert not any("top-1" in part for part in change if isinstance(part, str))
+
+
+@pytest.mark.parametrize(("error", "shown"), [(0.5, Value(0.5, Kind.SHARE)), (None, "no bound")])
+def test_the_worst_output_is_named_and_one_that_stays_hides_nothing(
+    error: float | None, shown: Any
+) -> None:
+    outputs: dict[str, Any] = {"still": {**OUTPUT, "variation_error": 0.0}}
+    outputs |= {"logits": {**OUTPUT, "variation_error": error}, "other": OUTPUT}
+    change = facts(report(steps=[REWRITE, {**DECOMPOSE, "outputs": outputs}, *FILE]))[4][1]
+    assert change[0].startswith("logits, the worst output, moves by")
+    assert change[1] == shown

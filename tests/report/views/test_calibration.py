@@ -63,3 +63,32 @@ def test_the_sentence() -> None:
 
 def test_nothing_of_a_network_that_was_not_calibrated() -> None:
     assert calibration_view({"calibration": None}) == ()
+
+
+HELD_OUT = {"images": 256, "split": "other train", "output_error": 0.25, "worst_output": "a"}
+
+
+def sentence(**facts: Any) -> tuple[Any, ...]:
+    data = report(None, None)
+    data["calibration"] |= facts
+    _, text = calibration_view(data)
+    assert isinstance(text, Text) and isinstance(text.content, tuple)
+    return text.content
+
+
+def test_the_error_on_other_images_stands_beside_the_one_fitted_to() -> None:
+    start, on_these, _, others, on_others = sentence(
+        worst_output="a", output_errors={"a": 0.0625}, held_out=HELD_OUT
+    )
+    assert "on these, which it was fitted to, the output moves by" in start
+    assert on_these == Value(0.0625, Kind.SHARE)
+    assert others == ", on 256 other train images by "
+    assert on_others == Value(0.25, Kind.SHARE)
+
+
+def test_the_worst_of_several_outputs_is_named() -> None:
+    start, _, _, others, _ = sentence(
+        worst_output="b", output_errors={"a": 0.0, "b": 0.0625}, held_out=HELD_OUT
+    )
+    assert "b, the worst output, moves by" in start
+    assert others == ", on 256 other train images (a) by "

@@ -10,7 +10,7 @@ rest of the network does not look at: behind a batch norm, a ReLU, or the next k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,14 +24,16 @@ from trpexport.networks.torch.running import evaluating, tensor_leaves
 _DIRECTIONS = 1
 # Of the mean of the diagonal: what these few samples do not show still counts a little.
 _FLOOR = 1e-2
-_SCALE_FLOOR = 1e-6
+# Outputs whose squares vary by a smaller share of their sum over images do not vary.
+_CONSTANT = 1e-12
 
 
 def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return what counts as error in the output of each convolution of a network.
 
     The derivative is sampled with random signs s, as the expectation of (Jᵀ s)(Jᵀ s)ᵀ is Jᵀ J
-    (Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990).
+    (Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990). Of several
+    outputs each counts by its own variation over the images, as in the error that is measured.
 
     Args:
         model: the network; it is not changed.
@@ -47,9 +49,15 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Ten
     def signs(output: Tensor) -> Tensor:
         return torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
 
+    def directions(outputs: Sequence[Tensor]) -> list[Tensor]:
+        found = [signs(output) for output in outputs]
+        if len(found) == 1:  # its scale makes no difference
+            return found
+        return [s * _weight(output, len(batch)) for s, output in zip(found, outputs, strict=True)]
+
     for batch in batches:
         try:
-            for name, square in _sampled(model, batch, signs):
+            for name, square in _sampled(model, batch, directions):
                 found[name] = found.get(name, 0.0) + square
         except RuntimeError:  # an operation without a derivative
             return {}
@@ -57,7 +65,7 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Ten
 
 
 def _sampled(
-    model: nn.Module, x: Tensor, signs: Callable[[Tensor], Tensor]
+    model: nn.Module, x: Tensor, directions: Callable[[Sequence[Tensor]], list[Tensor]]
 ) -> list[tuple[str, Tensor]]:
     """Return products of the sampled derivative, summed over pixels, layer by layer."""
     found = []
@@ -70,7 +78,7 @@ def _sampled(
             gradients = torch.autograd.grad(
                 derivable,
                 [output for _, _, output in calls],
-                [signs(leaf) for leaf in derivable],
+                directions(derivable),
                 retain_graph=True,
                 allow_unused=True,
             )
@@ -106,6 +114,21 @@ def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, int, Tensor
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _weight(output: Tensor, images: int) -> float:
+    """Return one over the variation of an output over its images, the root of its sum of squares.
+
+    Where nothing varies, one over the size of the output; 0 where that is nothing either.
+    """
+    values = output.detach().double()
+    power = float(values.square().sum())
+    variation = 0.0
+    if values.ndim and images > 1 and len(values) % images == 0:
+        rows = values.reshape(images, -1)
+        variation = float((rows - rows.mean(0)).square().sum())
+    scale = variation if variation > _CONSTANT * power else power
+    return float(scale**-0.5) if scale else 0.0
 
 
 def _definite(square: Tensor) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trpexport.errors import DataError
+from trpexport.errors import DataError, ModelError
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
 from trpexport.networks.torch.observation import observe
+from trpexport.networks.torch.outputs import OUTPUT, named_tensors
 from trpexport.networks.torch.running import evaluating, tensor_leaves
 
 
@@ -70,20 +72,26 @@ class Replay:
             kept[index] = output
         self._cut, self._kept = cut, kept
 
-    def outputs(self, index: int) -> Tensor:
-        """Return what the network gives for a batch: (samples, elements), float64.
+    def outputs(self, index: int) -> dict[str, Tensor]:
+        """Return what the network gives for a batch: by output (samples, elements), float64.
+
+        Whole numbers are left out beside others: what is chosen by the largest of some numbers
+        follows from these.
 
         Raises:
             DataError: it gives no tensors.
         """
         batch = self.batch(index)
         with evaluating(self.model), self._resumed(index):
-            leaves = tensor_leaves(self.model(batch))
+            found = self.model(batch)
+        leaves = tensor_leaves(found)
         if not leaves:
             raise DataError(
                 "the network returns no tensors that could be compared: wrap it so that it does"
             )
-        return torch.cat([_by_sample(leaf, len(batch)) for leaf in leaves], dim=1)
+        named = dict(zip(_names(found, len(leaves)), leaves, strict=True))
+        numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
+        return {name: _by_sample(leaf, len(batch)) for name, leaf in (numbers or named).items()}
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -126,6 +134,15 @@ class Replay:
             return self._zeros[shape]
 
         return resumed(self.model, self._cut, output, zeros)
+
+
+def _names(outputs: Any, count: int) -> list[str]:
+    """Return what the tensors of an output are called; by number where they can't be exported."""
+    try:
+        names = list(named_tensors(outputs))
+    except ModelError:
+        names = []
+    return names if len(names) == count else [f"{OUTPUT}_{index}" for index in range(count)]
 
 
 def _by_sample(output: Tensor, samples: int) -> Tensor:

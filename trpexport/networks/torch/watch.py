@@ -43,8 +43,8 @@ class TorchCandidate:
         """Return what the layer ``name`` does to a batch."""
         return self._replay.observe(name, batch)
 
-    def outputs(self, batch: int) -> Tensor:
-        """Return what the network gives for a batch: (samples, elements), float64."""
+    def outputs(self, batch: int) -> dict[str, Tensor]:
+        """Return what the network gives for a batch: by output (samples, elements), float64."""
         return self._replay.outputs(batch)
 
     def put(self, name: str, chain: Chain) -> None:
@@ -83,8 +83,8 @@ class TorchWatch:
         """Return what the layer ``name`` does to a batch."""
         return self._replay.observe(name, batch)
 
-    def outputs(self, batch: int) -> Tensor:
-        """Return what the network gives for a batch: (samples, elements), float64.
+    def outputs(self, batch: int) -> dict[str, Tensor]:
+        """Return what the network gives for a batch: by output (samples, elements), float64.
 
         It is kept if it is small, as that of a classifier is.
         """
@@ -92,7 +92,7 @@ class TorchWatch:
             return self._replay.outputs(batch)
         return self._outputs[batch]
 
-    def outputs_with(self, name: str, chain: Chain, batch: int) -> Tensor:
+    def outputs_with(self, name: str, chain: Chain, batch: int) -> dict[str, Tensor]:
         """Return what the network gives where a chain stands in for one layer."""
         module = self._model.get_submodule(name)
         assert isinstance(module, CONVOLUTIONS)
@@ -109,7 +109,7 @@ class TorchWatch:
         return TorchCandidate(self._model, self._cuts, self.samples, self._memory)
 
     @cached_property
-    def _outputs(self) -> list[Tensor]:
+    def _outputs(self) -> list[dict[str, Tensor]]:
         return [self._replay.outputs(index) for index in range(self.samples.batches)]
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def _change_of(counts: Mapping[str, Any], bound: Bound = None) -> tuple[str | Va
 
 
 def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
-    error = max(output["max_error"] for output in outputs.values())
+    error = max(_bound(output["max_error"]) for output in outputs.values())
     count = min(output["inputs"] for output in outputs.values())
     return (
         "within ",
@@ -61,13 +62,19 @@ def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
 
 
 def _error(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
-    output = max(outputs.values(), key=lambda found: found["rms_error"] or float("inf"))
-    error, agreement = output["rms_error"], output["top1_agreement"]
+    name, output = max(outputs.items(), key=lambda item: _bound(item[1]["variation_error"]))
+    error, agreement = output["variation_error"], output["top1_agreement"]
     parts: tuple[str | Value, ...] = (
-        "RMS difference to the original ",
-        "unbounded" if error is None else Value(error, Kind.SHARE),
+        f"{name}, the worst output, moves by " if len(outputs) > 1 else "the output moves by ",
+        "no bound" if error is None else Value(error, Kind.SHARE),
+        " of its variation",
     )
     if agreement is not None:
         shown = Value(agreement, Kind.SHARE)
         parts += (", same top-1 on ", shown, f" of {output['inputs']} inputs")
     return (*parts, "; measure the accuracy on your data")
+
+
+def _bound(error: float | None) -> float:
+    """Return an error as a number: what is none in JSON has no bound."""
+    return math.inf if error is None else error

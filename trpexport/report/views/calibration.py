@@ -35,12 +35,22 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    held_out, worst = facts.get("held_out"), facts.get("worst_output")
+    several = len(facts.get("output_errors", ())) > 1
     parts: tuple[str | Value, ...] = (
-        f"Calibrated on {facts['images']} images of {facts['data']} ({facts['split']}); on them "
-        "the output moves by ",
+        f"Calibrated on {facts['images']} images of {facts['data']} ({facts['split']}); on these, "
+        f"which it was fitted to, {f'{worst}, the worst output,' if several else 'the output'} "
+        "moves by ",
         Value(facts["output_error"], Kind.SHARE),
         " of its variation",
     )
+    if held_out is not None:
+        other = held_out["worst_output"]
+        parts += (
+            f", on {held_out['images']} {held_out['split']} images "
+            f"{f'({other}) ' if several and other != worst else ''}by ",
+            Value(held_out["output_error"], Kind.SHARE),
+        )
     top1 = facts.get("top1")
     if top1 is None:
         return parts

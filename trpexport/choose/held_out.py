@@ -1,0 +1,57 @@
+"""What a network loses on images that nothing was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trpexport.choose.distance import distance, worst
+from trpexport.networks.base import Network
+from trpexport.networks.samples import checked_samples
+
+
+class HeldOut:
+    """Measures networks against the original one, by output: see :mod:`~trpexport.choose.distance`.
+
+    Args:
+        network: the original network.
+        name: what the images are, for the reader.
+        inputs: they, (images, *input shape); none where all were fitted to.
+    """
+
+    def __init__(self, network: Network, name: str, inputs: NDArray[np.float32]) -> None:
+        self.name = name
+        self.count = len(inputs)
+        if self.count:
+            self._samples = checked_samples(inputs, network.input_shape)
+            self._watch = network.watch(self._samples)
+
+    def errors(self, network: Network) -> dict[str, float]:
+        """Return the error of each output of a network; nothing where there are no images.
+
+        Raises:
+            DataError: it makes NaN or infinity of the images.
+        """
+        if not self.count:
+            return {}
+        samples = self._watch.samples
+        return distance(self._watch, network.watch(samples), samples.batches)
+
+    def facts(self, network: Network) -> dict[str, Any] | None:
+        """Return what a network loses, JSON-ready; None where there are no images."""
+        errors = self.errors(network)
+        if not errors:
+            return None
+        return {"images": self.count, "split": self.name, **error_facts(errors)}
+
+
+def error_facts(errors: Mapping[str, float]) -> dict[str, Any]:
+    """Return errors by output, and the one that counts, JSON-ready."""
+    return {
+        "output_error": worst(errors),
+        "worst_output": max(errors, key=errors.__getitem__, default=None),
+        "output_errors": dict(errors),
+    }
