@@ -82,11 +82,8 @@ def test_a_feature_map_beside_the_logits_buys_nothing(budget: dict[str, float]) 
     facts = [small.plan.options["calibration"] for small in (alone, beside)]
     assert facts[1]["output_errors"]["output_1"] == pytest.approx(0, abs=1e-6)
     assert facts[1]["worst_output"] == facts[1]["held_out"]["worst_output"] == "output_0"
-    for found in ("output_error", "held_out"):
-        both = [
-            one["held_out"]["output_error"] if found == "held_out" else one[found] for one in facts
-        ]
-        assert both[0] == pytest.approx(both[1], rel=1e-3)
+    for errors in (facts, [one["held_out"] for one in facts]):
+        assert errors[0]["output_error"] == pytest.approx(errors[1]["output_error"], rel=1e-3)
 
 
 def test_an_allowed_error_is_kept_on_images_that_nothing_was_fitted_to() -> None:
