@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing
-    from trpexport.pipeline import Decomposed
+    from trpexport.pipeline import Decomposed, Expectation
     from trpexport.runtime.verify import Verification
 
 Announce = Callable[[str], None]
@@ -37,6 +37,7 @@ def decompose(
     arch: str | None = None,
     factory: str | None = None,
     unsafe_pickle: bool = False,
+    expect: Dataset | str | None = None,
     announce: Announce | None = None,
 ) -> Decomposed:
     """Rewrite the convolutions of a network as chains of cheaper ones.
@@ -54,6 +55,8 @@ def decompose(
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
+        expect: labelled images that a checkpoint should classify, prepared as ``preprocessing``
+            says; a look-alike of its architecture is taken where that does clearly better.
         announce: called with a line on each step.
 
     Raises:
@@ -81,7 +84,8 @@ def decompose(
         found = _images(images, dataset, preprocessing, shape)
         network = TorchNetwork.open(model, shape)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
-    source = Source(Path(model), arch, factory, shape, unsafe_pickle)
+    expected = _expectation(expect, preprocessing)
+    source = Source(Path(model), arch, factory, shape, unsafe_pickle, expected)
     if dataset is not None:
         data = CalibrationData(dataset, preprocessing=preprocessing)
         return decompose_checkpoint(source, chooser, data, stages=stages)
@@ -134,6 +138,8 @@ def export(
     arch: str | None = None,
     factory: str | None = None,
     input_shape: Sequence[int] | None = None,
+    expect: Dataset | str | None = None,
+    preprocessing: Preprocessing | None = None,
     announce: Announce | None = None,
     **settings: Any,
 ) -> BundleReport:
@@ -146,6 +152,8 @@ def export(
         arch: a checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes a checkpoint's network.
         input_shape: shape of a checkpoint's input, where it does not say.
+        expect: labelled images that a checkpoint should classify, as for :func:`decompose`.
+        preprocessing: how they become input; as the checkpoint says where it is None.
         announce: called with a line on each step.
         settings: those of :class:`~trpexport.ExportSettings`.
 
@@ -159,7 +167,8 @@ def export(
     how, stages = ExportSettings(**settings), Stages(announce)
     if not isinstance(model, str | Path):
         return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
-    source = Source(Path(model), arch, factory, input_shape)
+    expected = _expectation(expect, preprocessing)
+    source = Source(Path(model), arch, factory, input_shape, expect=expected)
     return export_checkpoint(source, Path(out), settings=how, inputs=inputs, stages=stages)
 
 
@@ -243,6 +252,13 @@ def _dataset(images: Any) -> Dataset | None:
     if isinstance(images, str):
         return open_dataset(images)
     return images if isinstance(images, Dataset) else None
+
+
+def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
+    from trpexport.pipeline import Expectation
+
+    dataset = _dataset(data)
+    return None if dataset is None else Expectation(dataset, preprocessing)
 
 
 def _images(
