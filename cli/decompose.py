@@ -39,12 +39,8 @@ if TYPE_CHECKING:
 Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
-_IDLE = (
-    opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan"),
-    opt.Idle(("calib_images", "calib_seed", "calib_cache"), without="calib"),
-)
-# What prepares images, where there are none.
-_UNSEEN = opt.Idle(PREPARING, without="calib")
+_PLANNED = ("scheme", "criterion", "include", "exclude", "stride_1_only")
+_CALIBRATING = ("calib_images", "calib_seed", "calib_cache")
 
 
 def decompose(
@@ -142,7 +138,10 @@ def decompose(
     if target is None:
         idle = ("rank_multiple", "calib_cache")
         opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
-    opt.refuse_idle(context, *_IDLE, *([_UNSEEN] if expect is None else []))
+    uncalibrated = _CALIBRATING if expect else (*_CALIBRATING, *PREPARING)
+    opt.refuse_idle(
+        context, opt.Idle(_PLANNED, beside="plan"), opt.Idle(uncalibrated, without="calib")
+    )
     how = (mean, std, size, resize, data_preprocessing)
     data = _calibration_data(calib, target, images=calib_images, seed=calib_seed, how=how)
     selection = {
