@@ -34,7 +34,7 @@ _SPEAKS_FOR, _SPEAKS_AGAINST = 0.35, 0.7
 _CLEARLY, _CLEARLY_ON_REAL = 1.25, 1.1
 _SAME = 1e-3
 # Pixels of all images together: artificial and real ones.
-_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 130_000, 112
+_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 130_000, 128
 _FEWEST, _MOST = 4, 16
 
 
@@ -126,6 +126,7 @@ class _LineUp:
         self.seen: dict[str, dict[str, Tensor]] = {label: self._run_copy(architecture is not None)}
         self._clearly = _CLEARLY_ON_REAL if is_real else _CLEARLY
         self._kind = "the images" if is_real else "artificial images"
+        self._is_real = is_real
         self._label = label
         if architecture is not None:
             self.candidates[label] = architecture
@@ -154,9 +155,10 @@ class _LineUp:
         misfit = float(torch.stack([values.mean() for values in self.seen[name].values()]).mean())
         off = f"({misfit:.2f} off on {self._kind})"
         if misfit > _SPEAKS_AGAINST:
+            other = "another network" if self._is_real else "another network, or for other inputs"
             return (
                 f"its batch norms recorded something else than they get in {name} {off}: it may be "
-                "another network, check it on labelled images (expect)"
+                f"{other}, check it on labelled images (expect)"
             )
         fits = "speaks for" if misfit <= _SPEAKS_FOR else "does not speak against"
         return f"what its batch norms recorded {fits} {name} {off}"
