@@ -62,7 +62,11 @@ def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
 
 
 def _error(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str | Value, ...]:
-    name, output = max(outputs.items(), key=lambda item: _bound(item[1]["variation_error"]))
+    # Differences of whole numbers mean nothing beside those of what they were chosen by.
+    numbers = {name: found for name, found in outputs.items() if found.get("agreement") is None}
+    name, output = max(
+        (numbers or outputs).items(), key=lambda item: _bound(item[1]["variation_error"])
+    )
     error, agreement = output["variation_error"], output["top1_agreement"]
     parts: tuple[str | Value, ...] = (
         f"{name}, the worst output, moves by " if len(outputs) > 1 else "the output moves by ",
