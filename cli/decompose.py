@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
-_PLANNED = ("scheme", "criterion", "include", "exclude", "stride_1_only")
+_PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache")
+_IDLE = (_PLANNED, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
+_IDLE_WITH_LABELS = (_PLANNED, opt.Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -138,10 +140,7 @@ def decompose(
     if target is None:
         idle = ("rank_multiple", "calib_cache")
         opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
-    uncalibrated = _CALIBRATING if expect else (*_CALIBRATING, *PREPARING)
-    opt.refuse_idle(
-        context, opt.Idle(_PLANNED, beside="plan"), opt.Idle(uncalibrated, without="calib")
-    )
+    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE))
     how = (mean, std, size, resize, data_preprocessing)
     data = _calibration_data(calib, target, images=calib_images, seed=calib_seed, how=how)
     selection = {
