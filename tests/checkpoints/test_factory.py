@@ -91,12 +91,12 @@ def test_a_class_and_a_nested_name_are_factories_too() -> None:
         ),
         ("userpack.nets:number", "number is a int, not a function or class"),
         ("userpack.nets:Needy", "raised TypeError: .*missing 1 required .*'width'"),
-        ("userpack.nets:broken", r"raised KeyError: 'width\\nsecond line'"),
+        ("userpack.nets:broken", r"raised KeyError: 'width\\nsecond line', userpack/nets.py:19"),
         ("userpack.nets:leaves", "calling it without arguments raised SystemExit: 2"),
         ("userpack.nets:nothing", "must return a torch.nn.Module, not dict"),
         ("userpack.nets:lazy", "has lazy parameters"),
-        ("userpack.script:main", "raised SystemExit: usage: train.py; keep what runs a training"),
-        ("userpack.wrong:f", "importing userpack.wrong raised SyntaxError"),
+        ("userpack.script:main", r"usage: train.py, userpack/script.py:2; keep what runs a train"),
+        ("userpack.wrong:f", r"importing userpack.wrong raised SyntaxError: .*wrong.py, line 1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")

@@ -135,6 +135,12 @@ def _notes(network: TorchNetwork, reference: ReferenceRuns) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
     if network.low_precision is not None:
         yield f"the network is in {network.low_precision}: verified and written in float32"
+    if network.folded:
+        names = f"{', '.join(network.folded[:3])}{' ...' if len(network.folded) > 3 else ''}"
+        yield (
+            f"norms and masks of the kernels of {len(network.folded)} convolutions ({names}) were "
+            "multiplied into them: the same network, but for further training"
+        )
     if reference.batch is not None:
         yield (
             "what the network makes of an image depends on the others in its batch: verified at a "

@@ -13,8 +13,9 @@ from types import ModuleType
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
+from trpexport.foreign import told
+from trpexport.networks.torch.copying import uncover_methods
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def build_from_factory(text: str) -> nn.Module:
         network = _call(text, factory)
     if not isinstance(network, nn.Module):
         raise _refused(text, f"it must return a torch.nn.Module, not {type(network).__name__}")
+    uncover_methods(network)
     if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
         raise _refused(text, "the network has lazy parameters: let the factory run it once")
     return network.float().cpu()
@@ -65,7 +67,7 @@ def _import(text: str, module_name: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # foreign code; a script may also exit
         raise _refused(
             text,
-            f"importing {module_name} raised {type(error).__name__}: {one_line(error)}; "
+            f"importing {module_name} raised {told(error)}; "
             "keep what runs a training behind if __name__ == '__main__'",
         ) from error
 
@@ -87,8 +89,7 @@ def _call(text: str, factory: Callable[[], object]) -> object:
     try:
         return factory()
     except (Exception, SystemExit) as error:  # foreign code
-        raised = f"{type(error).__name__}: {one_line(error)}"
-        raise _refused(text, f"calling it without arguments raised {raised}") from error
+        raise _refused(text, f"calling it without arguments raised {told(error)}") from error
 
 
 def _refused(text: str, reason: str) -> CheckpointError:

@@ -25,6 +25,7 @@ from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
+from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.rewrite import with_factors
 from trpexport.plan import MAX_INPUT, Plan
 
@@ -140,7 +141,10 @@ def _build(
     """Build the network that the user named, else the one pickled, stored or recognised."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
-        network = _factorized(build_from_factory(model), stored)
+        network = build_from_factory(model)
+        if stored.plan is not None:  # its kernels are plain parameters in the file
+            fold(network, {name.removesuffix(".weight") for name in weights})
+        network = _factorized(network, stored)
         built = _Built(network, None, model, match_network(network, f"model {model}", shapes))
     elif arch is None and state.module is not None:
         return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))

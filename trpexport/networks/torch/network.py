@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +14,15 @@ from torch import Tensor, nn
 
 from trpexport.cost import Cost
 from trpexport.errors import ModelError, PlanError
+from trpexport.foreign import told
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
+from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
 from trpexport.networks.torch.running import (
@@ -28,7 +30,6 @@ from trpexport.networks.torch.running import (
     evaluating,
     example_input,
     outputs_of,
-    reason_of,
     tensor_leaves,
 )
 from trpexport.networks.torch.to_onnx import to_onnx
@@ -48,6 +49,7 @@ class TorchNetwork:
     Attributes:
         model: the network that computes, in float32 at least.
         input_shape: shape of its input, batch first.
+        folded: names of convolutions whose kernels a norm or a mask computed, and are plain now.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class TorchNetwork:
         input_shape: Sequence[int],
         *,
         dtypes: Mapping[str, torch.dtype] | None = None,
+        folded: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.input_shape = tuple(input_shape)
+        self.folded = tuple(folded)
         self._dtypes = dtypes or {}
 
     @classmethod
@@ -66,15 +70,14 @@ class TorchNetwork:
         """Return the network that a module is.
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
-        its own.
+        its own. Weight norms, spectral norms, pruning masks and other parametrizations of
+        convolutions are multiplied into their kernels.
 
         Raises:
             PlanError: the module can't be copied.
         """
-        try:
-            model = copy.deepcopy(model)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-            raise PlanError(f"the network can't be copied ({reason_of(error)})") from error
+        model = copied(model)
+        folded = fold(model)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         low = {name: t.dtype for name, t in tensors.items() if t.dtype in LOW_PRECISION}
         if low:
@@ -82,11 +85,11 @@ class TorchNetwork:
             for module in model.modules():
                 if isinstance(module, FactorChain):
                     module.is_truncation = False  # but a rounded one
-        return cls(model, input_shape, dtypes=low)
+        return cls(model, input_shape, dtypes=low, folded=folded)
 
     def as_module(self) -> nn.Module:
         """Return the network as a module of one's own, in the precision that it came in."""
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         if self._dtypes:
             for name, module in model.named_modules():
                 if not isinstance(module, FactorChain):
@@ -240,11 +243,11 @@ class TorchNetwork:
             with evaluating(self.model):
                 self.model(example_input(self.model, self.input_shape))
         except RUN_ERRORS as error:
-            return reason_of(error)
+            return told(error)
         return None
 
     def _with(self, model: nn.Module) -> TorchNetwork:
-        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes)
+        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes, folded=self.folded)
 
     def _restore(self, module: nn.Module, name: str) -> None:
         """Give the tensors of a module, of its own alone, the precision that they came in."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.foreign import cause_of, told
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.outputs import INPUT, is_flat, named_tensors
 from trpexport.networks.torch.running import (
@@ -20,7 +21,6 @@ from trpexport.networks.torch.running import (
     example_input,
     forwards_replaced,
     outputs_of,
-    reason_of,
 )
 
 LEGACY_OPSETS = range(9, 21)
@@ -72,7 +72,7 @@ def to_onnx(
             raise KeyboardInterrupt from error
         other = "without" if settings.is_legacy else "with"
         raise ModelError(
-            f"the {settings.exporter} exporter failed ({reason_of(error)}): "
+            f"the {settings.exporter} exporter failed ({told(cause_of(error))}): "
             f"try it {other} legacy_exporter, or another opset"
         ) from error
     _check_written(path, settings)

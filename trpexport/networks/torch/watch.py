@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
@@ -33,7 +32,7 @@ class TorchCandidate:
     """
 
     def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
-        self._replay = Replay(copy.deepcopy(model), cuts, samples, memory)
+        self._replay = Replay(copied(model), cuts, samples, memory)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -52,10 +51,9 @@ class TorchCandidate:
         network = self._replay.model
         old = network.get_submodule(name)
         assert isinstance(old, CONVOLUTIONS)
-        memo: dict[int, Any] = {id(old): FactorChain.of(chain, old)}
         # The old network is given up: its tensors need no copies.
-        memo |= {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-        self._replay.model = copy.deepcopy(network, memo)
+        given_up = (*network.parameters(), *network.buffers())
+        self._replay.model = copied(network, {old: FactorChain.of(chain, old)}, reused=given_up)
 
 
 class TorchWatch:
