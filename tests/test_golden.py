@@ -54,7 +54,7 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
         {},
         {"input:x": np.ones(1)},
         {"output:y": np.ones(1)},
-        {"input:x": np.ones(2), "output:y": np.ones(1)},
+        {"input:x": np.ones(2), "input:y": np.ones(1), "output:y": np.ones(1)},
         {"input:x": np.ones(0), "output:y": np.ones(0)},
         {"input:x": np.float32(1), "output:y": np.float32(1)},
     ],

@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, BatchNormed, tiny
-from trpexport.artifact.reference import ReferenceRuns, depends_on_batch
+from trpexport.artifact.reference import BatchUse, ReferenceRuns, batch_use
 from trpexport.errors import ModelError
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.outputs import INPUT
@@ -93,27 +93,27 @@ class Total(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "batch", "depends"),
+    ("module", "batch", "use"),
     [
-        (tiny(), 1, False),
-        (tiny(), 4, False),
-        (BatchNormed().eval(), 1, True),
-        (BatchNormed().eval(), 4, True),
-        (Clip(), 8, True),
-        (Segments(), 2, True),
-        (Single(), 1, True),
-        (Total(), 2, True),
+        (tiny(), 1, BatchUse.ANY),
+        (tiny(), 4, BatchUse.ANY),
+        (BatchNormed().eval(), 1, BatchUse.MIXED),
+        (BatchNormed().eval(), 4, BatchUse.MIXED),
+        (Clip(), 8, BatchUse.ONE),
+        (Segments(), 2, BatchUse.ONE),
+        (Single(), 1, BatchUse.ONE),
+        (Total(), 2, BatchUse.ONE),
     ],
 )
-def test_dependence_on_the_batch_is_found_by_running(
-    module: nn.Module, batch: int, depends: bool
+def test_what_becomes_of_the_batch_is_found_by_running(
+    module: nn.Module, batch: int, use: BatchUse
 ) -> None:
-    assert depends_on_batch(TorchNetwork(module, SHAPE), (batch, *SHAPE[1:])) is depends
+    assert batch_use(TorchNetwork(module, SHAPE), (batch, *SHAPE[1:])) is use
 
 
 def test_an_input_that_does_not_fit_is_no_dependence() -> None:
     with pytest.raises(ModelError, match=r"can't run an input of shape 2x4x16x16"):
-        depends_on_batch(TorchNetwork(tiny(), SHAPE), (2, 4, 16, 16))
+        batch_use(TorchNetwork(tiny(), SHAPE), (2, 4, 16, 16))
 
 
 def test_anything_that_gives_outputs_on_inputs_is_a_reference() -> None:

@@ -102,7 +102,8 @@ def load_checkpoint(
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
     try:
-        built = _build(state, weights, stored, arch, model)
+        shape = input_shape or stored.input_shape
+        built = _build(state, weights, stored, arch, model, input_shape=shape)
     except ArchitectureError as error:
         raise ArchitectureError(f"{path}: {error}") from error
     shape = _input_shape(path, built.architecture, input_shape, stored)
@@ -137,11 +138,13 @@ def _build(
     stored: StoredFacts,
     arch: str | None,
     model: str | None,
+    *,
+    input_shape: Sequence[int] | None,
 ) -> _Built:
     """Build the network that the user named, else the one pickled, stored or recognised."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
-        network = build_from_factory(model)
+        network = build_from_factory(model, input_shape)
         if stored.plan is not None:  # its kernels are plain parameters in the file
             fold(network, {name.removesuffix(".weight") for name in weights})
         network = _factorized(network, stored)

@@ -26,9 +26,11 @@ from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
 from trpexport.networks.torch.running import (
+    LOW_PRECISION,
     RUN_ERRORS,
     evaluating,
     example_input,
+    input_like,
     outputs_of,
     tensor_leaves,
 )
@@ -38,7 +40,6 @@ from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
 from trpexport.tensors import Arrays
 
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 # Digits to which outputs are told apart: fewer than any order of summation changes.
 _DIGITS = 3
 
@@ -99,7 +100,7 @@ class TorchNetwork:
     @property
     def dtype(self) -> str:
         """Numpy's name of the type of its weights, in which it takes its input."""
-        weight = next(self.model.parameters(), torch.empty(0))
+        weight = input_like(self.model)
         return str(weight.dtype).removeprefix("torch.")
 
     @property
@@ -186,7 +187,7 @@ class TorchNetwork:
 
     def input_of(self, feeds: Arrays) -> Tensor:
         """Return what its forward takes: a copy, since a network may change its input in place."""
-        weight = next(self.model.parameters(), torch.empty(0))
+        weight = input_like(self.model)
         return torch.tensor(feeds[INPUT], dtype=weight.dtype, device=weight.device)
 
     def run(self, feeds: Arrays) -> Arrays:

@@ -19,6 +19,7 @@ from trpexport.tensors import shape_text
 
 # A forward is code of others, which may raise anything, and even exit.
 RUN_ERRORS = (Exception, SystemExit)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 # How libraries and forwards complain of an input of another shape, and of another type.
 _OF_SHAPE = re.compile(
     r"shape|size|dimension|\bdims?\b|channel|unpack|numel|broadcast|length|out of (range|bounds)"
@@ -55,8 +56,16 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
     """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
     generator = torch.Generator().manual_seed(seed)
-    weight = next(model.parameters(), torch.empty(0))
-    return torch.randn(*shape, generator=generator).to(weight)
+    return torch.randn(*shape, generator=generator).to(input_like(model))
+
+
+def input_like(model: nn.Module) -> Tensor:
+    """Return a tensor on the device and in the dtype that a network takes: its first real weight.
+
+    Some weights may be complex.
+    """
+    weights = (weight.detach() for weight in model.parameters() if weight.is_floating_point())
+    return next(weights, torch.empty(0))
 
 
 def run_example(
@@ -109,6 +118,8 @@ def _why_not(model: nn.Module, x: Tensor, error: BaseException) -> tuple[str, Se
         error, RuntimeError | ValueError | IndexError | AssertionError
     ) and _OF_SHAPE.search(str(error)):
         remedy, parameters = "give the shape of one that it takes", ("input_shape",)
+    elif isinstance(error, ModuleNotFoundError):
+        remedy = f"install {error.name}"
     else:
         remedy = "its forward must run on one tensor, in evaluation mode"
     return f"the network can't run an input of shape {shape} ({told(error)}): {remedy}", parameters

@@ -7,20 +7,23 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import Cost, macs
+from trpexport.errors import PlanError
 from trpexport.networks.torch.counting import count_module, place
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, op_of
 from trpexport.networks.torch.operators import OperatorMode
-from trpexport.networks.torch.running import argument, run_example, tensor_leaves
+from trpexport.networks.torch.running import LOW_PRECISION, argument, run_example, tensor_leaves
 from trpexport.ops import Call, Layer
 
 _WEIGHTED = (
     *(*CONVOLUTIONS, nn.Linear, nn.Bilinear),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
 )
 
 
@@ -66,21 +69,28 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     """Run ``model`` on an input of ``input_shape`` (batch first) and note its convolutions.
 
     Raises:
-        PlanError: the network can't run such an input.
+        PlanError: the network can't run such an input, or computes in less than single precision.
     """
     found = _declared(model)
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     order: list[nn.Module] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, _: Any) -> None:
-        kernels.forget_last(module)
         order.append(module)
+        if not isinstance(module, CONVOLUTIONS):
+            return
+        kernels.forget_last(module)
         shapes.setdefault(module, []).append(tuple(argument(inputs, keywords).shape))
 
     weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
     kernels = _KernelUses([layer.module for layer in found])
     with kernels:
         run_example(model, input_shape, dict.fromkeys(weighted, note))
+    if kernels.low_precision is not None:
+        raise PlanError(
+            f"the network computes in {str(kernels.low_precision).removeprefix('torch.')} in its "
+            "forward, by autocast or by a cast: take that out, the weights say the precision"
+        )
     for module, uses in kernels.uses.items():
         order.append(module)
         shapes.setdefault(module, []).extend(filter(None, uses))
@@ -167,6 +177,9 @@ class _KernelUses(OperatorMode):
 
     Args:
         convs: the convolutions.
+
+    Attributes:
+        low_precision: a type of less than single precision that something was computed in, or None.
     """
 
     def __init__(self, convs: Sequence[Conv]) -> None:
@@ -175,6 +188,7 @@ class _KernelUses(OperatorMode):
         for conv in convs:
             self._owners.setdefault(place(conv.weight), conv)
         self._seen: dict[Conv, list[tuple[int, ...]]] = {}
+        self.low_precision: torch.dtype | None = None
 
     @property
     def uses(self) -> dict[Conv, list[tuple[int, ...]]]:
@@ -191,14 +205,16 @@ class _KernelUses(OperatorMode):
                     is_whole = tensor.shape == owner.weight.shape
                     shape = tuple(tensors[0].shape) if is_whole else ()
                     self._seen.setdefault(owner, []).append(shape)
-        return operator(*args, **keywords)
+        output = operator(*args, **keywords)
+        low = (leaf.dtype for leaf in tensor_leaves(output) if leaf.dtype in LOW_PRECISION)
+        self.low_precision = self.low_precision or next(low, None)
+        return output
 
-    def forget_last(self, module: nn.Module) -> None:
-        """Leave out the last use of a module's kernel: it was the module's own."""
-        if isinstance(module, CONVOLUTIONS):
-            owner = self._owners.get(place(module.weight), module)
-            if self._seen.get(owner):
-                self._seen[owner].pop()
+    def forget_last(self, module: Conv) -> None:
+        """Leave out the last use of a convolution's kernel: it was the convolution's own."""
+        owner = self._owners.get(place(module.weight), module)
+        if self._seen.get(owner):
+            self._seen[owner].pop()
 
     def why_fixed(self, module: Conv) -> str | None:
         """Say why nobody may rewrite a convolution whose kernel is used elsewhere, or None."""
@@ -216,6 +232,8 @@ def _fixed(module: Conv) -> str | None:
         )
     if any(_COMPUTING & vars(kind).keys() for kind in _kinds_above_base(type(module))):
         return f"{type(module).__name__} may compute more than its base class"
+    if any(True for _ in module.children()):
+        return "holds other modules, which a rewrite would lose"
     if "forward" in vars(module) or "_conv_forward" in vars(module):
         return "has a forward of its own, which a rewrite would lose"
     if module._forward_hooks or module._forward_pre_hooks:

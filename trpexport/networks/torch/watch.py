@@ -15,7 +15,7 @@ from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
 from trpexport.networks.torch.replay import Replay
-from trpexport.networks.torch.running import forwards_replaced
+from trpexport.networks.torch.running import forwards_replaced, input_like
 
 # Samples that the derivative of the outputs is taken on.
 _METRIC_SAMPLES = 128
@@ -113,6 +113,6 @@ class TorchWatch:
     @cached_property
     def _metrics(self) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
-        like = next(self._model.parameters(), torch.empty(0)).detach()
+        like = input_like(self._model)
         batches = (torch.from_numpy(some.batch(i)).to(like) for i in range(some.batches))
         return output_metrics(self._model, batches)
