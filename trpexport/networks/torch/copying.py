@@ -40,7 +40,7 @@ def copied(
     replacements = replacements or {}
     shared: dict[int, Any] = {id(old): new for old, new in replacements.items()}
     shared |= {id(tensor): tensor for tensor in reused}
-    # The tensors once, not at each attempt, and together: some are views of one.
+    # The tensors once, not at each attempt.
     copy.deepcopy(list(_tensors(model, set(replacements))), shared)
     for _ in range(_MAX_SHARED):
         memo = dict(shared)

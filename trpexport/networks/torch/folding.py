@@ -52,6 +52,9 @@ def _fold_parametrizations(module: Conv) -> bool:
     if not parametrize.is_parametrized(module):
         return False
     assert isinstance(module.parametrizations, nn.ModuleDict)
+    # Removing takes the property off the class, which is that of the network that was copied too.
+    kind = type(module)
+    module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     found = False
     for name in list(module.parametrizations):
         if torch.equal(getattr(module, name), getattr(module, name)):  # it may draw anew

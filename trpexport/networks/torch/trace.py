@@ -91,6 +91,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             f"the network computes in {str(kernels.low_precision).removeprefix('torch.')} in its "
             "forward, by autocast or by a cast: take that out, the weights say the precision"
         )
+    last = order[-1] if order else None
     for module, uses in kernels.uses.items():
         order.append(module)
         shapes.setdefault(module, []).extend(filter(None, uses))
@@ -102,7 +103,6 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
         for layer in [*ran, *(x for x in found if x.module not in shapes)]
     )
     cost = count_module(model, input_shape)
-    last = order[-1] if order else None
     return Trace(
         layers=_tied(layers),
         stem=ran[0].name if ran else None,
