@@ -7,6 +7,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -53,15 +54,13 @@ def build_from_factory(text: str, input_shape: Sequence[int] | None = None) -> n
         factory = _attribute(text, _import(text, module_name), attribute)
         network = _call(text, factory)
         network = getattr(network, "_orig_mod", network)
-        if isinstance(network, nn.Module) and _is_lazy(network) and input_shape is not None:
-            _call(
-                text,
-                lambda: _run_once(network, input_shape),
-                f"running it on {shape_text(input_shape)}",
-            )
-    if not isinstance(network, nn.Module):
-        raise _refused(text, f"it must return a torch.nn.Module, not {type(network).__name__}")
-    uncover_methods(network)
+        if not isinstance(network, nn.Module):
+            reason = f"it must return a torch.nn.Module, not {type(network).__name__}"
+            raise _refused(text, reason)
+        uncover_methods(network)
+        if _is_lazy(network) and input_shape is not None:
+            doing = f"running it on {shape_text(input_shape)}"
+            _call(text, partial(_run_once, network, input_shape), doing)
     if _is_lazy(network):
         reason = "the network has lazy parameters: give the input shape, or let the factory run it"
         raise _refused(text, reason)
