@@ -24,7 +24,8 @@ from trpexport.networks.torch.running import (
 )
 
 # Operators by which values turn into shapes or into what Python decides on.
-_DECISIONS = frozenset({"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"})
+_SCALARS = frozenset({"_local_scalar_dense", "is_nonzero", "equal"})
+_DECISIONS = _SCALARS | {"nonzero", "masked_select"}
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ class Cuts:
 class _Marks(OperatorMode):
     """Marks tensors, and all that is computed from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: frozenset[str] = _DECISIONS) -> None:
         super().__init__()
+        self._decisions = decisions
         # The storages are kept: none is freed, and its address given to another tensor.
         self._marked: dict[int, Any] = {}
 
@@ -245,13 +247,28 @@ class _Marks(OperatorMode):
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and mark what it computes from marked tensors."""
         is_marked = self.any((args, keywords))
-        if is_marked and operator.overloadpacket.__name__ in _DECISIONS:
+        if is_marked and operator.overloadpacket.__name__ in self._decisions:
             raise StoppedPass
         output = operator(*args, **keywords)
         if is_marked:
             for tensor in tensor_leaves(output):
                 self.put(tensor)
         return output
+
+
+def decides_by_values(model: nn.Module, x: Tensor) -> bool:
+    """Whether Python decides, or computes, by values that depend on a network's input.
+
+    Such a network can't be told by what one input makes it do.
+    """
+    marks = _Marks(_SCALARS)
+    x = marks.put(x.clone())
+    try:
+        with evaluating(model), marks:
+            model(x)
+    except StoppedPass:
+        return True
+    return False
 
 
 def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.copying import copied
-from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.cuts import Cuts, decides_by_values
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
@@ -197,7 +197,8 @@ class TorchNetwork:
             ModelError: it can't run these inputs, or returns something else than tensors.
         """
         outputs = outputs_of(self.model, self.input_of(feeds))
-        return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
+        named = named_tensors(outputs)  # a parameter may be one of them
+        return {name: value.detach().cpu().numpy() for name, value in named.items()}
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
         """Write it as an ONNX file.
@@ -207,6 +208,11 @@ class TorchNetwork:
             MissingDependencyError: a package that the exporter needs is not installed.
         """
         to_onnx(self.model, self.input_shape, path, settings)
+
+    @cached_property
+    def decides_by_values(self) -> bool:
+        """Whether Python decides, or computes, by the values of its input."""
+        return decides_by_values(self.model, example_input(self.model, self.input_shape))
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
         """Return all that calibration may ask of it.
@@ -233,7 +239,7 @@ class TorchNetwork:
         with evaluating(self.model):
             outputs = tensor_leaves(self.model(example_input(self.model, self.input_shape)))
         for output in outputs:
-            values = output.double().cpu()
+            values = output.detach().double().cpu()
             scale = (float(values.abs().max()) if values.numel() else 0.0) or 1.0
             digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
         return digest.hexdigest()

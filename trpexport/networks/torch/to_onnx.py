@@ -113,6 +113,21 @@ def _write_legacy(
         external_data=_needs_two_files(model),
         **options,
     )
+    _name_outputs(path, options["output_names"])
+
+
+def _name_outputs(path: Path, names: Sequence[str]) -> None:
+    """Give the outputs their names where the legacy exporter did not: constants have none."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if [output.name for output in model.graph.output] == list(names):
+        return
+    for output, name in zip(model.graph.output, names, strict=True):
+        if output.name != name:
+            model.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+            output.name = name
+    onnx.save(model, path)
 
 
 def _forget_machine(graph: Any) -> None:
