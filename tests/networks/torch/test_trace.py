@@ -44,11 +44,18 @@ class ByBoundMethod(Plain):
         return self.end(self.run(self.c1(x).relu()))
 
 
+class WithoutGradients(Plain):
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("kind", "calls", "is_fixed"),
     [
         (Plain, 1, False),
         (ByForward, 1, False),
+        (WithoutGradients, 1, False),
         (ByFunction, 1, True),
         (ByBoth, 2, True),
         (ByBoundMethod, 1, True),
@@ -67,6 +74,7 @@ def test_a_layer_runs_however_it_is_called(
     )
     stem = 8 * 8 * 16 * 3 * 9
     assert network.cost.macs == stem + calls * OF_C2 + 16 * 10
+    assert not network.cost.unknown
     assert network.other_macs == 16 * 10
     assert network.stem == "c1"
     assert network.head is None  # the classifier comes after
