@@ -190,10 +190,12 @@ def check_numbers(outputs: Arrays, *, is_drawn: bool) -> None:
     """
     for name, values in outputs.items():
         if np.isnan(values).any():
-            inputs = "standard normal inputs" if is_drawn else "the inputs given"
+            text = f"the network's {name} holds NaN for"
+            if not is_drawn:
+                raise ModelError(f"{text} the inputs given: prepare them as in its training")
             raise ModelError(
-                f"the network's {name} holds NaN for {inputs}, by which nothing can be told: "
-                "give inputs of the kind that it was trained on",
+                f"{text} standard normal inputs, by which nothing can be told: give inputs of the "
+                "kind that it was trained on",
                 parameters=("inputs",),
             )
 
