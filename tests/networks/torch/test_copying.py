@@ -7,6 +7,7 @@ import io
 import json
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,9 @@ HOLDINGS: dict[str, tuple[Callable[[nn.Module], Any], Callable[[Any], Any]]] = {
     ),
     "closure": (lambda c2: lambda x: c2(x) + 0, lambda held: held),
     "default": (lambda c2: lambda x, c=c2: c(x), lambda held: held),
+    "closure in a list": (lambda c2: {"a": [lambda x: c2(x) + 0]}, lambda held: held["a"][0]),
+    "closure in a tuple": (lambda c2: (1, lambda x: c2(x) + 0), lambda held: held[1]),
+    "weak reference": (weakref.ref, lambda held: held()),
     "partial": (functools.partial, lambda held: held),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -107,12 +108,28 @@ def _refusing(error: BaseException) -> Any:
 
 
 def _rebind(model: nn.Module, memo: Mapping[int, Any]) -> None:
-    """Let the functions that modules keep, hooks among them, refer to the copy."""
+    """Let functions and weak references that modules keep, hooks among them, mean the copy."""
+    seen: set[int] = set()
     for module in nn.Module.modules(model):
-        for holder in (vars(module), *(v for v in vars(module).values() if isinstance(v, dict))):
-            for key, value in list(holder.items()):
-                if isinstance(value, types.FunctionType):
-                    holder[key] = _rebound(value, memo)
+        _renewed(vars(module), memo, seen)
+
+
+def _renewed(value: Any, memo: Mapping[int, Any], seen: set[int]) -> Any:
+    """Return a value that refers to copies; lists and mappings are changed in their place."""
+    if isinstance(value, types.FunctionType):
+        return _rebound(value, memo)
+    if isinstance(value, weakref.ref):
+        target = value()
+        return weakref.ref(memo[id(target)]) if id(target) in memo else value
+    if type(value) is tuple:
+        return tuple(_renewed(each, memo, seen) for each in value)
+    if isinstance(value, list | dict) and id(value) not in seen:
+        seen.add(id(value))
+        for key, each in list(enumerate(value) if isinstance(value, list) else value.items()):
+            new = _renewed(each, memo, seen)
+            if new is not each:
+                value[key] = new
+    return value
 
 
 def _rebound(function: types.FunctionType, memo: Mapping[int, Any]) -> types.FunctionType:
