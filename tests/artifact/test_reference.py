@@ -222,7 +222,7 @@ def test_nan_is_the_inputs_fault_and_other_inputs_mend_it() -> None:
         list(reference.runs(1e9))
 
 
-@pytest.mark.parametrize("function", [lambda x: x / 0, lambda x: x[:, :0], lambda x: x.argmax(1)])
+@pytest.mark.parametrize("function", [lambda x: x * 2, lambda x: x[:, :0], lambda x: x.argmax(1)])
 def test_what_repeats_itself_is_let_through(function: Callable[[Tensor], Tensor]) -> None:
     x = np.ones(SHAPE, np.float32)
     check_repeats(TorchNetwork(Takes(function), SHAPE), {INPUT: x})

@@ -183,14 +183,15 @@ def standard_normal(shape: Sequence[int], seed: int, dtype: str) -> Array:
 
 
 def check_numbers(outputs: Arrays, *, is_drawn: bool) -> None:
-    """Refuse outputs that hold NaN: nothing can be told by them.
+    """Refuse outputs with NaN, or with infinities that can't be compared: nothing is told by them.
 
     Raises:
         ModelError: one does.
     """
     for name, values in outputs.items():
-        if np.isnan(values).any():
-            text = f"the network's {name} holds NaN for"
+        if not np.isfinite(values).all() and not _agree({name: values}, {name: values}):
+            kind = "NaN" if np.isnan(values).any() else "infinities"
+            text = f"the network's {name} holds {kind} for"
             if not is_drawn:
                 raise ModelError(f"{text} the inputs given: prepare them as in its training")
             raise ModelError(
@@ -227,12 +228,12 @@ def check_repeats(network: Runnable, feeds: Arrays, *, is_drawn: bool = False) -
 
 
 def _agree(one: Arrays, other: Arrays) -> bool:
-    if one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one):
-        return True
     try:
         return all(found.is_equivalent() for found in compare_outputs([(one, other)]).values())
-    except ModelError:  # they are of other shapes
-        return False
+    except ModelError:  # they are of other shapes, or of no elements
+        return one.keys() == other.keys() and all(
+            np.array_equal(one[name], other[name]) for name in one
+        )
 
 
 class BatchUse(Enum):
