@@ -54,7 +54,7 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
         {},
         {"input:x": np.ones(1)},
         {"output:y": np.ones(1)},
-        {"input:x": np.ones(2), "output:y": np.ones(1)},
+        {"input:x": np.ones(2), "input:y": np.ones(1), "output:y": np.ones(1)},
         {"input:x": np.ones(0), "output:y": np.ones(0)},
         {"input:x": np.float32(1), "output:y": np.float32(1)},
     ],
@@ -76,3 +76,9 @@ def test_damage_is_one_line(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ModelError, match=r"golden\.npz is damaged .*: export the bundle again"):
         read_golden(path)
+
+
+@pytest.mark.parametrize("outputs", [np.float32(1), np.ones((5, 3, 2)), np.ones((1, 50, 4))])
+def test_outputs_need_not_count_images(tmp_path: Path, outputs: Any) -> None:
+    write_golden(tmp_path / "golden.npz", {"x": np.ones((3, 2))}, {"y": outputs})
+    assert read_golden(tmp_path / "golden.npz").outputs["y"].shape == outputs.shape

@@ -15,7 +15,7 @@ _REMEDY = "export the bundle again"
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs of a network and the reference outputs; first dimensions count images.
+    """Inputs of a network, whose first dimensions count images, and the reference outputs.
 
     Attributes:
         inputs: arrays by input name, in the network's order.
@@ -46,10 +46,11 @@ def read_golden(path: Path) -> Golden:
     arrays = read_arrays(path, remedy=_REMEDY)
     inputs = _with_prefix(arrays, _INPUT)
     outputs = _with_prefix(arrays, _OUTPUT)
-    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    # Outputs need not count images: anchors are the same for all, a sum is one number.
+    counts = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
     if not inputs or not outputs or len(counts) != 1 or 0 in counts:
         raise ModelError(
-            f"{path} holds no golden arrays (input:NAME and output:NAME, one entry an image): "
+            f"{path} holds no golden arrays (input:NAME, one entry an image, and output:NAME): "
             f"{_REMEDY}"
         )
     return Golden(inputs, outputs)

@@ -16,7 +16,7 @@ from torch import nn
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
@@ -26,6 +26,7 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.outputs import INPUT
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 
@@ -219,8 +220,13 @@ def decompose_network(
 
     Raises:
         NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+        ModelError: the network gives NaN for the images, or something else each time.
         TrpexportError: as the chooser.
     """
+    if images is not None:  # a fit to what is random, or no number, would be found out too late
+        few = np.asarray(images.inputs[: network.input_shape[0]], dtype=network.dtype)
+        if few.shape == network.input_shape:
+            check_repeats(network, {INPUT: few})
     choice = chooser(network, images, stages or Stages(), label)
     small = network.rewritten(choice.chains)
     return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)

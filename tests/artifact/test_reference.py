@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, BatchNormed, tiny
-from trpexport.artifact.reference import ReferenceRuns, depends_on_batch
+from trpexport.artifact.reference import BatchUse, ReferenceRuns, batch_use, check_repeats
 from trpexport.errors import ModelError
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.outputs import INPUT
@@ -93,27 +97,27 @@ class Total(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "batch", "depends"),
+    ("module", "batch", "use"),
     [
-        (tiny(), 1, False),
-        (tiny(), 4, False),
-        (BatchNormed().eval(), 1, True),
-        (BatchNormed().eval(), 4, True),
-        (Clip(), 8, True),
-        (Segments(), 2, True),
-        (Single(), 1, True),
-        (Total(), 2, True),
+        (tiny(), 1, BatchUse.ANY),
+        (tiny(), 4, BatchUse.ANY),
+        (BatchNormed().eval(), 1, BatchUse.MIXED),
+        (BatchNormed().eval(), 4, BatchUse.MIXED),
+        (Clip(), 8, BatchUse.ONE),
+        (Segments(), 2, BatchUse.ONE),
+        (Single(), 1, BatchUse.ONE),
+        (Total(), 2, BatchUse.ONE),
     ],
 )
-def test_dependence_on_the_batch_is_found_by_running(
-    module: nn.Module, batch: int, depends: bool
+def test_what_becomes_of_the_batch_is_found_by_running(
+    module: nn.Module, batch: int, use: BatchUse
 ) -> None:
-    assert depends_on_batch(TorchNetwork(module, SHAPE), (batch, *SHAPE[1:])) is depends
+    assert batch_use(TorchNetwork(module, SHAPE), (batch, *SHAPE[1:])) is use
 
 
 def test_an_input_that_does_not_fit_is_no_dependence() -> None:
-    with pytest.raises(ModelError, match=r"can't run float32\[2x4x16x16\]"):
-        depends_on_batch(TorchNetwork(tiny(), SHAPE), (2, 4, 16, 16))
+    with pytest.raises(ModelError, match=r"can't run an input of shape 2x4x16x16"):
+        batch_use(TorchNetwork(tiny(), SHAPE), (2, 4, 16, 16))
 
 
 def test_anything_that_gives_outputs_on_inputs_is_a_reference() -> None:
@@ -144,3 +148,90 @@ def test_inputs_are_of_the_type_of_the_weights() -> None:
     for given in (None, images):
         reference = ReferenceRuns.of(network, SHAPE, 1, given, network.dtype)
         assert reference.golden()[INPUT].dtype == np.float64
+
+
+class Drops(nn.Module):
+    """A dropout that does not know of evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+
+class PythonsNumbers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * random.random()
+
+
+class Remembers(nn.Module):
+    """Mixes in the frame before."""
+
+    last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.last is None else (x + self.last) / 2
+        self.last = x
+        return y
+
+
+class Counts(nn.Module):
+    """Returns other shapes each time."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.repeat(1, self.calls, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (Drops(), "draws random numbers in evaluation mode.*training=self.training"),
+        (PythonsNumbers(), "something else each time for the same input"),
+        (Remembers(), "something else each time for the same input"),
+        (Counts(), "something else each time for the same input"),
+    ],
+)
+def test_a_network_that_does_not_repeat_itself_is_found_out_first(
+    module: nn.Module, says: str
+) -> None:
+    with pytest.raises(ModelError, match=says):
+        ReferenceRuns.of(TorchNetwork(module, SHAPE), SHAPE, macs=1)
+
+
+class Takes(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_nan_is_the_inputs_fault_and_other_inputs_mend_it() -> None:
+    network = TorchNetwork(Takes(torch.log), SHAPE)
+    with pytest.raises(ModelError, match="output holds NaN for standard normal inputs") as caught:
+        ReferenceRuns.of(network, SHAPE, macs=1)
+    assert caught.value.parameters == ("inputs",)
+    images = np.random.default_rng(0).random((9, *SHAPE[1:]), dtype=np.float32) + 0.1
+    reference = ReferenceRuns.of(network, SHAPE, macs=1, given=images)
+    assert sum(len(feeds[INPUT]) for feeds, _ in reference.runs(1e9)) == 9
+    images[8] = -1
+    reference = ReferenceRuns.of(network, SHAPE, macs=1, given=images)
+    with pytest.raises(ModelError, match="output holds NaN for the inputs given"):
+        list(reference.runs(1e9))
+
+
+@pytest.mark.parametrize("function", [lambda x: x * 2, lambda x: x[:, :0], lambda x: x.argmax(1)])
+def test_what_repeats_itself_is_let_through(function: Callable[[Tensor], Tensor]) -> None:
+    x = np.ones(SHAPE, np.float32)
+    check_repeats(TorchNetwork(Takes(function), SHAPE), {INPUT: x})
+
+
+def test_the_callers_random_numbers_go_on() -> None:
+    network = TorchNetwork(tiny(), SHAPE)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    check_repeats(network, {INPUT: np.ones(SHAPE, np.float32)})
+    assert torch.equal(torch.rand(1), expected)

@@ -42,6 +42,17 @@ def lazy():
 def nothing():
     return {"not": "a network"}
 
+class Hides(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 3)
+        self.parameters, self.modules = {"depth": 3}, []
+
+def hides():
+    return Hides()
+
+def compiled():
+    return torch.compile(nn.Linear(2, 3), backend="eager")
+
 number = 3
 """
 
@@ -87,16 +98,16 @@ def test_a_class_and_a_nested_name_are_factories_too() -> None:
         ("userpack.needs:f", "userpack.needs needs the module package_that_nobody_has: install"),
         (
             "userpack.nets:smal",
-            "has no smal; it has Needy, Own, broken, lazy, leaves, nothing, small",
+            "has no smal; it has Hides, Needy, Own, broken, compiled, hides, lazy, leaves",
         ),
         ("userpack.nets:number", "number is a int, not a function or class"),
         ("userpack.nets:Needy", "raised TypeError: .*missing 1 required .*'width'"),
-        ("userpack.nets:broken", r"raised KeyError: 'width\\nsecond line'"),
+        ("userpack.nets:broken", r"raised KeyError: 'width\\nsecond line', userpack/nets.py:19"),
         ("userpack.nets:leaves", "calling it without arguments raised SystemExit: 2"),
         ("userpack.nets:nothing", "must return a torch.nn.Module, not dict"),
         ("userpack.nets:lazy", "has lazy parameters"),
-        ("userpack.script:main", "raised SystemExit: usage: train.py; keep what runs a training"),
-        ("userpack.wrong:f", "importing userpack.wrong raised SyntaxError"),
+        ("userpack.script:main", r"usage: train.py, userpack/script.py:2; keep what runs a train"),
+        ("userpack.wrong:f", r"importing userpack.wrong raised SyntaxError: .*wrong.py, line 1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
@@ -108,3 +119,18 @@ def test_what_can_go_wrong_is_said_in_one_line(text: str, says: str) -> None:
     assert str(caught.value).startswith("model ")
     assert caught.value.parameters == ("model",)
     assert sys.path == before
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_lazy_modules_get_their_parameters_from_an_input() -> None:
+    network = build_from_factory("userpack.nets:lazy", (1, 7))
+    assert network.get_parameter("weight").shape == (3, 7)
+
+
+def test_a_compiled_network_is_what_it_was() -> None:
+    assert type(build_from_factory("userpack.nets:compiled")) is nn.Linear
+
+
+def test_a_network_that_hides_methods_can_be_filled() -> None:
+    network = build_from_factory("userpack.nets:hides")
+    assert [tuple(p.shape) for p in network.parameters()] == [(3, 2), (3,)]

@@ -59,8 +59,20 @@ def test_a_negative_variance_is_refused() -> None:
         float32_weights(FILE, tensors)
 
 
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.uint16])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16])
 def test_types_that_no_network_computes_in(dtype: torch.dtype) -> None:
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(CheckpointError, match=f"w is of type {name}: save the weights in float32"):
         float32_weights(FILE, {"w": torch.ones(2).to(dtype)})
+
+
+def test_complex_weights_stay_complex() -> None:
+    values = torch.tensor([1.5 + 2j, -0.25])
+    weights, notes = float32_weights(
+        FILE, {"a": values.to(torch.complex64), "b": values.to(torch.complex128)}
+    )
+    assert {weight.dtype for weight in weights.values()} == {torch.complex64}
+    assert all(torch.equal(weight, values.to(torch.complex64)) for weight in weights.values())
+    assert notes == ("cast 1 tensors from complex128 to complex64",)
+    with pytest.raises(CheckpointError, match="a has 1 NaN or infinite of 2 values"):
+        float32_weights(FILE, {"a": torch.tensor([1j, complex(math.nan, 0)])})

@@ -112,14 +112,16 @@ def export_bundle(
     out = Path(out)
     bundle.check_target(out, replace=settings.replace)
     reference = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
+    notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
+    is_dynamic = settings.dynamic_batch and reference.takes_others
     job = _Job(
         network=network,
         original=original,
         plan=plan,
         checkpoint=checkpoint,
-        settings=settings,
+        settings=replace(settings, dynamic_batch=is_dynamic),
         reference=reference,
-        notes=(*notes, *_notes(network, reference)),
+        notes=notes,
         stages=stages or Stages(),
     )
     check = job.verify_rewrite()
@@ -131,15 +133,25 @@ def export_bundle(
     return BundleReport(out, plan, report)
 
 
-def _notes(network: TorchNetwork, reference: ReferenceRuns) -> Iterator[str]:
+def _notes(network: TorchNetwork, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
     if network.low_precision is not None:
         yield f"the network is in {network.low_precision}: verified and written in float32"
-    if reference.batch is not None:
+    if network.folded:
+        names = f"{', '.join(network.folded[:3])}{' ...' if len(network.folded) > 3 else ''}"
         yield (
-            "what the network makes of an image depends on the others in its batch: verified at a "
-            f"batch size of {reference.batch} alone"
+            f"the norms, masks or other parametrizations of {names} were multiplied into the "
+            "kernels: the same network, but for further training"
         )
+    if reference.batch is not None:
+        reason = (
+            "what the network makes of an image depends on the others in its batch"
+            if reference.takes_others
+            else f"the network is made for batches of {reference.batch}"
+        )
+        yield f"{reason}: verified at a batch size of {reference.batch} alone"
+        if is_dynamic and not reference.takes_others:
+            yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trpexport.networks.torch.equivalence import relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.running import argument, evaluating
+from trpexport.networks.torch.running import argument, noting, outputs_of
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Arrays
 
@@ -63,17 +63,9 @@ def _conv_runs(network: TorchNetwork, feeds: Arrays) -> list[tuple[str, list[Ten
         elif (seen := of_output.get(id(argument(inputs, keywords)))) is not None:
             seen.append(output.clone())
 
-    hooks = [
-        module.register_forward_hook(note, with_kwargs=True)
-        for module in names
-        if isinstance(module, CONVOLUTIONS + _NORMS)
-    ]
-    try:
-        with evaluating(network.model):
-            network.model(network.input_of(feeds))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    noted = [module for module in names if isinstance(module, CONVOLUTIONS + _NORMS)]
+    with noting(dict.fromkeys(noted, note)):
+        outputs_of(network.model, network.input_of(feeds))
     return runs
 
 

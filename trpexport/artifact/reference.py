@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import chain, repeat
 from math import prod
 from pathlib import Path
@@ -68,6 +69,7 @@ class ReferenceRuns:
         macs: its MACs for one image, which set the batch size.
         given: real inputs (images, *shape[1:]); standard normal ones are drawn where it is None.
         batch: the only batch size to run; None for several of them.
+        takes_others: whether the network runs other batch sizes, and gives as much for each image.
         dtype: numpy's name of the type of the inputs.
     """
 
@@ -76,6 +78,7 @@ class ReferenceRuns:
     macs: int
     given: Array | None = None
     batch: int | None = None
+    takes_others: bool = True
     dtype: str = "float32"
     _remembered: dict[int, Arrays] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -93,22 +96,26 @@ class ReferenceRuns:
         """Choose the inputs to run, and their batch size where that makes a difference.
 
         Raises:
-            ModelError: the network can't run an input of ``shape``; or those given do not fit it,
-                or are too few.
+            ModelError: the network can't run an input of ``shape``; those given do not fit it, or
+                are too few; or it gives NaN, or something else each time.
         """
         if given is not None and (given.ndim != len(shape) or given.shape[1:] != tuple(shape[1:])):
             raise ModelError(
                 f"the inputs to verify on have shape {shape_text(given.shape)}, "
                 f"the network takes (images, {shape_text(shape[1:])})"
             )
-        batch = shape[0] if depends_on_batch(network, shape, dtype) else None
+        few = standard_normal(shape, 0, dtype) if given is None else given[: shape[0]].astype(dtype)
+        if len(few) == shape[0]:
+            check_repeats(network, {INPUT: few}, is_drawn=given is None)
+        uses = batch_use(network, shape, dtype)
+        batch = None if uses is BatchUse.ANY else shape[0]
         if given is not None:
             if len(given) < (batch or 1):
                 raise ModelError(
                     f"{len(given)} inputs to verify on are not enough: give at least {batch or 1}"
                 )
             given = np.ascontiguousarray(given, dtype=dtype)
-        return cls(network, shape, macs, given, batch, dtype)
+        return cls(network, shape, macs, given, batch, uses is not BatchUse.ONE, dtype)
 
     def golden(self) -> Arrays:
         """Return the first inputs: ``batch`` of them, or at least 1 and at most 8."""
@@ -163,6 +170,7 @@ class ReferenceRuns:
         if start in self._remembered:
             return self._remembered[start]
         outputs = self.network.run(feeds)
+        check_numbers(outputs, is_drawn=self.given is None)
         if sum(array.size for array in outputs.values()) <= _REMEMBERED_ELEMENTS:
             self._remembered[start] = outputs
         return outputs
@@ -174,11 +182,74 @@ def standard_normal(shape: Sequence[int], seed: int, dtype: str) -> Array:
     return torch.randn(*shape, generator=generator).numpy().astype(dtype)
 
 
-def depends_on_batch(network: Runnable, shape: Sequence[int], dtype: str = "float32") -> bool:
-    """Whether what a network makes of an image depends on the others in its batch.
+def check_numbers(outputs: Arrays, *, is_drawn: bool) -> None:
+    """Refuse outputs with NaN, or with infinities that can't be compared: nothing is told by them.
 
-    So it is where statistics are taken over the batch, or where the batch holds the frames of one
-    clip: such a network can only be compared at the batch size that it is used at.
+    Raises:
+        ModelError: one does.
+    """
+    for name, values in outputs.items():
+        if not np.isfinite(values).all() and not _agree({name: values}, {name: values}):
+            kind = "NaN" if np.isnan(values).any() else "infinities"
+            text = f"the network's {name} holds {kind} for"
+            if not is_drawn:
+                raise ModelError(f"{text} the inputs given: prepare them as in its training")
+            raise ModelError(
+                f"{text} standard normal inputs, by which nothing can be told: give inputs of the "
+                "kind that it was trained on",
+                parameters=("inputs",),
+            )
+
+
+def check_repeats(network: Runnable, feeds: Arrays, *, is_drawn: bool = False) -> None:
+    """Refuse a network that gives something else for the same inputs, or NaN.
+
+    Raises:
+        ModelError: it does, or can't run them.
+    """
+    others = {name: np.roll(values, 1, axis=-1) for name, values in feeds.items()}
+    with torch.random.fork_rng(devices=()):
+        runs = []
+        for seed, inputs in ((0, feeds), (0, others), (0, feeds), (1, feeds)):
+            torch.manual_seed(seed)
+            runs.append(network.run(inputs))
+    first, _, again, drawn = runs
+    check_numbers(first, is_drawn=is_drawn)
+    if not _agree(first, again):
+        raise ModelError(
+            "the network gives something else each time for the same input: its forward must not "
+            "keep anything of the runs before, or draw random numbers, in evaluation mode"
+        )
+    if not _agree(first, drawn):
+        raise ModelError(
+            "the network draws random numbers in evaluation mode, so that no two runs agree: "
+            "switch that off there, as F.dropout(x, training=self.training) does"
+        )
+
+
+def _agree(one: Arrays, other: Arrays) -> bool:
+    try:
+        return all(found.is_equivalent() for found in compare_outputs([(one, other)]).values())
+    except ModelError:  # they are of other shapes, or of no elements
+        return one.keys() == other.keys() and all(
+            np.array_equal(one[name], other[name]) for name in one
+        )
+
+
+class BatchUse(Enum):
+    """What a network makes of its batch."""
+
+    ANY = "an image's outputs are the same in any batch"
+    MIXED = "an image's outputs depend on the others in its batch"
+    ONE = "one batch size alone runs, or has outputs by image"
+
+
+def batch_use(network: Runnable, shape: Sequence[int], dtype: str = "float32") -> BatchUse:
+    """Return what a network makes of its batch, found by running it on several.
+
+    An image's outputs depend on the others where statistics are taken over the batch, or where the
+    batch holds the frames of one clip: such a network, and one that takes one batch size alone, can
+    only be compared at the batch size that it is used at.
 
     Args:
         network: the network.
@@ -196,5 +267,6 @@ def depends_on_batch(network: Runnable, shape: Sequence[int], dtype: str = "floa
         parts = {name: np.concatenate([own[name], other[name]]) for name in own}
         comparisons = compare_outputs([(both, parts)])
     except (ModelError, ValueError):  # it runs no other batch, or its outputs count no images
-        return True
-    return not all(comparison.is_equivalent() for comparison in comparisons.values())
+        return BatchUse.ONE
+    same = all(comparison.is_equivalent() for comparison in comparisons.values())
+    return BatchUse.ANY if same else BatchUse.MIXED

@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
+from trpexport.foreign import told
+from trpexport.networks.torch.copying import uncover_methods
+from trpexport.networks.torch.running import evaluating
+from trpexport.tensors import shape_text
 
 
 @contextmanager
@@ -29,12 +34,15 @@ def importable_working_directory() -> Iterator[None]:
             sys.path.remove(directory)
 
 
-def build_from_factory(text: str) -> nn.Module:
+def build_from_factory(text: str, input_shape: Sequence[int] | None = None) -> nn.Module:
     """Import a factory and make a network with it, in float32 on the CPU.
+
+    One that is compiled is given as it was before.
 
     Args:
         text: ``package.module:factory``; the factory takes no arguments and returns the network.
             Modules in the current directory can be imported.
+        input_shape: shape of one input, batch first, on which lazy modules get their parameters.
 
     Raises:
         CheckpointError: the text, the module, the factory or what it returns can't be used.
@@ -45,10 +53,17 @@ def build_from_factory(text: str) -> nn.Module:
     with importable_working_directory():
         factory = _attribute(text, _import(text, module_name), attribute)
         network = _call(text, factory)
-    if not isinstance(network, nn.Module):
-        raise _refused(text, f"it must return a torch.nn.Module, not {type(network).__name__}")
-    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
-        raise _refused(text, "the network has lazy parameters: let the factory run it once")
+        network = getattr(network, "_orig_mod", network)
+        if not isinstance(network, nn.Module):
+            reason = f"it must return a torch.nn.Module, not {type(network).__name__}"
+            raise _refused(text, reason)
+        uncover_methods(network)
+        if _is_lazy(network) and input_shape is not None:
+            doing = f"running it on {shape_text(input_shape)}"
+            _call(text, partial(_run_once, network, input_shape), doing)
+    if _is_lazy(network):
+        reason = "the network has lazy parameters: give the input shape, or let the factory run it"
+        raise _refused(text, reason)
     return network.float().cpu()
 
 
@@ -65,7 +80,7 @@ def _import(text: str, module_name: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # foreign code; a script may also exit
         raise _refused(
             text,
-            f"importing {module_name} raised {type(error).__name__}: {one_line(error)}; "
+            f"importing {module_name} raised {told(error)}; "
             "keep what runs a training behind if __name__ == '__main__'",
         ) from error
 
@@ -83,12 +98,22 @@ def _attribute(text: str, module: ModuleType, attribute: str) -> Callable[[], ob
     return factory  # type: ignore[no-any-return]
 
 
-def _call(text: str, factory: Callable[[], object]) -> object:
+def _is_lazy(network: nn.Module) -> bool:
+    return any(map(is_lazy, [*network.parameters(), *network.buffers()]))
+
+
+def _run_once(network: nn.Module, input_shape: Sequence[int]) -> None:
+    with evaluating(network):
+        network(torch.zeros(*input_shape))
+
+
+def _call(
+    text: str, call: Callable[[], object], doing: str = "calling it without arguments"
+) -> object:
     try:
-        return factory()
+        return call()
     except (Exception, SystemExit) as error:  # foreign code
-        raised = f"{type(error).__name__}: {one_line(error)}"
-        raise _refused(text, f"calling it without arguments raised {raised}") from error
+        raise _refused(text, f"{doing} raised {told(error)}") from error
 
 
 def _refused(text: str, reason: str) -> CheckpointError:

@@ -27,6 +27,7 @@ from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
+from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.rewrite import with_factors
 from trpexport.plan import MAX_INPUT, Plan
 
@@ -112,7 +113,8 @@ def load_checkpoint(
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
     try:
-        built = _build(state, weights, stored, arch, model)
+        shape = input_shape or stored.input_shape
+        built = _build(state, weights, stored, arch, model, input_shape=shape)
     except ArchitectureError as error:
         raise ArchitectureError(f"{path}: {error}") from error
     shape = _input_shape(path, built.architecture, input_shape, stored)
@@ -178,11 +180,16 @@ def _build(
     stored: StoredFacts,
     arch: str | None,
     model: str | None,
+    *,
+    input_shape: Sequence[int] | None,
 ) -> _Built:
     """Build the network that the user named, else the one pickled, stored or recognised."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
-        network = _factorized(build_from_factory(model), stored)
+        network = build_from_factory(model, input_shape)
+        if stored.plan is not None:  # its kernels are plain parameters in the file
+            fold(network, {name.removesuffix(".weight") for name in weights})
+        network = _factorized(network, stored)
         built = _Built(network, None, model, match_network(network, f"model {model}", shapes))
     elif arch is None and state.module is not None:
         return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))

@@ -1,4 +1,4 @@
-"""Weights that can be used: finite numbers in float32."""
+"""Weights that can be used: finite numbers in single precision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from trpexport.errors import CheckpointError
 
-_CAST = (torch.float16, torch.bfloat16, torch.float64)
+_CAST = (torch.float16, torch.bfloat16, torch.float64, torch.complex128)
+_FLOATS = (torch.float32, torch.complex64)
 _KEPT = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def float32_weights(
     path: Path, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Cast all float tensors to float32 and check their values; integer buffers stay as they are.
+    """Cast float tensors to single precision and check their values; integers stay as they are.
 
     Args:
         path: the file that they come from, for messages.
@@ -33,22 +34,29 @@ def float32_weights(
     weights = {}
     cast: dict[torch.dtype, int] = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in (*_CAST, torch.float32, *_KEPT):
+        is_float = tensor.is_floating_point() or tensor.is_complex()
+        if tensor.dtype not in (*_CAST, *_FLOATS, *_KEPT):
             raise CheckpointError(
                 f"{path}: {name} is of type {_name(tensor.dtype)}: save the weights in float32"
             )
         if tensor.dtype in _CAST:
             cast[tensor.dtype] = cast.get(tensor.dtype, 0) + 1
-        weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+        single = torch.complex64 if tensor.is_complex() else torch.float32
+        weights[name] = tensor.to(single) if is_float else tensor
     _check_values(path, weights)
-    notes = (f"cast {n} tensors from {_name(dtype)} to float32" for dtype, n in cast.items())
+    notes = (
+        f"cast {n} tensors from {_name(dtype)} to {'complex64' if dtype.is_complex else 'float32'}"
+        for dtype, n in cast.items()
+    )
     return weights, tuple(notes)
 
 
 def _check_values(path: Path, weights: Mapping[str, Tensor]) -> None:
     remedy = "the training diverged or the file is damaged; use an earlier checkpoint"
     broken = [
-        name for name, t in weights.items() if t.is_floating_point() and not t.isfinite().all()
+        name
+        for name, t in weights.items()
+        if (t.is_floating_point() or t.is_complex()) and not t.isfinite().all()
     ]
     if broken:
         first = weights[broken[0]]

@@ -7,11 +7,11 @@ from typing import Any
 
 import onnx
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, export_modules, kept, tiny
 from trpexport.artifact.build import ExportSettings
-from trpexport.errors import VerificationError
+from trpexport.errors import ModelError, VerificationError
 from trpexport.networks.torch.to_onnx import to_onnx
 
 
@@ -47,3 +47,32 @@ def test_an_exporter_that_nobody_asked_for_is_noted(
     report = export_modules(model, kept(model), tmp_path / "out", settings=settings).data
     assert report["notes"] == notes
     assert tuple(report["input_shape"]) == SHAPE
+
+
+class Decides(nn.Module):
+    """Doubles inputs that are larger than any that are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y * 2 if x.square().sum() > 1e9 else y
+
+
+def test_a_branch_that_one_input_took_is_noted_and_the_exporters_cause_has_its_place(
+    tmp_path: Path,
+) -> None:
+    model = Decides()
+    settings = ExportSettings(legacy_exporter=True, simplify=False, verify_seconds=0)
+    report = export_modules(model, kept(model), tmp_path / "out", settings=settings).data
+    (note,) = report["notes"]
+    assert note.startswith("the network decides by the values of its input, and the legacy")
+    settings = ExportSettings(simplify=False, verify_seconds=0)
+    with pytest.raises(ModelError, match=r"dynamo exporter failed \(.*data-dependent") as caught:
+        export_modules(model, kept(model), tmp_path / "other", settings=settings)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert "Next steps" not in text
+    assert "test_export.py:" in text

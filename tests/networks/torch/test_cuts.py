@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.networks.torch.presets import preset
-from trpexport.networks.torch.cuts import Cuts, output_at, resumed
+from trpexport.networks.torch.cuts import Cuts, decides_by_values, output_at, resumed
 
 SHAPE = (1, 3, 32, 32)
 
@@ -152,3 +154,20 @@ def test_a_forward_set_on_an_instance_comes_back() -> None:
         cuts.before(name)
     assert vars(block)["forward"] is mine
     assert all("forward" not in vars(m) for m in model.modules() if m is not block)
+
+
+@pytest.mark.parametrize(
+    ("forward", "decides"),
+    [
+        (lambda x: x * 2 if x.mean() > 0 else x, True),
+        (lambda x: x[x > 0], False),
+        (lambda x: x * float(x.max()), True),
+        (lambda x: x * 2 if x.shape[0] > 0 else x, False),
+        (lambda x: torch.where(x > 0, x, 0.0), False),
+        (lambda x: x * float(torch.arange(3).max()), False),
+    ],
+)
+def test_decisions_by_values_are_found(forward: Callable[[Tensor], Tensor], decides: bool) -> None:
+    model = nn.Module()
+    model.forward = forward
+    assert decides_by_values(model, torch.ones(1, 3, 4, 4)) is decides

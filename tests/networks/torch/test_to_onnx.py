@@ -184,3 +184,18 @@ def test_an_export_leaves_the_network_as_it_was(tmp_path: Path, legacy: bool) ->
     with pytest.raises(ModelError):
         to_onnx(model, (1, 2, 4, 4), tmp_path / "model.onnx")
     assert state_of(model) == before
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_constant_outputs_keep_their_names_and_values(tmp_path: Path, legacy: bool) -> None:
+    class Anchors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [self.conv(x), torch.arange(4.0), self.conv.weight]
+
+    path, model = tmp_path / "model.onnx", Anchors()
+    to_onnx(model, SHAPE, path, OnnxSettings(legacy_exporter=legacy))
+    assert same(model, path)

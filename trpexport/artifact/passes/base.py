@@ -14,9 +14,9 @@ from trpexport.artifact.drift import first_drifting_conv
 from trpexport.artifact.reference import Comparisons, OnnxFile, ReferenceRuns
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
+from trpexport.foreign import first_line
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.running import reason_of
 from trpexport.stages import Stages
 
 
@@ -222,4 +222,4 @@ def _check_valid(file: Path) -> None:
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"it is no valid ONNX: {reason_of(error)}") from error
+        raise ModelError(f"it is no valid ONNX: {first_line(error)}") from error

@@ -20,9 +20,15 @@ class Export(Pass):
         """Write the file."""
         settings = context.settings
         context.network.write_onnx(file, settings)
+        notes = []
         if settings.is_legacy and not settings.legacy_exporter:
-            return PassResult(f"opset {settings.opset} was written by the legacy exporter")
-        return PassResult()
+            notes.append(f"opset {settings.opset} was written by the legacy exporter")
+        if settings.is_legacy and context.network.decides_by_values:
+            notes.append(
+                "the network decides by the values of its input, and the legacy exporter wrote "
+                "what it does for one: right only where all inputs decide alike"
+            )
+        return PassResult("; ".join(notes) or None)
 
 
 PASSES.register(Export.name, Export())

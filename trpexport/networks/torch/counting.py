@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
 from trpexport.networks.torch.modules import FactorChain
 from trpexport.networks.torch.operators import OperatorMode
-from trpexport.networks.torch.running import run_example, tensor_leaves
+from trpexport.networks.torch.running import run_example, surrounding, tensor_leaves
 
 _aten = torch.ops.aten
 # Operators that multiply and add, but for those that are counted: nobody knows how much.
@@ -98,39 +98,26 @@ class _Counter(OperatorMode):
         self._counted_inside: list[bool] = []
         self._unused: dict[int, int] = {}
         for parameter in model.parameters():
-            place = _place(parameter)
-            self._unused[place] = self._unused.get(place, 0) + parameter.numel()
+            where = place(parameter)
+            self._unused[where] = self._unused.get(where, 0) + parameter.numel()
         self.rows: list[OperatorCost] = []
         self.left_out: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.unknown_macs = 0
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
+    def following(self) -> AbstractContextManager[None]:
         """Follow which module runs."""
+        return surrounding(dict.fromkeys(self._modules, self._enter))
 
-        def enter(module: nn.Module, _: Any) -> None:
-            self._inside.append(module)
-            self._counted_inside.append(False)
-
-        def leave(module: nn.Module, *_: Any) -> None:
+    def _enter(self, module: nn.Module, run: Callable[[], Any]) -> Any:
+        self._inside.append(module)
+        self._counted_inside.append(False)
+        try:
+            return run()
+        finally:
             self._inside.pop()
             if not self._counted_inside.pop() and _is_leaf(module):
                 self.left_out[type(module).__name__] += 1
-
-        handles = [
-            handle
-            for module in self._modules
-            for handle in (
-                module.register_forward_pre_hook(enter),
-                module.register_forward_hook(leave, always_call=True),
-            )
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and count it."""
@@ -160,7 +147,7 @@ class _Counter(OperatorMode):
         module = self._inside[-1]
         self._counted_inside[-1] = True
         tensors = tensor_leaves(args)
-        moving = [tensor for tensor in tensors if _place(tensor) not in self._unused] or tensors
+        moving = [tensor for tensor in tensors if place(tensor) not in self._unused] or tensors
         (result, *_) = tensor_leaves(output)
         self.rows.append(
             OperatorCost(
@@ -169,7 +156,7 @@ class _Counter(OperatorMode):
                 input_shape=tuple(moving[0].shape),
                 output_shape=tuple(result.shape),
                 macs=macs,
-                parameters=sum(self._unused.pop(_place(tensor), 0) for tensor in tensors),
+                parameters=sum(self._unused.pop(place(tensor), 0) for tensor in tensors),
                 activation_bytes=result.numel() * result.element_size(),
             )
         )
@@ -179,7 +166,7 @@ def _is_leaf(module: nn.Module) -> bool:
     return not any(True for _ in module.children())
 
 
-def _place(tensor: Tensor) -> int:
+def place(tensor: Tensor) -> int:
     """Return what a parameter and its views have in common."""
     return tensor.untyped_storage().data_ptr()
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
-from trpexport.networks.torch.running import evaluating, tensor_leaves
+from trpexport.networks.torch.running import evaluating, noting, tensor_leaves
 
 # Random directions of the outputs for each image that the derivative is sampled with.
 _DIRECTIONS = 1
@@ -94,8 +94,8 @@ def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, int, Tensor
     """Collect name, groups and output of each call of a convolution that a gradient reaches."""
     found: list[tuple[str, int, Tensor]] = []
 
-    def hook(name: str) -> Callable[[Conv, Any, Tensor], Tensor | None]:
-        def keep(module: Conv, _: Any, output: Tensor) -> Tensor | None:
+    def hook(name: str) -> Callable[[Conv, Any, Any, Tensor], Tensor | None]:
+        def keep(module: Conv, _: Any, __: Any, output: Tensor) -> Tensor | None:
             if not output.requires_grad:
                 return None
             batched = len(module.kernel_size) + 2
@@ -104,16 +104,13 @@ def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, int, Tensor
 
         return keep
 
-    handles = [
-        module.register_forward_hook(hook(name))
+    convolutions = {
+        module: hook(name)
         for name, module in model.named_modules()
         if isinstance(module, CONVOLUTIONS)
-    ]
-    try:
+    }
+    with noting(convolutions):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _weight(output: Tensor, images: int) -> float:

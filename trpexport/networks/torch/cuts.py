@@ -14,14 +14,18 @@ from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
+    StoppedPass,
     evaluating,
     example_input,
     forwards_replaced,
+    noting,
+    surrounding,
     tensor_leaves,
 )
 
 # Operators by which values turn into shapes or into what Python decides on.
-_DECISIONS = frozenset({"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"})
+_SCALARS = frozenset({"_local_scalar_dense", "is_nonzero", "equal"})
+_DECISIONS = _SCALARS | {"nonzero", "masked_select"}
 
 
 @dataclass(frozen=True)
@@ -126,32 +130,21 @@ class Cuts:
     def _trace(self, x: Tensor) -> tuple[dict[str, _Calls], list[Tensor]]:
         tick = 0
         found: dict[str, _Calls] = {}
-        handles = []
-        for name, module in self._model.named_modules():
-            if not name:
-                continue
+        names = {module: name for name, module in self._model.named_modules() if name}
 
-            def enter(module: nn.Module, _: Any, name: str = name) -> None:
-                nonlocal tick
-                tick += 1
-                found.setdefault(name, _Calls([], [], [])).starts.append(tick)
+        def follow(module: nn.Module, run: Callable[[], Any]) -> Any:
+            nonlocal tick
+            tick += 1
+            calls = found.setdefault(names[module], _Calls([], [], []))
+            calls.starts.append(tick)
+            output = run()
+            tick += 1
+            calls.ends.append(tick)
+            calls.shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
+            return output
 
-            def leave(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
-                nonlocal tick
-                tick += 1
-                calls = found[name]
-                calls.ends.append(tick)
-                calls.shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
-
-            handles += [
-                module.register_forward_pre_hook(enter),
-                module.register_forward_hook(leave),
-            ]
-        try:
+        with surrounding(dict.fromkeys(names, follow)):
             return found, tensor_leaves(self._model(x))
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _trace_of_two(self) -> dict[str, _Calls]:
         try:
@@ -197,7 +190,7 @@ class Cuts:
         def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             # Most places are no cuts, and this ends the pass early.
             if marks.any(inputs):
-                raise _DependsError
+                raise StoppedPass
 
         later = [name for name, calls in self._calls.items() if calls.starts[0] > cut.end]
         with evaluating(self._model):
@@ -208,7 +201,7 @@ class Cuts:
             try:
                 with resumed(self._model, cut, output, marked), marks:
                     return not marks.any(self._model(self._x))
-            except (_DependsError, *RUN_ERRORS):
+            except (StoppedPass, *RUN_ERRORS):
                 return False
             finally:
                 for handle in handles:
@@ -230,15 +223,12 @@ class Cuts:
         )
 
 
-class _DependsError(Exception):
-    """Ends a trial: something behind the cut needs more than its output."""
-
-
 class _Marks(OperatorMode):
     """Marks tensors, and all that is computed from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: frozenset[str] = _DECISIONS) -> None:
         super().__init__()
+        self._decisions = decisions
         # The storages are kept: none is freed, and its address given to another tensor.
         self._marked: dict[int, Any] = {}
 
@@ -257,8 +247,8 @@ class _Marks(OperatorMode):
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and mark what it computes from marked tensors."""
         is_marked = self.any((args, keywords))
-        if is_marked and operator.overloadpacket.__name__ in _DECISIONS:
-            raise _DependsError
+        if is_marked and operator.overloadpacket.__name__ in self._decisions:
+            raise StoppedPass
         output = operator(*args, **keywords)
         if is_marked:
             for tensor in tensor_leaves(output):
@@ -266,26 +256,34 @@ class _Marks(OperatorMode):
         return output
 
 
-class _ReachedError(Exception):
-    """Ends a forward pass once a module's output is known."""
+def decides_by_values(model: nn.Module, x: Tensor) -> bool:
+    """Whether Python decides, or computes, by values that depend on a network's input.
+
+    Such a network can't be told by what one input makes it do.
+    """
+    marks = _Marks(_SCALARS)
+    x = marks.put(x.clone())
+    try:
+        with evaluating(model), marks:
+            model(x)
+    except StoppedPass:
+        return True
+    return False
 
 
 def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:
     """Return the output of the module ``name``; what follows it does not run."""
     found: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        found.append(output.clone())
-        raise _ReachedError
+    def keep(*noted: Any) -> None:
+        found.append(noted[-1].clone())
+        raise StoppedPass
 
-    handle = model.get_submodule(name).register_forward_hook(keep)
     try:
-        with evaluating(model):
+        with evaluating(model), noting({model.get_submodule(name): keep}):
             model(x)
-    except _ReachedError:
+    except StoppedPass:
         pass
-    finally:
-        handle.remove()
     return found[0]
 
 

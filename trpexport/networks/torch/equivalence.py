@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.chain import truncated
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain
 from trpexport.networks.torch.rewrite import dense_conv
-from trpexport.networks.torch.running import argument, evaluating
+from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import LayerPlan, Plan
 
 # The factors are rounded to float32, whose unit roundoff is 6e-8; a sum of many such errors
@@ -113,23 +114,17 @@ class _Run(NamedTuple):
 def _runs(model: nn.Module, names: Collection[str], x: Tensor) -> dict[str, _Run]:
     """Return the first run of each of the modules ``names``, in the order in which they ran."""
     runs: dict[str, _Run] = {}
-    hooks = []
-    for name, module in model.named_modules():
-        if name in names:
 
-            def keep(
-                module: nn.Module, inputs: Any, keywords: Any, output: Tensor, name: str = name
-            ) -> None:
-                # Copies, because a ReLU that follows may work in place.
-                if name not in runs:
-                    runs[name] = _Run(argument(inputs, keywords).clone(), output.clone())
+    def keep(name: str, _: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> None:
+        # Copies, because a ReLU that follows may work in place.
+        if name not in runs:
+            runs[name] = _Run(argument(inputs, keywords).clone(), output.clone())
 
-            hooks.append(module.register_forward_hook(keep, with_kwargs=True))
-    try:
-        model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    modules = {
+        module: partial(keep, name) for name, module in model.named_modules() if name in names
+    }
+    with noting(modules):
+        outputs_of(model, x)
     return runs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,20 +14,24 @@ from torch import Tensor, nn
 
 from trpexport.cost import Cost
 from trpexport.errors import ModelError, PlanError
+from trpexport.foreign import told
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
-from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.copying import copied
+from trpexport.networks.torch.cuts import Cuts, decides_by_values
+from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
 from trpexport.networks.torch.running import (
+    LOW_PRECISION,
     RUN_ERRORS,
     evaluating,
     example_input,
+    input_like,
     outputs_of,
-    reason_of,
     tensor_leaves,
 )
 from trpexport.networks.torch.to_onnx import to_onnx
@@ -37,7 +40,6 @@ from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
 from trpexport.tensors import Arrays
 
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 # Digits to which outputs are told apart: fewer than any order of summation changes.
 _DIGITS = 3
 
@@ -48,6 +50,7 @@ class TorchNetwork:
     Attributes:
         model: the network that computes, in float32 at least.
         input_shape: shape of its input, batch first.
+        folded: names of convolutions whose kernels a norm or a mask computed, and are plain now.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class TorchNetwork:
         input_shape: Sequence[int],
         *,
         dtypes: Mapping[str, torch.dtype] | None = None,
+        folded: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.input_shape = tuple(input_shape)
+        self.folded = tuple(folded)
         self._dtypes = dtypes or {}
 
     @classmethod
@@ -66,15 +71,14 @@ class TorchNetwork:
         """Return the network that a module is.
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
-        its own.
+        its own. Weight norms, spectral norms, pruning masks and other parametrizations of
+        convolutions are multiplied into their kernels.
 
         Raises:
             PlanError: the module can't be copied.
         """
-        try:
-            model = copy.deepcopy(model)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-            raise PlanError(f"the network can't be copied ({reason_of(error)})") from error
+        model = copied(model)
+        folded = fold(model)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         low = {name: t.dtype for name, t in tensors.items() if t.dtype in LOW_PRECISION}
         if low:
@@ -82,11 +86,11 @@ class TorchNetwork:
             for module in model.modules():
                 if isinstance(module, FactorChain):
                     module.is_truncation = False  # but a rounded one
-        return cls(model, input_shape, dtypes=low)
+        return cls(model, input_shape, dtypes=low, folded=folded)
 
     def as_module(self) -> nn.Module:
         """Return the network as a module of one's own, in the precision that it came in."""
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         if self._dtypes:
             for name, module in model.named_modules():
                 if not isinstance(module, FactorChain):
@@ -96,7 +100,7 @@ class TorchNetwork:
     @property
     def dtype(self) -> str:
         """Numpy's name of the type of its weights, in which it takes its input."""
-        weight = next(self.model.parameters(), torch.empty(0))
+        weight = input_like(self.model)
         return str(weight.dtype).removeprefix("torch.")
 
     @property
@@ -183,7 +187,7 @@ class TorchNetwork:
 
     def input_of(self, feeds: Arrays) -> Tensor:
         """Return what its forward takes: a copy, since a network may change its input in place."""
-        weight = next(self.model.parameters(), torch.empty(0))
+        weight = input_like(self.model)
         return torch.tensor(feeds[INPUT], dtype=weight.dtype, device=weight.device)
 
     def run(self, feeds: Arrays) -> Arrays:
@@ -193,7 +197,8 @@ class TorchNetwork:
             ModelError: it can't run these inputs, or returns something else than tensors.
         """
         outputs = outputs_of(self.model, self.input_of(feeds))
-        return {name: value.cpu().numpy() for name, value in named_tensors(outputs).items()}
+        named = named_tensors(outputs)  # a parameter may be one of them
+        return {name: value.detach().cpu().numpy() for name, value in named.items()}
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
         """Write it as an ONNX file.
@@ -203,6 +208,11 @@ class TorchNetwork:
             MissingDependencyError: a package that the exporter needs is not installed.
         """
         to_onnx(self.model, self.input_shape, path, settings)
+
+    @cached_property
+    def decides_by_values(self) -> bool:
+        """Whether Python decides, or computes, by the values of its input."""
+        return decides_by_values(self.model, example_input(self.model, self.input_shape))
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
         """Return all that calibration may ask of it.
@@ -229,7 +239,7 @@ class TorchNetwork:
         with evaluating(self.model):
             outputs = tensor_leaves(self.model(example_input(self.model, self.input_shape)))
         for output in outputs:
-            values = output.double().cpu()
+            values = output.detach().double().cpu()
             scale = (float(values.abs().max()) if values.numel() else 0.0) or 1.0
             digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
         return digest.hexdigest()
@@ -240,11 +250,11 @@ class TorchNetwork:
             with evaluating(self.model):
                 self.model(example_input(self.model, self.input_shape))
         except RUN_ERRORS as error:
-            return reason_of(error)
+            return told(error)
         return None
 
     def _with(self, model: nn.Module) -> TorchNetwork:
-        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes)
+        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes, folded=self.folded)
 
     def _restore(self, module: nn.Module, name: str) -> None:
         """Give the tensors of a module, of its own alone, the precision that they came in."""

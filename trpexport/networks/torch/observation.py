@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from trpexport.networks.base import Observation
 from trpexport.networks.torch.modules import Conv
 from trpexport.networks.torch.operators import OperatorMode
-from trpexport.networks.torch.running import argument, tensor_leaves
+from trpexport.networks.torch.running import StoppedPass, argument, noting, tensor_leaves
 
 # How an addition weighs its operands: (first, second), by the second's factor.
 _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
@@ -21,10 +21,6 @@ _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "sub": lambda alpha: (1.0, -alpha),
     "rsub": lambda alpha: (-alpha, 1.0),
 }
-
-
-class _SeenError(Exception):
-    """Ends a forward pass of which enough has been seen."""
 
 
 def observe(
@@ -42,7 +38,7 @@ def observe(
         try:
             with observer:
                 run()
-        except _SeenError:
+        except StoppedPass:
             pass
     return observer.seen
 
@@ -61,18 +57,9 @@ class _Observer(OperatorMode):
         self._unseen = set(convs)
         self.seen = {name: Observation() for name in convs}
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Note what goes into the convolutions and comes out of them."""
-        handles = [
-            conv.register_forward_hook(partial(self._note, name), with_kwargs=True)
-            for name, conv in self._convs.items()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return noting({conv: partial(self._note, name) for name, conv in self._convs.items()})
 
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and follow what it does to outputs."""
@@ -157,4 +144,4 @@ class _Observer(OperatorMode):
     def _finish(self, names: Iterable[str]) -> None:
         self._unseen.difference_update(names)
         if not self._unseen:
-            raise _SeenError
+            raise StoppedPass

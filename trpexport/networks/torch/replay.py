@@ -15,7 +15,7 @@ from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
 from trpexport.networks.torch.observation import observe
 from trpexport.networks.torch.outputs import OUTPUT, named_tensors
-from trpexport.networks.torch.running import evaluating, tensor_leaves
+from trpexport.networks.torch.running import evaluating, input_like, tensor_leaves
 
 
 class Replay:
@@ -39,7 +39,7 @@ class Replay:
         self.model = model
         self._cuts = cuts
         self._samples = samples
-        self._like = next(model.parameters(), torch.empty(0)).detach()
+        self._like = input_like(model)
         self._memory = memory
         self._is_final = is_final
         self._cut: Cut | None = None

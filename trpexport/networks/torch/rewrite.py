@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain, make_conv, op_of
 from trpexport.networks.torch.running import (
     argument,
@@ -46,7 +46,7 @@ def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
         replacements[module] = found = FactorChain.of(chain, module)
         for factor, kernel in zip(found, chain.kernels, strict=True):
             factor.weight = owners.setdefault(id(kernel), factor).weight
-    return _replaced(model, replacements)
+    return copied(model, replacements)
 
 
 def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
@@ -60,7 +60,7 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
         module = convolution(model, layer.name, layer.op)
         scheme = _checked_factors(layer)
         replacements[module] = FactorChain.empty(layer.op, scheme, layer.factors, module)
-    network = _replaced(model, replacements)
+    network = copied(model, replacements)
     for layer in plan.rewritten:
         if layer.shares is not None:
             modules = dict(network.named_modules())
@@ -76,7 +76,7 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
 def dense(model: nn.Module) -> nn.Module:
     """Return the dense network that a factorized one stands for, by the products of its factors."""
     chains = [module for module in model.modules() if isinstance(module, FactorChain)]
-    return _replaced(model, {chain: dense_conv(chain) for chain in chains})
+    return copied(model, {chain: dense_conv(chain) for chain in chains})
 
 
 def dense_conv(chain: FactorChain) -> Conv:
@@ -192,12 +192,3 @@ def _checked_factors(layer: LayerPlan) -> str:
             f"{layer.name} has factors that {scheme.name} does not make: make the plan again"
         )
     return scheme.name
-
-
-def _replaced(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Return a copy of ``model`` with modules replaced wherever they stand, shared ones too.
-
-    The replaced modules themselves are not copied.
-    """
-    memo: dict[int, Any] = {id(old): new for old, new in replacements.items()}
-    return copy.deepcopy(model, memo)

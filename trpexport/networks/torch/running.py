@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +14,23 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from trpexport.errors import ModelError, PlanError
+from trpexport.foreign import told
 from trpexport.tensors import shape_text
 
-# What networks raise of inputs that they were not made for.
-RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+# A forward is code of others, which may raise anything, and even exit.
+RUN_ERRORS = (Exception, SystemExit)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+# How libraries and forwards complain of an input of another shape, and of another type.
+_OF_SHAPE = re.compile(
+    r"shape|size|dimension|\bdims?\b|channel|unpack|numel|broadcast|length|out of (range|bounds)"
+    r"|indices|height|width|divisible|elements|batch|must match|doesn't match",
+    re.IGNORECASE,
+)
+_OF_TYPE = re.compile(r"\bd?type|\bHalf\b|BFloat16|\bDouble\b|\bLong\b|not implemented for '")
+
+
+class StoppedPass(BaseException):
+    """Ends a forward pass of which enough is known; no forward takes it for an error of its own."""
 
 
 @contextmanager
@@ -40,39 +56,40 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
     """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
     generator = torch.Generator().manual_seed(seed)
-    weight = next(model.parameters(), torch.empty(0))
-    return torch.randn(*shape, generator=generator).to(weight)
+    return torch.randn(*shape, generator=generator).to(input_like(model))
+
+
+def input_like(model: nn.Module) -> Tensor:
+    """Return a tensor on the device and in the dtype that a network takes: its first real weight.
+
+    Some weights may be complex.
+    """
+    weights = (weight.detach() for weight in model.parameters() if weight.is_floating_point())
+    return next(weights, torch.empty(0))
 
 
 def run_example(
     model: nn.Module,
     input_shape: Sequence[int],
-    hooks: Mapping[nn.Module, Callable[..., None]],
+    notes: Mapping[nn.Module, Callable[..., None]],
 ) -> Any:
     """Run ``model`` once on an example input and return its outputs.
 
     Args:
         model: the network.
         input_shape: shape of its input, batch first.
-        hooks: forward hooks to call, with the keyword arguments of the module before its output.
+        notes: what is called with the arguments and outputs of modules, as in :func:`noting`.
 
     Raises:
         PlanError: the network can't run an input of ``input_shape``.
     """
-    handles = [m.register_forward_hook(hook, with_kwargs=True) for m, hook in hooks.items()]
+    x = example_input(model, input_shape)
     try:
-        with evaluating(model):
-            return model(example_input(model, input_shape))
+        with evaluating(model), noting(notes):
+            return model(x)
     except RUN_ERRORS as error:
-        shape = "x".join(map(str, input_shape))
-        raise PlanError(
-            f"the network can't run an input of shape {shape} ({reason_of(error)}): "
-            "give the shape of one that it takes",
-            parameters=["input_shape"],
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+        reason, parameters = _why_not(model, x, error)
+        raise PlanError(reason, parameters=parameters) from error
 
 
 def outputs_of(model: nn.Module, x: Tensor) -> Any:
@@ -85,16 +102,38 @@ def outputs_of(model: nn.Module, x: Tensor) -> Any:
         with evaluating(model):
             return model(x.clone())  # a network may change its input in place
     except RUN_ERRORS as error:
-        raise ModelError(
-            f"the network can't run {str(x.dtype).removeprefix('torch.')}[{shape_text(x.shape)}] "
-            f"({reason_of(error)}): give a network that runs in float32, and the input shape that "
-            "it takes"
-        ) from error
+        reason, parameters = _why_not(model, x, error)
+        raise ModelError(reason, parameters=parameters) from error
 
 
-def reason_of(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its type's name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _why_not(model: nn.Module, x: Tensor, error: BaseException) -> tuple[str, Sequence[str]]:
+    """Say why a network did not run an input and what mends it, and which parameters do."""
+    kind, shape = str(x.dtype).removeprefix("torch."), shape_text(x.shape)
+    parameters: Sequence[str] = ()
+    if not _takes_one_input(model):
+        remedy = "wrap it so that its forward takes one tensor"
+    elif isinstance(error, RuntimeError | TypeError) and _OF_TYPE.search(str(error)):
+        remedy = f"give a network that runs in {kind}: a forward casts by x.to(weight.dtype)"
+    elif isinstance(
+        error, RuntimeError | ValueError | IndexError | AssertionError
+    ) and _OF_SHAPE.search(str(error)):
+        remedy, parameters = "give the shape of one that it takes", ("input_shape",)
+    elif isinstance(error, ModuleNotFoundError):
+        remedy = f"install {error.name}"
+    else:
+        remedy = "its forward must run on one tensor, in evaluation mode"
+    return f"the network can't run an input of shape {shape} ({told(error)}): {remedy}", parameters
+
+
+def _takes_one_input(model: nn.Module) -> bool:
+    """Whether a network's forward can be called with one argument."""
+    try:
+        inspect.signature(model.forward).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature that Python knows
+        return True
+    return True
 
 
 def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
@@ -106,6 +145,43 @@ def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
 def tensor_leaves(outputs: Any) -> list[Tensor]:
     """Return the tensors of what a network returns, however they are nested."""
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def noting(notes: Mapping[Any, Callable[..., Any]]) -> AbstractContextManager[None]:
+    """Call functions with what modules get and give within the block.
+
+    A function is called as a forward hook is, with (module, arguments, keyword arguments, output);
+    what it returns but None is the output instead. Hooks are not told of ``module.forward(x)``.
+    """
+
+    def noted(module: nn.Module, forward: Callable[..., Any], *inputs: Any, **keywords: Any) -> Any:
+        output = forward(*inputs, **keywords)
+        changed = notes[module](module, inputs, keywords, output)
+        return output if changed is None else changed
+
+    return forwards_replaced({module: partial(noted, module, module.forward) for module in notes})
+
+
+def surrounding(
+    arounds: Mapping[nn.Module, Callable[[nn.Module, Callable[[], Any]], Any]],
+) -> AbstractContextManager[None]:
+    """Let functions run modules' forwards within the block, and do what they like around that.
+
+    Scripted modules run as ever: nobody is told what happens in them.
+    """
+
+    def surrounded(
+        module: nn.Module, forward: Callable[..., Any], *inputs: Any, **keywords: Any
+    ) -> Any:
+        return arounds[module](module, lambda: forward(*inputs, **keywords))
+
+    return forwards_replaced(
+        {
+            module: partial(surrounded, module, module.forward)
+            for module in arounds
+            if not isinstance(module, torch.jit.ScriptModule)
+        }
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.foreign import cause_of, told
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.outputs import INPUT, is_flat, named_tensors
 from trpexport.networks.torch.running import (
@@ -20,7 +21,6 @@ from trpexport.networks.torch.running import (
     example_input,
     forwards_replaced,
     outputs_of,
-    reason_of,
 )
 
 LEGACY_OPSETS = range(9, 21)
@@ -72,7 +72,7 @@ def to_onnx(
             raise KeyboardInterrupt from error
         other = "without" if settings.is_legacy else "with"
         raise ModelError(
-            f"the {settings.exporter} exporter failed ({reason_of(error)}): "
+            f"the {settings.exporter} exporter failed ({told(cause_of(error))}): "
             f"try it {other} legacy_exporter, or another opset"
         ) from error
     _check_written(path, settings)
@@ -113,6 +113,21 @@ def _write_legacy(
         external_data=_needs_two_files(model),
         **options,
     )
+    _name_outputs(path, options["output_names"])
+
+
+def _name_outputs(path: Path, names: Sequence[str]) -> None:
+    """Give the outputs their names where the legacy exporter did not: constants have none."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if [output.name for output in model.graph.output] == list(names):
+        return
+    for output, name in zip(model.graph.output, names, strict=True):
+        if output.name != name:
+            model.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+            output.name = name
+    onnx.save(model, path)
 
 
 def _forget_machine(graph: Any) -> None:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import Cost, macs
-from trpexport.networks.torch.counting import count_module
+from trpexport.errors import PlanError
+from trpexport.networks.torch.counting import count_module, place
 from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, op_of
-from trpexport.networks.torch.running import argument, run_example
+from trpexport.networks.torch.operators import OperatorMode
+from trpexport.networks.torch.running import LOW_PRECISION, argument, run_example, tensor_leaves
 from trpexport.ops import Call, Layer
 
 _WEIGHTED = (
     *(*CONVOLUTIONS, nn.Linear, nn.Bilinear),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
 )
+
+
+# What a subclass of a convolution computes otherwise by; one that only fixes arguments has none.
+_COMPUTING = {
+    *("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl"),
+    *("__getattr__", "__getattribute__", "weight", "bias", "stride", "padding", "dilation"),
+    *("groups", "padding_mode", "_reversed_padding_repeated_twice"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +69,40 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     """Run ``model`` on an input of ``input_shape`` (batch first) and note its convolutions.
 
     Raises:
-        PlanError: the network can't run such an input.
+        PlanError: the network can't run such an input, or computes in less than single precision.
     """
     found = _declared(model)
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     order: list[nn.Module] = []
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, _: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, _: Any) -> None:
         order.append(module)
+        if not isinstance(module, CONVOLUTIONS):
+            return
+        kernels.forget_last(module)
         shapes.setdefault(module, []).append(tuple(argument(inputs, keywords).shape))
 
     weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
-    run_example(model, input_shape, dict.fromkeys(weighted, note))
+    kernels = _KernelUses([layer.module for layer in found])
+    with kernels:
+        run_example(model, input_shape, dict.fromkeys(weighted, note))
+    if kernels.low_precision is not None:
+        raise PlanError(
+            f"the network computes in {str(kernels.low_precision).removeprefix('torch.')} in its "
+            "forward, by autocast or by a cast: take that out, the weights say the precision"
+        )
+    last = order[-1] if order else None
+    for module, uses in kernels.uses.items():
+        order.append(module)
+        shapes.setdefault(module, []).extend(filter(None, uses))
+    found = [replace(x, fixed=x.fixed or kernels.why_fixed(x.module)) for x in found]
     batch = int(input_shape[0])
     ran = sorted((x for x in found if x.module in shapes), key=lambda x: order.index(x.module))
     layers = tuple(
-        _with_calls(layer, _calls(shapes.get(layer.module, []), layer.op.ndim, batch))
+        replace(layer, calls=_calls(shapes.get(layer.module, []), layer.op.ndim, batch))
         for layer in [*ran, *(x for x in found if x.module not in shapes)]
     )
     cost = count_module(model, input_shape)
-    last = order[-1] if order else None
     return Trace(
         layers=_tied(layers),
         stem=ran[0].name if ran else None,
@@ -92,7 +120,7 @@ def declared(model: nn.Module) -> Trace:
     """
     found = _declared(model)
     weighted = [name for name, module in model.named_modules() if isinstance(module, _WEIGHTED)]
-    layers = tuple(_with_calls(layer, (Call(1, ()),)) for layer in found)
+    layers = tuple(replace(layer, calls=(Call(1, ()),)) for layer in found)
     is_head = bool(layers) and layers[-1].name == weighted[-1]
     return Trace(
         layers=_tied(layers),
@@ -111,10 +139,6 @@ def _declared(model: nn.Module) -> list[TorchLayer]:
     ]
 
 
-def _with_calls(layer: TorchLayer, calls: tuple[Call, ...]) -> TorchLayer:
-    return TorchLayer(**{**vars(layer), "calls": calls})
-
-
 def _tied(layers: Sequence[TorchLayer]) -> tuple[TorchLayer, ...]:
     """Say of each layer which one before it uses the same weight."""
     first: dict[int, str] = {}
@@ -122,7 +146,7 @@ def _tied(layers: Sequence[TorchLayer]) -> tuple[TorchLayer, ...]:
     for layer in layers:
         owner = first.setdefault(id(layer.module.weight), layer.name)
         shares = None if owner == layer.name else owner
-        found.append(TorchLayer(**{**vars(layer), "shares": shares}))
+        found.append(replace(layer, shares=shares))
     return tuple(found)
 
 
@@ -146,12 +170,78 @@ def _others(cost: Cost, layers: Sequence[Layer], batch: int) -> int:
     return max(0, cost.macs // batch - accounted)
 
 
+class _KernelUses(OperatorMode):
+    """Notes where convolutions' kernels are multiplied with otherwise than by calling the layer.
+
+    That is by a function, as in ``F.conv2d(x, self.conv.weight)``.
+
+    Args:
+        convs: the convolutions.
+
+    Attributes:
+        low_precision: a type of less than single precision that something was computed in, or None.
+    """
+
+    def __init__(self, convs: Sequence[Conv]) -> None:
+        super().__init__()
+        self._owners: dict[int, Conv] = {}
+        for conv in convs:
+            self._owners.setdefault(place(conv.weight), conv)
+        self._seen: dict[Conv, list[tuple[int, ...]]] = {}
+        self.low_precision: torch.dtype | None = None
+
+    @property
+    def uses(self) -> dict[Conv, list[tuple[int, ...]]]:
+        """Shapes of what was multiplied by the convolution that owns the kernel; () if reshaped."""
+        return {conv: shapes for conv, shapes in self._seen.items() if shapes}
+
+    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operator and note whose kernel it multiplies with."""
+        if operator.overloadpacket in flop_registry:
+            tensors = tensor_leaves(args)
+            for tensor in tensors:
+                owner = self._owners.get(place(tensor))
+                if owner is not None:
+                    is_whole = tensor.shape == owner.weight.shape
+                    shape = tuple(tensors[0].shape) if is_whole else ()
+                    self._seen.setdefault(owner, []).append(shape)
+        output = operator(*args, **keywords)
+        low = (leaf.dtype for leaf in tensor_leaves(output) if leaf.dtype in LOW_PRECISION)
+        self.low_precision = self.low_precision or next(low, None)
+        return output
+
+    def forget_last(self, module: Conv) -> None:
+        """Leave out the last use of a convolution's kernel: it was the convolution's own."""
+        owner = self._owners.get(place(module.weight), module)
+        if self._seen.get(owner):
+            self._seen[owner].pop()
+
+    def why_fixed(self, module: Conv) -> str | None:
+        """Say why nobody may rewrite a convolution whose kernel is used elsewhere, or None."""
+        if self._owners.get(place(module.weight)) not in self.uses:
+            return None
+        return "its kernel is used by a function as well, which a rewrite would not make cheaper"
+
+
 def _fixed(module: Conv) -> str | None:
     """Say why a convolution computes more than its attributes tell, or None."""
-    if type(module) not in CONVOLUTIONS:
+    if parametrize.is_parametrized(module):
+        return (
+            "is parametrized by what changes from pass to pass: "
+            "torch.nn.utils.parametrize.remove_parametrizations makes it plain"
+        )
+    if any(_COMPUTING & vars(kind).keys() for kind in _kinds_above_base(type(module))):
         return f"{type(module).__name__} may compute more than its base class"
+    if any(True for _ in module.children()):
+        return "holds other modules, which a rewrite would lose"
     if "forward" in vars(module) or "_conv_forward" in vars(module):
         return "has a forward of its own, which a rewrite would lose"
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks, which a rewrite would lose"
     return None
+
+
+def _kinds_above_base(kind: type) -> tuple[type, ...]:
+    """Return the classes by which a convolution differs from PyTorch's."""
+    base = next(each for each in kind.__mro__ if each in CONVOLUTIONS)
+    return tuple(each for each in kind.__mro__ if not issubclass(base, each))

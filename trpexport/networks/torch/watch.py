@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +10,12 @@ from torch import Tensor, nn
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
 from trpexport.networks.torch.replay import Replay
-from trpexport.networks.torch.running import forwards_replaced
+from trpexport.networks.torch.running import forwards_replaced, input_like
 
 # Samples that the derivative of the outputs is taken on.
 _METRIC_SAMPLES = 128
@@ -33,7 +32,7 @@ class TorchCandidate:
     """
 
     def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
-        self._replay = Replay(copy.deepcopy(model), cuts, samples, memory)
+        self._replay = Replay(copied(model), cuts, samples, memory)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -52,10 +51,9 @@ class TorchCandidate:
         network = self._replay.model
         old = network.get_submodule(name)
         assert isinstance(old, CONVOLUTIONS)
-        memo: dict[int, Any] = {id(old): FactorChain.of(chain, old)}
         # The old network is given up: its tensors need no copies.
-        memo |= {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-        self._replay.model = copy.deepcopy(network, memo)
+        given_up = (*network.parameters(), *network.buffers())
+        self._replay.model = copied(network, {old: FactorChain.of(chain, old)}, reused=given_up)
 
 
 class TorchWatch:
@@ -115,6 +113,6 @@ class TorchWatch:
     @cached_property
     def _metrics(self) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
-        like = next(self._model.parameters(), torch.empty(0)).detach()
+        like = input_like(self._model)
         batches = (torch.from_numpy(some.batch(i)).to(like) for i in range(some.batches))
         return output_metrics(self._model, batches)
