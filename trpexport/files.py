@@ -1,34 +1,29 @@
-"""The one place that writes: files and directories that appear whole or not at all, whole lines.
+"""The one place that writes: files that appear whole or not at all, and whole lines.
 
-Nothing here replaces what it was not told to: a symbolic link stays a link, a pipe stays a pipe,
-and a directory that somebody else makes in the meantime stays as it is.
+Nothing here replaces what it was not told to: a symbolic link stays a link, a pipe stays a pipe.
+What a job that was killed left beside a file, the next one that writes it removes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
-import shutil
+import re
 import stat
-import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from trpexport.errors import OutputError
+from trpexport.locks import is_at, lock, try_lock
 from trpexport.schema import parse_json, read_text
 
+_NAME_LENGTH = 40  # of a place, in the name of what lies beside it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_IS_LINUX = sys.platform == "linux"
-_AT_FDCWD = -100  # of Linux: paths count from the working directory
-_NO_REPLACE, _EXCHANGE = 1, 2  # of Linux: flags of renameat2
-_NAMED = 3  # files of a directory that a message names
 
 
 def sha256_of(path: Path) -> str:
@@ -82,15 +77,16 @@ def staged_file(path: Path) -> Iterator[IO[bytes]]:
     with writing(path):
         place = Path(os.path.realpath(path))
         mode = _mode_of_plain_file(place)
-        staging = _beside(place)
+        sweep(place)
+        staging, file = _new_file(place)
         try:
-            with staging.open("xb") as file:
+            with file:
                 if mode is not None:
                     staging.chmod(mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # else the name may outlive a power cut, and not the bytes
-            staging.replace(place)
+                staging.replace(place)
         finally:
             staging.unlink(missing_ok=True)
 
@@ -118,7 +114,7 @@ def append_text(path: Path, text: str) -> None:
         OutputError: the place can't be written, or is full; no half line is left.
     """
     with writing(path), path.open("ab+", buffering=0) as file:
-        _lock(file)
+        lock(file.fileno())
         torn = False
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -150,59 +146,6 @@ def read_json(path: Path) -> Any:
         ValueError: as :func:`trpexport.schema.parse_json`.
     """
     return parse_json(read_text(path))
-
-
-def check_directory(target: Path, *, replaceable: Callable[[Path], bool]) -> None:
-    """Refuse a place where :func:`staged_directory` could not write, before any work is done.
-
-    Raises:
-        OutputError: something else stands there, or the place can't be written.
-    """
-    with writing(target):
-        free = not os.path.lexists(target) or _is_empty_directory(target)
-        if not free and not (target.is_dir() and replaceable(target)):
-            raise OutputError(f"{target} {_state(target)}: choose another place")
-        parent = Path(os.path.realpath(target)).parent
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise OutputError(f"can't write {target}: {parent} is not a directory")
-        # Permissions do not tell the whole story: a disk may be read-only, or no disk at all.
-        Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=parent)).rmdir()
-
-
-@contextmanager
-def staged_directory(
-    target: Path, *, replaceable: Callable[[Path], bool] = lambda directory: False
-) -> Iterator[Path]:
-    """Yield an empty directory that becomes ``target`` when the block ends without an error.
-
-    It is made beside the target, so that the last step is a rename on one file system. On an
-    error nothing is left, and what stood at ``target`` is untouched. So is what somebody else put
-    there in the meantime, unless it may be replaced as well. Of a symbolic link, the directory
-    behind it is replaced.
-
-    Args:
-        target: the directory to make; an empty one may stand there.
-        replaceable: tells of a directory with files in it whether it may be replaced. It is asked
-            before the work, and again of what is about to be deleted.
-
-    Raises:
-        OutputError: the place can't be written, is full, or holds something else.
-    """
-    check_directory(target, replaceable=replaceable)
-    with writing(target):
-        place = Path(os.path.realpath(target))
-        was_empty = _is_empty_directory(place)
-        staging = _beside(place)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            staging.mkdir()
-            yield staging
-            if not (_moved_to_nothing(staging, place) or (was_empty and _moved(staging, place))):
-                _replace(staging, place, replaceable)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def user_cache() -> Path:
@@ -256,17 +199,43 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def _beside(place: Path) -> Path:
+def beside(place: Path) -> Path:
     """Return a new hidden name beside ``place``, which tells whose it is if it is ever left."""
-    return place.parent / f".{place.name[:40]}.{uuid.uuid4().hex[:8]}.tmp"
+    return place.parent / f".{place.name[:_NAME_LENGTH]}.{uuid.uuid4().hex[:8]}.tmp"
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Wait until no other job of ours appends to a file; it is free again when it is closed."""
-    with suppress(ImportError, OSError):  # not every system and every disk knows locks
-        import fcntl
+def leftovers(place: Path, *suffixes: str) -> list[Path]:
+    """Return what lies beside ``place`` under names of :func:`beside`, with one of some suffixes.
 
-        fcntl.flock(file, fcntl.LOCK_EX)
+    Whether a living process still needs it is for the caller to find out.
+    """
+    suffix = "|".join(map(re.escape, suffixes))
+    ours = re.compile(rf"\.{re.escape(place.name[:_NAME_LENGTH])}\.[0-9a-f]{{8}}({suffix})")
+    with suppress(PermissionError):  # a folder may be written, and not listed
+        return [path for path in place.parent.iterdir() if ours.fullmatch(path.name)]
+    return []
+
+
+def sweep(place: Path) -> None:
+    """Remove the files that killed processes left beside ``place``; living ones hold a lock."""
+    for path in leftovers(place, ".tmp"):
+        with suppress(OSError):  # it is no file, not ours, or gone
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if try_lock(descriptor) and is_at(descriptor, path):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _new_file(place: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside ``place``, and its name: locked, so that nobody sweeps it away."""
+    while True:
+        staging = beside(place)
+        file = staging.open("xb")
+        if try_lock(file.fileno()) is not False and is_at(file.fileno(), staging):
+            return staging, file
+        file.close()
 
 
 def _mode_of_plain_file(place: Path) -> int | None:

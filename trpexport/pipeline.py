@@ -262,9 +262,9 @@ def decompose_to_bundle(
     # What was typed wrong is said before any work is done.
     chooser.check()
     out = out or default_directory(source.path, chooser.label)
-    bundle.check_target(out, replace=settings.replace)
-    small = decompose_checkpoint(source, chooser, data, stages=stages)
-    return small.export(out, settings=settings, inputs=inputs, stages=stages)
+    with bundle.reserved(out, replace=settings.replace):
+        small = decompose_checkpoint(source, chooser, data, stages=stages)
+        return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
 def export_checkpoint(
@@ -282,21 +282,21 @@ def export_checkpoint(
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
     out = out or default_directory(source.path, "onnx")
-    bundle.check_target(out, replace=settings.replace)
-    with stages("load the checkpoint"):
-        checkpoint = source.load()
-    assert checkpoint.input_shape is not None
-    network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
-    plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
-    return export_bundle(
-        network,
-        plan,
-        out,
-        checkpoint=checkpoint,
-        settings=settings,
-        inputs=inputs,
-        stages=stages,
-    )
+    with bundle.reserved(out, replace=settings.replace):
+        with stages("load the checkpoint"):
+            checkpoint = source.load()
+        assert checkpoint.input_shape is not None
+        network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
+        plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
+        return export_bundle(
+            network,
+            plan,
+            out,
+            checkpoint=checkpoint,
+            settings=settings,
+            inputs=inputs,
+            stages=stages,
+        )
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:
