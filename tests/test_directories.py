@@ -291,7 +291,7 @@ def test_a_kill_at_any_rename_leaves_the_old_or_the_new(
 
 
 def test_parents_that_were_made_for_nothing_are_gone(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), directories.reserved(tmp_path / "a" / "b" / "out"):
+    with pytest.raises(RuntimeError), directories.place_reserved(tmp_path / "a" / "b" / "out"):
         assert (tmp_path / "a" / "b").is_dir()
         raise RuntimeError
     assert names(tmp_path) == []

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trpexport import directories
+from trpexport.directories import check_directory, place_reserved, restore
+from trpexport.directories import staged_directory as staged
 from trpexport.errors import ModelError, OccupiedError, OutputError
 from trpexport.files import read_json, sha256_of, write_json, writing
 from trpexport.schema import MayLack, check, each, text
@@ -41,7 +42,7 @@ def is_directory(path: Path) -> bool:
     Raises:
         OutputError: it can't be put back.
     """
-    directories.restore(path)
+    restore(path)
     return path.is_dir()
 
 
@@ -66,7 +67,7 @@ def reserved(target: Path, *, replace: bool = False) -> Iterator[None]:
         OutputError: as there; or another process is making a bundle there.
     """
     check_target(target, replace=replace)
-    with directories.reserved(target):
+    with place_reserved(target):
         check_target(target, replace=replace)  # something may have been put back
         yield
 
@@ -85,7 +86,7 @@ def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     with (
         reserved(target, replace=replace),
-        directories.staged_directory(
+        staged(
             target, replaceable=lambda directory: replace and _is_replaceable(directory)
         ) as staging,
     ):
@@ -114,7 +115,7 @@ def check_target(target: Path, *, replace: bool = False) -> None:
                     "another place",
                     parameters=("out",),
                 )
-    directories.check_directory(target, replaceable=is_bundle)
+    check_directory(target, replaceable=is_bundle)
 
 
 def _is_replaceable(directory: Path) -> bool:

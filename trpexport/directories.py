@@ -52,7 +52,7 @@ def check_directory(target: Path, *, replaceable: Callable[[Path], bool]) -> Non
 
 
 @contextmanager
-def reserved(target: Path) -> Iterator[None]:
+def place_reserved(target: Path) -> Iterator[None]:
     """Keep other jobs from making a directory at the same place while the block runs.
 
     What a killed job left beside the place is removed; what it had moved aside is put back. A
@@ -112,7 +112,7 @@ def staged_directory(
             process is making a directory there.
     """
     check_directory(target, replaceable=replaceable)
-    with reserved(target), writing(target):
+    with place_reserved(target), writing(target):
         check_directory(target, replaceable=replaceable)  # something may have been put back
         place = Path(os.path.realpath(target))
         was_empty = _is_empty_directory(place)
