@@ -127,10 +127,14 @@ def _forget_machine(graph: Any) -> None:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error was raised from Ctrl-C: Python's own C code makes a SystemError of it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None
+    """Whether an error came of Ctrl-C: exporters and Python's own C code make others of it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check_written(path: Path, settings: OnnxSettings) -> None:
