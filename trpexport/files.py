@@ -23,6 +23,7 @@ from trpexport.locks import is_at, lock, try_lock
 from trpexport.schema import parse_json, read_text
 
 _NAME_LENGTH = 40  # of a place, in the name of what lies beside it
+_CHUNK = 65536  # bytes to read at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -101,7 +102,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def append_text(path: Path, text: str) -> None:
+def append_text(path: Path, text: str, *, json_lines: bool = False) -> None:
     """Append lines, so that those of jobs that append at the same time do not mix.
 
     Where an earlier write was cut short, the text begins on a line of its own.
@@ -109,22 +110,32 @@ def append_text(path: Path, text: str) -> None:
     Args:
         path: the file, made if it is not there.
         text: whole lines.
+        json_lines: each line is a JSON value; half of one, which a kill left, is taken away.
 
     Raises:
         OutputError: the place can't be written, or is full; no half line is left.
     """
     with writing(path), path.open("ab+", buffering=0) as file:
         lock(file.fileno())
-        torn = False
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        content = ("\n" * torn + text).encode()
+        torn = _last_line(file)
+        if torn and json_lines and not is_json(torn):
+            file.truncate(file.seek(-len(torn), os.SEEK_END))
+            torn = b""
+        content = ("\n" * bool(torn) + text).encode()
         written = file.write(content)
         if written < len(content):  # the disk took a part, and would take no more
             file.truncate(file.tell() - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
+
+
+def is_json(text: str | bytes) -> bool:
+    """Tell whether a text is one JSON value."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -197,6 +208,16 @@ def writable_folder(folder: Path) -> Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
+
+
+def _last_line(file: IO[bytes]) -> bytes:
+    """Return what follows the last newline of a file."""
+    line, start = b"", file.seek(0, os.SEEK_END)
+    while start and b"\n" not in line:
+        size = min(start, _CHUNK)
+        start = file.seek(start - size)
+        line = file.read(size) + line
+    return line.rpartition(b"\n")[2]
 
 
 def beside(place: Path) -> Path:

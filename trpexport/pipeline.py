@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,10 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
+from trpexport.timestamps import timestamp
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,9 @@ def decompose_network(
         NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
         TrpexportError: as the chooser.
     """
-    choice = chooser(network, images, stages or Stages(), label)
-    small = network.rewritten(choice.chains)
+    with one_thread() if images is None else nullcontext():  # calibration takes what there is
+        choice = chooser(network, images, stages or Stages(), label)
+        small = network.rewritten(choice.chains)
     return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)
 
 
@@ -261,6 +265,7 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
         small = decompose_checkpoint(source, chooser, data, stages=stages)
@@ -281,6 +286,7 @@ def export_checkpoint(
         TrpexportError: as the steps themselves.
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
+    timestamp()  # a wrong one is said before any work is done
     out = out or default_directory(source.path, "onnx")
     with bundle.reserved(out, replace=settings.replace):
         with stages("load the checkpoint"):
