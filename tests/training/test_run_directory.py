@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from trpexport.errors import OutputError, TrainingError
-from trpexport.training.run_directory import METRICS, RUN, STATE, RunDirectory
+from trpexport.training.run_directory import LOCK, METRICS, RUN, STATE, RunDirectory
 
 FACTS = {"arch": "resnet20", "seed": 0, "size": None}
 
@@ -61,6 +63,35 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(OutputError, match="can't write"):
         enter(RunDirectory(tmp_path / "run"), FACTS, restart=False)
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from trpexport.training.run_directory import RunDirectory
+Path.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+RunDirectory(Path("run")).opened({"seed": 0}, restart=False).__enter__()
+"""
+
+
+def test_a_run_killed_as_it_began_is_begun_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    run = RunDirectory(tmp_path / "run")
+    assert [path.suffix for path in run.path.iterdir() if path.name != LOCK] == [".tmp"]
+    with run.opened(FACTS, restart=False):
+        assert {path.name for path in run.path.iterdir()} == {RUN, LOCK}
+    assert [path.name for path in run.path.iterdir()] == [RUN]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_nobody_enters_where_another_trains(directory: RunDirectory, restart: bool) -> None:
+    with directory.opened(FACTS, restart=False):
+        directory.write_state({"epoch": 3})
+        with pytest.raises(OutputError, match=r"run is in use by process \d+ on .*wait for it"):
+            enter(RunDirectory(directory.path), FACTS, restart=restart)
+        assert directory.read_state() == {"epoch": 3}
+    enter(directory, FACTS, restart=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", '"x"', "[" * 100_000])
