@@ -88,12 +88,12 @@ def test_the_same_bytes_at_another_time_and_on_more_threads(tmp_path: Path) -> N
 def test_the_same_factors_on_more_threads() -> None:
     before = torch.get_num_threads()
     torch.manual_seed(0)
-    network = TorchNetwork(nn.Conv2d(96, 96, 3).eval(), (1, 96, 8, 8))
+    network = TorchNetwork(nn.Sequential(nn.Conv2d(96, 96, 3), nn.ReLU()).eval(), (1, 96, 8, 8))
     plans, factors = [], []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            small = decompose_network(network, ByCriterion("spatial", "rank:20"))
+            small = decompose_network(network, ByCriterion("spatial", "rank:20", include=["0"]))
             assert torch.get_num_threads() == threads
             plans.append(small.plan.to_json())
             factors.append(
