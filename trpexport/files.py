@@ -24,7 +24,7 @@ from trpexport.schema import parse_json, read_text
 
 _NAME_LENGTH = 40  # of a place, in the name of what lies beside it
 _CHUNK = 65536  # bytes to read at a time
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_of(path: Path) -> str:
@@ -59,7 +59,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """Return the error that says why ``path`` can't be written, and what to do."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return OutputError(f"can't write {path}: no space left there; free some and run again")
     return OutputError(f"can't write {path}: {error.strerror or error}; choose another place")
 

@@ -75,6 +75,14 @@ def test_an_interrupt_is_no_failure_of_the_exporter(tmp_path: Path, how: str) ->
 
 
 @pytest.mark.parametrize("legacy", [False, True])
+def test_a_full_disk_is_no_failure_of_the_exporter(small_disk: Path, legacy: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 400_000, 1))  # 6.4 MB
+    settings = OnnxSettings(17 if legacy else 18, legacy_exporter=legacy)
+    with pytest.raises(OSError, match="No space left"):
+        to_onnx(model, (1, 3, 2, 2), small_disk / "model.onnx", settings)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
 def test_dynamic_batch(tmp_path: Path, legacy: bool) -> None:
     path, model = tmp_path / "model.onnx", tiny()
     to_onnx(model, SHAPE, path, OnnxSettings(dynamic_batch=True, legacy_exporter=legacy))
