@@ -89,8 +89,7 @@ def last_accepted(path: Path) -> Accepted:
     """
     try:
         # Not by splitlines: names may hold other ends of lines.
-        *lines, last = read_text(path, _MAX_BYTES).split("
-")
+        *lines, last = read_text(path, _MAX_BYTES).split("\n")
     except FileNotFoundError:
         raise _nothing_there(f"{path} does not exist", path) from None
     except OSError as error:
