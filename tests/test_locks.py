@@ -21,9 +21,9 @@ from pathlib import Path
 from trpexport.locks import locked
 with locked(Path("lock"), Path("place")):
     if os.fork() == 0:  # as the processes that decode images are
+        print("held", flush=True)
         time.sleep(20)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(20)
 """
 
