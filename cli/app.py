@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -12,10 +13,11 @@ import typer
 
 import trpexport
 from trpexport.errors import TrpexportError
+from trpexport.standard_output import give_up
 
 from .arm_setup import arm_setup
 from .bench import bench
-from .console import give_up, say
+from .console import no_output, say
 from .decompose import decompose
 from .eval import eval_
 from .export import export
@@ -37,6 +39,9 @@ _OTHER_NAMES = {"shapes": "shape", "replace": "force", "decoders": "workers"}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
+
+# What a write to standard output fails with.
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 # Plain help pages: rich ones would double the time that --help takes.
 app = typer.Typer(
@@ -106,12 +111,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
         return _fail(f'{error.name} is not installed: pip install "trpexport[cpu]"', 2)
-    except BrokenPipeError:  # of a help page
-        give_up(sys.stdout)
-        return 0
-    except OSError as error:  # a path that can't even be asked about: too long, or not ours to see
+    except OSError as error:
+        if error.errno in _OUTPUT_ERRORS and error.filename is None:  # as of a help page
+            give_up(sys.stdout)
+            return 0 if error.errno == errno.EPIPE else _fail(no_output(error), 2)
         if error.filename is None:
             raise
+        # A path that can't even be asked about: too long, or not ours to see.
         return _fail(f"can't use {error.filename}: {error.strerror}; check the path", 2)
     except MemoryError:
         return _fail("there is not enough memory: give a smaller batch, or smaller images", 2)
@@ -144,6 +150,6 @@ def _options(error: TrpexportError, typed: list[str]) -> str:
     return f" ({', '.join(options)})" if options else ""
 
 
-def _fail(message: str, code: int) -> int:
-    say(f"error: {' '.join(message.split())}")
+def _fail(message: object, code: int) -> int:
+    say(f"error: {' '.join(str(message).split())}")
     return code

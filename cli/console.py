@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from trpexport.standard_output import claimed_output
+from trpexport.errors import OutputError
+from trpexport.standard_output import claimed_output, give_up
 from trpexport.text import printable
 
 from .interrupts import reach
@@ -90,18 +91,24 @@ def say(line: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print as long as somebody reads; the command goes on without, to its end and its code."""
+    """Print as long as somebody reads; the command goes on without, to its end and its code.
+
+    Raises:
+        OutputError: a standard output is full or closed; of standard error, nobody could be told.
+    """
     try:
         stream.write(text.encode(errors="replace").decode())  # names may hold half a character
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         give_up(stream)
+        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
+            raise no_output(error) from error
 
 
-def give_up(stream: TextIO) -> None:
-    """Have nothing go where nobody reads any more: `head`, say, has seen enough."""
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of a file
-        os.dup2(nowhere.fileno(), stream.fileno())
+def no_output(error: OSError) -> OutputError:
+    """Return the error that says why standard output can't be written."""
+    reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+    return OutputError(f"can't write to standard output ({reason}): send it somewhere else")
 
 
 @contextmanager

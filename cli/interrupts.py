@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command in one line that says what stands."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command in one line that says what stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_WORDS: dict[int, str] = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "hung up",  # the terminal was closed, or the connection to it lost
+}
 # Signals within so many seconds are one: a shell and a parent that both pass it on, a key that is
 # pressed twice. What the first one set off, the removal of temporary files, is not broken off.
 _SECONDS = 1.0
@@ -46,7 +50,7 @@ class _Interrupts:
         self._last = -_SECONDS
 
     def handle(self, number: int, _frame: object) -> None:
-        """Raise KeyboardInterrupt for either signal: libraries clean up after that."""
+        """Raise KeyboardInterrupt for each signal: libraries clean up after that."""
         if os.getpid() != self._process:  # a forked one ends as if nobody had asked to be told
             usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, usual)

@@ -89,17 +89,17 @@ class _Drawn:
 def _compare(
     first: Path, second: Path | None, drawn: _Drawn, inputs: Path | None, tolerance: Tolerance
 ) -> tuple[Verification, str]:
-    from trpexport.bundle import MODEL, read_manifest
+    from trpexport.bundle import MODEL, is_directory, read_manifest
     from trpexport.measure.inputs import read_inputs
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
     if second is None:
-        if not first.is_dir():
+        if not is_directory(first):
             raise TrpexportError(
                 f"{first} is no bundle: give a bundle, or a second ONNX file to compare with"
             )
         return verify_bundle(first, tolerance=tolerance), f"{first} against its golden outputs"
-    if first.is_dir() != second.is_dir():
+    if is_directory(first) != is_directory(second):
         bundle, model = (first, second) if first.is_dir() else (second, first)
         return (
             verify_against_golden(model, bundle, tolerance=tolerance),

@@ -53,6 +53,43 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("kind", ["file", "folder", "folder of a bundle's name"])
+def test_files_of_somebody_else_in_a_bundle_are_not_lost(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    make(target)
+    mine = target / ("notes.txt" if kind == "file" else "notes" if kind == "folder" else "file")
+    if kind == "file":
+        mine.write_text("precious")
+    else:
+        mine.unlink(missing_ok=True)
+        mine.mkdir()
+    with pytest.raises(OutputError, match=rf"\({mine.name}\) and would be lost: move them, or"):
+        make(target, "new", replace=True)
+    assert mine.exists()
+    mine.rename(tmp_path / "moved")
+    make(target, "new", replace=True)
+    assert (target / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("manifest", ["{", '{"files": 3}'])
+def test_of_a_damaged_bundle_the_usual_names_are_its_own(tmp_path: Path, manifest: str) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / bundle.MANIFEST).write_text(manifest)
+    (target / bundle.MODEL).touch()
+    (target / bundle.PLAN).touch()
+    make(target, replace=True)
+    assert (target / "file").read_text() == "hello"
+
+
+def test_whoever_opens_a_bundle_finds_the_one_that_was_moved_aside(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    make(target)
+    target.rename(tmp_path / ".out.0123abcd.aside")
+    assert bundle.is_directory(target)
+    assert bundle.read_manifest(target)["made_by"] == "test"
+
+
 @pytest.mark.parametrize("replace", [False, True])
 def test_what_appears_in_the_meantime_is_replaced_only_if_asked_and_a_bundle(
     tmp_path: Path, replace: bool

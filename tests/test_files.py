@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -140,6 +143,32 @@ def test_a_file_written_from_everywhere_is_always_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x.json"]
 
 
+KILLED = """
+import os, signal
+from pathlib import Path
+from trpexport import files
+Path.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(Path("x"), b"new")
+"""
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    command = [sys.executable, "-c", KILLED]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 2
+    assert (tmp_path / "x").read_text() == "old"
+    mine = [".x.0123abcd.tmp2", ".x.0123abcg.tmp", ".y.0123abcd.tmp", "x.0123abcd.tmp"]
+    for name in mine:
+        (tmp_path / name).touch()
+    (tmp_path / ".x.89abcdef.tmp").symlink_to("x")
+    with files.staged_file(tmp_path / "x") as living:
+        living.write(b"first")
+        files.write_atomically(tmp_path / "x", b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"
+    assert names(tmp_path) == sorted([*mine, ".x.89abcdef.tmp", "x"])
+
+
 class TestLines:
     def test_lines_of_many_do_not_mix(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
@@ -154,6 +183,24 @@ class TestLines:
         path.write_text("one\ntw")
         files.append_text(path, "three\n")
         assert path.read_text() == "one\ntw\nthree\n"
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ('[1]\n{"tw', "[1]\n[3]\n"),
+            ("[1]\n[2]", "[1]\n[2]\n[3]\n"),  # all of it but the end of the line
+            ('{"tw', "[3]\n"),
+            ('[1]\n{"two": "' + "x" * 200_000, "[1]\n[3]\n"),
+            ("[1]\n", "[1]\n[3]\n"),
+        ],
+    )
+    def test_of_json_half_a_line_is_taken_away(
+        self, tmp_path: Path, before: str, after: str
+    ) -> None:
+        path = tmp_path / "log"
+        path.write_text(before)
+        files.append_text(path, "[3]\n", json_lines=True)
+        assert path.read_text() == after
 
     def test_a_full_disk_leaves_no_half_line(self, small_disk: Path) -> None:
         path = small_disk / "log"

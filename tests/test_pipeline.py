@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from tests.artifact.networks import SHAPE, tiny
+from tests.conftest import ROOT
 from tests.made_data import BOTH, HOW, made_dataset, pixels
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
@@ -23,10 +28,12 @@ from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.by_plan import ByPlan
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, TrpexportError
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.pipeline import (
     CalibrationData,
     Source,
     decompose_checkpoint,
+    decompose_network,
     decompose_to_bundle,
     default_directory,
     export_checkpoint,
@@ -45,6 +52,57 @@ def checkpoint(tmp_path: Path) -> Path:
     metadata = {"preprocessing": HOW.to_json(), "input_shape": SHAPE}
     save_checkpoint(path, tiny(), architecture=None, metadata=metadata)
     return path
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from trpexport.artifact.build import ExportSettings
+from trpexport.choose.by_criterion import ByCriterion
+from trpexport.pipeline import Source, decompose_to_bundle
+settings = ExportSettings(opset=17, legacy_exporter=True, verify_seconds=0, simplify=False)
+source = Source(Path(sys.argv[1]), input_shape=(1, 3, 32, 32))
+chooser = ByCriterion("spatial", "energy:0.8")
+decompose_to_bundle(source, chooser, Path(sys.argv[2]), settings=settings)
+"""
+
+
+@pytest.mark.slow
+def test_the_same_bytes_at_another_time_and_on_more_threads(tmp_path: Path) -> None:
+    """The comparisons of the report are measured: they are the same on the same threads alone."""
+    plain = ROOT / "models_zoo/checkpoints/resnet20-plain.safetensors"
+    for out, threads in (("one", "1"), ("again", "1"), ("two", "2")):
+        fixed = {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": threads}
+        subprocess.run(
+            [sys.executable, "-c", BUILD, str(plain), out],
+            cwd=tmp_path, env={**os.environ, **fixed}, check=True,
+        )  # fmt: skip
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert files == again
+    assert json.loads(files[bundle.MANIFEST])["created"] == "2023-11-14T22:13:20+00:00"
+    for name in (bundle.MODEL, bundle.WEIGHTS, bundle.PLAN, bundle.GOLDEN):
+        assert (tmp_path / "two" / name).read_bytes() == files[name], name
+
+
+def test_the_same_factors_on_more_threads() -> None:
+    before = torch.get_num_threads()
+    torch.manual_seed(0)
+    network = TorchNetwork(nn.Sequential(nn.Conv2d(96, 96, 3), nn.ReLU()).eval(), (1, 96, 8, 8))
+    plans, factors = [], []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            small = decompose_network(network, ByCriterion("spatial", "rank:20", include=["0"]))
+            assert torch.get_num_threads() == threads
+            plans.append(small.plan.to_json())
+            factors.append(
+                [value.numpy().tobytes() for value in small.module.state_dict().values()]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert plans[0] == plans[1] == plans[2]
+    assert factors[0] == factors[1] == factors[2]
 
 
 @pytest.fixture

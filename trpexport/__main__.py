@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 
-from trpexport.standard_output import end_output
+from trpexport.standard_output import end_output, open_missing_streams
 from trpexport.supervision import supervised
 
 # Those that read what strangers wrote; training starts processes of its own.
@@ -17,6 +17,7 @@ _SUPERVISED = frozenset(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    open_missing_streams()
     code = supervised(_run) if _SUPERVISED.intersection(sys.argv[1:2]) else _run()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done or broken off
     end_output()

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trpexport import files
+from trpexport.directories import check_directory, place_reserved, restore
+from trpexport.directories import staged_directory as staged
 from trpexport.errors import ModelError, OccupiedError, OutputError
-from trpexport.files import read_json, sha256_of, write_json
+from trpexport.files import read_json, sha256_of, write_json, writing
 from trpexport.schema import MayLack, check, each, text
 
 MODEL = "model.onnx"
@@ -24,9 +25,51 @@ SCHEMA_VERSION = 1
 _MANIFEST = {"files": each({"sha256": text}), "baseline": MayLack((None, text))}
 
 
+_FILES = {MODEL, f"{MODEL}.data", BASELINE, f"{BASELINE}.data", WEIGHTS, PLAN, GOLDEN, REPORT}
+_NAMED = 3  # files that a message names
+
+
 def is_bundle(directory: Path) -> bool:
     """Tell whether a directory is a bundle, damaged or not."""
     return (directory / MANIFEST).is_file()
+
+
+def is_directory(path: Path) -> bool:
+    """Tell whether a path is a directory, as a bundle is.
+
+    One that a job was about to replace when it was killed is put back.
+
+    Raises:
+        OutputError: it can't be put back.
+    """
+    restore(path)
+    return path.is_dir()
+
+
+def other_files(directory: Path) -> list[str]:
+    """Return the names of what lies in a bundle and was not written with it."""
+    try:
+        ours = _FILES | set(read_json(directory / MANIFEST)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = _FILES
+    return sorted(
+        path.name
+        for path in directory.iterdir()
+        if path.name not in ours | {MANIFEST} or (path.is_dir() and not path.is_symlink())
+    )
+
+
+@contextmanager
+def reserved(target: Path, *, replace: bool = False) -> Iterator[None]:
+    """Refuse a target as :func:`check_target`, and keep other jobs away while the block runs.
+
+    Raises:
+        OutputError: as there; or another process is making a bundle there.
+    """
+    check_target(target, replace=replace)
+    with place_reserved(target):
+        check_target(target, replace=replace)  # something may have been put back
+        yield
 
 
 @contextmanager
@@ -38,12 +81,15 @@ def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: allow an existing bundle at ``target`` to be replaced.
 
     Raises:
-        OutputError: the place can't be written, is full, or holds something else.
+        OutputError: the place can't be written, is full, or holds something else; or another
+            process is making a bundle there.
     """
-    check_target(target, replace=replace)
-    with files.staged_directory(
-        target, replaceable=lambda directory: replace and is_bundle(directory)
-    ) as staging:
+    with (
+        reserved(target, replace=replace),
+        staged(
+            target, replaceable=lambda directory: replace and _is_replaceable(directory)
+        ) as staging,
+    ):
         yield staging
 
 
@@ -52,15 +98,28 @@ def check_target(target: Path, *, replace: bool = False) -> None:
 
     Raises:
         OccupiedError: ``target`` is a bundle that was not asked to be replaced.
-        OutputError: it is a file, or a directory that is no bundle; or it can't be written.
+        OutputError: it is a file, a directory that is no bundle, or a bundle with files of
+            somebody else in it; or it can't be written.
     """
-    with files.writing(target):
+    with writing(target):
         if target.is_dir() and any(target.iterdir()):
             if not is_bundle(target):
                 raise OutputError(f"{target} holds files that are no bundle: choose another place")
             if not replace:
                 raise OccupiedError(f"{target} exists: choose another place, or have it replaced")
-    files.check_directory(target, replaceable=is_bundle)
+            if others := other_files(target):
+                more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+                raise OutputError(
+                    f"{target} holds files that are no part of the bundle "
+                    f"({', '.join(others[:_NAMED])}{more}) and would be lost: move them, or choose "
+                    "another place",
+                    parameters=("out",),
+                )
+    check_directory(target, replaceable=is_bundle)
+
+
+def _is_replaceable(directory: Path) -> bool:
+    return is_bundle(directory) and not other_files(directory)
 
 
 def write_manifest(directory: Path, facts: Mapping[str, Any]) -> None:

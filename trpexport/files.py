@@ -1,34 +1,30 @@
-"""The one place that writes: files and directories that appear whole or not at all, whole lines.
+"""The one place that writes: files that appear whole or not at all, and whole lines.
 
-Nothing here replaces what it was not told to: a symbolic link stays a link, a pipe stays a pipe,
-and a directory that somebody else makes in the meantime stays as it is.
+Nothing here replaces what it was not told to: a symbolic link stays a link, a pipe stays a pipe.
+What a job that was killed left beside a file, the next one that writes it removes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
-import shutil
+import re
 import stat
-import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from trpexport.errors import OutputError
+from trpexport.locks import is_at, lock, try_lock
 from trpexport.schema import parse_json, read_text
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_IS_LINUX = sys.platform == "linux"
-_AT_FDCWD = -100  # of Linux: paths count from the working directory
-_NO_REPLACE, _EXCHANGE = 1, 2  # of Linux: flags of renameat2
-_NAMED = 3  # files of a directory that a message names
+_NAME_LENGTH = 40  # of a place, in the name of what lies beside it
+_CHUNK = 65536  # bytes to read at a time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_of(path: Path) -> str:
@@ -63,7 +59,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """Return the error that says why ``path`` can't be written, and what to do."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return OutputError(f"can't write {path}: no space left there; free some and run again")
     return OutputError(f"can't write {path}: {error.strerror or error}; choose another place")
 
@@ -82,15 +78,16 @@ def staged_file(path: Path) -> Iterator[IO[bytes]]:
     with writing(path):
         place = Path(os.path.realpath(path))
         mode = _mode_of_plain_file(place)
-        staging = _beside(place)
+        sweep(place)
+        staging, file = _new_file(place)
         try:
-            with staging.open("xb") as file:
+            with file:
                 if mode is not None:
                     staging.chmod(mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # else the name may outlive a power cut, and not the bytes
-            staging.replace(place)
+                staging.replace(place)
         finally:
             staging.unlink(missing_ok=True)
 
@@ -105,7 +102,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def append_text(path: Path, text: str) -> None:
+def append_text(path: Path, text: str, *, json_lines: bool = False) -> None:
     """Append lines, so that those of jobs that append at the same time do not mix.
 
     Where an earlier write was cut short, the text begins on a line of its own.
@@ -113,22 +110,32 @@ def append_text(path: Path, text: str) -> None:
     Args:
         path: the file, made if it is not there.
         text: whole lines.
+        json_lines: each line is a JSON value; half of one, which a kill left, is taken away.
 
     Raises:
         OutputError: the place can't be written, or is full; no half line is left.
     """
     with writing(path), path.open("ab+", buffering=0) as file:
-        _lock(file)
-        torn = False
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        content = ("\n" * torn + text).encode()
+        lock(file.fileno())
+        torn = _last_line(file)
+        if torn and json_lines and not is_json(torn):
+            file.truncate(file.seek(-len(torn), os.SEEK_END))
+            torn = b""
+        content = ("\n" * bool(torn) + text).encode()
         written = file.write(content)
         if written < len(content):  # the disk took a part, and would take no more
             file.truncate(file.tell() - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
+
+
+def is_json(text: str | bytes) -> bool:
+    """Tell whether a text is one JSON value."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -150,59 +157,6 @@ def read_json(path: Path) -> Any:
         ValueError: as :func:`trpexport.schema.parse_json`.
     """
     return parse_json(read_text(path))
-
-
-def check_directory(target: Path, *, replaceable: Callable[[Path], bool]) -> None:
-    """Refuse a place where :func:`staged_directory` could not write, before any work is done.
-
-    Raises:
-        OutputError: something else stands there, or the place can't be written.
-    """
-    with writing(target):
-        free = not os.path.lexists(target) or _is_empty_directory(target)
-        if not free and not (target.is_dir() and replaceable(target)):
-            raise OutputError(f"{target} {_state(target)}: choose another place")
-        parent = Path(os.path.realpath(target)).parent
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise OutputError(f"can't write {target}: {parent} is not a directory")
-        # Permissions do not tell the whole story: a disk may be read-only, or no disk at all.
-        Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=parent)).rmdir()
-
-
-@contextmanager
-def staged_directory(
-    target: Path, *, replaceable: Callable[[Path], bool] = lambda directory: False
-) -> Iterator[Path]:
-    """Yield an empty directory that becomes ``target`` when the block ends without an error.
-
-    It is made beside the target, so that the last step is a rename on one file system. On an
-    error nothing is left, and what stood at ``target`` is untouched. So is what somebody else put
-    there in the meantime, unless it may be replaced as well. Of a symbolic link, the directory
-    behind it is replaced.
-
-    Args:
-        target: the directory to make; an empty one may stand there.
-        replaceable: tells of a directory with files in it whether it may be replaced. It is asked
-            before the work, and again of what is about to be deleted.
-
-    Raises:
-        OutputError: the place can't be written, is full, or holds something else.
-    """
-    check_directory(target, replaceable=replaceable)
-    with writing(target):
-        place = Path(os.path.realpath(target))
-        was_empty = _is_empty_directory(place)
-        staging = _beside(place)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            staging.mkdir()
-            yield staging
-            if not (_moved_to_nothing(staging, place) or (was_empty and _moved(staging, place))):
-                _replace(staging, place, replaceable)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def user_cache() -> Path:
@@ -256,17 +210,53 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def _beside(place: Path) -> Path:
+def _last_line(file: IO[bytes]) -> bytes:
+    """Return what follows the last newline of a file."""
+    line, start = b"", file.seek(0, os.SEEK_END)
+    while start and b"\n" not in line:
+        size = min(start, _CHUNK)
+        start = file.seek(start - size)
+        line = file.read(size) + line
+    return line.rpartition(b"\n")[2]
+
+
+def beside(place: Path) -> Path:
     """Return a new hidden name beside ``place``, which tells whose it is if it is ever left."""
-    return place.parent / f".{place.name[:40]}.{uuid.uuid4().hex[:8]}.tmp"
+    return place.parent / f".{place.name[:_NAME_LENGTH]}.{uuid.uuid4().hex[:8]}.tmp"
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Wait until no other job of ours appends to a file; it is free again when it is closed."""
-    with suppress(ImportError, OSError):  # not every system and every disk knows locks
-        import fcntl
+def leftovers(place: Path, *suffixes: str) -> list[Path]:
+    """Return what lies beside ``place`` under names of :func:`beside`, with one of some suffixes.
 
-        fcntl.flock(file, fcntl.LOCK_EX)
+    Whether a living process still needs it is for the caller to find out.
+    """
+    suffix = "|".join(map(re.escape, suffixes))
+    ours = re.compile(rf"\.{re.escape(place.name[:_NAME_LENGTH])}\.[0-9a-f]{{8}}({suffix})")
+    with suppress(PermissionError):  # a folder may be written, and not listed
+        return [path for path in place.parent.iterdir() if ours.fullmatch(path.name)]
+    return []
+
+
+def sweep(place: Path) -> None:
+    """Remove the files that killed processes left beside ``place``; living ones hold a lock."""
+    for path in leftovers(place, ".tmp"):
+        with suppress(OSError):  # it is no file, not ours, or gone
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if try_lock(descriptor) and is_at(descriptor, path):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _new_file(place: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside ``place``, and its name: locked, so that nobody sweeps it away."""
+    while True:
+        staging = beside(place)
+        file = staging.open("xb")
+        if try_lock(file.fileno()) is not False and is_at(file.fileno(), staging):
+            return staging, file
+        file.close()
 
 
 def _mode_of_plain_file(place: Path) -> int | None:
@@ -282,96 +272,3 @@ def _mode_of_plain_file(place: Path) -> int | None:
     if not stat.S_ISREG(mode):
         raise FileExistsError(errno.EEXIST, "it is no plain file")
     return stat.S_IMODE(mode)
-
-
-def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _state(path: Path) -> str:
-    """Return what stands at ``path``, for a message."""
-    if not path.is_dir():
-        return "is not a directory"
-    names = sorted(file.name for file in path.iterdir())
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"holds {', '.join(names[:_NAMED])}{more}" if names else "is empty"
-
-
-def _moved(staging: Path, place: Path) -> bool:
-    """Rename a directory onto nothing or an empty one; False where there is anything else."""
-    try:
-        staging.rename(place)
-    except OSError:
-        if not os.path.lexists(place):
-            raise
-        return False
-    return True
-
-
-def _moved_to_nothing(staging: Path, place: Path) -> bool:
-    """Rename a directory; False where anything has that name, an empty directory included."""
-    try:
-        if _renameat2(staging, place, _NO_REPLACE):
-            return True
-    except FileExistsError:
-        return False
-    return not os.path.lexists(place) and _moved(staging, place)
-
-
-def _replace(staging: Path, place: Path, replaceable: Callable[[Path], bool]) -> None:
-    """Put a directory in the place of one that may be replaced, and delete that.
-
-    Raises:
-        OutputError: what stands there may not be replaced, and stays.
-    """
-    if not _is_replaceable(place, replaceable):
-        raise _appeared(place)
-    _exchange(staging, place)
-    old = staging.rename(staging.with_suffix(".old"))  # whoever cleans up takes only what is ours
-    if not _is_replaceable(old, replaceable):  # it came between the look and the exchange
-        _exchange(old, place)
-        old.rename(staging)
-        raise _appeared(place)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_replaceable(path: Path, replaceable: Callable[[Path], bool]) -> bool:
-    return path.is_dir() and not path.is_symlink() and replaceable(path)
-
-
-def _appeared(place: Path) -> OutputError:
-    return OutputError(
-        f"{place} {_state(place)}, made by somebody else in the meantime, and was left as it is: "
-        "run again with another place"
-    )
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Give two directories each other's name, at once where the system can."""
-    if _renameat2(one, other, _EXCHANGE):
-        return
-    aside = other.rename(one.with_suffix(".aside"))
-    try:
-        one.rename(other)
-    except BaseException:
-        aside.rename(other)
-        raise
-    aside.rename(one)
-
-
-def _renameat2(source: Path, target: Path, flag: int) -> bool:
-    """Rename as Linux's renameat2; False where system, C library or file system don't know how.
-
-    Raises:
-        OSError: it failed.
-    """
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _IS_LINUX else None
-    if call is None:
-        return False
-    paths = (os.fsencode(source), os.fsencode(target))
-    if call(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], flag) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(code, os.strerror(code), str(target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,10 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.outputs import INPUT
+from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
+from trpexport.timestamps import timestamp
 
 # Images whose labels an architecture is checked by, and pixels of all of them together.
 _EXPECTED, _EXPECTED_PIXELS = 256, 4_000_000
@@ -227,8 +230,9 @@ def decompose_network(
         few = np.asarray(images.inputs[: network.input_shape[0]], dtype=network.dtype)
         if few.shape == network.input_shape:
             check_repeats(network, {INPUT: few})
-    choice = chooser(network, images, stages or Stages(), label)
-    small = network.rewritten(choice.chains)
+    with one_thread() if images is None else nullcontext():  # calibration takes what there is
+        choice = chooser(network, images, stages or Stages(), label)
+        small = network.rewritten(choice.chains)
     return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)
 
 
@@ -307,10 +311,11 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    timestamp()
     out = out or default_directory(source.path, chooser.label)
-    bundle.check_target(out, replace=settings.replace)
-    small = decompose_checkpoint(source, chooser, data, stages=stages)
-    return small.export(out, settings=settings, inputs=inputs, stages=stages)
+    with bundle.reserved(out, replace=settings.replace):
+        small = decompose_checkpoint(source, chooser, data, stages=stages)
+        return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
 def export_checkpoint(
@@ -327,22 +332,23 @@ def export_checkpoint(
         TrpexportError: as the steps themselves.
     """
     settings, stages = settings or ExportSettings(), stages or Stages()
+    timestamp()  # a wrong one is said before any work is done
     out = out or default_directory(source.path, "onnx")
-    bundle.check_target(out, replace=settings.replace)
-    with stages("load the checkpoint"):
-        checkpoint = source.load()
-    assert checkpoint.input_shape is not None
-    network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
-    plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
-    return export_bundle(
-        network,
-        plan,
-        out,
-        checkpoint=checkpoint,
-        settings=settings,
-        inputs=inputs,
-        stages=stages,
-    )
+    with bundle.reserved(out, replace=settings.replace):
+        with stages("load the checkpoint"):
+            checkpoint = source.load()
+        assert checkpoint.input_shape is not None
+        network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
+        plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
+        return export_bundle(
+            network,
+            plan,
+            out,
+            checkpoint=checkpoint,
+            settings=settings,
+            inputs=inputs,
+            stages=stages,
+        )
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""Standard output for a record alone: whatever libraries print goes to standard error."""
+"""Standard output for a record alone, and standard streams that are full, closed or unread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-_OUTPUT, _ERROR = 1, 2  # file descriptors
+_INPUT, _OUTPUT, _ERROR = 0, 1, 2  # file descriptors
+
+
+def open_missing_streams() -> None:
+    """Open the standard streams that this process was started without.
+
+    Else the next file that is opened gets such a descriptor, and what is printed goes into it. An
+    output that is missing stays one that can't be written, so that nobody takes it for printed;
+    what goes to a missing standard error is lost.
+    """
+    for number, name in ((_INPUT, "stdin"), (_OUTPUT, "stdout"), (_ERROR, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == _ERROR else os.O_RDONLY)  # the lowest free
+            mode = "r" if number == _INPUT else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def give_up(stream: TextIO) -> None:
+    """Have nothing go where nothing can be written any more; what waits to be is lost."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of a file
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextmanager
@@ -42,8 +64,10 @@ def claimed_output() -> Iterator[TextIO]:
 def end_output() -> None:
     """Have all that is printed from now on, at the end of the process, go to standard error."""
     if sys.stdout is not None:
-        with suppress(BrokenPipeError):
+        try:
             sys.stdout.flush()
+        except OSError:
+            give_up(sys.stdout)
         _point_at_error()
 
 

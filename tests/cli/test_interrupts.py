@@ -25,6 +25,7 @@ DECOMPOSE = ("decompose", PLAIN, "--criterion", "energy:0.9", "-o", "out")
 # A shell in the background has its jobs ignore interrupts, and those inherit that.
 START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "from trpexport.__main__ import main; main()"
 )
 
@@ -94,6 +95,7 @@ def entries(path: Path) -> list[str]:
         pytest.param("compute spectra", signal.SIGINT, "interrupted", marks=pytest.mark.slow),
         ("export to ONNX", signal.SIGINT, "interrupted"),
         ("verify the ONNX file", signal.SIGTERM, "terminated"),
+        ("export to ONNX", signal.SIGHUP, "hung up"),
     ],
 )
 def test_a_stage_is_named_and_nothing_is_written(
@@ -240,7 +242,7 @@ interrupts = import_module("trpexport.cli.interrupts")
 
 @contextmanager
 def stopped(message: str) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in interrupts._WORDS}
     try:
         with (
             pytest.raises(interrupts.InterruptedCommand, match=message) as caught,
@@ -288,10 +290,10 @@ def test_what_is_written_by_then_is_said(tmp_path: Path) -> None:
 
 
 def test_without_a_signal_all_stays_as_it_was() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in interrupts._WORDS]
     with interrupts.ended_by_signals():
         pass
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in interrupts._WORDS] == before
     with pytest.raises(ValueError, match="mine"), interrupts.ended_by_signals():
         raise ValueError("mine")
     with pytest.raises(SystemExit, match="5"), interrupts.ended_by_signals():

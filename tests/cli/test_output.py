@@ -117,6 +117,48 @@ def test_a_reader_of_progress_that_has_seen_enough(
     assert call("bench", "gone.onnx", stderr=unread).returncode == 2
 
 
+FULL = "can't write to standard output (No space left on device): send it somewhere else"
+CLOSED = "can't write to standard output (it is closed): send it somewhere else"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 2, FULL),
+        (">&-", 2, CLOSED),
+        ("2>/dev/full", 0, None),
+        ("2>&-", 0, None),
+        (">&- 2>&-", 2, None),
+        ("<&- >/dev/full 2>/dev/full", 2, None),
+    ],
+)
+@pytest.mark.parametrize(
+    "typed", ["--version", "flops --help", "flops net", "flops net --json", "gate net"]
+)
+def test_an_output_that_is_full_or_closed(
+    linear: Callable[..., Path], redirection: str, code: int, said: str | None, typed: str
+) -> None:
+    """One line, where it can be said, and never the exit code of a gate that refuses."""
+    gate = "gate --candidate net --baseline net --max-file-size 1GB"
+    arguments = (gate if typed == "gate net" else typed).replace("net", str(linear()))
+    command = f"exec {sys.executable} -m trpexport {arguments} {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command], env=buffered(), text=True, check=False, capture_output=True
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("- ")]
+    assert (done.returncode, lines) == (code, [f"error: {said}"] if said else [])
+
+
+def test_a_file_never_takes_the_place_of_a_missing_output(tmp_path: Path) -> None:
+    """Else what libraries print goes into the file that was opened last."""
+    program = (
+        "from trpexport.standard_output import open_missing_streams; open_missing_streams(); "
+        "file = open('file', 'w'); assert file.fileno() > 2"
+    )
+    command = f'exec {sys.executable} -c "{program}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0
+
+
 def test_nothing_is_left_claimed_after_an_option_that_is_wrong(run: Run) -> None:
     before = os.fstat(1)
     assert run("flops", "x.onnx", "--json", "--shape").code == 2

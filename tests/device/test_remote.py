@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -207,6 +208,46 @@ def test_an_interrupt_ends_the_run_there_and_leaves_nothing(
         assert process.stderr.read().endswith(b"KeyboardInterrupt\n")
     assert device.left_behind() == []
     wait_until(ended.exists)
+
+
+@pytest.mark.parametrize("moment", ["copy 1 model", "measure"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_kill_leaves_nothing_there(
+    device: Device, linear: WriteOnnx, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    """Nothing of this process is left to clean up: the machine does it on its own."""
+    device.program("python", f'echo "- measure" >&2; exec {sys.executable} "$@"')
+    options = device.options | {"python": str(device.programs / "python")}
+    program = (
+        "from trpexport.measure.settings import BenchSettings, ModelFile\n"
+        "from trpexport.device.remote import run_on_host\n"
+        f"settings = BenchSettings((ModelFile({str(linear())!r}, 'm'),), min_time=600)\n"
+        "say = lambda line: print(line, flush=True)\n"
+        f"run_on_host('device', settings, announce=say, **{options!r})"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert any(line.startswith(moment.encode()) for line in process.stdout)
+        assert device.left_behind() != []
+        process.send_signal(number)
+    wait_until(lambda: device.left_behind() == [])
+    time.sleep(0.5)  # a copy that goes on after our end must not bring it back
+    assert device.left_behind() == []
+
+
+def test_the_next_run_removes_what_a_loss_of_power_left_there(
+    device: Device, linear: WriteOnnx
+) -> None:
+    for name, keeper in (("trpexport.dead", 2**22 + 1), ("trpexport.alive", os.getpid())):
+        (device.root / name).mkdir()
+        (device.root / name / "keeper").write_text(f"{keeper}\n")
+    (device.root / "trpexport.mine").mkdir()  # by whoever has no keeper
+    run(device, quick(linear()))
+    assert sorted(device.left_behind()) == ["trpexport.alive", "trpexport.mine"]
+    device.clear()
 
 
 @pytest.mark.parametrize(

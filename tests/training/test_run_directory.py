@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from trpexport.errors import OutputError, TrainingError
-from trpexport.training.run_directory import METRICS, RUN, STATE, RunDirectory
+from trpexport.training.run_directory import LOCK, METRICS, RUN, STATE, RunDirectory
 
 FACTS = {"arch": "resnet20", "seed": 0, "size": None}
+
+
+def enter(directory: RunDirectory, facts: Mapping[str, Any], *, restart: bool) -> None:
+    with directory.opened(facts, restart=restart):
+        pass
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(tmp_path / "deep" / "run")
-    made.open(FACTS, restart=False)
+    enter(made, FACTS, restart=False)
     return made
 
 
 def test_the_same_run_goes_on(directory: RunDirectory) -> None:
     directory.write_state({"epoch": 3})
-    directory.open(dict(FACTS), restart=False)
+    enter(directory, dict(FACTS), restart=False)
     assert directory.read_state() == {"epoch": 3}
     # A setting that runs before it did not know, and that is left out.
-    directory.open({**FACTS, "new": None}, restart=False)
+    enter(directory, {**FACTS, "new": None}, restart=False)
 
 
 def test_another_run_is_not_touched(directory: RunDirectory) -> None:
@@ -35,9 +44,9 @@ def test_another_run_is_not_touched(directory: RunDirectory) -> None:
     with pytest.raises(
         TrainingError, match=r"other settings \(seed 0 then, 1 now\): choose another"
     ):
-        directory.open({**FACTS, "seed": 1}, restart=False)
+        enter(directory, {**FACTS, "seed": 1}, restart=False)
     assert directory.read_state() == {"epoch": 3}
-    directory.open({**FACTS, "seed": 1}, restart=True)
+    enter(directory, {**FACTS, "seed": 1}, restart=True)
     assert directory.read_state() is None
     assert json.loads((directory.path / RUN).read_text())["seed"] == 1
 
@@ -46,22 +55,51 @@ def test_a_directory_of_other_files_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     for restart in (False, True):
         with pytest.raises(OutputError, match="no training run: choose another place"):
-            RunDirectory(tmp_path).open(FACTS, restart=restart)
+            enter(RunDirectory(tmp_path), FACTS, restart=restart)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(OutputError, match="can't write"):
-        RunDirectory(tmp_path / "run").open(FACTS, restart=False)
+        enter(RunDirectory(tmp_path / "run"), FACTS, restart=False)
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from trpexport.training.run_directory import RunDirectory
+Path.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+RunDirectory(Path("run")).opened({"seed": 0}, restart=False).__enter__()
+"""
+
+
+def test_a_run_killed_as_it_began_is_begun_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    run = RunDirectory(tmp_path / "run")
+    assert [path.suffix for path in run.path.iterdir() if path.name != LOCK] == [".tmp"]
+    with run.opened(FACTS, restart=False):
+        assert {path.name for path in run.path.iterdir()} == {RUN, LOCK}
+    assert [path.name for path in run.path.iterdir()] == [RUN]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_nobody_enters_where_another_trains(directory: RunDirectory, restart: bool) -> None:
+    with directory.opened(FACTS, restart=False):
+        directory.write_state({"epoch": 3})
+        with pytest.raises(OutputError, match=r"run is in use by process \d+ on .*wait for it"):
+            enter(RunDirectory(directory.path), FACTS, restart=restart)
+        assert directory.read_state() == {"epoch": 3}
+    enter(directory, FACTS, restart=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", '"x"', "[" * 100_000])
 def test_damaged_settings(directory: RunDirectory, text: str) -> None:
     (directory.path / RUN).write_bytes(text.encode("latin-1"))
     with pytest.raises(TrainingError, match="restart the run"):
-        directory.open(FACTS, restart=False)
-    directory.open(FACTS, restart=True)
+        enter(directory, FACTS, restart=False)
+    enter(directory, FACTS, restart=True)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
@@ -119,7 +157,7 @@ def test_a_state_that_can_not_be_written_leaves_the_one_before(
 
 def test_a_full_disk(small_disk: Path) -> None:
     directory = RunDirectory(small_disk / "run")
-    directory.open(FACTS, restart=False)
+    enter(directory, FACTS, restart=False)
     directory.write_state({"epoch": 1, "model": torch.zeros(600_000)})
     with pytest.raises(OutputError, match="no space left there; free some") as caught:
         directory.write_state({"epoch": 2, "model": torch.ones(600_000)})

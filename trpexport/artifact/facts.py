@@ -6,9 +6,10 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+import torch
 
 from trpexport._version import __version__
 from trpexport.artifact.passes import Step
@@ -19,6 +20,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.equivalence import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
+from trpexport.timestamps import timestamp
 
 REPORT_SCHEMA_VERSION = 2
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "numpy", "safetensors")
@@ -49,8 +51,10 @@ def manifest_facts(
     if checkpoint is not None:
         source = {"file": checkpoint.path.name, "sha256": checkpoint.sha256}
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": timestamp(),
         "versions": versions(),
+        # Sums over images depend in their last bits on how many threads share them.
+        **({"threads": torch.get_num_threads()} if CALIBRATION in plan.options else {}),
         "source": source,
         "architecture": plan.architecture,
         "input_shape": list(plan.input_shape),

@@ -16,7 +16,7 @@ def load_network(
     unsafe_pickle: bool = False,
 ) -> Checkpoint:
     """Read a bundle by :func:`load_bundle`, or a file by :func:`load_checkpoint`."""
-    if Path(path).is_dir():
+    if bundle.is_directory(Path(path)):
         return load_bundle(path, arch=arch, model=model)
     return load_checkpoint(path, arch=arch, model=model, unsafe_pickle=unsafe_pickle)
 

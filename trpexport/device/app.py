@@ -30,7 +30,8 @@ _MENDED_BY = "\t"  # in a line of an error, what stands before the parameters th
 # What needs no torch: single modules, and whole packages with all that is in them.
 _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
-    *("files", "arrays", "ops", "tensors", "golden", "compare", "standard_output", "supervision"),
+    *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
+    *("standard_output", "supervision", "schema", "text"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 

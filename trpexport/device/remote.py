@@ -28,6 +28,23 @@ from trpexport.onnxfile.external_data import external_files, external_paths
 Announce = Callable[[str], None]
 
 _APP, _SETTINGS = "trpexport-device.pyz", "settings.json"
+_DIRECTORY = "trpexport-directory "  # what the line with the directory's path begins with
+_FILES = "files"  # in there; scp, should it outlive us, would make the outer one again
+# Makes a directory and removes it when standard input ends: whoever asked for it is gone then,
+# killed or not. The next run removes those whose keeper was killed itself, as by a loss of power.
+# On one line and without quotation marks of its own, any login shell hands it on as it is.
+_KEEP_DIRECTORY = " ".join(
+    f"""
+    trap "" HUP INT TERM PIPE; here="${{TMPDIR:-/tmp}}";
+    for old in "$here"/trpexport.*/keeper; do
+        read pid <"$old" && {{ kill -0 "$pid" || rm -rf "${{old%/keeper}}"; }};
+    done 2>/dev/null;
+    made=$(mktemp -d "$here/trpexport.XXXXXXXXXX") &&
+    echo $$ >"$made/keeper" && mkdir "$made/{_FILES}" || exit 1;
+    echo "{_DIRECTORY}$made"; cat >/dev/null;
+    rm -rf "$made" || {{ sleep 1; rm -rf "$made"; }}
+    """.split()
+)
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # POSIX, "Shell Command Language", 2.8.2
 
 
@@ -43,8 +60,8 @@ def run_on_host(
     """Run a bench on another machine and return its record, with ``host`` in it.
 
     The models and one self-contained file are copied into a fresh directory there, which is
-    removed again, also after an error or an interrupt. The machine needs a POSIX shell, Python,
-    numpy and onnxruntime.
+    removed again, also after an error, or when this process is killed or the connection lost. The
+    machine needs a POSIX shell, Python, numpy and onnxruntime.
 
     Args:
         host: what ssh knows it by: ``user@device``, an alias, an address. The user's own SSH
@@ -122,23 +139,28 @@ def _write_settings(staged: BenchSettings, folder: Path, remote: str) -> None:
 
 @contextmanager
 def _directory(connection: Connection, say: Announce) -> Iterator[str]:
-    """Make a directory there, and remove it with all that is in it when the block ends."""
-    made = connection.run("mktemp -d")
-    path = last_line(made.output, made.code)  # a login script may have its say before
-    if made.code != 0 or not re.fullmatch(r"(/[\w.+-]+)+", path, re.ASCII):
-        raise TrpexportError(
-            f"{connection.host} can't make a temporary directory: "
-            f"{last_line(made.log or made.output, made.code)}"
-        )
-    try:
-        yield path
-    finally:
+    """Make a directory there, which is removed when the block ends, or this process."""
+    with connection.attended(f"sh -c '{_KEEP_DIRECTORY}'") as keeper:
+        path = keeper.line(_DIRECTORY)
+        if path is None or not re.fullmatch(r"(/[\w.+-]+)+", path, re.ASCII):
+            ended = keeper.end()
+            raise TrpexportError(
+                f"{connection.host} can't make a temporary directory: "
+                f"{last_line(ended.log or ended.output, ended.code)}"
+            )
         try:
-            removed = connection.run(f"rm -rf {path}").code == 0
-        except TrpexportError:  # the connection is gone; what broke it is told already
-            removed = False
-        if not removed:
-            say(f"could not remove {path} on {connection.host}")
+            yield f"{path}/{_FILES}"
+        finally:
+            # An interrupt that is sent to all processes here ends this ssh as well.
+            if keeper.end().code != 0 and not _removed(connection, path):
+                say(f"could not remove {path} on {connection.host}")
+
+
+def _removed(connection: Connection, path: str) -> bool:
+    try:
+        return connection.run(f"rm -rf {path}").code == 0
+    except TrpexportError:  # the connection is gone; what broke it is told already
+        return False
 
 
 def _check_space(connection: Connection, folder: Path, remote: str) -> None:
@@ -149,7 +171,8 @@ def _check_space(connection: Connection, folder: Path, remote: str) -> None:
     if found and int(found[1]) * 1024 < needed:
         raise TrpexportError(
             f"{connection.host} has {int(found[1]) * 1024 / 1e6:.0f} MB free in "
-            f"{remote.rpartition('/')[0]}, and {needed / 1e6:.0f} MB are needed: free some there"
+            f"{PurePosixPath(remote).parents[1]}, and {needed / 1e6:.0f} MB are needed: free some "
+            "there"
         )
 
 

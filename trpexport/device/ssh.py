@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from trpexport.errors import MissingDependencyError, TrpexportError
 
@@ -159,6 +159,23 @@ class Connection:
             output.seek(0)
             return Completed(process.returncode, output.read().decode(errors="replace"), log)
 
+    @contextmanager
+    def attended(self, command: str) -> Iterator[Attended]:
+        """Run a command there whose standard input ends with the block, or with this process.
+
+        Args:
+            command: what the login shell there, whichever it is, gets to read.
+        """
+        with tempfile.TemporaryFile() as log:
+            process = _start(
+                [*self._ssh, "--", self.host, command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+            with process:
+                yield Attended(process, log)
+
     def copy(self, files: Sequence[Path], directory: str) -> None:
         """Copy files and folders into a directory there; symbolic links are followed.
 
@@ -190,6 +207,33 @@ class Connection:
             f"{self.host} ended the run ({last_line(log, code)}): the connection broke, or the "
             "program there was killed, for lack of memory perhaps"
         )
+
+
+class Attended:
+    """A command on a host that runs as long as somebody attends; of :meth:`Connection.attended`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+
+    def line(self, mark: str) -> str | None:
+        """Wait for a line on standard output that begins with a mark; None where none comes.
+
+        Returns:
+            The rest of the line.
+        """
+        assert self._process.stdout is not None
+        for line in self._process.stdout:  # a login script may have its say before
+            if line.startswith(mark.encode()):
+                return line.decode(errors="replace").removeprefix(mark).strip()
+        return None
+
+    def end(self) -> Completed:
+        """End its standard input, and wait for its own end."""
+        output, _ = self._process.communicate()
+        self._log.seek(0)
+        log = self._log.read().decode(errors="replace")
+        return Completed(self._process.returncode, output.decode(errors="replace"), log)
 
 
 def check_host(host: str) -> str:

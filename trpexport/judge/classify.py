@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.bundle import MANIFEST, MODEL, read_manifest
+from trpexport.bundle import MANIFEST, MODEL, is_directory, read_manifest
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
 from trpexport.judge.pixels import HashedSplit
@@ -106,7 +106,7 @@ def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
         ModelError: there is no such file, or it can't be an ONNX file; a directory is no bundle, or
             the bundle was changed after its export.
     """
-    if path.is_dir():
+    if is_directory(path):
         return path / MODEL, read_manifest(path)
     check_onnx_file(path)
     if (path.parent / MANIFEST).is_file():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import MODEL, read_manifest
+from trpexport.bundle import MODEL, is_directory, read_manifest
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
@@ -206,7 +206,7 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not is_directory(path):
             found.append(path)
             continue
         baseline = read_manifest(path).get(_BASELINE)

@@ -63,7 +63,7 @@ class Workers:
         said = torch.tensor(int(answer and self.is_first), device=self.device)
         return bool(self.sum(said))
 
-    def first_does(self, action: Callable[[], None]) -> None:
+    def first_does(self, action: Callable[[], object]) -> None:
         """Have the first worker do something; the others wait, and raise what it raises.
 
         Raises:

@@ -92,10 +92,10 @@ def finetune(
                 settings.recipe.label_smoothing,
             )
         run = Run(settings, data, workers, RunDirectory(out), watcher)
-        run.open(facts, restart)
-        return run.fit(
-            checkpoint.module, checkpoint.architecture, facts, None, loss, plan=checkpoint.plan
-        )
+        with run.opened(facts, restart):
+            return run.fit(
+                checkpoint.module, checkpoint.architecture, facts, None, loss, plan=checkpoint.plan
+            )
 
 
 def _size(checkpoint: Checkpoint) -> tuple[int, int] | None:

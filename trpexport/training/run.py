@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,11 +42,14 @@ class Run:
     directory: RunDirectory
     watcher: Watcher
 
-    def open(self, facts: Mapping[str, Any], restart: bool) -> None:
-        """Make the directory, or check that it holds this run."""
+    @contextmanager
+    def opened(self, facts: Mapping[str, Any], restart: bool) -> Iterator[None]:
+        """Make the directory, or check that it holds this run; keep others out of it."""
         _ = self.batches  # what is wrong with them is said before anything is written
-        everything = {**facts, **self.settings.facts()}
-        self.workers.first_does(lambda: self.directory.open(everything, restart=restart))
+        directory = self.directory.opened({**facts, **self.settings.facts()}, restart=restart)
+        with ExitStack() as stack:
+            self.workers.first_does(lambda: stack.enter_context(directory))
+            yield
 
     @cached_property
     def batches(self) -> Batches:

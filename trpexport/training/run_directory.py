@@ -9,14 +9,16 @@
     metrics.jsonl      one line an epoch
     tensorboard/       the same for TensorBoard, if asked for
 
-Every file but the metrics appears whole or not at all: a run can be killed at any moment.
+Every file but the metrics appears whole or not at all: a run can be killed at any moment. While
+one goes on, it holds the directory's lock.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,19 @@ from trpexport.errors import CheckpointError, OutputError, TrainingError
 from trpexport.files import (
     append_text,
     cannot_write,
+    leftovers,
     read_json,
     staged_file,
+    sweep,
     write_atomically,
     write_json,
     writing,
 )
+from trpexport.locks import locked
 
 RUN, STATE, METRICS, TENSORBOARD = "run.json", "state.pt", "metrics.jsonl", "tensorboard"
 LAST, BEST = "last.safetensors", "best.safetensors"
+LOCK = ".trpexport-lock"
 
 
 class RunDirectory:
@@ -49,30 +55,45 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, facts: Mapping[str, Any], *, restart: bool) -> None:
-        """Make the directory, or check that the run in it is the same one.
+    @contextmanager
+    def opened(self, facts: Mapping[str, Any], *, restart: bool) -> Iterator[None]:
+        """Make the directory, or check that the run in it is the same one; no other enters it.
 
         Args:
             facts: JSON data that two runs share when one may go on where the other stopped.
             restart: throw away the run in it, if it is another one or not.
 
         Raises:
-            OutputError: the directory can't be written, or holds something else.
+            OutputError: the directory can't be written, holds something else, or another process
+                trains in it.
             TrainingError: it holds a run with other settings; the message names them.
         """
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RUN).is_file():
+        with ExitStack() as stack:
+            with writing(self.path):
+                self._check_ours()
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / LOCK, self.path))
+                for name in (RUN, STATE, METRICS, LAST, BEST):
+                    sweep(self.path / name)
+                goes_on = (self.path / RUN).is_file() and not restart
+                for name in () if goes_on else (STATE, METRICS):
+                    (self.path / name).unlink(missing_ok=True)
+            if goes_on:
+                self._check_same(facts)
+            else:  # the checkpoints stand until better ones replace them
+                write_json(self.path / RUN, dict(facts))
+            yield
+
+    def _check_ours(self) -> None:
+        """Refuse a directory with files in it, of which none says that they are a run's."""
+        if not self.path.is_dir() or (self.path / RUN).is_file():
+            return
+        ours = {self.path / LOCK, *leftovers(self.path / RUN, ".tmp")}  # a run killed as it began
+        if set(self.path.iterdir()) - ours:
             raise OutputError(
                 f"{self.path} holds files that are no training run: choose another place",
                 parameters=("out",),
             )
-        if (self.path / RUN).is_file() and not restart:
-            self._check_same(facts)
-            return
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name in (STATE, METRICS):  # the checkpoints stand until better ones replace them
-                (self.path / name).unlink(missing_ok=True)
-        write_json(self.path / RUN, dict(facts))
 
     def _check_same(self, facts: Mapping[str, Any]) -> None:
         try:

@@ -81,8 +81,8 @@ def train(
         _check_size(arch, model, data, default_size[0])
         run = Run(settings, data, workers, RunDirectory(out), watcher)
         trp = run.trained_rank_pruning(model, low_rank) if low_rank else None
-        run.open(facts, restart)
-        return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+        with run.opened(facts, restart):
+            return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
 
 
 def _dense(start: Checkpoint) -> nn.Module:

@@ -164,11 +164,22 @@ def test_damaged_lines_are_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "history.jsonl"
     remember(path, result(0))
     with path.open("a") as file:
-        file.write(line)
+        file.write(f"{line}\n")
     with pytest.raises(TrpexportError, match=r"line 2 of .* is damaged"):
         last_accepted(path)
     remember(path, result(0))  # begins on a line of its own
     assert json.loads(path.read_text().splitlines()[2])["accepted"]
+
+
+def test_half_a_line_that_a_kill_left_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    remember(path, result(3))
+    whole = path.read_text()
+    path.write_text(whole + whole[: len(whole) // 2])
+    assert last_accepted(path).correct is not None
+    remember(path, result(4))
+    assert len(path.read_text().splitlines()) == 2
+    assert last_accepted(path).entry["correct"] != json.loads(whole)["correct"]
 
 
 def test_nothing_accepted_is_never_a_pass(tmp_path: Path) -> None:

@@ -46,6 +46,42 @@ def test_no_batch_norm_is_left_behind_a_convolution(tmp_path: Path, legacy: bool
     assert "BatchNormalization" not in operators
 
 
+class Interrupted(nn.Module):
+    """Makes an error of its own of an interrupt, as exporters do."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.inner, self.how = nn.Conv2d(3, 4, 1), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                if self.how == "cause":
+                    raise RuntimeError("failed") from error
+                if self.how == "none":
+                    raise RuntimeError("failed") from None
+                raise RuntimeError("failed")  # noqa: B904
+        return torch.relu(self.inner(x))
+
+
+@pytest.mark.parametrize("how", ["cause", "context", "none"])
+def test_an_interrupt_is_no_failure_of_the_exporter(tmp_path: Path, how: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        to_onnx(
+            Interrupted(how), SHAPE, tmp_path / "model.onnx", OnnxSettings(17, legacy_exporter=True)
+        )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_full_disk_is_no_failure_of_the_exporter(small_disk: Path, legacy: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 400_000, 1))  # 6.4 MB
+    settings = OnnxSettings(17 if legacy else 18, legacy_exporter=legacy)
+    with pytest.raises(OSError, match="No space left"):
+        to_onnx(model, (1, 3, 2, 2), small_disk / "model.onnx", settings)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_dynamic_batch(tmp_path: Path, legacy: bool) -> None:
     path, model = tmp_path / "model.onnx", tiny()

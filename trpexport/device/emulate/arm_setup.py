@@ -20,8 +20,9 @@ from typing import Any
 
 from trpexport.bundle import MANIFEST
 from trpexport.device.emulate.arm_cpus import CPUS, write_guest_files
+from trpexport.directories import staged_directory
 from trpexport.errors import MissingDependencyError, TrpexportError
-from trpexport.files import read_json, sha256_of, staged_directory, user_cache, write_json
+from trpexport.files import read_json, sha256_of, user_cache, write_json
 from trpexport.runtime.session import import_onnxruntime
 
 Announce = Callable[[str], None]

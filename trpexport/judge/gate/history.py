@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpexport.errors import TrpexportError
-from trpexport.files import append_text
+from trpexport.files import append_text, is_json
 from trpexport.judge.gate.check import Checked, GateResult
 from trpexport.judge.gate.rules import RULES, drop_between
 from trpexport.judge.paired import Share
@@ -77,7 +77,7 @@ def append_entry(path: Path, entry: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the place can't be written.
     """
-    append_text(path, json.dumps(entry, allow_nan=False) + "\n")
+    append_text(path, json.dumps(entry, allow_nan=False) + "\n", json_lines=True)
 
 
 def last_accepted(path: Path) -> Accepted:
@@ -88,13 +88,16 @@ def last_accepted(path: Path) -> Accepted:
             is never a pass.
     """
     try:
-        lines = read_text(path, _MAX_BYTES).split("\n")  # names may hold other ends of lines
+        # Not by splitlines: names may hold other ends of lines.
+        *lines, last = read_text(path, _MAX_BYTES).split("\n")
     except FileNotFoundError:
         raise _nothing_there(f"{path} does not exist", path) from None
     except OSError as error:
         raise TrpexportError(f"can't read {path}: {error.strerror or error}") from None
     except ValueError:
         raise TrpexportError(f"{path} is no history of the gate: it is not text") from None
+    if is_json(last):  # else it is empty, or half of one, which a kill left
+        lines.append(last)
     found = None
     for index, line in enumerate(lines, 1):
         if line.strip():

@@ -53,6 +53,20 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have PyTorch compute on one thread: what it gives then is the same however many there are.
+
+    Sums that threads share are added up in another order, and differ in their last bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
     """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
     generator = torch.Generator().manual_seed(seed)

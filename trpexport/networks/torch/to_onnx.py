@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.files import FULL
 from trpexport.foreign import cause_of, told
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.outputs import INPUT, is_flat, named_tensors
@@ -45,6 +46,7 @@ def to_onnx(
     Raises:
         ModelError: the exporter can't express the network, or can't write the opset.
         MissingDependencyError: a package that the exporter needs is not installed.
+        OSError: there is no space left.
     """
     settings = settings or OnnxSettings()
     if settings.is_legacy and settings.opset not in LEGACY_OPSETS:
@@ -68,8 +70,11 @@ def to_onnx(
             f'the exporter needs {error.name}: pip install "trpexport[cpu]"'
         ) from error
     except Exception as error:  # the exporters raise whatever their passes raise
-        if _is_interrupt(error):
-            raise KeyboardInterrupt from error
+        for cause in _causes(error):
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                raise cause from None
         other = "without" if settings.is_legacy else "with"
         raise ModelError(
             f"the {settings.exporter} exporter failed ({told(cause_of(error))}): "
@@ -141,11 +146,13 @@ def _forget_machine(graph: Any) -> None:
     graph.metadata_props.clear()
 
 
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error was raised from Ctrl-C: Python's own C code makes a SystemError of it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came of: exporters, and Python's own C code, make others of it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
 
 
 def _check_written(path: Path, settings: OnnxSettings) -> None:
