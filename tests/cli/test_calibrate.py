@@ -19,16 +19,6 @@ QUICK = ("--verify-seconds", "0", "--no-simplify", *LEGACY)
 HOW = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 
 
-@pytest.fixture
-def checkpoint(shared: Path) -> Path:
-    return shared / "checkpoints/resnet20-12fca82f.th"
-
-
-@pytest.fixture
-def data(shared: Path) -> str:
-    return f"cifar10:{shared / 'data/cifar10-lossless'}"
-
-
 def test_a_criterions_ranks(
     run: Run, checkpoint: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

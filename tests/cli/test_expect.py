@@ -16,16 +16,6 @@ QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset
 HOW = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 
 
-@pytest.fixture
-def checkpoint(shared: Path) -> Path:
-    return shared / "checkpoints/resnet20-12fca82f.th"
-
-
-@pytest.fixture
-def data(shared: Path) -> str:
-    return f"cifar10:{shared / 'data/cifar10-lossless'}"
-
-
 def test_the_right_network_is_confirmed(
     run: Run, checkpoint: Path, data: str, tmp_path: Path
 ) -> None:
