@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trpexport.bundle import read_manifest
+from trpexport.choose import table as sensitivity
 from trpexport.choose.table import SensitivityTable
 from trpexport.errors import TrpexportError
 from trpexport.files import sha256_of
@@ -63,7 +64,7 @@ PLAN = Plan(
 ).to_json()  # fmt: skip
 MANIFEST = {"schema_version": 1, "baseline": None, "files": {"model.onnx": {"sha256": "?"}}}
 TABLE = {
-    "schema_version": 6,
+    "schema_version": sensitivity.SCHEMA_VERSION,
     **{"key": "k", "fixed": {"macs": 5.0}},
     "layers": [
         {

@@ -242,7 +242,12 @@ interrupts = import_module("trpexport.cli.interrupts")
 
 @contextmanager
 def stopped(message: str) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in interrupts._WORDS}
+    # Jobs in a shell's background inherit that interrupts are ignored.
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {
+        number: signal.signal(number, usual.get(number, signal.SIG_DFL))
+        for number in interrupts._WORDS
+    }
     try:
         with (
             pytest.raises(interrupts.InterruptedCommand, match=message) as caught,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -148,9 +147,13 @@ def test_broken_settings_are_told(app: Path, tmp_path: Path, content: str | None
     assert "holds no settings: python3 trpexport-device.pyz settings.json" in result.stderr
 
 
-def test_it_ends_when_nobody_waits(app: Path, tmp_path: Path) -> None:
-    """The settings never come; the end of standard input ends the wait."""
-    os.mkfifo(tmp_path / "settings.json")
+def test_it_ends_when_nobody_waits(app: Path, tmp_path: Path, write_onnx: WriteOnnx) -> None:
+    """The end of standard input ends a measurement that would go on for an hour."""
+    path = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, 3)}, {"y": (1, 3)})
+    settings = BenchSettings(
+        (ModelFile(str(path), "m"),), memory=False, min_time=3600.0, max_time=3600.0
+    )
+    (tmp_path / "settings.json").write_text(json.dumps(settings.to_json()))
     process = subprocess.Popen(
         [sys.executable, app, STOP_WITH_INPUT, tmp_path / "settings.json"],
         stdin=subprocess.PIPE,

@@ -115,12 +115,12 @@ def test_what_can_not_be_compared_is_refused(linear: WriteOnnx, write_onnx: Writ
         {"input": ("n", 3)},
         {"a": ("n", 3), "b": ("n", 3)},
     )
-    with pytest.raises(ModelError, match=r"it has 2 outputs \(a, b\), the reference 1 \(output\)"):
+    with pytest.raises(ModelError, match=r"its outputs are a, b, those of the reference output$"):
         verify_models(linear(), two_outputs)
     two_inputs = write_onnx(
         [helper.make_node("Add", ["a", "b"], ["y"])], {"a": (1, 3), "b": (1, 3)}, {"y": (1, 3)}
     )
-    with pytest.raises(ModelError, match=r"it has 2 inputs \(a, b\), the reference 1 \(input\)"):
+    with pytest.raises(ModelError, match=r"its inputs are a, b, those of the reference input$"):
         verify_models(linear(), two_inputs)
     labels = write_onnx(
         [helper.make_node("Cast", ["input"], ["output"], to=TensorProto.INT64)],
