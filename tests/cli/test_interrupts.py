@@ -95,7 +95,7 @@ def entries(path: Path) -> list[str]:
         pytest.param("compute spectra", signal.SIGINT, "interrupted", marks=pytest.mark.slow),
         ("export to ONNX", signal.SIGINT, "interrupted"),
         ("verify the ONNX file", signal.SIGTERM, "terminated"),
-        ("export to ONNX", signal.SIGHUP, "hung up"),
+        pytest.param("export to ONNX", signal.SIGHUP, "hung up", marks=pytest.mark.slow),
     ],
 )
 def test_a_stage_is_named_and_nothing_is_written(

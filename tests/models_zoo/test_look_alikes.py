@@ -15,6 +15,8 @@ layers = importlib.import_module("trpexport.models_zoo.layers")
 resnet_cifar = importlib.import_module("trpexport.models_zoo.resnet_cifar")
 resnet_imagenet = importlib.import_module("trpexport.models_zoo.resnet_imagenet")
 
+# Of these there are shallower ones, which are quicker to build.
+DEEP = ("101", "110", "152", "164", "1001", "1202", "34", "44", "56", "vgg16", "vgg19")
 # One small member of each group of look-alikes.
 SMALL = [
     "resnet_cifar(depth=8,block=basic,shortcut=subsample,width=4)",
@@ -61,7 +63,13 @@ def test_look_alikes_have_the_same_weights_and_compute_something_else(text: str)
             assert float((output - other).abs().max()) > 1e-4 * float(output.abs().max())
 
 
-@pytest.mark.parametrize("name", list(zoo.PRESETS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * any(deep in name for deep in DEEP))
+        for name in zoo.PRESETS
+    ],
+)
 def test_a_preset_has_the_names_and_shapes_of_its_look_alikes(name: str) -> None:
     for other in parse(name).look_alikes:
         assert shapes_of(str(other)) == shapes_of(name)
