@@ -17,6 +17,8 @@ from trpexport.artifact.verification import verify_factorization
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.errors import DataError, PlanError, VerificationError
 from trpexport.lowrank.fit import narrowing
+from trpexport.lowrank.fit.layer import LayerFit
+from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.modules import FactorChain, op_of
 from trpexport.networks.torch.network import TorchNetwork
@@ -239,10 +241,35 @@ def test_a_wide_layer_is_calibrated_through_fewer_channels(monkeypatch: pytest.M
             ]
 
 
+@pytest.mark.parametrize("scheme", ["spatial", "channel", "decoupling", "input-channel"])
+def test_what_a_rank_has_left_over_goes_to_inputs_that_are_not_seen(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = TorchNetwork.open(tiny(), SHAPE), smooth(32, SHAPE)
+    monkeypatch.setattr(narrowing, "MAX_UNKNOWNS", 18)
+    moments = gatherer_of(network, images).gather(layer := network.layers[1])
+    kernel, _ = network.weights(layer.name)
+    fit = LayerFit(kernel, layer.op, scheme, moments)
+    # Two channels of eight are seen: at some rank that is all there is to fit.
+    most = max(rank for rank in range(1, 60) if fit.is_seen(rank))
+    whole = fit.chain(most)
+    for more in (1, 3):
+        chain = fit.chain(most + more)
+        assert [tuple(kernel.shape) for kernel in chain.kernels] == [
+            (op.out_channels, op.in_channels // op.groups, *op.kernel)
+            for op in SCHEMES[scheme].factor_ops(layer.op, most + more)
+        ]
+        # Of what is seen it makes the same, of all inputs more of what the layer does.
+        seen = [moments.seen_kernels(grouped(one.product, layer.op)) for one in (whole, chain)]
+        torch.testing.assert_close(*seen)
+        away = [float((one.product - kernel).norm()) for one in (chain, whole)]
+        assert away[0] < away[1]
+
+
 def test_a_rank_above_what_is_seen_keeps_the_svd(monkeypatch: pytest.MonkeyPatch) -> None:
     network = TorchNetwork.open(tiny(), SHAPE)
     lines: list[str] = []
-    plan = planned(network, "input-channel", "rank:7", keep_expensive=True)
+    plan = planned(network, "tucker2", "rank:7", keep_expensive=True)
     monkeypatch.setattr(narrowing, "MAX_UNKNOWNS", 6 * 9)
     gatherer = gatherer_of(network, smooth(16, SHAPE))
     found = calibrate(network, plan, gatherer, announce=lines.append)

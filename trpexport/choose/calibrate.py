@@ -94,8 +94,8 @@ def calibrate(
     the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
     chain is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
     the images. Time grows with the number of images, memory does not. Layers that share a weight
-    keep the SVD's factors, and go on to share them; so do very wide ones at ranks above what is
-    fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
+    keep the SVD's factors, and go on to share them; so do very wide ones under Tucker-2 at
+    ranks above what is fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
 
     Args:
         network: the original network.
@@ -185,8 +185,7 @@ def fit_layer(
         moments: what the images say.
 
     Returns:
-        None where the layer is so wide, and the rank so high, that too few of its input channels
-        are told apart.
+        None where the layer is so wide, and the rank so high, that the scheme can't take it.
     """
     assert row.rank is not None
     fit = LayerFit(weights[0], chain.op, chain.scheme, moments)

@@ -279,7 +279,7 @@ class _Measurer:
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
             fit = LayerFit(weight, layer.op, name, moments)
-            possible = [rank for rank in tried if fit.can_take(rank)]
+            possible = [rank for rank in tried if fit.is_seen(rank)]
             if possible:
                 found, gains[name] = self._options(layer, name, possible, fit)
                 options += found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from trpexport.lowrank.chain import Chain
@@ -12,7 +13,7 @@ from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
 from trpexport.lowrank.fit.tucker import fit_of
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme
 from trpexport.ops import LinearOp
 
 
@@ -29,14 +30,14 @@ class LayerFit:
     def __init__(self, kernel: Tensor, op: LinearOp, scheme: str, moments: LayerMoments) -> None:
         self.moments = moments
         self.everything = moments.fit + moments.held_out
-        self._op, self._scheme = op, SCHEMES[scheme]
+        self._kernel, self._op, self._scheme = kernel, op, SCHEMES[scheme]
         self._seen_op = moments.seen_op(op)
         weight = moments.seen_kernels(grouped(kernel, op))
         self._regression = Regression(self.everything, weight, TYPICAL_RIDGE, moments.metric)
         self._problem = fit_of(self._regression, self._scheme, self._seen_op)
 
-    def can_take(self, rank: int) -> bool:
-        """Say whether the input channels that are seen are enough for factors of this rank."""
+    def is_seen(self, rank: int) -> bool:
+        """Say whether factors of this rank are a matter of the input channels that are seen."""
         if self._seen_op == self._op:
             return True
         seen, whole = (self._scheme.factor_ops(op, rank) for op in (self._seen_op, self._op))
@@ -50,7 +51,7 @@ class LayerFit:
 
     def best_ridge(self, rank: int) -> float:
         """Return the ridge with which the factors do best on images they were not fitted to."""
-        return self._problem.best_ridge(rank, self.moments)
+        return self._problem.best_ridge(self._fitted_rank(rank), self.moments)
 
     def relative_error(self, kernels: Tensor, bias: Tensor) -> float:
         """Return the RMS error of what dense kernels give, relative to what the layer should give.
@@ -63,15 +64,23 @@ class LayerFit:
         square = self.everything.squared_error(seen, bias, metric)
         return relative(square, self.everything.power(metric))
 
+    def can_take(self, rank: int) -> bool:
+        """Say whether there is a chain of this rank."""
+        return self.is_seen(rank) or isinstance(self._scheme, MatrixScheme)
+
     def chain(self, rank: int, ridge: float = TYPICAL_RIDGE) -> Chain:
         """Return the fitted chain; the last factor has a bias, which corrects the mean error.
 
-        That costs nothing in the exported file, where a batch norm becomes a bias anyway.
+        That costs nothing in the exported file, where a batch norm becomes a bias anyway. What a
+        rank has left over, once all that is seen of the inputs is fitted, goes to the rest.
         """
-        factors = self._problem.weights(rank, ridge)
+        fitted = self._fitted_rank(rank)
+        factors = self._problem.weights(fitted, ridge)
         bias = self._regression.bias(self._problem.kernels(factors))
         if self.moments.narrowing is not None:
             factors = (self.moments.narrowing.widened(factors[0]), *factors[1:])
+        if fitted < rank:
+            factors = self._with_unseen(factors, rank - fitted)
         ops = with_bias(self._scheme.factor_ops(self._op, rank))
         return Chain(
             op=self._op,
@@ -84,6 +93,27 @@ class LayerFit:
             bias=bias.reshape(-1),
             is_truncation=False,
         )
+
+    def _fitted_rank(self, rank: int) -> int:
+        return rank if self.is_seen(rank) else self._scheme.full_rank(self._seen_op)
+
+    def _with_unseen(self, factors: tuple[Tensor, ...], rank: int) -> tuple[Tensor, ...]:
+        """Return factors and, beside them, the SVD's of what the kernel makes of unseen inputs.
+
+        Those are zero on all inputs that are seen, at any rank: each of their input directions is
+        one of the unseen.
+        """
+        scheme, narrowing = self._scheme, self.moments.narrowing
+        assert isinstance(scheme, MatrixScheme)
+        assert narrowing is not None
+        kernel = self._kernel.detach().to(factors[0])
+        seen = narrowing.kernels(grouped(kernel, self._op)).reshape(
+            len(kernel), -1, *self._op.kernel
+        )
+        unseen = scheme.truncate(kernel - narrowing.widened(seen), self._op, rank)
+        both = (scheme.matrices_of(some, self._op) for some in (factors, unseen))
+        left, right = zip(*both, strict=True)
+        return scheme.factor_weights(torch.cat(left, dim=2), torch.cat(right, dim=1), self._op)
 
 
 def with_bias(ops: Sequence[LinearOp]) -> tuple[LinearOp, ...]:
