@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from trpexport.text import printable
+
 # What a user's own code is not, by the top of a module's name.
 _MACHINERY = frozenset(
     ("trpexport", "torch", "torchgen", "functorch", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
@@ -34,8 +36,7 @@ def first_line(message: object) -> str:
     """Return the first line that says something: without control characters, and not too long."""
     plain = _ESCAPES.sub("", str(message))
     line = next((line.strip() for line in plain.splitlines() if line.strip()), "")
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+    return printable(line, _LONGEST)
 
 
 def place_of(error: BaseException) -> str | None:

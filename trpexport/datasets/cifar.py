@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.labelled import checked_labels
-from trpexport.datasets.locations import damaged, existing, printable, read_bytes
+from trpexport.datasets.locations import damaged, existing, read_bytes
 from trpexport.datasets.numpy_pickle import read_pickle
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
+from trpexport.text import printable
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

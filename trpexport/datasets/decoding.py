@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.locations import printable, reason
+from trpexport.datasets.locations import reason
 from trpexport.datasets.packages import require
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
+from trpexport.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.labelled import array_split
-from trpexport.datasets.locations import damaged, existing, printable, read_bytes
+from trpexport.datasets.locations import damaged, existing, read_bytes
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
 from trpexport.supervision import memory_allowance
+from trpexport.text import printable
 
 USAGE = "fashion-mnist:DIR"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

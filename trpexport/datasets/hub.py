@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.decoding import EncodedSplit
 from trpexport.datasets.labelled import checked_labels
-from trpexport.datasets.locations import existing, expanded, printable, read_bytes, reason
+from trpexport.datasets.locations import existing, expanded, read_bytes, reason
 from trpexport.datasets.packages import require
 from trpexport.datasets.preprocessing import IMAGENET
 from trpexport.datasets.registry import DATASETS
 from trpexport.errors import DataError
+from trpexport.text import printable
 
 USAGE = "hf:NAME_OR_PATH"
 _SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}

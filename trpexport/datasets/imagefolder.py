@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.decoding import SUFFIXES, EncodedSplit
-from trpexport.datasets.locations import existing, printable
+from trpexport.datasets.locations import existing
 from trpexport.datasets.preprocessing import IMAGENET
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.trees import Tree, open_tree
 from trpexport.errors import DataError
+from trpexport.text import printable
 
 USAGE = "imagefolder:DIR"
 # What the folders above the classes may be called. ImageNet's own test set has no labels, so that

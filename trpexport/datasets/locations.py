@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from trpexport.errors import DataError
 from trpexport.files import check_plain
+from trpexport.text import printable
 
 
 def expanded(text: str) -> Path:
@@ -64,8 +65,3 @@ def reason(error: BaseException) -> str:
     """Return what an error says, in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return printable(next(iter(text.splitlines()), "") or type(error).__name__)
-
-
-def printable(name: object) -> str:
-    """Return the name of a file without line breaks and the like."""
-    return "".join(c if c.isprintable() else "?" for c in str(name))

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from trpexport.arrays import check_unpacked
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.labelled import array_split
-from trpexport.datasets.locations import damaged, existing, printable, unreadable
+from trpexport.datasets.locations import damaged, existing, unreadable
 from trpexport.datasets.preprocessing import IMAGENET, Preprocessing
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError
+from trpexport.text import printable
 
 USAGE = "npz:FILE"
 # Of images and labels; the second line is how Keras names them, the first also how MedMNIST does.

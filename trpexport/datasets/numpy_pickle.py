@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.datasets.locations import damaged, printable
+from trpexport.datasets.locations import damaged
 from trpexport.errors import DataError
 from trpexport.pickles import DataUnpickler, ForbiddenGlobalError, StandIn
+from trpexport.text import printable
 
 _PLAIN_NUMBERS = frozenset("biuf")
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Self, cast
 
-from trpexport.datasets.locations import printable, read_bytes, reason, unreadable
+from trpexport.datasets.locations import read_bytes, reason, unreadable
 from trpexport.errors import DataError
 from trpexport.supervision import memory_allowance
+from trpexport.text import printable
 
 _COMPRESSED_LIMIT = 4 << 30
 
