@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trpexport.compare import Comparison
+from trpexport.errors import TrpexportError
 from trpexport.networks.torch.equivalence import relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.network import TorchNetwork
@@ -16,6 +18,8 @@ from trpexport.networks.torch.running import argument, noting, outputs_of
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Arrays
 
+# Two ways to round are about as far from each other as from what is exact.
+_TIMES_ROUNDING = 4.0
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -46,6 +50,27 @@ def first_drifting_conv(
         if not any(relative_rms(value, actual) <= tolerance for value in candidates):
             return name
     return None
+
+
+def remedy(network: TorchNetwork, feeds: Arrays, broken: Comparison, usual: str) -> str:
+    """Return what to do about outputs that differ: the usual, unless the network rounds so itself.
+
+    Args:
+        network: what the outputs are compared with.
+        feeds: inputs by name.
+        broken: how far the outputs are apart.
+        usual: what to do where that is not rounding.
+    """
+    try:
+        rounding = max(network.rounding(feeds).values(), default=0.0)
+    except TrpexportError:  # some of it is made for float32 alone
+        return usual
+    if not rounding * _TIMES_ROUNDING >= broken.rms_error:
+        return usual
+    return (
+        f"the network itself, in float32, is {rounding:.2g} off from what it gives in float64: its "
+        "weights amplify rounding, so that nothing can be told of it; are they the trained ones?"
+    )
 
 
 def _conv_runs(network: TorchNetwork, feeds: Arrays) -> list[tuple[str, list[Tensor]]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trpexport.artifact.drift import remedy
 from trpexport.artifact.passes.base import Approximate, Equivalent, Step
 from trpexport.artifact.reference import Comparisons, ReferenceRuns, Runnable
 from trpexport.compare import OutputComparer
@@ -77,9 +78,10 @@ def verify_factorization(
         names = [layer.name for layer in plan.rewritten]
         limit = claim.tolerance.rms_error
         where = first_drift(twin.model, factorized.model, names, x, limit)
+        advice = remedy(twin, reference.golden(), outputs[wrong], "please report this")
         raise VerificationError(
             f"{where or 'the network'} drifts: the factorized network is not the dense one that "
-            f"its factors stand for ({outputs[wrong]}); nothing was written, please report this"
+            f"its factors stand for ({outputs[wrong]}); nothing was written, {advice}"
         )
     rewrite = Step(REWRITE, claim, outputs, time.perf_counter() - started)
     # Both were compared in one go: it counts as the rewrite's.

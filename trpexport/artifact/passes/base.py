@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from trpexport.artifact.drift import first_drifting_conv
+from trpexport.artifact.drift import first_drifting_conv, remedy
 from trpexport.artifact.reference import Comparisons, OnnxFile, ReferenceRuns
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
@@ -176,9 +176,11 @@ class Pass(ABC):
         if wrong is not None:
             assert isinstance(self.claim, Equivalent)
             where = context.first_drift(file, self.claim.tolerance)
+            broken = step.outputs[wrong]
+            advice = remedy(context.network, context.reference.golden(), broken, self.advice)
             raise VerificationError(
                 f"{where or 'the network'} drifts: the pass {self.name} changed what the network "
-                f"computes ({wrong}: {step.outputs[wrong]}); nothing was written, {self.advice}"
+                f"computes ({wrong}: {broken}); nothing was written, {advice}"
             )
         return step
 

@@ -22,6 +22,7 @@ from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.cuts import Cuts, decides_by_values
+from trpexport.networks.torch.equivalence import relative_rms
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import INPUT, named_tensors
@@ -199,6 +200,19 @@ class TorchNetwork:
         outputs = outputs_of(self.model, self.input_of(feeds))
         named = named_tensors(outputs)  # a parameter may be one of them
         return {name: value.detach().cpu().numpy() for name, value in named.items()}
+
+    def rounding(self, feeds: Arrays) -> dict[str, float]:
+        """Return how far outputs are from those in float64, RMS relative to these, by name.
+
+        Raises:
+            TrpexportError: it can't be run in float64.
+        """
+        exact, rounded = self._with(copied(self.model).double()).run(feeds), self.run(feeds)
+        return {
+            name: relative_rms(torch.from_numpy(exact[name]), torch.from_numpy(rounded[name]))
+            for name in exact
+            if exact[name].dtype.kind == "f" and exact[name].shape == rounded[name].shape
+        }
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
         """Write it as an ONNX file.
