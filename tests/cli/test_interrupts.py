@@ -94,7 +94,7 @@ def entries(path: Path) -> list[str]:
     [
         pytest.param("compute spectra", signal.SIGINT, "interrupted", marks=pytest.mark.slow),
         ("export to ONNX", signal.SIGINT, "interrupted"),
-        ("verify the ONNX file", signal.SIGTERM, "terminated"),
+        pytest.param("verify the ONNX file", signal.SIGTERM, "terminated", marks=pytest.mark.slow),
         pytest.param("export to ONNX", signal.SIGHUP, "hung up", marks=pytest.mark.slow),
     ],
 )
