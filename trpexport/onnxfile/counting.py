@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trpexport.cost import Cost, OperatorCost
 from trpexport.onnxfile.graph import Graph, Node, read_graph
+from trpexport.onnxfile.naming import module_name
 from trpexport.onnxfile.operators import (
     COUNTED,
     LEFT_OUT,
@@ -103,9 +104,9 @@ class _Parameters:
         """Return the module's dotted name, if the weight of ``node`` bears one."""
         counted = COUNTED[node.operator]
         for index in (counted.weight, counted.data):
-            name = self._origin.get(node.inputs[index], "")
-            if "." in name:
-                return name.removesuffix("_quantized").removesuffix(".weight")
+            name = module_name(self._origin.get(node.inputs[index], ""))
+            if name is not None:
+                return name
         return None
 
     def _of(self, node: Node) -> set[str]:
