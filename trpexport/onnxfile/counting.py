@@ -37,7 +37,11 @@ def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> Cost:
         ModelError: the file is no ONNX network, or the shapes do not fit or suffice.
         MissingDependencyError: the package onnx is not installed.
     """
-    graph = read_graph(path, shapes)
+    return count_graph(read_graph(path, shapes))
+
+
+def count_graph(graph: Graph) -> Cost:
+    """Count what a graph costs, as :func:`count_onnx` does."""
     parameters = _Parameters(graph)
     layers: list[OperatorCost] = []
     left_out: Counter[str] = Counter()

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from trpexport.errors import ModelError
+from trpexport.foreign import first_line
 from trpexport.tensors import Array, Shape
 
 # From here on an initializer that is an input as well is its default; before, each had to be one.
@@ -55,8 +57,18 @@ class Constant:
         )
 
     def numpy(self) -> Array:
-        """Return what the graph uses."""
-        array: Array = self.tensor.numpy()
+        """Return what the graph uses.
+
+        Raises:
+            ModelError: what is stored is damaged.
+        """
+        try:
+            array: Array = self.tensor.numpy()
+        except Exception as error:  # numpy's, the system's or onnx_ir's, for each way to be cut
+            raise ModelError(
+                f"the tensor {self.source.name} is damaged ({first_line(error)}): copy the file, "
+                "and those that its weights lie in, again"
+            ) from error
         for node in self.nodes:
             array = _REARRANGING[node.op_type](array, node)
         return array

@@ -1,0 +1,348 @@
+"""A network that is an ONNX graph, as the mathematics sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from trpexport.compare import FLOAT32, Tolerance
+from trpexport.cost import Cost, macs
+from trpexport.errors import ModelError, PlanError
+from trpexport.lowrank.chain import Chain
+from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
+from trpexport.networks.onnx.drift import first_difference
+from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
+from trpexport.networks.onnx.reading import OnnxSource
+from trpexport.networks.onnx.rewrite import Factors, rewrite
+from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.samples import Samples
+from trpexport.onnxfile.counting import count_graph
+from trpexport.onnxfile.graph import Graph, graph_of
+from trpexport.ops import LinearOp
+from trpexport.runtime.session import Session, run_in_batches
+from trpexport.tensors import UNNAMED, Arrays, Shape, Shapes, TensorInfo, resolve_shapes
+
+# What is stored in half precision rounds at 5e-4, each factor and each product for itself.
+_HALF = Tolerance.of(0.1)
+_LOW_PRECISION = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+class OnnxNetwork:
+    """A network that is an ONNX graph; nothing of the file that it comes from is changed.
+
+    Args:
+        source: the file.
+        shapes: shapes of its inputs, as far as it leaves them open.
+        chains: what stands in for layers of the file, by name.
+        is_dense: whether products of the chains stand there instead.
+    """
+
+    module = None
+
+    def __init__(
+        self,
+        source: OnnxSource,
+        shapes: Shapes,
+        chains: Mapping[str, Chain] = NO_CHAINS,
+        *,
+        is_dense: bool = False,
+    ) -> None:
+        self.source = source
+        self.shapes = dict(shapes)
+        self.chains = chains
+        self._is_dense = is_dense
+
+    @classmethod
+    def open(cls, source: OnnxSource, shape: Sequence[int] | Shapes | None = None) -> OnnxNetwork:
+        """Return the network of a file.
+
+        Args:
+            source: the file.
+            shape: shape of its input; by name where there are several. A first dimension that the
+                file leaves open is 1 without it, others must be given.
+
+        Raises:
+            ModelError: the file does not say how large an input is, and nobody else does.
+        """
+        infos = _inputs(source.model)
+        given: Shapes = {}
+        if isinstance(shape, Mapping):
+            given = shape
+        elif shape is not None:
+            if len(infos) != 1:
+                names = ", ".join(info.name for info in infos) or "none"
+                raise ModelError(
+                    f"{source.path} has the inputs {names}: give the shape of each by its name",
+                    parameters=("input_shape",),
+                )
+            given = {infos[0].name: tuple(int(size) for size in shape)}
+        try:
+            return cls(source, resolve_shapes(infos, given))
+        except ModelError as error:
+            raise ModelError(str(error), parameters=("input_shape",)) from None
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The graph."""
+        if not self.chains:
+            return self.source.model
+        model = self.source.model.clone()
+        layers = linear_layers(model, self._source_graph, batch=self._batch)
+        # A batch norm behind a dense twin stays, so that its folding is verified as well.
+        rewrite(model, layers, self._factors, fold=not self._is_dense)
+        return model
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of its first input, batch first."""
+        return next(iter(self.shapes.values()), ())
+
+    @property
+    def ops(self) -> dict[str, LinearOp]:
+        """What each of its layers computes, by name."""
+        return {layer.name: layer.op for layer in self.layers}
+
+    @cached_property
+    def layers(self) -> tuple[OnnxLayer, ...]:
+        """Its linear layers, in the order of the file."""
+        return linear_layers(self.model, self._graph, batch=self._batch)
+
+    @property
+    def stem(self) -> str | None:
+        """Name of the layer that runs first, or None."""
+        return next((layer.name for layer in self.layers if layer.calls), None)
+
+    @property
+    def head(self) -> str | None:
+        """Name of the layer that runs last, or None."""
+        return next((layer.name for layer in reversed(self.layers) if layer.calls), None)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What all of it costs for one input of its shape."""
+        return count_graph(self._graph)
+
+    @property
+    def other_macs(self) -> int:
+        """MACs for one image of all that :attr:`layers` do not account for."""
+        accounted = sum(macs((layer.op,), layer.calls) for layer in self.layers)
+        return max(0, self.cost.macs // self._batch - accounted)
+
+    @property
+    def parameters(self) -> int:
+        """Number of its parameters; those that are shared count once."""
+        return self.cost.parameters
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type of its input."""
+        return next((str(info.dtype) for info in _inputs(self.source.model)), "float32")
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far rounding may carry its outputs."""
+        types = {layer.weight.dtype for layer in self.layers if layer.weight is not None}
+        return _HALF if types & _LOW_PRECISION else FLOAT32
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done otherwise than a user may expect."""
+        if self.tolerance is FLOAT32:
+            return ()
+        return ("the network is in half precision: so are the factors, and the verification",)
+
+    def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Return kernel and bias of a layer, in float32 at least."""
+        layer = self._layer(name)
+        bias = layer.bias
+        return _tensor(layer.kernel), None if bias is None else _tensor(bias)
+
+    def rewritten(self, chains: Mapping[str, Chain]) -> OnnxNetwork:
+        """Return the network with chains in the place of layers, by name.
+
+        Raises:
+            PlanError: a chain is for another network.
+        """
+        ops = {layer.name: layer for layer in self._source_layers}
+        for name, chain in chains.items():
+            layer = ops.get(name)
+            if layer is None:
+                raise PlanError(f"the plan is for another network: it has no layer {name}")
+            if layer.fixed is not None:
+                raise PlanError(f"{name} can't be rewritten: it {layer.fixed}")
+            if layer.op != chain.op:
+                raise PlanError(
+                    f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
+                    "in the network"
+                )
+        return OnnxNetwork(self.source, self.shapes, {**self.chains, **chains})
+
+    def dense(self) -> OnnxNetwork:
+        """Return the network that this one stands for, by the products of its chains."""
+        return OnnxNetwork(self.source, self.shapes, self.chains, is_dense=True)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return its outputs by name for inputs by name.
+
+        Raises:
+            ModelError: it can't run these inputs.
+        """
+        return run_in_batches(self._session, self._session.named(feeds))
+
+    def rounding(self, feeds: Arrays) -> dict[str, float]:
+        """Return nothing: ONNX Runtime does not run a graph in float64 that is none."""
+        return {}
+
+    def layer_inputs(self, names: Sequence[str], feeds: Arrays) -> dict[str, Tensor]:
+        """Return what layers of the file get, by name."""
+        values = {name: self._source_layer(name).data for name in names}
+        by_name = {value.name: value for value in self._values(self.model)}
+        found = self._run_for([by_name[value.name] for value in values.values()], feeds)
+        return {name: _tensor(found[value.name or ""]) for name, value in values.items()}
+
+    def first_drift(self, other: OnnxNetwork, feeds: Arrays, tolerance: float) -> str | None:
+        """Return the first layer behind which another network of this file differs, or None."""
+        return first_difference(self.model, other.model, self._source_layers, feeds, tolerance)
+
+    def first_drift_in(self, path: Path, feeds: Arrays, tolerance: float) -> str | None:
+        """Return the first layer behind which a file made of this network differs, or None."""
+        return first_difference(self.model, ir.load(path), self._source_layers, feeds, tolerance)
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
+        """Write it as an ONNX file, of the operator set that it came in."""
+        save(self.model, path)
+        return None
+
+    def written_as(self, settings: OnnxSettings) -> dict[str, Any]:
+        """Return how it is written, for a manifest."""
+        return {
+            "exporter": "onnx-ir",
+            "opset": self.model.graph.opset_imports.get("", 0),
+            "dynamic_batch": any(
+                info.shape[:1] and isinstance(info.shape[0], str)
+                for info in _inputs(self.source.model)
+            ),
+        }
+
+    def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
+        """Return all that calibration may ask of it."""
+        raise PlanError("an ONNX file can't be calibrated yet: decompose it without images")
+
+    def identity(self) -> str:
+        """Return what tells it from others, for caches: its graph and its weights."""
+        digest = hashlib.sha256(skeleton(self.model).SerializeToString(deterministic=True))
+        digest.update(repr(sorted(self.shapes.items())).encode())
+        for name, value in sorted(self.model.graph.initializers.items()):
+            if value.const_value is not None:
+                digest.update(name.encode())
+                digest.update(value.const_value.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _factors(self) -> dict[str, Factors]:
+        """What the graph holds for each chain: chains of the same kernels share one array."""
+        arrays: dict[Any, Any] = {}
+        found = {}
+        for name, chain in self.chains.items():
+            ops, tensors = chain.ops, chain.kernels
+            if self._is_dense:
+                ops = (replace(chain.op, bias=chain.bias is not None),)
+            keys = [tuple(map(id, tensors))] if self._is_dense else [id(each) for each in tensors]
+            for index, key in enumerate(keys):
+                if key not in arrays:
+                    kernel = chain.product if self._is_dense else tensors[index]
+                    arrays[key] = kernel.detach().cpu().double().numpy()
+            bias = None if chain.bias is None else chain.bias.detach().cpu().double().numpy()
+            found[name] = Factors(ops, tuple(arrays[key] for key in keys), bias)
+        return found
+
+    @cached_property
+    def _session(self) -> Session:
+        return open_model(self.model)
+
+    @property
+    def _batch(self) -> int:
+        return self.input_shape[0] if self.input_shape else 1
+
+    @cached_property
+    def _source_graph(self) -> Graph:
+        return self._shaped(self.source.model)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return self._shaped(self.model) if self.chains else self._source_graph
+
+    @cached_property
+    def _source_layers(self) -> tuple[OnnxLayer, ...]:
+        return linear_layers(self.source.model, self._source_graph, batch=self._batch)
+
+    def _source_layer(self, name: str) -> OnnxLayer:
+        return next(layer for layer in self._source_layers if layer.name == name)
+
+    def _layer(self, name: str) -> OnnxLayer:
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def _shaped(self, model: ir.Model) -> Graph:
+        """Return a graph with the shapes of its tensors, from a run where nothing else tells."""
+        graph = graph_of(skeleton(model), self.source.path, self.shapes)
+        names = {name for node in graph.nodes for name in node.outputs}
+        unknown = [
+            value
+            for value in self._values(model)
+            if value.name in names and graph.shape(value.name) is None
+        ]
+        if not unknown:
+            return graph
+        session = open_model(model, unknown)
+        outputs = session.run(session.random_inputs(overrides=self.shapes))
+        measured = {
+            value.name: TensorInfo(value.name, outputs[value.name].shape, outputs[value.name].dtype)
+            for value in unknown
+            if value.name is not None and hasattr(outputs.get(value.name), "shape")
+        }
+        return replace(graph, tensors=graph.tensors | measured)
+
+    def _values(self, model: ir.Model) -> list[ir.Value]:
+        """Return the inputs of the main graph and what its nodes put out."""
+        outputs = [value for node in model.graph for value in node.outputs if value.name]
+        return [*model.graph.inputs, *outputs]
+
+    def _run_for(self, values: Sequence[ir.Value], feeds: Arrays) -> Arrays:
+        computed = [value for value in values if value.producer() is not None]
+        session = open_model(self.model, computed)
+        named = session.named(feeds)
+        return {**named, **session.run(named)}
+
+
+def _inputs(model: ir.Model) -> list[TensorInfo]:
+    """Return what a network takes: its inputs that are not stored."""
+    return [
+        TensorInfo(value.name or "", _dimensions(value), value.dtype.numpy())
+        for value in model.graph.inputs
+        if not value.is_initializer() and value.dtype is not None
+    ]
+
+
+def _dimensions(value: ir.Value) -> tuple[int | str, ...]:
+    if value.shape is None:
+        raise ModelError(
+            f"the input {value.name} has no shape: give it one, as in 1x3x224x224",
+            parameters=("input_shape",),
+        )
+    sizes = (n if isinstance(n, int) else n.value or UNNAMED for n in value.shape)
+    return tuple(UNNAMED if isinstance(n, int) and n < 0 else n for n in sizes)
+
+
+def _tensor(array: Any) -> Tensor:
+    values = np.array(array)
+    return torch.from_numpy(values if values.dtype == np.float64 else values.astype(np.float32))
