@@ -17,7 +17,7 @@ from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.networks.equivalence import LayerCheck
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.timestamps import timestamp
 

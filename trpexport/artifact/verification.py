@@ -13,7 +13,7 @@ from trpexport.artifact.reference import Comparisons, ReferenceRuns, Runnable
 from trpexport.compare import OutputComparer
 from trpexport.errors import VerificationError
 from trpexport.networks.base import Network
-from trpexport.networks.equivalence import LayerCheck
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import Plan
 
 DECOMPOSE, REWRITE = "decompose", "rewrite"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from trpexport.compare import Tolerance
     from trpexport.lowrank.chain import Chain
-    from trpexport.networks.equivalence import LayerCheck
     from trpexport.networks.onnx_settings import OnnxSettings
     from trpexport.networks.samples import Samples
+    from trpexport.networks.torch.chain_check import LayerCheck
     from trpexport.plan import Plan
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})

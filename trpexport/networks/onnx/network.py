@@ -19,7 +19,6 @@ from trpexport.cost import Cost, macs
 from trpexport.errors import ModelError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
-from trpexport.networks.equivalence import LayerCheck, check_chain
 from trpexport.networks.onnx.drift import first_difference
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
 from trpexport.networks.onnx.reading import OnnxSource
@@ -27,6 +26,7 @@ from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trpexport.networks.equivalence import relative_rms
+from trpexport.networks.torch.chain_check import relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.running import argument, noting, outputs_of
 from trpexport.runtime.session import open_session, run_in_batches

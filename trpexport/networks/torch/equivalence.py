@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from trpexport.errors import PlanError
-from trpexport.networks.equivalence import LayerCheck, check_chain, relative_rms
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import Plan

@@ -18,10 +18,10 @@ from trpexport.errors import ModelError, PlanError
 from trpexport.foreign import told
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
-from trpexport.networks.equivalence import LayerCheck, relative_rms
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
+from trpexport.networks.torch.chain_check import LayerCheck, relative_rms
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.cuts import Cuts, decides_by_values
 from trpexport.networks.torch.drift import first_drifting_conv
