@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trpexport.errors import PlanError
 from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
-from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
+from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import Plan
 
@@ -35,11 +35,11 @@ def check_layers(
         found = []
         for name, run in _runs(original, layers, x).items():
             module, chain = originals[name], chains.get(name)
-            assert isinstance(module, CONVOLUTIONS)
+            assert isinstance(module, LAYERS)
             if not isinstance(chain, FactorChain):
                 raise PlanError(f"the plan is for another network: {name} is no chain of factors")
             bias = None if module.bias is None else module.bias.detach()
-            kernel = module.weight.detach()
+            kernel = kernel_of(module).detach()
             found.append(check_chain(layers[name], chain.chain, kernel, bias, run.input))
         return tuple(found)
 
