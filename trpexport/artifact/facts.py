@@ -57,7 +57,7 @@ def manifest_facts(
         **({"threads": torch.get_num_threads()} if CALIBRATION in plan.options else {}),
         "source": source,
         "architecture": plan.architecture,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         "exporter": settings.exporter,
         "opset": settings.opset,
         "dynamic_batch": settings.dynamic_batch,
@@ -108,7 +108,7 @@ def report_facts(
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         "macs": {
             "before": before,
             "after": after,

@@ -62,7 +62,7 @@ def verify_factorization(
     twin = factorized.dense()
     before = twin if original is None else original
     x = factorized.input_of(reference.golden())
-    layers = check_layers(before.model, factorized.model, plan, x[: reference.batch or 1])
+    layers = check_layers(before.model, factorized.model, plan, x.first(reference.batch or 1))
     for layer in layers:
         if not layer.is_equivalent:
             raise VerificationError(
