@@ -90,7 +90,7 @@ def manifest_facts(
         **({"threads": torch.get_num_threads()} if CALIBRATION in plan.options else {}),
         "source": file,
         "architecture": plan.architecture,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         **written_as,
     }
 
@@ -139,7 +139,7 @@ def report_facts(
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         "macs": {
             "before": before,
             "after": after,
