@@ -1,4 +1,4 @@
-"""The rewrite of modules: convolutions become chains of factors, and chains convolutions."""
+"""The rewrite of modules: linear layers become chains of factors, and chains layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trpexport.errors import PlanError
+from trpexport.inputs import InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.copying import copied
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain, make_conv, op_of
+from trpexport.networks.torch.modules import (
+    LAYERS,
+    FactorChain,
+    LinearLayer,
+    make_layer,
+    op_of,
+    set_kernel,
+)
 from trpexport.networks.torch.running import (
     argument,
     evaluating,
@@ -30,9 +38,9 @@ _MERGE_TOLERANCE = 1e-3
 
 
 def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
-    """Return a copy of ``model`` with chains in the place of convolutions.
+    """Return a copy of ``model`` with chains in the place of layers.
 
-    The factors stand in a :class:`FactorChain` under the convolution's name, so that a layer
+    The factors stand in a :class:`FactorChain` under the layer's name, so that a layer
     ``layer1.0.conv1`` becomes ``layer1.0.conv1.0`` and ``layer1.0.conv1.1``, on the device and in
     the dtype of the original. Chains of the same kernels share their parameters.
 
@@ -40,11 +48,11 @@ def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
         PlanError: a chain is for another network.
     """
     replacements: dict[nn.Module, nn.Module] = {}
-    owners: dict[int, nn.Module] = {}
+    owners: dict[int, LinearLayer] = {}
     for name, chain in chains.items():
-        module = convolution(model, name, chain.op)
+        module = linear_layer(model, name, chain.op)
         replacements[module] = found = FactorChain.of(chain, module)
-        for factor, kernel in zip(found, chain.kernels, strict=True):
+        for factor, kernel in zip(found.factors, chain.kernels, strict=True):
             factor.weight = owners.setdefault(id(kernel), factor).weight
     return copied(model, replacements)
 
@@ -57,7 +65,7 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
     """
     replacements: dict[nn.Module, nn.Module] = {}
     for layer in plan.rewritten:
-        module = convolution(model, layer.name, layer.op)
+        module = linear_layer(model, layer.name, layer.op)
         scheme = _checked_factors(layer)
         replacements[module] = FactorChain.empty(layer.op, scheme, layer.factors, module)
     network = copied(model, replacements)
@@ -76,24 +84,23 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
 def dense(model: nn.Module) -> nn.Module:
     """Return the dense network that a factorized one stands for, by the products of its factors."""
     chains = [module for module in model.modules() if isinstance(module, FactorChain)]
-    return copied(model, {chain: dense_conv(chain) for chain in chains})
+    return copied(model, {chain: dense_layer(chain) for chain in chains})
 
 
-def dense_conv(chain: FactorChain) -> Conv:
-    """Return the one convolution that a chain of factors stands for, in the factors' dtype.
+def dense_layer(chain: FactorChain) -> LinearLayer:
+    """Return the one layer that a chain of factors stands for, in the factors' dtype.
 
     It has a bias where the chain ends in one: a calibrated chain does, whatever the original had.
     """
     like, bias = chain[0].get_parameter("weight"), chain.bias
-    conv = make_conv(replace(chain.op, bias=bias is not None)).to(like)
-    with torch.no_grad():
-        conv.weight.copy_(chain.chain.product)
-        if conv.bias is not None and bias is not None:
-            conv.bias.copy_(bias)
-    return conv.train(chain.training).requires_grad_(like.requires_grad)
+    found = make_layer(replace(chain.op, bias=bias is not None)).to(like)
+    set_kernel(found, chain.chain.product)
+    if found.bias is not None and bias is not None:
+        found.bias.data.copy_(bias)
+    return found.train(chain.training).requires_grad_(like.requires_grad)
 
 
-def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+def merge(factorized: nn.Module, inputs: InputsLike) -> nn.Module:
     """Return the network as it was before the rewrite, with the kernels that the factors stand for.
 
     Biases that calibration added are taken off the means of the batch norms behind them, so that
@@ -101,7 +108,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 
     Args:
         factorized: the network of factors; it is not changed.
-        input_shape: shape of its input, batch first.
+        inputs: what it takes, or the shape of its only input, batch first.
 
     Raises:
         PlanError: no batch norm takes up an added bias, or not it alone.
@@ -112,7 +119,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         for name, module in factorized.named_modules()
         if isinstance(module, FactorChain) and module.bias is not None and not module.op.bias
     ]
-    norms = _norms_behind(network, [network.get_submodule(name) for name in added], input_shape)
+    norms = _norms_behind(network, [network.get_submodule(name) for name in added], inputs)
     with torch.no_grad():
         for name in added:
             conv = network.get_submodule(name)
@@ -122,7 +129,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
                 if norm.running_mean is not None:  # else the norm takes off any bias itself
                     norm.running_mean.sub_(conv.get_parameter("bias"))
             conv.register_parameter("bias", None)
-    if added and not _same(factorized, network, input_shape):
+    if added and not _same(factorized, network, inputs):
         raise PlanError(
             f"the biases that calibration added ({', '.join(added)}) can't be taken back: the "
             "output of a layer goes elsewhere than to a batch norm of its own; leave that layer "
@@ -132,44 +139,44 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 
 
 def _norms_behind(
-    model: nn.Module, convs: Sequence[nn.Module], input_shape: Sequence[int]
+    model: nn.Module, convs: Sequence[nn.Module], inputs: InputsLike
 ) -> dict[nn.Module, list[BatchNorm]]:
     """Return the batch norms that take the outputs of each convolution."""
     outputs: list[tuple[nn.Module, Tensor]] = []
     found: dict[nn.Module, list[BatchNorm]] = {conv: [] for conv in convs}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
         if not isinstance(module, BatchNorm):
             outputs.append((module, output))
             return
-        given = argument(inputs, keywords)
+        given = argument(args, keywords)
         for conv, put_out in outputs:
             if put_out is given and module not in found[conv]:
                 found[conv].append(module)
 
     norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    run_example(model, input_shape, dict.fromkeys([*convs, *norms], note))
+    run_example(model, inputs, dict.fromkeys([*convs, *norms], note))
     return found
 
 
-def _same(one: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:
-    x = example_input(one, input_shape)
+def _same(one: nn.Module, other: nn.Module, inputs: InputsLike) -> bool:
+    x = example_input(one, inputs)
     with evaluating(one, other):
-        pairs = zip(tensor_leaves(one(x)), tensor_leaves(other(x)), strict=True)
+        pairs = zip(tensor_leaves(x.call(one)), tensor_leaves(x.call(other)), strict=True)
         return all(
             float((a - b).abs().max()) <= _MERGE_TOLERANCE * float(a.abs().max()) for a, b in pairs
         )
 
 
-def convolution(model: nn.Module, name: str, op: LinearOp) -> Conv:
-    """Return the convolution ``name`` of a network.
+def linear_layer(model: nn.Module, name: str, op: LinearOp) -> LinearLayer:
+    """Return the layer ``name`` of a network.
 
     Raises:
         PlanError: it has none of that name, or it is another one.
     """
     module = dict(model.named_modules()).get(name)
-    if not isinstance(module, CONVOLUTIONS):
-        raise PlanError(f"the plan is for another network: it has no convolution {name}")
+    if not isinstance(module, LAYERS):
+        raise PlanError(f"the plan is for another network: it has no layer {name}")
     if op_of(module) != op:
         raise PlanError(
             f"the plan is for another network: {name} is {op} in it and {op_of(module)} in the "
