@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import truncated
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain
-from trpexport.networks.torch.rewrite import dense_conv
+from trpexport.networks.torch.modules import LAYERS, FactorChain, LinearLayer
+from trpexport.networks.torch.rewrite import dense_layer
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import LayerPlan, Plan
 
@@ -77,7 +77,7 @@ def check_layers(
         found = []
         for name, run in _runs(original, layers, x).items():
             module, chain = originals[name], chains.get(name)
-            assert isinstance(module, CONVOLUTIONS)
+            assert isinstance(module, LAYERS)
             if not isinstance(chain, FactorChain):
                 raise PlanError(f"the plan is for another network: {name} is no chain of factors")
             found.append(_check(module, chain, layers[name], run.input))
@@ -137,7 +137,7 @@ def relative_rms(reference: Tensor, candidate: Tensor) -> float:
     return difference / scale if scale else float("inf")
 
 
-def _check(module: Conv, chain: FactorChain, layer: LayerPlan, x: Tensor) -> LayerCheck:
+def _check(module: LinearLayer, chain: FactorChain, layer: LayerPlan, x: Tensor) -> LayerCheck:
     assert layer.scheme is not None
     assert layer.rank is not None
     factor_error = None
@@ -151,6 +151,6 @@ def _check(module: Conv, chain: FactorChain, layer: LayerPlan, x: Tensor) -> Lay
     return LayerCheck(
         name=layer.name,
         factor_error=factor_error,
-        equivalence_error=relative_rms(dense_conv(exact)(x), y),
+        equivalence_error=relative_rms(dense_layer(exact)(x), y),
         output_error=output_error if math.isfinite(output_error) else None,
     )
