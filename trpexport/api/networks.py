@@ -39,7 +39,7 @@ def decompose(
     unsafe_pickle: bool = False,
     expect: Dataset | str | None = None,
     announce: Announce | None = None,
-) -> Decomposed:
+) -> Decomposed[Any]:
     """Rewrite the convolutions of a network as chains of cheaper ones.
 
     Args:
@@ -93,7 +93,7 @@ def decompose(
 
 
 def verify(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     reference: str | Path | None = None,
     *,
     seconds: float = 5.0,
@@ -131,7 +131,7 @@ def verify(
 
 
 def export(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     out: str | Path,
     *,
     inputs: NDArray[np.floating[Any]] | None = None,
@@ -173,7 +173,7 @@ def export(
 
 
 def count(
-    model: Decomposed | nn.Module | str | Path,
+    model: Decomposed[Any] | nn.Module | str | Path,
     *,
     example: Tensor | NDArray[Any] | Sequence[int] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -207,7 +207,8 @@ def count(
         assert checkpoint.input_shape is not None
         return count_module(checkpoint.module, checkpoint.input_shape)
     if not isinstance(model, nn.Module):
-        return model.network.cost
+        cost: Cost = model.network.cost
+        return cost
     if shape is None:
         raise PlanError("nobody says which input the network takes: give an example of one")
     return count_module(model, shape)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
 from trpexport.errors import ModelError, PlanError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
+from trpexport.networks.equivalence import LayerCheck, check_chain
 from trpexport.networks.onnx.drift import first_difference
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
 from trpexport.networks.onnx.reading import OnnxSource
@@ -29,6 +30,7 @@ from trpexport.networks.samples import Samples
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp
+from trpexport.plan import Plan
 from trpexport.runtime.session import Session, run_in_batches
 from trpexport.tensors import UNNAMED, Arrays, Shape, Shapes, TensorInfo, resolve_shapes
 
@@ -48,6 +50,7 @@ class OnnxNetwork:
     """
 
     module = None
+    passes = ("export", "annotate")
 
     def __init__(
         self,
@@ -161,6 +164,14 @@ class OnnxNetwork:
             return ()
         return ("the network is in half precision: so are the factors, and the verification",)
 
+    def as_module(self) -> nn.Module:
+        """Refuse: it is no network of PyTorch.
+
+        Raises:
+            PlanError: always.
+        """
+        raise PlanError("a decomposed ONNX file is no module of PyTorch: export it, and run that")
+
     def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return kernel and bias of a layer, in float32 at least."""
         layer = self._layer(name)
@@ -203,20 +214,33 @@ class OnnxNetwork:
         """Return nothing: ONNX Runtime does not run a graph in float64 that is none."""
         return {}
 
-    def layer_inputs(self, names: Sequence[str], feeds: Arrays) -> dict[str, Tensor]:
-        """Return what layers of the file get, by name."""
-        values = {name: self._source_layer(name).data for name in names}
-        by_name = {value.name: value for value in self._values(self.model)}
-        found = self._run_for([by_name[value.name] for value in values.values()], feeds)
-        return {name: _tensor(found[value.name or ""]) for name, value in values.items()}
+    def check_layers(
+        self, original: OnnxNetwork, plan: Plan, feeds: Arrays
+    ) -> tuple[LayerCheck, ...]:
+        """Compare each chain in it with its plan, on what the layer gets in ``original``.
 
-    def first_drift(self, other: OnnxNetwork, feeds: Arrays, tolerance: float) -> str | None:
+        Raises:
+            PlanError: a layer that the plan rewrites is no chain.
+        """
+        names = [layer.name for layer in plan.rewritten]
+        missing = next((name for name in names if name not in self.chains), None)
+        if missing is not None:
+            raise PlanError(f"the plan is for another network: {missing} is no chain of factors")
+        inputs = original._layer_inputs(names, feeds)
+        return tuple(
+            check_chain(layer, self.chains[layer.name], *original.weights(layer.name), x)
+            for layer, x in zip(plan.rewritten, inputs, strict=True)
+        )
+
+    def first_drift(
+        self, other: OnnxNetwork, plan: Plan, feeds: Arrays, limit: float
+    ) -> str | None:
         """Return the first layer behind which another network of this file differs, or None."""
-        return first_difference(self.model, other.model, self._source_layers, feeds, tolerance)
+        return first_difference(self.model, other.model, self._source_layers, feeds, limit)
 
-    def first_drift_in(self, path: Path, feeds: Arrays, tolerance: float) -> str | None:
+    def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
         """Return the first layer behind which a file made of this network differs, or None."""
-        return first_difference(self.model, ir.load(path), self._source_layers, feeds, tolerance)
+        return first_difference(self.model, ir.load(path), self._source_layers, feeds, limit)
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
         """Write it as an ONNX file, of the operator set that it came in."""
@@ -317,11 +341,14 @@ class OnnxNetwork:
         outputs = [value for node in model.graph for value in node.outputs if value.name]
         return [*model.graph.inputs, *outputs]
 
-    def _run_for(self, values: Sequence[ir.Value], feeds: Arrays) -> Arrays:
-        computed = [value for value in values if value.producer() is not None]
-        session = open_model(self.model, computed)
+    def _layer_inputs(self, names: Sequence[str], feeds: Arrays) -> list[Tensor]:
+        """Return what layers of the file get."""
+        values = {value.name: value for value in self._values(self.model)}
+        wanted = [values[self._source_layer(name).data.name] for name in names]
+        session = open_model(self.model, [each for each in wanted if each.producer() is not None])
         named = session.named(feeds)
-        return {**named, **session.run(named)}
+        found = {**named, **run_in_batches(session, named)}
+        return [_tensor(found[each.name or ""]) for each in wanted]
 
 
 def _inputs(model: ir.Model) -> list[TensorInfo]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -33,7 +35,8 @@ class OnnxSource:
     path: Path
     model: ir.Model
     notes: tuple[str, ...] = ()
-    metadata: dict[str, object] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    architecture: None = None
 
     @property
     def label(self) -> str:
