@@ -64,7 +64,7 @@ def _cut_off(use: Use, x: Tensor, full: list[int], stride: list[int]) -> Pads:
     wanted = given
     if wanted is None:
         wanted = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
-    totals = (max(0, n - w) for n, w in zip(full, wanted[-len(full) :], strict=True))
+    totals = (n - w for n, w in zip(full, wanted[-len(full) :], strict=True))
     return [halves(total, odd_first=auto != "SAME_UPPER") for total in totals]
 
 

@@ -10,7 +10,6 @@ from trpexport.networks.onnx.interpreter.registry import Use, operator
 for _name, _function in {
     "And": torch.logical_and,
     "BitwiseAnd": torch.bitwise_and,
-    "BitwiseNot": torch.bitwise_not,
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
     "Equal": torch.eq,

@@ -186,7 +186,8 @@ def _space_to_depth(use: Use, x: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     size = use.get("blocksize")
     blocks = x.reshape(n, channels, height // size, size, width // size, size)
-    blocks = blocks.permute(0, 3, 5, 1, 2, 4)
+    is_depth_first = use.get("mode", "DCR") == "DCR"
+    blocks = blocks.permute(0, 3, 5, 1, 2, 4) if is_depth_first else blocks.permute(0, 1, 3, 5, 2, 4)
     return blocks.reshape(n, channels * size**2, height // size, width // size)
 
 

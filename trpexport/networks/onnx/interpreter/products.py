@@ -61,6 +61,9 @@ def _det(_: Use, x: Tensor) -> Tensor:
     return torch.linalg.det(x)
 
 
+_ATTENTION = {"is_causal", "kv_num_heads", "q_num_heads", "scale", "softcap"}
+
+
 @operator("Attention")
 def _attention(
     use: Use,
@@ -70,8 +73,9 @@ def _attention(
     mask: Tensor | None = None,
     *past: Tensor | None,
 ) -> Tensor:
-    if any(part is not None for part in past) or use.outputs > 1 or use.get("softcap", 0.0):
-        raise ValueError("attention with a cache or a cap is not computed")
+    is_plain = use.attributes.keys() <= _ATTENTION and not any(p is not None for p in past)
+    if not is_plain or use.outputs > 1 or use.get("softcap", 0.0):
+        raise ValueError("attention with a cache, a cap or a window is not computed")
     is_flat = query.ndim == 3
     if is_flat:
         heads = (use.get("q_num_heads"), use.get("kv_num_heads"), use.get("kv_num_heads"))

@@ -113,7 +113,7 @@ def _top_k(use: Use, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, Te
     count = use.get("k") if given is None else integers(given)[0]
     axis = use.get("axis", -1)
     # Of equal ones the first: a stable order.
-    values, indices = torch.sort(x, axis, descending=bool(use.get("largest", 1)), stable=True)
+    values, indices = x.sort(dim=axis, descending=bool(use.get("largest", 1)), stable=True)
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 

@@ -139,9 +139,14 @@ def _by_torch(use: Use, x: Tensor, axes: Sequence[_Axis], mode: str, how: str) -
         if min(size) == 1 and mode == "pytorch_half_pixel":
             return None
         return F.interpolate(x, size, mode="bilinear", align_corners=mode == "align_corners")
-    is_floor = use.get("nearest_mode", "round_prefer_floor") == "floor"
+    rounding = use.get("nearest_mode", "round_prefer_floor")
+    repeats = {("asymmetric", "floor")} | {
+        (each, f"round_prefer_{side}")
+        for each in ("half_pixel", "pytorch_half_pixel")
+        for side in ("floor", "ceil")
+    }
     is_repeated = all(axis.resized % axis.size == 0 for axis in axes)
-    if how == "nearest" and is_repeated and (mode == "half_pixel" or (mode == "asymmetric" and is_floor)):
+    if how == "nearest" and is_repeated and (mode, rounding) in repeats:
         return F.interpolate(x, size, mode="nearest")
     return None
 
@@ -158,7 +163,7 @@ def _along(use: Use, x: Tensor, axis: _Axis, places: Tensor, how: str) -> Tensor
         }[use.get("nearest_mode", "round_prefer_floor")](places)
         return x.index_select(axis.axis, rounded.long().clamp(0, last).to(x.device))
     taps, weights = _taps(use, axis, places, how)
-    if use.get("exclude_outside", 0) or use.get("antialias", 0) and False:
+    if use.get("exclude_outside", 0):
         weights = torch.where((taps < 0) | (taps > last), 0.0, weights)
         weights = weights / weights.sum(1, keepdim=True)
     taps = taps.clamp(0, last).to(x.device)
