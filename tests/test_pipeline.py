@@ -233,7 +233,9 @@ def test_how_images_become_input_is_said_or_refused(tmp_path: Path) -> None:
     assert small.source.preprocessing == other
     assert small.images is not None
     expected = other.normalise(pixels(24))
-    assert np.array_equal(np.sort(small.images.inputs, axis=0), np.sort(expected, axis=0))
+    assert np.array_equal(
+        np.sort(np.asarray(small.images.inputs), axis=0), np.sort(expected, axis=0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.datasets.calibration import DatasetImages
+from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.pipeline import CalibrationData, Decomposed, decompose_network, stored_preprocessing
@@ -20,11 +20,11 @@ class OnnxFileSource:
 
     Attributes:
         path: the file.
-        input_shape: shape of its input, or of its inputs by name; None where it says so itself.
+        inputs: shapes of its inputs; None where it says them itself.
     """
 
     path: Path
-    input_shape: Sequence[int] | Mapping[str, tuple[int, ...]] | None = None
+    inputs: InputsLike | None = None
 
     def load(self) -> OnnxSource:
         """Read it.
@@ -51,7 +51,7 @@ class OnnxFileSource:
         chooser.check()
         with stages("read the ONNX file"):
             source = self.load()
-            network = OnnxNetwork.open(source, self.input_shape or chooser.input_shape)
+            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
             preprocessing = data.preprocessing or stored_preprocessing(source)
@@ -60,7 +60,7 @@ class OnnxFileSource:
                 images = DatasetImages(
                     data.dataset,
                     preprocessing,
-                    network.input_shape,
+                    network.inputs.first.shape,
                     count=data.count,
                     seed=data.seed,
                 )

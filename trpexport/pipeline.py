@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Generic, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 from typing_extensions import TypeVar
 
@@ -28,12 +26,13 @@ from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
+from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
+from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
 
 # Images whose labels an architecture is checked by, and pixels of all of them together.
@@ -59,8 +58,7 @@ class Expectation:
             ArchitectureError: it is no better than chance.
             DataError: the images can't be read, or do not fit the network.
         """
-        shape = checkpoint.input_shape
-        assert shape is not None
+        shape = checkpoint.known_inputs.first.shape
         preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
         images = DatasetImages(self.dataset, preprocessing, shape, count=1)
         count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
@@ -80,7 +78,7 @@ class Source:
     path: Path
     arch: str | None = None
     model: str | None = None
-    input_shape: Sequence[int] | None = None
+    inputs: InputsLike | None = None
     unsafe_pickle: bool = False
     expect: Expectation | None = None
 
@@ -94,15 +92,10 @@ class Source:
             self.path,
             arch=self.arch,
             model=self.model,
-            input_shape=self.input_shape,
+            inputs=self.inputs,
             unsafe_pickle=self.unsafe_pickle,
         )
-        if checkpoint.input_shape is None:
-            raise CheckpointError(
-                f"{self.path} does not say which input {checkpoint.label} takes: "
-                "give its shape, as in 1x3x224x224",
-                parameters=["input_shape"],
-            )
+        assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
     def decompose(
@@ -200,7 +193,7 @@ class Decomposed(Generic[N_co]):
         """
         network, plan = self.network, self.plan
         inputs = None if self.images is None else self.images.unseen()
-        runs = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
+        runs = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
         return verify_factorization(self.original, network, plan, runs, seconds=seconds)
 
     def export(
@@ -208,7 +201,7 @@ class Decomposed(Generic[N_co]):
         out: Path,
         *,
         settings: ExportSettings | None = None,
-        inputs: NDArray[np.floating[Any]] | None = None,
+        inputs: Array | Arrays | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
@@ -268,9 +261,10 @@ def decompose_network(
         TrpexportError: as the chooser.
     """
     if images is not None:  # a fit to what is random, or no number, would be found out too late
-        few = np.asarray(images.inputs[: network.input_shape[0]], dtype=network.dtype)
-        if few.shape == network.input_shape:
-            check_repeats(network, {INPUT: few})
+        given = network.inputs.named(images.inputs, "calibration images")
+        few = rows(given, slice(network.inputs.batch))
+        if images_of(few) == network.inputs.batch:
+            check_repeats(network, few)
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
@@ -304,8 +298,7 @@ def decompose_checkpoint(
         raise CheckpointError(
             f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
         )
-    shape = source.input_shape or chooser.input_shape or checkpoint.input_shape
-    assert shape is not None
+    inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
         preprocessing = data.preprocessing or stored_preprocessing(checkpoint)
@@ -313,11 +306,11 @@ def decompose_checkpoint(
         checkpoint = replace(checkpoint, metadata=facts)
         with stages("read calibration images"):
             images = DatasetImages(
-                data.dataset, preprocessing, shape, count=data.count, seed=data.seed
+                data.dataset, preprocessing, inputs.first.shape, count=data.count, seed=data.seed
             )
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, shape)
+    network = TorchNetwork.open(checkpoint.module, inputs)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
@@ -330,7 +323,7 @@ def decompose_to_bundle(
     data: CalibrationData | None = None,
     *,
     settings: ExportSettings | None = None,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
     """Read a network, decompose, verify, export: all of it or nothing.
@@ -364,7 +357,7 @@ def export_checkpoint(
     out: Path | None = None,
     *,
     settings: ExportSettings | None = None,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
     """Load a checkpoint, export it as it is, verify: all of it or nothing.
@@ -378,8 +371,7 @@ def export_checkpoint(
     with bundle.reserved(out, replace=settings.replace):
         with stages("load the checkpoint"):
             checkpoint = source.load()
-        assert checkpoint.input_shape is not None
-        network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
+        network = TorchNetwork(checkpoint.module, checkpoint.known_inputs)
         plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
         return export_bundle(
             network,

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpexport import bundle
 from trpexport.artifact.facts import (
     Origin,
@@ -30,6 +27,7 @@ from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
+from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
 
 N = TypeVar("N", bound=Network)
@@ -92,7 +90,7 @@ def export_bundle(
     original: N | None = None,
     source: Origin | None = None,
     settings: ExportSettings | None = None,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     notes: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> BundleReport:
@@ -109,8 +107,8 @@ def export_bundle(
         original: the network before the rewrite; None where the factors were trained since.
         source: where the network comes from, for the bundle's provenance.
         settings: how to export; the defaults where it is None.
-        inputs: real inputs (images, channels, height, width) to verify on; standard normal ones
-            where it is None.
+        inputs: real inputs (images, channels, height, width) to verify on, by name where there are
+            several; standard normal ones where it is None.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
 
@@ -122,7 +120,7 @@ def export_bundle(
     settings = settings or ExportSettings()
     out = Path(out)
     bundle.check_target(out, replace=settings.replace)
-    reference = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
+    reference = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
     is_dynamic = settings.dynamic_batch and reference.takes_others
     job = _Job(
@@ -239,7 +237,7 @@ class _Job:
                     module,
                     architecture=source.architecture if source else None,
                     plan=self.plan,
-                    metadata={"input_shape": self.plan.input_shape, **preprocessing},
+                    metadata={**self.plan.inputs.to_json(), **preprocessing},
                 )
             write_json(directory / bundle.PLAN, self.plan.to_json())
         size = sum(file.stat().st_size for file in directory.glob(f"{bundle.MODEL}*"))

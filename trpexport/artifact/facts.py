@@ -17,7 +17,7 @@ from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.networks.equivalence import LayerCheck
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.timestamps import timestamp
 
@@ -90,7 +90,7 @@ def manifest_facts(
         **({"threads": torch.get_num_threads()} if CALIBRATION in plan.options else {}),
         "source": file,
         "architecture": plan.architecture,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         **written_as,
     }
 
@@ -139,7 +139,7 @@ def report_facts(
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,
-        "input_shape": list(plan.input_shape),
+        **plan.inputs.to_json(),
         "macs": {
             "before": before,
             "after": after,

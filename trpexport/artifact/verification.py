@@ -12,8 +12,9 @@ from trpexport.artifact.passes.base import Approximate, Equivalent, Step
 from trpexport.artifact.reference import Comparisons, ReferenceRuns, Runnable
 from trpexport.compare import OutputComparer
 from trpexport.errors import VerificationError
+from trpexport.inputs import rows
 from trpexport.networks.base import Network
-from trpexport.networks.equivalence import LayerCheck
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import Plan
 
 DECOMPOSE, REWRITE = "decompose", "rewrite"
@@ -63,7 +64,7 @@ def verify_factorization(
     started = time.perf_counter()
     twin = factorized.dense()
     before = twin if original is None else original
-    few = {name: x[: reference.batch or 1] for name, x in reference.golden().items()}
+    few = rows(reference.golden(), slice(reference.batch or 1))
     layers = factorized.check_layers(before, plan, few)
     for layer in layers:
         if not layer.is_equivalent:

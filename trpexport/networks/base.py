@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from trpexport.cost import Cost
+from trpexport.inputs import Inputs
 from trpexport.ops import Layer, LinearOp
 from trpexport.tensors import Arrays
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from trpexport.compare import Tolerance
     from trpexport.lowrank.chain import Chain
-    from trpexport.networks.equivalence import LayerCheck
     from trpexport.networks.onnx_settings import OnnxSettings
     from trpexport.networks.samples import Samples
+    from trpexport.networks.torch.chain_check import LayerCheck
     from trpexport.plan import Plan
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
@@ -55,8 +56,8 @@ class Network(Protocol):
     """A network that can be decomposed. It never changes: what changes it returns another one."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of its input, batch first."""
+    def inputs(self) -> Inputs:
+        """What it takes, by name."""
 
     @property
     def ops(self) -> Mapping[str, LinearOp]:
@@ -76,7 +77,7 @@ class Network(Protocol):
 
     @property
     def cost(self) -> Cost:
-        """What all of it costs for one input of ``input_shape``; unknown operators are listed."""
+        """What all of it costs for ``inputs``; unknown operators are listed."""
 
     @property
     def other_macs(self) -> int:

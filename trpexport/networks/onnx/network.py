@@ -16,23 +16,25 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import ModelError, PlanError
+from trpexport.errors import PlanError
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
-from trpexport.networks.equivalence import LayerCheck, check_chain
 from trpexport.networks.onnx.drift import first_difference
+from trpexport.networks.onnx.inputs import inputs_of, taken
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp
 from trpexport.plan import Plan
 from trpexport.runtime.session import Session, run_in_batches
-from trpexport.tensors import UNNAMED, Arrays, Shape, Shapes, TensorInfo, resolve_shapes
+from trpexport.tensors import Arrays, Shapes, TensorInfo
 
 # What is stored in half precision rounds at 5e-4, each factor and each product for itself.
 _HALF = Tolerance.of(0.1)
@@ -44,7 +46,7 @@ class OnnxNetwork:
 
     Args:
         source: the file.
-        shapes: shapes of its inputs, as far as it leaves them open.
+        inputs: what it takes.
         chains: what stands in for layers of the file, by name.
         is_dense: whether products of the chains stand there instead.
     """
@@ -55,44 +57,30 @@ class OnnxNetwork:
     def __init__(
         self,
         source: OnnxSource,
-        shapes: Shapes,
+        inputs: Inputs,
         chains: Mapping[str, Chain] = NO_CHAINS,
         *,
         is_dense: bool = False,
     ) -> None:
         self.source = source
-        self.shapes = dict(shapes)
+        self.inputs = inputs
         self.chains = chains
         self._is_dense = is_dense
 
     @classmethod
-    def open(cls, source: OnnxSource, shape: Sequence[int] | Shapes | None = None) -> OnnxNetwork:
+    def open(cls, source: OnnxSource, inputs: InputsLike | None = None) -> OnnxNetwork:
         """Return the network of a file.
 
         Args:
             source: the file.
-            shape: shape of its input; by name where there are several. A first dimension that the
-                file leaves open is 1 without it, others must be given.
+            inputs: shapes of its inputs; a name may be left out where there is one. A first
+                dimension that the file leaves open is 1 without them, others must be given.
 
         Raises:
             ModelError: the file does not say how large an input is, and nobody else does.
+            DataError: its inputs have different numbers of images.
         """
-        infos = _inputs(source.model)
-        given: Shapes = {}
-        if isinstance(shape, Mapping):
-            given = shape
-        elif shape is not None:
-            if len(infos) != 1:
-                names = ", ".join(info.name for info in infos) or "none"
-                raise ModelError(
-                    f"{source.path} has the inputs {names}: give the shape of each by its name",
-                    parameters=("input_shape",),
-                )
-            given = {infos[0].name: tuple(int(size) for size in shape)}
-        try:
-            return cls(source, resolve_shapes(infos, given))
-        except ModelError as error:
-            raise ModelError(str(error), parameters=("input_shape",)) from None
+        return cls(source, inputs_of(source, inputs))
 
     @cached_property
     def model(self) -> ir.Model:
@@ -104,11 +92,6 @@ class OnnxNetwork:
         # A batch norm behind a dense twin stays, so that its folding is verified as well.
         rewrite(model, layers, self._factors, fold=not self._is_dense)
         return model
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of its first input, batch first."""
-        return next(iter(self.shapes.values()), ())
 
     @property
     def ops(self) -> dict[str, LinearOp]:
@@ -148,8 +131,9 @@ class OnnxNetwork:
 
     @property
     def dtype(self) -> str:
-        """Numpy's name of the type of its input."""
-        return next((str(info.dtype) for info in _inputs(self.source.model)), "float32")
+        """Numpy's name of the type of the floats that it takes."""
+        floats = (info.dtype for info in taken(self.source.model) if info.dtype.kind == "f")
+        return str(next(floats, "float32"))
 
     @property
     def tolerance(self) -> Tolerance:
@@ -196,11 +180,11 @@ class OnnxNetwork:
                     f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
                     "in the network"
                 )
-        return OnnxNetwork(self.source, self.shapes, {**self.chains, **chains})
+        return OnnxNetwork(self.source, self.inputs, {**self.chains, **chains})
 
     def dense(self) -> OnnxNetwork:
         """Return the network that this one stands for, by the products of its chains."""
-        return OnnxNetwork(self.source, self.shapes, self.chains, is_dense=True)
+        return OnnxNetwork(self.source, self.inputs, self.chains, is_dense=True)
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name.
@@ -254,7 +238,7 @@ class OnnxNetwork:
             "opset": self.model.graph.opset_imports.get("", 0),
             "dynamic_batch": any(
                 info.shape[:1] and isinstance(info.shape[0], str)
-                for info in _inputs(self.source.model)
+                for info in taken(self.source.model)
             ),
         }
 
@@ -265,7 +249,7 @@ class OnnxNetwork:
     def identity(self) -> str:
         """Return what tells it from others, for caches: its graph and its weights."""
         digest = hashlib.sha256(skeleton(self.model).SerializeToString(deterministic=True))
-        digest.update(repr(sorted(self.shapes.items())).encode())
+        digest.update(repr(self.inputs).encode())
         for name, value in sorted(self.model.graph.initializers.items()):
             if value.const_value is not None:
                 digest.update(name.encode())
@@ -296,7 +280,11 @@ class OnnxNetwork:
 
     @property
     def _batch(self) -> int:
-        return self.input_shape[0] if self.input_shape else 1
+        return self.inputs.batch
+
+    @property
+    def _shapes(self) -> Shapes:
+        return {name: one.shape for name, one in self.inputs.items()}
 
     @cached_property
     def _source_graph(self) -> Graph:
@@ -318,7 +306,7 @@ class OnnxNetwork:
 
     def _shaped(self, model: ir.Model) -> Graph:
         """Return a graph with the shapes of its tensors, from a run where nothing else tells."""
-        graph = graph_of(skeleton(model), self.source.path, self.shapes)
+        graph = graph_of(skeleton(model), self.source.path, self._shapes)
         names = {name for node in graph.nodes for name in node.outputs}
         unknown = [
             value
@@ -328,7 +316,7 @@ class OnnxNetwork:
         if not unknown:
             return graph
         session = open_model(model, unknown)
-        outputs = session.run(session.random_inputs(overrides=self.shapes))
+        outputs = session.run(session.random_inputs(overrides=self._shapes))
         measured = {
             value.name: TensorInfo(value.name, outputs[value.name].shape, outputs[value.name].dtype)
             for value in unknown
@@ -349,25 +337,6 @@ class OnnxNetwork:
         named = session.named(feeds)
         found = {**named, **run_in_batches(session, named)}
         return [_tensor(found[each.name or ""]) for each in wanted]
-
-
-def _inputs(model: ir.Model) -> list[TensorInfo]:
-    """Return what a network takes: its inputs that are not stored."""
-    return [
-        TensorInfo(value.name or "", _dimensions(value), value.dtype.numpy())
-        for value in model.graph.inputs
-        if not value.is_initializer() and value.dtype is not None
-    ]
-
-
-def _dimensions(value: ir.Value) -> tuple[int | str, ...]:
-    if value.shape is None:
-        raise ModelError(
-            f"the input {value.name} has no shape: give it one, as in 1x3x224x224",
-            parameters=("input_shape",),
-        )
-    sizes = (n if isinstance(n, int) else n.value or UNNAMED for n in value.shape)
-    return tuple(UNNAMED if isinstance(n, int) and n < 0 else n for n in sizes)
 
 
 def _tensor(array: Any) -> Tensor:

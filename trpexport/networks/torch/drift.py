@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trpexport.networks.equivalence import relative_rms
+from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.chain_check import relative_rms
 from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.running import argument, noting, outputs_of
 from trpexport.runtime.session import open_session, run_in_batches
@@ -19,7 +20,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def first_drifting_conv(
-    model: nn.Module, x: Tensor, path: Path, feeds: Arrays, tolerance: float
+    model: nn.Module, x: Tensor | Arguments, path: Path, feeds: Arrays, tolerance: float
 ) -> str | None:
     """Return the name of the first convolution whose output differs in the ONNX file.
 
@@ -48,7 +49,7 @@ def first_drifting_conv(
     return None
 
 
-def _conv_runs(model: nn.Module, x: Tensor) -> list[tuple[str, list[Tensor]]]:
+def _conv_runs(model: nn.Module, x: Tensor | Arguments) -> list[tuple[str, list[Tensor]]]:
     """Return (name, [output, output after its batch norm]) of each run of a convolution."""
     names = {module: name for name, module in model.named_modules()}
     runs: list[tuple[str, list[Tensor]]] = []

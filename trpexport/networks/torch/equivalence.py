@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from trpexport.errors import PlanError
-from trpexport.networks.equivalence import LayerCheck, check_chain, relative_rms
+from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
 from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import Plan
 
 
 def check_layers(
-    original: nn.Module, factorized: nn.Module, plan: Plan, x: Tensor
+    original: nn.Module, factorized: nn.Module, plan: Plan, x: Tensor | Arguments
 ) -> tuple[LayerCheck, ...]:
     """Compare every rewritten layer with its plan, on the inputs that it gets in ``original``.
 
@@ -24,7 +25,7 @@ def check_layers(
         original: the network before the rewrite.
         factorized: the network after it.
         plan: the plan that was applied.
-        x: input of the network, batch first.
+        x: inputs of the network, batch first.
 
     Returns:
         One check a rewritten layer, in the order in which they run.
@@ -45,7 +46,11 @@ def check_layers(
 
 
 def first_drift(
-    reference: nn.Module, candidate: nn.Module, names: Sequence[str], x: Tensor, tolerance: float
+    reference: nn.Module,
+    candidate: nn.Module,
+    names: Sequence[str],
+    x: Tensor | Arguments,
+    tolerance: float,
 ) -> str | None:
     """Return the first of the modules ``names`` whose output differs between two networks.
 
@@ -53,7 +58,7 @@ def first_drift(
         reference: a network.
         candidate: another one, with modules of the same names.
         names: modules to compare, in the order in which they run.
-        x: input of both, batch first.
+        x: inputs of both, batch first.
         tolerance: largest relative RMS difference that is no drift.
     """
     with evaluating(reference, candidate):
@@ -71,7 +76,7 @@ class _Run(NamedTuple):
     output: Tensor
 
 
-def _runs(model: nn.Module, names: Collection[str], x: Tensor) -> dict[str, _Run]:
+def _runs(model: nn.Module, names: Collection[str], x: Tensor | Arguments) -> dict[str, _Run]:
     """Return the first run of each of the modules ``names``, in the order in which they ran."""
     runs: dict[str, _Run] = {}
 

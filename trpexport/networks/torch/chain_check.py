@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trpexport.lowrank.chain import Chain, truncated
-from trpexport.networks.torch.modules import make_conv
+from trpexport.networks.torch.modules import make_layer, set_kernel
 from trpexport.ops import LinearOp
 from trpexport.plan import LayerPlan
 
@@ -95,9 +95,9 @@ def relative_rms(reference: Tensor, candidate: Tensor) -> float:
 
 def _applied(op: LinearOp, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Return what an operator makes of an input in float64."""
-    module = make_conv(op).to(x)
+    module = make_layer(op).to(x)
+    set_kernel(module, kernel)
     with torch.no_grad():
-        module.weight.copy_(kernel)
         if module.bias is not None and bias is not None:
             module.bias.copy_(bias)
         output: Tensor = module(x)
