@@ -24,17 +24,22 @@ class OnnxModule(nn.Module):
     Args:
         model: the graph.
         layers: its layers. Those that may be rewritten become modules.
+        loosened: a batch size that the file writes into shapes, and that is not meant.
 
     Attributes:
         layers: the modules of layers; those that share a weight share it here.
         names: name of the module, by that of the layer.
+        batch: how many images it takes at a time, where it is right for no other number.
 
     Raises:
         ModelError: an operator of it is not known.
     """
 
-    def __init__(self, model: ir.Model, layers: Sequence[OnnxLayer]) -> None:
+    def __init__(
+        self, model: ir.Model, layers: Sequence[OnnxLayer], *, loosened: int | None = None
+    ) -> None:
         super().__init__()
+        self.batch: int | None = None
         taken = [each for each in layers if each.fixed is None and each.place is None]
         modules: dict[str, LinearLayer] = {}
         for layer in taken:
@@ -42,7 +47,7 @@ class OnnxModule(nn.Module):
         self.layers = nn.ModuleList(modules.values())
         self.names = {layer.name: f"layers.{index}" for index, layer in enumerate(taken)}
         nodes = {layer.node: (index, layer.data) for index, layer in enumerate(taken)}
-        program = compiled(model, nodes)
+        program = compiled(model, nodes, loosened=loosened)
         self.constants = Constants(program.constants)
         self.segments = nn.ModuleList(
             Segment(steps, entries, exits, self.constants, self.layers)
@@ -63,6 +68,8 @@ class OnnxModule(nn.Module):
         if missing or len(given) > len(self._inputs) or len(inputs) > len(self._inputs):
             wanted = ", ".join(self._inputs) or "none"
             raise ModelError(f"the network has the inputs {wanted}: give each of them")
+        if self.batch is not None and any(x.shape[:1] != (self.batch,) for x in given.values()):
+            raise ModelError(f"the network takes a batch of {self.batch} alone")
         values: tuple[Tensor, ...] = tuple(given[name] for name in self._inputs)
         for segment in self.segments:
             found = segment(*values)

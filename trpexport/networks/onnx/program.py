@@ -146,17 +146,24 @@ class Compiled:
     outputs: Mapping[str, int]
 
 
-def compiled(model: ir.Model, layers: Mapping[ir.Node, tuple[int, ir.Value]]) -> Compiled:
+def compiled(
+    model: ir.Model,
+    layers: Mapping[ir.Node, tuple[int, ir.Value]],
+    *,
+    loosened: int | None = None,
+) -> Compiled:
     """Return a network as steps.
 
     Args:
         model: the network.
         layers: nodes that are layers: the number of each, and which value it is applied to.
+        loosened: a batch size that exporters wrote into shapes: what is reshaped to so many rows
+            keeps the rows that it has.
 
     Raises:
         ModelError: an operator of it is not known, or a constant can't be computed.
     """
-    return _Compiler(model, layers).compiled()
+    return _Compiler(model, layers, loosened).compiled()
 
 
 class _Scope:
@@ -192,9 +199,15 @@ class _Scope:
 class _Compiler:
     """Goes through a graph in its order."""
 
-    def __init__(self, model: ir.Model, layers: Mapping[ir.Node, tuple[int, ir.Value]]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Mapping[ir.Node, tuple[int, ir.Value]],
+        loosened: int | None,
+    ) -> None:
         self._model = model
         self._layers = layers
+        self._loosened = loosened
         self._constants: dict[int, Tensor] = {}
         self._count = 0
         self._depth = 0
@@ -269,8 +282,24 @@ class _Compiler:
         for value in node.outputs:
             scope.slots[value] = slot = self._new() if value.name else None
             outputs.append(slot)
+        if self._loosened is not None and (node.domain, node.op_type) == ("", "Reshape"):
+            taken = (taken[0], self._loose(taken[1], attributes))
         use = Use(attributes, scope.opsets.get(node.domain, 1), len(outputs))
         return Step(label, operator, use, layer, taken, tuple(outputs), bodies)
+
+    def _loose(self, slot: int | None, attributes: dict[str, Any]) -> int | None:
+        """Return sizes to reshape to, of which the first is that of the input if it was a batch."""
+        sizes = None if slot is None else self._constants.get(slot)
+        if sizes is None or len(sizes) < 2 or int(sizes[0]) != self._loosened:
+            return slot
+        if attributes.get("allowzero", 0) and not sizes.all():
+            return slot
+        attributes["allowzero"] = 0
+        sizes = sizes.clone()
+        sizes[0] = 0
+        slot = self._new()
+        self._constants[slot] = sizes
+        return slot
 
     def _attributes(self, node: ir.Node, scope: _Scope) -> dict[str, ir.Attr]:
         """Return a node's attributes; those that refer to a function's own are these."""
