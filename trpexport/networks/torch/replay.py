@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -75,9 +76,6 @@ class Replay:
     def outputs(self, index: int) -> dict[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64.
 
-        Whole numbers are left out beside others: what is chosen by the largest of some numbers
-        follows from these.
-
         Raises:
             DataError: it gives no tensors.
         """
@@ -90,8 +88,7 @@ class Replay:
                 "the network returns no tensors that could be compared: wrap it so that it does"
             )
         named = dict(zip(_names(found, len(leaves)), leaves, strict=True))
-        numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
-        return {name: _by_sample(leaf, batch.images) for name, leaf in (numbers or named).items()}
+        return by_sample(named, batch.images)
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -151,7 +148,17 @@ def _names(outputs: Any, count: int) -> list[str]:
     return names if len(names) == count else [f"{OUTPUT}_{index}" for index in range(count)]
 
 
-def _by_sample(output: Tensor, samples: int) -> Tensor:
+def by_sample(outputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Return outputs that can be compared, as one row a sample, in float64.
+
+    Whole numbers are left out beside others: what is chosen by the largest of some numbers
+    follows from these.
+    """
+    numbers = {name: output for name, output in outputs.items() if output.is_floating_point()}
+    return {name: _rows(output, samples) for name, output in (numbers or outputs).items()}
+
+
+def _rows(output: Tensor, samples: int) -> Tensor:
     """Return an output as one row a sample; one that does not count samples is the same for all."""
     count = samples if output.ndim and len(output) and len(output) % samples == 0 else 1
     return output.double().reshape(count, output.numel() // count).expand(samples, -1)

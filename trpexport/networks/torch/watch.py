@@ -58,12 +58,17 @@ class TorchCandidate:
 class TorchWatch:
     """What a PyTorch network does to samples.
 
+    Attributes:
+        note: nothing: there is one way.
+
     Args:
         model: the network; it is left as it is.
         cuts: its cuts.
         samples: unlabelled inputs.
         memory: bytes of intermediate results to keep of each network.
     """
+
+    note = None
 
     def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
         self.samples = samples
