@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch

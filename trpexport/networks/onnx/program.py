@@ -369,7 +369,9 @@ def tensor_of(stored: ir.TensorProtocol, label: str) -> Tensor:
         values = array if array.dtype.kind in "bi" else array.astype(_numpy(kind))
         return torch.from_numpy(np.array(values)).to(kind)
     except Exception as error:  # numpy's, the system's or onnx_ir's, for each way to be cut
-        raise ModelError(f"{label} is damaged ({first_line(error)}): copy the file again") from error
+        raise ModelError(
+            f"{label} is damaged ({first_line(error)}): copy the file again"
+        ) from error
 
 
 def _numpy(kind: torch.dtype) -> np.dtype[Any]:

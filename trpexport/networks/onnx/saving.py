@@ -98,7 +98,16 @@ def _content(model: ir.Model) -> bytes:
     for value, tensor in outside.items():
         value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
     try:
-        content: bytes = ir.to_proto(model).SerializeToString()
+        message = ir.to_proto(model)
+        # onnx_ir tells the types of stored tensors twice.
+        told = [
+            value
+            for value in message.graph.value_info
+            if value.name not in model.graph.initializers
+        ]
+        del message.graph.value_info[:]
+        message.graph.value_info.extend(told)
+        content: bytes = message.SerializeToString()
         return content
     finally:
         for value, tensor in outside.items():

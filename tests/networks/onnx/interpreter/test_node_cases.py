@@ -36,7 +36,10 @@ def tensors(values: Any) -> Iterator[np.ndarray[Any, Any]]:
 
 def test_every_case_of_a_known_operator_gives_what_onnx_says() -> None:
     wrong, ran, refused = [], 0, 0
-    import collections; global C; C=collections.Counter()
+    import collections
+
+    global C
+    C = collections.Counter()
     for name, case in cases().items():
         model = ir.from_proto(case.model)
         if unknown_operators(model) or "random" in name or "dropout" in name and "train" in name:
@@ -49,19 +52,34 @@ def test_every_case_of_a_known_operator_gives_what_onnx_says() -> None:
                 found = list(module(*[as_tensor(x) for x in given]).values())
             for ours, theirs in zip(found, outputs):
                 theirs = np.asarray(theirs)
-                if theirs.dtype.kind not in "biuf": theirs = theirs.astype("f")
+                if theirs.dtype.kind not in "biuf":
+                    theirs = theirs.astype("f")
                 assert tuple(ours.shape) == theirs.shape, (tuple(ours.shape), theirs.shape)
-                np.testing.assert_allclose(ours.numpy().astype(np.float64), theirs.astype(np.float64), rtol=1e-2 if 'bf' in name else 2e-3 if theirs.dtype == np.float16 else 1e-4, atol=1e-4)
+                np.testing.assert_allclose(
+                    ours.numpy().astype(np.float64),
+                    theirs.astype(np.float64),
+                    rtol=1e-2 if "bf" in name else 2e-3 if theirs.dtype == np.float16 else 1e-4,
+                    atol=1e-4,
+                )
             ran += 1
         except Exception as error:
             if isinstance(error, ModelError) and any(x in str(error) for x in REFUSED):
-                refused += 1; import collections; C[str(error).split(': ')[-1][-90:]]+=1
+                refused += 1
+                import collections
+
+                C[str(error).split(": ")[-1][-90:]] += 1
                 continue
             wrong.append((name, str(error).strip().replace("\n", " ")[:230]))
-    for w in wrong: print(w)
-    print(ran, refused, len(wrong)); print(*C.most_common(),sep='\n')
+    for w in wrong:
+        print(w)
+    print(ran, refused, len(wrong))
+    print(*C.most_common(), sep="\n")
+
 
 def as_tensor(x):
     from trpexport.networks.onnx.program import tensor_of
+
     return tensor_of(ir.tensor(np.asarray(x)), "x")
+
+
 test_every_case_of_a_known_operator_gives_what_onnx_says()

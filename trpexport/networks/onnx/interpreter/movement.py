@@ -130,9 +130,7 @@ def _pad(
     pads = use.get("pads") if given is None else integers(given)
     fill = use.get("value", 0.0) if value is None else value.item()
     chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in integers(axes)]
-    by_axis = {
-        axis: (pads[i], pads[i + len(chosen)]) for i, axis in enumerate(chosen) if x.ndim
-    }
+    by_axis = {axis: (pads[i], pads[i + len(chosen)]) for i, axis in enumerate(chosen) if x.ndim}
     return padded(x, by_axis, use.get("mode", "constant"), fill)
 
 
@@ -187,7 +185,9 @@ def _space_to_depth(use: Use, x: Tensor) -> Tensor:
     size = use.get("blocksize")
     blocks = x.reshape(n, channels, height // size, size, width // size, size)
     is_depth_first = use.get("mode", "DCR") == "DCR"
-    blocks = blocks.permute(0, 3, 5, 1, 2, 4) if is_depth_first else blocks.permute(0, 1, 3, 5, 2, 4)
+    blocks = (
+        blocks.permute(0, 3, 5, 1, 2, 4) if is_depth_first else blocks.permute(0, 1, 3, 5, 2, 4)
+    )
     return blocks.reshape(n, channels * size**2, height // size, width // size)
 
 

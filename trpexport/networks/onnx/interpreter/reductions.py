@@ -117,7 +117,9 @@ def _top_k(use: Use, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, Te
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 
-def _accumulated(use: Use, x: Tensor, axis: int, function: Callable[..., Tensor], first: int) -> Tensor:
+def _accumulated(
+    use: Use, x: Tensor, axis: int, function: Callable[..., Tensor], first: int
+) -> Tensor:
     if use.get("reverse", 0):
         x = x.flip(axis)
     found = function(x, axis).to(x.dtype)

@@ -88,9 +88,7 @@ class Operator:
 OPERATORS: dict[tuple[str, str], Operator] = {}
 
 
-def operator(
-    *names: str, domain: str = "", numbers: tuple[int, ...] = ()
-) -> Callable[[_F], _F]:
+def operator(*names: str, domain: str = "", numbers: tuple[int, ...] = ()) -> Callable[[_F], _F]:
     """Register a function as what operators compute."""
 
     def register(function: _F) -> _F:

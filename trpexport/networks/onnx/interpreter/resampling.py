@@ -66,7 +66,9 @@ def _resize(use: Use, x: Tensor, *given: Tensor | None) -> Tensor:
         return _upsample(use, x, *given)
     roi, scales, sizes = (*given, *[None] * (3 - len(given)))
     axes = [axis % x.ndim for axis in use.get("axes", range(x.ndim))]
-    region = floats(roi) if roi is not None and roi.numel() else [0.0] * len(axes) + [1.0] * len(axes)
+    region = (
+        floats(roi) if roi is not None and roi.numel() else [0.0] * len(axes) + [1.0] * len(axes)
+    )
     found = []
     if scales is not None and scales.numel():
         for i, (axis, scale) in enumerate(zip(axes, floats(scales), strict=True)):
@@ -98,7 +100,9 @@ def _kept_ratio(
 def _upsample(use: Use, x: Tensor, given: Tensor | None = None) -> Tensor:
     scales = use.get("scales") if given is None else floats(given)
     axes = [
-        _Axis(i, x.shape[i], int(torch.tensor(scale, dtype=torch.float32) * x.shape[i]), scale, (0, 1))
+        _Axis(
+            i, x.shape[i], int(torch.tensor(scale, dtype=torch.float32) * x.shape[i]), scale, (0, 1)
+        )
         for i, scale in enumerate(scales)
     ]
     attributes = {**use.attributes, "nearest_mode": "floor"}
