@@ -26,13 +26,16 @@ class OnnxFileSource:
     path: Path
     inputs: InputsLike | None = None
 
-    def load(self) -> OnnxSource:
-        """Read it.
+    def open(self, stages: Stages) -> tuple[OnnxSource, OnnxNetwork]:
+        """Read it; return where its network comes from, and that.
 
         Raises:
-            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder.
+            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder;
+                or nobody says how large an input is.
         """
-        return OnnxSource(self.path, read_model(self.path))
+        with stages("read the ONNX file"):
+            source = OnnxSource(self.path, read_model(self.path))
+            return source, OnnxNetwork.open(source, self.inputs)
 
     def decompose(
         self,
@@ -49,9 +52,7 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
-        with stages("read the ONNX file"):
-            source = self.load()
-            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
+        source, network = replace(self, inputs=self.inputs or chooser.inputs).open(stages)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
             preprocessing = data.preprocessing or stored_preprocessing(source)

@@ -16,7 +16,6 @@ from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -27,7 +26,7 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -98,6 +97,16 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def open(self, stages: Stages) -> tuple[Checkpoint, TorchNetwork]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        with stages("load the checkpoint"):
+            checkpoint = self.load()
+        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+
     def decompose(
         self,
         chooser: Chooser,
@@ -115,6 +124,13 @@ class Decomposable(Protocol):
     @property
     def path(self) -> Path:
         """The file."""
+
+    def open(self, stages: Stages) -> tuple[Origin, Network]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            TrpexportError: it can't be read.
+        """
 
     def decompose(
         self,
