@@ -38,6 +38,7 @@ def decompose(
     example: Example | None = None,
     images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
+    outputs: Sequence[str] = (),
     arch: str | None = None,
     factory: str | None = None,
     unsafe_pickle: bool = False,
@@ -58,6 +59,7 @@ def decompose(
             None for the SVD's factors.
         preprocessing: how images of a data set become input; as the checkpoint says where it is
             None.
+        outputs: names of the outputs whose errors count, or globs of them, where not all do.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
@@ -89,14 +91,15 @@ def decompose(
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
         found = _images(images, dataset, preprocessing, inputs)
-        network = TorchNetwork.open(model, inputs)
+        network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
     expected = _expectation(expect, preprocessing)
     source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
     if dataset is not None:
         data = CalibrationData(dataset, preprocessing=preprocessing)
-        return decompose_checkpoint(source, chooser, data, stages=stages)
-    return decompose_checkpoint(source, chooser, _array_images(images), stages=stages)
+        return decompose_checkpoint(source, chooser, data, outputs=outputs, stages=stages)
+    arrays = _array_images(images)
+    return decompose_checkpoint(source, chooser, arrays, outputs=outputs, stages=stages)
 
 
 def verify(

@@ -143,6 +143,9 @@ def _notes(network: TorchNetwork, reference: ReferenceRuns, *, is_dynamic: bool)
             f"the norms, masks or other parametrizations of {names} were multiplied into the "
             "kernels: the same network, but for further training"
         )
+    if network.left_out:
+        named = ", ".join(f"{name} ({kind})" for name, kind in network.left_out.items())
+        yield f"left out of the outputs, as it is no tensor: {named}"
     if reference.batch is not None:
         reason = (
             "what the network makes of an image depends on the others in its batch"

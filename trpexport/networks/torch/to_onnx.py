@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def _returning_tensors(model: nn.Module) -> AbstractContextManager[None]:
     """Let a network return its tensors as a tuple within the block, as they are named."""
     forward = model.forward
 
+    @wraps(forward)  # torch.export matches dimensions with the parameters' names
     def flat(*inputs: Any, **keywords: Any) -> tuple[Tensor, ...]:
         return tuple(named_tensors(forward(*inputs, **keywords)).values())
 
