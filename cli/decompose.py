@@ -79,6 +79,7 @@ def decompose(
     unsafe_pickle: opt.UnsafePickle = False,
     opset: opt.Opset = 18,
     dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     no_simplify: opt.NoSimplify = False,
     baseline: Annotated[
@@ -166,7 +167,8 @@ def decompose(
     source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
-        dynamic=dynamic_batch,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         legacy=legacy_exporter,
         no_simplify=no_simplify,
         seconds=verify_seconds,

@@ -61,6 +61,14 @@ def manifest_facts(
         "exporter": settings.exporter,
         "opset": settings.opset,
         "dynamic_batch": settings.dynamic_batch,
+        **({"dynamic": _open_axes(settings)} if settings.dynamic else {}),
+    }
+
+
+def _open_axes(settings: OnnxSettings) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(axis): dimension for axis, dimension in axes.items()}
+        for name, axes in settings.dynamic.items()
     }
 
 

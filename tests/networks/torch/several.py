@@ -35,10 +35,12 @@ class Tokens(nn.Module):
         self.embedding = nn.Embedding(50, 12)
         self.first = nn.Conv1d(12, 16, 3, padding=1)
         self.second = nn.Conv1d(16, 16, 3, padding=1)
+        self.third = nn.Conv1d(16, 8, 3, padding=1)
 
     def forward(self, ids: Tensor, attention: Tensor) -> dict[str, Tensor]:
         x = self.embedding(ids).transpose(1, 2) * attention[:, None].float()
-        return {"states": self.second(torch.relu(self.first(x))), "ids": ids}
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return {"states": self.third(x), "ids": ids}
 
 
 @dataclass
@@ -69,3 +71,34 @@ class Detector(nn.Module):
         deep = torch.relu(self.third(features))
         found = Detections([self.box(deep), None], self.score(deep).sigmoid(), features)
         return vars(found) if self.as_mapping else found
+
+
+class Pyramid(nn.Module):
+    """Halves its image and doubles it again: runs at even sizes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.down = nn.Conv2d(12, 16, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(16, 12, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        y: Tensor = x + self.up(torch.relu(self.down(x)))
+        return y
+
+
+class Square(nn.Module):
+    """Runs at one size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.body = nn.Conv2d(12, 12, 3, padding=1)
+        self.head = nn.Linear(12 * 36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body(torch.relu(self.stem(x))).flatten(1))
+        return y
