@@ -134,6 +134,8 @@ def load_checkpoint(
     state = read_state_dict(path, unsafe_pickle=unsafe_pickle)
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
+    if state.inputs is not None:
+        stored = replace(stored, inputs=state.inputs)
     try:
         taken = stored.inputs if inputs is None else Inputs.of(inputs)
         built = _build(state, weights, stored, arch, model, inputs=taken)
