@@ -18,6 +18,7 @@ from trpexport.ops import Call, LinearOp
 
 def expected_kernel(scheme: Scheme, weight: Tensor, conv: LinearOp, rank: int) -> Tensor:
     """Return the truncated kernel, by torch's own SVD of the unfolded one."""
+    scheme = scheme.form(conv)
     if isinstance(scheme, MatrixScheme):
         u, s, vh = torch.linalg.svd(scheme.unfold(weight, conv), full_matrices=False)
         return scheme.fold((u[:, :, :rank] * s[:, None, :rank]) @ vh[:, :rank], conv)

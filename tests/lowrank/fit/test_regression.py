@@ -16,7 +16,7 @@ from trpexport.lowrank.fit.regression import (
     Factorization,
     Regression,
 )
-from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.channel import Channel
 from trpexport.lowrank.schemes.spatial import Spatial

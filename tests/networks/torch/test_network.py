@@ -291,7 +291,7 @@ def test_a_chain_for_another_network_is_refused() -> None:
     network = TorchNetwork.open(Plain(), SHAPE)
     weight, bias = network.weights("c2")
     chain = truncated(weight, bias, network.layers[1].op, scheme="channel", rank=4)
-    for name, words in (("c1", r"c1 is 16->16 3x3 in it and 3->16"), ("c9", "no convolution c9")):
+    for name, words in (("c1", r"c1 is 16->16 3x3 in it and 3->16"), ("c9", "no layer c9")):
         with pytest.raises(PlanError, match=words):
             network.rewritten({name: chain})
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
-from trpexport.networks.torch.modules import FactorChain
+from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import run_example, surrounding, tensor_leaves
 
@@ -31,10 +31,6 @@ _COSTLY = re.compile(
 )
 # What the pattern catches by its name alone: it moves data about, or works elementwise.
 _CHEAP = re.compile(r"^(upsample_|_thnn_|_conv_depthwise_backward|_convert)")
-_NAMED = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 
 
 def _trilinear(a: Tensor, b: Tensor, c: Tensor, *expand: Sequence[int]) -> int:
@@ -75,7 +71,7 @@ def count_module(model: nn.Module, input_shape: Sequence[int]) -> Cost:
         PlanError: the network can't run such an input.
     """
     counter = _Counter(model)
-    with counter.following(), _plain_attention(), counter:
+    with counter.following(), sdpa_kernel(SDPBackend.MATH), counter:
         run_example(model, input_shape, {})
     total = sum(parameter.numel() for parameter in model.parameters())
     return Cost(
@@ -152,7 +148,7 @@ class _Counter(OperatorMode):
         self.rows.append(
             OperatorCost(
                 name=self._modules[module],
-                operator=type(module).__name__ if isinstance(module, _NAMED) else operator,
+                operator=type(module).__name__ if isinstance(module, LAYERS) else operator,
                 input_shape=tuple(moving[0].shape),
                 output_shape=tuple(result.shape),
                 macs=macs,
@@ -169,15 +165,3 @@ def _is_leaf(module: nn.Module) -> bool:
 def place(tensor: Tensor) -> int:
     """Return what a parameter and its views have in common."""
     return tensor.untyped_storage().data_ptr()
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Let attention be computed by matrix products that can be seen, not by one fused operator."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

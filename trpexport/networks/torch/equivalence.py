@@ -1,8 +1,8 @@
-"""Is each chain the convolution that its plan says? Layer by layer, in float64.
+"""Is each chain the layer that its plan says? Layer by layer, in float64.
 
 Two comparisons that are never mixed up: **equivalence**, of a chain of factors with the one
-convolution that its product stands for, where any difference beyond rounding is a bug; and
-**approximation**, of the chain with the original convolution, which is reported and never passed.
+layer that its product stands for, where any difference beyond rounding is a bug; and
+**approximation**, of the chain with the original layer, which is reported and never passed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import truncated
-from trpexport.networks.torch.modules import LAYERS, FactorChain, LinearLayer
+from trpexport.networks.torch.modules import LAYERS, FactorChain, LinearLayer, kernel_of
 from trpexport.networks.torch.rewrite import dense_layer
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
 from trpexport.plan import LayerPlan, Plan
@@ -38,7 +38,7 @@ class LayerCheck:
         name: the layer.
         factor_error: product of the factors against the truncated weight, Frobenius; None where
             they are no truncation, but calibrated.
-        equivalence_error: output of the chain against the convolution with the product as its
+        equivalence_error: output of the chain against the layer with the product as its
             weight, RMS over the layer's real inputs.
         output_error: output of the chain against the original layer: the approximation, RMS;
             None where the original one's is zero everywhere.
@@ -142,7 +142,7 @@ def _check(module: LinearLayer, chain: FactorChain, layer: LayerPlan, x: Tensor)
     assert layer.rank is not None
     factor_error = None
     if chain.is_truncation:
-        cut = truncated(module.weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
+        cut = truncated(kernel_of(module), None, layer.op, scheme=layer.scheme, rank=layer.rank)
         factor_error = relative_rms(cut.product, chain.chain.product)
     exact = copy.deepcopy(chain).double()
     x = x.double()
