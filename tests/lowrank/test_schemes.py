@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import conv_op, convolutions, input_size, random_conv
+from tests.strategies import conv_op, convolutions, input_size, random_layer
 from trpexport.cost import macs, output_size
 from trpexport.lowrank.chain import truncated
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme, matrix_schemes
@@ -40,7 +40,7 @@ def test_chain_is_the_convolution_of_its_product(
     full = scheme.full_rank(conv)
     rank = {"one": 1, "middle": (full + 1) // 2, "full": full}[level]
     torch.manual_seed(conv.in_channels * 31 + conv.out_channels)
-    module = random_conv(conv)
+    module = random_layer(conv)
     x = torch.randn(2, conv.in_channels, *input_size(conv), dtype=torch.float64)
     cut = truncated(module.weight, module.bias, conv, scheme=name, rank=rank)
     chain = FactorChain.of(cut, module)
@@ -90,7 +90,7 @@ def test_break_even_rank_is_the_last_cheaper_one(name: str, data: st.DataObject)
 def test_output_size_is_what_torch_computes(data: st.DataObject) -> None:
     conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 3]))))
     size = input_size(conv)
-    y = random_conv(conv)(torch.zeros(1, conv.in_channels, *size, dtype=torch.float64))
+    y = random_layer(conv)(torch.zeros(1, conv.in_channels, *size, dtype=torch.float64))
     assert output_size(conv, size) == tuple(y.shape[2:])
 
 
@@ -136,5 +136,9 @@ def test_reasons_for_what_a_scheme_cannot_take() -> None:
     pointwise = conv_op(4, 8, (1, 1), (1, 1), (0, 0), (1, 1))
     line = conv_op(4, 8, (3,), (1,), (1,), (1,))
     assert "1x1" in (SCHEMES["decoupling"].unsupported_reason(pointwise) or "")
-    assert "1-D" in (SCHEMES["spatial"].unsupported_reason(line) or "")
     assert SCHEMES["channel"].unsupported_reason(line) is None
+    product = LinearOp(4, 8)
+    assert {name for name, one in SCHEMES.items() if not one.unsupported_reason(product)} == {
+        "channel",
+        "spatial",
+    }

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.strategies import convolutions, input_size, random_conv
+from tests.strategies import convolutions, input_size, random_layer
 from trpexport.choose.gathering import _pixel_step
 from trpexport.lowrank.fit.moments import Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
@@ -16,7 +16,7 @@ from trpexport.lowrank.fit.patches import grouped, patches, pixels
 @given(data=st.data())
 def test_patches_times_kernels_is_the_convolution(data: st.DataObject) -> None:
     conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 2, 3]))))
-    module = random_conv(conv)
+    module = random_layer(conv)
     x = torch.randn(3, conv.in_channels, *input_size(conv), dtype=torch.float64)
     with torch.no_grad():
         expected = module(x)

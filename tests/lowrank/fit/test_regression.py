@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import conv_op, convolutions, input_size, random_conv
+from tests.strategies import conv_op, convolutions, input_size, random_layer
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
 from trpexport.lowrank.fit.regression import (
@@ -39,7 +39,7 @@ def regression_for(
     conv: LinearOp, x: Tensor, ridge: float = 1e-8, metric: Tensor | None = None
 ) -> Regression:
     torch.manual_seed(5)
-    module = random_conv(conv)
+    module = random_layer(conv)
     with torch.no_grad():
         y = module(x)
     outputs = conv.out_channels // conv.groups

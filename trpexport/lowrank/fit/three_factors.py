@@ -75,6 +75,7 @@ class NestedFactorization(Fit):
 
 def fit_of(regression: Regression, scheme: Scheme, op: LinearOp) -> Fit:
     """Return the fit of a layer's factors under any scheme."""
+    scheme = scheme.form(op)
     if isinstance(scheme, ThreeFactors):
         return NestedFactorization(regression, scheme, op)
     assert isinstance(scheme, MatrixScheme)

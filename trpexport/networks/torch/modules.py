@@ -149,7 +149,7 @@ def make_layer(op: LinearOp) -> LinearLayer:
             "nn.Linear", _skipping(nn.Linear, op.in_channels, op.out_channels, bias=op.bias)
         )
     window = op.window
-    arguments = {
+    arguments: dict[str, Any] = {
         "stride": window.stride,
         "dilation": window.dilation,
         "groups": op.groups,
