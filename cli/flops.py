@@ -57,5 +57,4 @@ def _count_checkpoint(source: Source) -> Cost:
     from trpexport.networks.torch.counting import count_module
 
     checkpoint = source.load()
-    assert checkpoint.input_shape is not None
-    return count_module(checkpoint.module, checkpoint.input_shape)
+    return count_module(checkpoint.module, checkpoint.known_inputs)

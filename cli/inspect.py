@@ -46,8 +46,7 @@ def inspect(
         with stages("load the checkpoint"):
             loaded = source.load()
         with stages("compute spectra"):
-            assert loaded.input_shape is not None
-            network = TorchNetwork(loaded.module, loaded.input_shape)
+            network = TorchNetwork(loaded.module, loaded.known_inputs)
             analysis = analyse(network, scheme, selection, architecture=loaded.label)
             facts = inspection(loaded, analysis, criteria)
     if as_json:

@@ -16,6 +16,7 @@ from .console import claim
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
+    from trpexport.inputs import Inputs as NetworkInputs
     from trpexport.pipeline import Expectation, Source
 
 
@@ -35,7 +36,12 @@ Expect = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="Your own network, as package.module:factory.")]
 InputShape = Annotated[
-    str | None, typer.Option(help="Shape of the input, as in 1x3x224x224.", metavar="NxCxHxW")
+    list[str] | None,
+    typer.Option(
+        help="Shape of the input, as in 1x3x224x224; of several by name, as in "
+        "image=1x3x224x224 or ids=1x128:int64. Repeatable.",
+        metavar="NxCxHxW",
+    ),
 ]
 UnsafePickle = Annotated[
     bool,
@@ -76,7 +82,9 @@ VerifySeconds = Annotated[
 ]
 Inputs = Annotated[
     Path | None,
-    typer.Option(help="A .npy array of real inputs to verify on; random ones if not given."),
+    typer.Option(
+        help="A .npy array of real inputs to verify on, or several by name as .npz; else random."
+    ),
 ]
 NamedShapes = Annotated[
     list[str] | None,
@@ -164,17 +172,31 @@ def flag(context: typer.Context, name: str) -> str:
 _SHAPE = r"[1-9]\d{0,8}(x[1-9]\d{0,8})+"
 
 
-def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """Read ``1x3x224x224``.
+def parse_inputs(texts: list[str] | None) -> NetworkInputs | None:
+    """Read ``1x3x224x224``, or several of ``image=1x3x224x224`` and ``ids=1x128:int64``.
 
     Raises:
-        TrpexportError: it is something else.
+        TrpexportError: one is something else.
     """
-    if text is None:
+    if not texts:
         return None
-    if not re.fullmatch(_SHAPE, text):
-        raise TrpexportError(f"--input-shape {text!r} must look like 1x3x224x224")
-    return tuple(map(int, text.split("x")))
+    from trpexport.inputs import INPUT, Input
+    from trpexport.inputs import Inputs as NetworkInputs
+
+    found: dict[str, Input] = {}
+    for text in texts:
+        parts = re.fullmatch(rf"((?P<name>[^=]+)=)?(?P<shape>{_SHAPE})(:(?P<dtype>\w+))?", text)
+        if parts is None:
+            raise TrpexportError(
+                f"--input-shape {text!r} must look like 1x3x224x224 or image=1x3x224x224"
+            )
+        name = parts["name"] or INPUT
+        if name in found or (parts["name"] is None and len(texts) > 1):
+            raise TrpexportError(
+                f"--input-shape {text!r} is one of several: name each, as in image=1x3x224x224"
+            )
+        found[name] = Input(tuple(map(int, parts["shape"].split("x"))), parts["dtype"])
+    return NetworkInputs(found)
 
 
 def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
@@ -196,14 +218,14 @@ def source(
     path: Path,
     arch: str | None,
     model: str | None,
-    input_shape: str | None,
+    input_shape: list[str] | None,
     unsafe: bool,
     expect: Expectation | None = None,
 ) -> Source:
     """Say which checkpoint to read, and how."""
     from trpexport.pipeline import Source
 
-    return Source(path, arch, model, parse_shape(input_shape), unsafe, expect)
+    return Source(path, arch, model, parse_inputs(input_shape), unsafe, expect)
 
 
 def settings(
@@ -237,17 +259,17 @@ def settings(
 
 
 def read_inputs(path: Path | None) -> Any:
-    """Read an array of inputs, or None for none.
+    """Read an array of inputs, or several by name; None for none.
 
     Raises:
-        TrpexportError: the file is missing or holds no array of numbers.
+        TrpexportError: the file is missing or holds no arrays of numbers.
     """
     if path is None:
         return None
     from trpexport.arrays import read_arrays
 
-    remedy = "give one array saved by numpy.save"
-    arrays = tuple(read_arrays(path, remedy=remedy).values())
-    if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu":
+    remedy = "give one array saved by numpy.save, or several by name, by numpy.savez"
+    arrays = read_arrays(path, remedy=remedy)
+    if not arrays or any(a.dtype.kind not in "fiub" or not a.ndim for a in arrays.values()):
         raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
-    return arrays[0]
+    return arrays if len(arrays) > 1 else next(iter(arrays.values()))

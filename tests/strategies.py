@@ -1,7 +1,8 @@
-"""Convolutions of every kind, for property tests."""
+"""Linear operators of every kind, for property tests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
@@ -59,6 +60,25 @@ def convolutions(draw: st.DrawFn, ndim: int = 2) -> LinearOp:
         bias=draw(st.booleans()),
         pad_mode=draw(st.sampled_from(PADDING_MODES)) if ndim == 2 else "zeros",
     )
+
+
+@st.composite
+def linear_ops(draw: st.DrawFn) -> LinearOp:
+    """Draw any linear operator: of 0 to 3 axes, transposed or not, pads uneven or not."""
+    ndim = draw(st.sampled_from([0, 1, 2, 2, 2, 3]))
+    op = draw(convolutions(ndim))
+    if not ndim:
+        return LinearOp(op.in_channels, op.out_channels, bias=op.bias)
+
+    def amounts() -> tuple[int, ...]:
+        return tuple(draw(st.integers(0, 2)) for _ in range(ndim))
+
+    window = op.window
+    if draw(st.booleans()):
+        window = replace(window, pads=tuple(zip(amounts(), amounts(), strict=True)))
+    if draw(st.booleans()):
+        window = replace(window, pad_mode="zeros", transposed=True, output_pads=amounts())
+    return replace(op, window=window)
 
 
 def input_size(conv: LinearOp) -> tuple[int, ...]:

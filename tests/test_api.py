@@ -88,7 +88,7 @@ def test_a_checkpoint_by_its_path(tmp_path: Path) -> None:
         small = tx.decompose(path, tx.ByCriterion("channel", "rank:4"))
         assert {layer.scheme for layer in small.plan.rewritten} == {"channel"}
     assert small.plan.architecture is not None
-    shape = small.plan.input_shape
+    shape = small.plan.inputs.first.shape
     values = np.random.default_rng(0).standard_normal((16, *shape[1:]), dtype=np.float32)
     budget = tx.ByBudget(parameters=0.6, scheme="channel", cache=tmp_path)
     fitted = tx.decompose(CHECKPOINT, budget, images=values)

@@ -18,6 +18,7 @@ from trpexport.choose import table as sensitivity
 from trpexport.choose.table import SensitivityTable
 from trpexport.errors import TrpexportError
 from trpexport.files import sha256_of
+from trpexport.inputs import Inputs
 from trpexport.judge.gate.check import Checked, GateResult
 from trpexport.judge.gate.history import compare, last_accepted
 from trpexport.judge.gate.rules import RULES, Measurements
@@ -55,7 +56,7 @@ HISTORY = {
 }
 OP = LinearOp(16, 32, 2, True, Window((3, 2), (2, 1), ((1, 1), (0, 1)), (1, 2), "reflect"))
 PLAN = Plan(
-    "spatial", "rank:4", (1, 3, 8, 8),
+    "spatial", "rank:4", Inputs.of((1, 3, 8, 8)),
     (
         LayerPlan("a", OP, (Call(4, (8, 8)),), "spatial", 4, 32, (OP, OP), None, 0.5, 9, 7, (2.0,)),
         LayerPlan("b", OP, (), None, None, None, (), "the stem", None, 9, 9, shares="a"),

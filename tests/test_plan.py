@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trpexport.errors import PlanError
+from trpexport.inputs import Inputs
 from trpexport.ops import Call, LinearOp, Window
 from trpexport.plan import LayerPlan, Plan, parse_plan, read_plan
 
@@ -16,7 +17,7 @@ OP = LinearOp(16, 32, 2, True, Window((3, 2), (2, 1), ((1, 1), (0, 1)), (1, 2), 
 PLAN = Plan(
     scheme="spatial",
     criterion="rank:4",
-    input_shape=(1, 3, 8, 8),
+    inputs=Inputs.of((1, 3, 8, 8)),
     layers=(
         LayerPlan("a", OP, (Call(4, (8, 8)),), "spatial", 4, 32, (OP, OP), None, 0.5, 9, 7, (2.0,)),
         LayerPlan("b", OP, (), None, None, None, (), "the stem", None, 9, 9, shares="a"),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Generic, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
+from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -26,11 +26,13 @@ from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
+from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
+from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
 
 # Images whose labels an architecture is checked by, and pixels of all of them together.
@@ -56,9 +58,8 @@ class Expectation:
             ArchitectureError: it is no better than chance.
             DataError: the images can't be read, or do not fit the network.
         """
-        shape = checkpoint.input_shape
-        assert shape is not None
-        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
+        shape = checkpoint.known_inputs.first.shape
+        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
         images = DatasetImages(self.dataset, preprocessing, shape, count=1)
         count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
         labelled = images.labelled(count)
@@ -77,7 +78,7 @@ class Source:
     path: Path
     arch: str | None = None
     model: str | None = None
-    input_shape: Sequence[int] | None = None
+    inputs: InputsLike | None = None
     unsafe_pickle: bool = False
     expect: Expectation | None = None
 
@@ -91,16 +92,42 @@ class Source:
             self.path,
             arch=self.arch,
             model=self.model,
-            input_shape=self.input_shape,
+            inputs=self.inputs,
             unsafe_pickle=self.unsafe_pickle,
         )
-        if checkpoint.input_shape is None:
-            raise CheckpointError(
-                f"{self.path} does not say which input {checkpoint.label} takes: "
-                "give its shape, as in 1x3x224x224",
-                parameters=["input_shape"],
-            )
+        assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        stages: Stages | None = None,
+    ) -> Decomposed[TorchNetwork]:
+        """Decompose its network, as :func:`decompose_checkpoint`."""
+        return decompose_checkpoint(self, chooser, data, stages=stages)
+
+
+class Decomposable(Protocol):
+    """A file whose network can be decomposed."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        stages: Stages | None = None,
+    ) -> Decomposed[Network]:
+        """Read it and decompose its network.
+
+        Raises:
+            TrpexportError: as the steps themselves.
+        """
 
 
 @dataclass(frozen=True)
@@ -120,8 +147,12 @@ class CalibrationData:
     preprocessing: Preprocessing | None = None
 
 
+N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
+N = TypeVar("N", bound=Network)
+
+
 @dataclass(frozen=True)
-class Decomposed:
+class Decomposed(Generic[N_co]):
     """A decomposed network.
 
     Attributes:
@@ -130,21 +161,24 @@ class Decomposed:
         plan: what happened to each layer.
         notes: what the reader of a report should know.
         images: what it was calibrated on; None for the SVD's factors.
-        checkpoint: where it comes from; None for a module.
+        source: where it comes from; None for a module.
     """
 
-    network: TorchNetwork
-    original: TorchNetwork
+    network: N_co
+    original: N_co
     plan: Plan
     notes: tuple[str, ...] = ()
     images: CalibrationImages | None = None
-    checkpoint: Checkpoint | None = None
+    source: Origin | None = None
 
     @cached_property
     def module(self) -> nn.Module:
         """The decomposed network as a module of one's own, in the precision that it came in.
 
         What is done to it, training say, is not done to :attr:`network`, which is what is exported.
+
+        Raises:
+            PlanError: it is no network of PyTorch.
         """
         return self.network.as_module()
 
@@ -159,7 +193,7 @@ class Decomposed:
         """
         network, plan = self.network, self.plan
         inputs = None if self.images is None else self.images.unseen()
-        runs = ReferenceRuns.of(network, plan.input_shape, plan.macs_after, inputs, network.dtype)
+        runs = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
         return verify_factorization(self.original, network, plan, runs, seconds=seconds)
 
     def export(
@@ -167,7 +201,7 @@ class Decomposed:
         out: Path,
         *,
         settings: ExportSettings | None = None,
-        inputs: NDArray[np.floating[Any]] | None = None,
+        inputs: Array | Arrays | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
@@ -194,7 +228,7 @@ class Decomposed:
             self.plan,
             out,
             original=self.original,
-            checkpoint=self.checkpoint,
+            source=self.source,
             settings=settings,
             inputs=inputs,
             notes=notes,
@@ -203,14 +237,14 @@ class Decomposed:
 
 
 def decompose_network(
-    network: TorchNetwork,
+    network: N,
     chooser: Chooser,
     images: CalibrationImages | None = None,
     *,
     label: str | None = None,
-    checkpoint: Checkpoint | None = None,
+    source: Origin | None = None,
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
 
     Args:
@@ -218,7 +252,7 @@ def decompose_network(
         chooser: chooses schemes and ranks.
         images: what to calibrate on; None for the SVD's factors.
         label: what the network is called, for the reader of the plan.
-        checkpoint: where it comes from.
+        source: where it comes from.
         stages: times and announces the stages.
 
     Raises:
@@ -227,13 +261,14 @@ def decompose_network(
         TrpexportError: as the chooser.
     """
     if images is not None:  # a fit to what is random, or no number, would be found out too late
-        few = np.asarray(images.inputs[: network.input_shape[0]], dtype=network.dtype)
-        if few.shape == network.input_shape:
-            check_repeats(network, {INPUT: few})
+        given = network.inputs.named(images.inputs, "calibration images")
+        few = rows(given, slice(network.inputs.batch))
+        if images_of(few) == network.inputs.batch:
+            check_repeats(network, few)
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)
+    return Decomposed(small, network, choice.plan, choice.notes, images, source)
 
 
 def decompose_checkpoint(
@@ -242,7 +277,7 @@ def decompose_checkpoint(
     data: CalibrationData | CalibrationImages | None = None,
     *,
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
 
     Args:
@@ -263,39 +298,38 @@ def decompose_checkpoint(
         raise CheckpointError(
             f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
         )
-    shape = source.input_shape or chooser.input_shape or checkpoint.input_shape
-    assert shape is not None
+    inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
-        preprocessing = data.preprocessing or _stored_preprocessing(checkpoint)
+        preprocessing = data.preprocessing or stored_preprocessing(checkpoint)
         facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
         checkpoint = replace(checkpoint, metadata=facts)
         with stages("read calibration images"):
             images = DatasetImages(
-                data.dataset, preprocessing, shape, count=data.count, seed=data.seed
+                data.dataset, preprocessing, inputs.first.shape, count=data.count, seed=data.seed
             )
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, shape)
+    network = TorchNetwork.open(checkpoint.module, inputs)
     return decompose_network(
-        network, chooser, images, label=checkpoint.label, checkpoint=checkpoint, stages=stages
+        network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
 
 
 def decompose_to_bundle(
-    source: Source,
+    source: Decomposable,
     chooser: Chooser,
     out: Path | None = None,
     data: CalibrationData | None = None,
     *,
     settings: ExportSettings | None = None,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
-    """Load a checkpoint, decompose, verify, export: all of it or nothing.
+    """Read a network, decompose, verify, export: all of it or nothing.
 
     Args:
-        source: the checkpoint.
+        source: the checkpoint or ONNX file.
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
@@ -314,7 +348,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = decompose_checkpoint(source, chooser, data, stages=stages)
+        small = source.decompose(chooser, data, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
@@ -323,7 +357,7 @@ def export_checkpoint(
     out: Path | None = None,
     *,
     settings: ExportSettings | None = None,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
     """Load a checkpoint, export it as it is, verify: all of it or nothing.
@@ -337,14 +371,13 @@ def export_checkpoint(
     with bundle.reserved(out, replace=settings.replace):
         with stages("load the checkpoint"):
             checkpoint = source.load()
-        assert checkpoint.input_shape is not None
-        network = TorchNetwork(checkpoint.module, checkpoint.input_shape)
+        network = TorchNetwork(checkpoint.module, checkpoint.known_inputs)
         plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
         return export_bundle(
             network,
             plan,
             out,
-            checkpoint=checkpoint,
+            source=checkpoint,
             settings=settings,
             inputs=inputs,
             stages=stages,
@@ -352,17 +385,22 @@ def export_checkpoint(
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:
-    """Return where a bundle goes that was given no place: here, named after its checkpoint."""
-    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors))+$", "", checkpoint.name)
+    """Return where a bundle goes that was given no place: here, named after what it is made of."""
+    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors|onnx))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
 
 
-def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    found = checkpoint.preprocessing
-    if found is None:
+def stored_preprocessing(source: Origin) -> Preprocessing:
+    """Return how images become input, as a source's metadata say.
+
+    Raises:
+        DataError: they do not, or make no sense.
+    """
+    data = source.metadata.get("preprocessing")
+    if data is None:
         raise DataError(
-            f"{checkpoint.path} does not say how images become its input: give mean and standard "
+            f"{source.path} does not say how images become its input: give mean and standard "
             "deviation as in its training, or take the data set's own preprocessing",
             parameters=["mean", "std", "data_preprocessing"],
         )
-    return found
+    return Preprocessing.from_json(data, str(source.path))

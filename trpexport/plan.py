@@ -7,19 +7,18 @@ edited; all the rest is derived, and derived again when the plan is applied.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from trpexport.errors import PlanError
 from trpexport.files import read_json
+from trpexport.inputs import Inputs
 from trpexport.ops import Call, LinearOp, Window
 from trpexport.schema import each, fits, flag, not_negative, text, whole
 
 SCHEMA_VERSION = 2
-MAX_INPUT = 2**28  # values of an input that a file may ask for: 1 GiB of floats
 # What a plan's options say of how its factors were fitted to images.
 CALIBRATION = "calibration"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -78,7 +77,7 @@ class Plan:
     Attributes:
         scheme: the scheme that was asked for.
         criterion: the criterion that chose the ranks, as text, or where they came from.
-        input_shape: shape of the network's input, batch first.
+        inputs: what the network takes.
         layers: one entry a convolution, in the order in which they run.
         other_macs: MACs for one image of all else.
         architecture: what the network is called, for the reader.
@@ -89,7 +88,7 @@ class Plan:
 
     scheme: str
     criterion: str
-    input_shape: tuple[int, ...]
+    inputs: Inputs
     layers: tuple[LayerPlan, ...]
     other_macs: int = 0
     architecture: str | None = None
@@ -113,7 +112,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data, with its schema version."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        data: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            data |= value.to_json() if entry.name == "inputs" else {entry.name: value}
+        return {**data, "layers": [asdict(layer) for layer in self.layers]}
 
 
 def parse_plan(data: Any, source: str = "plan") -> Plan:
@@ -138,7 +141,7 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
         return Plan(
             scheme=_typed(data, "scheme", str),
             criterion=_typed(data, "criterion", str),
-            input_shape=_input_shape(data),
+            inputs=_inputs(data),
             layers=layers,
             other_macs=_typed(data, "other_macs", int),
             architecture=_optional(data, "architecture", str),
@@ -264,11 +267,11 @@ def _ints(data: Mapping[str, Any], key: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _input_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
-    shape = _ints(data, "input_shape")
-    if not 1 <= math.prod(shape) <= MAX_INPUT:
-        raise ValueError(f"'input_shape' can't be {_shown(shape)}")
-    return shape
+def _inputs(data: Mapping[str, Any]) -> Inputs:
+    found = Inputs.from_json(data)
+    if found is None:
+        raise KeyError("input_shape")
+    return found
 
 
 def _numbers(data: Mapping[str, Any], key: str) -> tuple[float, ...]:

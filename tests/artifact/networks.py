@@ -56,7 +56,7 @@ def export_modules(
 ) -> BundleReport:
     """Export a module by its plan."""
     networks = [
-        None if module is None else TorchNetwork.open(module, plan.input_shape)
+        None if module is None else TorchNetwork.open(module, plan.inputs.first.shape)
         for module in (model, original)
     ]
     assert networks[0] is not None

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tests.artifact.networks import SHAPE, BatchNormed, tiny
 from trpexport.artifact.reference import BatchUse, ReferenceRuns, batch_use, check_repeats
 from trpexport.errors import ModelError
+from trpexport.inputs import INPUT, Inputs
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT
 from trpexport.tensors import Arrays
 
 POINTWISE = TorchNetwork(nn.Conv2d(3, 1, 1), SHAPE)
@@ -27,13 +27,20 @@ def sizes(reference: ReferenceRuns, seconds: float = 0) -> list[int]:
 
 
 def test_inputs_stop_at_the_time_but_not_before_eight() -> None:
-    assert sizes(ReferenceRuns(POINTWISE, SHAPE, macs=10**9)) == [1, 3, 2, 2]
-    assert sizes(ReferenceRuns(POINTWISE, SHAPE, macs=10**9), seconds=3) == [1, 3, 2, 2, 2, 2]
-    assert sum(sizes(ReferenceRuns(POINTWISE, SHAPE, macs=1), 1e9)) == 1024
+    assert sizes(ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=10**9)) == [1, 3, 2, 2]
+    assert sizes(ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=10**9), seconds=3) == [
+        1,
+        3,
+        2,
+        2,
+        2,
+        2,
+    ]
+    assert sum(sizes(ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=1), 1e9)) == 1024
 
 
 def test_inputs_and_outputs_are_the_same_every_time() -> None:
-    reference = ReferenceRuns(POINTWISE, SHAPE, macs=1)
+    reference = ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=1)
     runs, again = list(reference.runs(1e9)), list(reference.runs(1e9))
     assert not np.array_equal(runs[2][0][INPUT], runs[3][0][INPUT])
     for (feeds, outputs), (same_feeds, same_outputs) in zip(runs, again, strict=True):
@@ -55,8 +62,8 @@ def test_inputs_and_outputs_are_the_same_every_time() -> None:
     ],
 )
 def test_one_batch_size_is_the_only_one(batch: int, given: int | None, expected: list[int]) -> None:
-    images = None if given is None else np.zeros((given, *SHAPE[1:]), np.float32)
-    reference = ReferenceRuns(POINTWISE, SHAPE, macs=1, given=images, batch=batch)
+    images = None if given is None else {INPUT: np.zeros((given, *SHAPE[1:]), np.float32)}
+    reference = ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=1, given=images, batch=batch)
     assert sizes(reference) == expected
     assert len(reference.golden()[INPUT]) == batch
 
@@ -64,7 +71,8 @@ def test_one_batch_size_is_the_only_one(batch: int, given: int | None, expected:
 def test_golden_inputs_are_the_first_that_are_compared() -> None:
     images = np.random.default_rng(0).random((20, *SHAPE[1:]), dtype=np.float32)
     for batch in (None, 2):
-        reference = ReferenceRuns(POINTWISE, SHAPE, macs=1, given=images, batch=batch)
+        given = {INPUT: images}
+        reference = ReferenceRuns(POINTWISE, Inputs.of(SHAPE), macs=1, given=given, batch=batch)
         np.testing.assert_array_equal(reference.golden()[INPUT], images[: batch or 8])
 
 
@@ -129,14 +137,14 @@ def test_anything_that_gives_outputs_on_inputs_is_a_reference() -> None:
         def run(self, feeds: Arrays) -> Arrays:
             return {"output": 3 * feeds[INPUT]}
 
-    reference = ReferenceRuns(Doubling(), (1, 4), macs=1)
+    reference = ReferenceRuns(Doubling(), Inputs.of((1, 4)), macs=1)
     assert reference.compare(Doubling(), seconds=0)["output"].max_error == 0
     assert reference.compare(Tripling(), seconds=0)["output"].rms_error == pytest.approx(0.5)
 
 
 def test_a_network_may_change_its_input_in_place() -> None:
     network = TorchNetwork(nn.ReLU(inplace=True), (1, 4))
-    reference = ReferenceRuns(network, (1, 4), macs=1)
+    reference = ReferenceRuns(network, Inputs.of((1, 4)), macs=1)
     for feeds, outputs in reference.runs(0):
         assert feeds[INPUT].min() < 0
         np.testing.assert_array_equal(outputs["output"], feeds[INPUT].clip(0))

@@ -174,7 +174,7 @@ def make():
     path = written(tmp_path / "net.pth", recorded(network, images()))
     try:
         checkpoint = load_checkpoint(
-            path, model=f"own_{activation.lower()}:make", input_shape=(1, 3, 32, 32)
+            path, model=f"own_{activation.lower()}:make", inputs=(1, 3, 32, 32)
         )
     finally:
         for name in ("relu", activation.lower()):

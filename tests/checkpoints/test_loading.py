@@ -120,16 +120,16 @@ def test_an_unknown_network_names_the_file(save: Saver, weights: Weights) -> Non
 
 def test_the_input_shape_must_have_the_channels(save: Saver, weights: Weights) -> None:
     path = save(weights)
-    assert load_checkpoint(path, input_shape=(4, 1, 48, 48)).input_shape == (4, 1, 48, 48)
+    assert load_checkpoint(path, inputs=(4, 1, 48, 48)).input_shape == (4, 1, 48, 48)
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path, input_shape=(1, 3, 32, 32))
+        load_checkpoint(path, inputs=(1, 3, 32, 32))
     assert str(caught.value) == (
         f"{path} has 1 input channels, the given input shape 3 (1x3x32x32): give the shape that "
         "the network was trained on"
     )
     for shape in ((32,), (1, 1, 0, 32), ()):
         with pytest.raises(CheckpointError, match=r"the given input shape .* is none") as caught:
-            load_checkpoint(path, input_shape=shape)
+            load_checkpoint(path, inputs=shape)
         assert caught.value.parameters == ("input_shape",)
 
 
@@ -139,7 +139,7 @@ OWN_WEIGHTS = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).state_dict()
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
 def test_a_network_of_ones_own(save: Saver, own: str, prefix: str) -> None:
     path = save({prefix + name: w for name, w in OWN_WEIGHTS.items()})
-    checkpoint = load_checkpoint(path, model=own, input_shape=(1, 1, 8, 8))
+    checkpoint = load_checkpoint(path, model=own, inputs=(1, 1, 8, 8))
     assert holds(checkpoint.module, OWN_WEIGHTS)
     assert not checkpoint.module.training
     assert (checkpoint.architecture, checkpoint.label) == (None, own)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trpexport.checkpoints import load_checkpoint, save_checkpoint
 from trpexport.errors import ArchitectureError, CheckpointError, OutputError
+from trpexport.inputs import Inputs
 from trpexport.plan import Plan
 
 Weights = dict[str, Tensor]
@@ -63,7 +64,7 @@ def test_the_stored_input_shape_counts_unless_another_is_given(
     path = tmp_path / "net.safetensors"
     save_checkpoint(path, network, architecture=small, metadata={"input_shape": [1, 1, 48, 40]})
     assert load_checkpoint(path).input_shape == (1, 1, 48, 40)
-    assert load_checkpoint(path, input_shape=(2, 1, 64, 64)).input_shape == (2, 1, 64, 64)
+    assert load_checkpoint(path, inputs=(2, 1, 64, 64)).input_shape == (2, 1, 64, 64)
     save_checkpoint(path, network, architecture=small, metadata={"input_shape": [1, 3, 48, 40]})
     with pytest.raises(CheckpointError, match="has 1 input channels, the stored input shape 3"):
         load_checkpoint(path)
@@ -139,7 +140,7 @@ def test_forged_facts_ask_for_no_memory(
     module = importlib.import_module("trpexport.checkpoints.identify")  # shadowed by its function
     monkeypatch.setattr(module, "MAX_TENSORS", 2000)
     path = tmp_path / "net.safetensors"
-    plan = Plan("spatial", "none", (1, 1, 32, 32), ()).to_json() if planned else None
+    plan = Plan("spatial", "none", Inputs.of((1, 1, 32, 32)), ()).to_json() if planned else None
     sound = {"architecture": str(small), "num_classes": 7, "in_channels": 1}
     text = json.dumps({**sound, **facts, "plan": plan})
     safetensors.torch.save_file(network.state_dict(), path, {"trpexport": text})

@@ -79,4 +79,4 @@ def smooth(count: int, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.floa
 
 def gatherer_of(network: TorchNetwork, images: Any) -> Gatherer:
     """Return what gathers the moments of a network's layers on images."""
-    return Gatherer(network, network.watch(checked_samples(images, network.input_shape)))
+    return Gatherer(network, network.watch(checked_samples(images, network.inputs)))

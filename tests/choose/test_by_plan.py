@@ -15,6 +15,7 @@ from trpexport.choose.by_plan import ByPlan, revised
 from trpexport.choose.calibrate import calibrate
 from trpexport.datasets.calibration import ArrayImages
 from trpexport.errors import PlanError, TrpexportError
+from trpexport.inputs import Inputs
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.plan import Plan, read_plan
 from trpexport.stages import Stages
@@ -109,7 +110,7 @@ def test_a_plan_is_taken_from_memory_or_from_a_file(network: TorchNetwork, tmp_p
     for given, rank in ((plan, 2), (path, 1), (str(path), 1)):
         chooser = ByPlan(given)
         chooser.check()
-        assert chooser.input_shape == SHAPE
+        assert chooser.inputs == Inputs.of(SHAPE)
         choice = chooser(network, None, Stages(), "small")
         assert ranks(choice.plan)["plain"] == rank
         assert choice.chains["plain"].ops == choice.plan.layers[1].factors

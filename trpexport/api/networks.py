@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from trpexport.bundle import MODEL
 from trpexport.errors import DataError, PlanError
 from trpexport.stages import Stages
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -20,8 +19,13 @@ if TYPE_CHECKING:
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.inputs import Inputs
     from trpexport.pipeline import Decomposed, Expectation
     from trpexport.runtime.verify import Verification
+    from trpexport.tensors import Array, Arrays
+
+    OneExample = Tensor | NDArray[Any] | Sequence[int]
+    Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
 
 Announce = Callable[[str], None]
 _INPUT_RANK = 2
@@ -31,15 +35,15 @@ def decompose(
     model: nn.Module | str | Path,
     chooser: Chooser,
     *,
-    example: Tensor | NDArray[Any] | Sequence[int] | None = None,
-    images: Tensor | NDArray[Any] | Dataset | str | None = None,
+    example: Example | None = None,
+    images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
     arch: str | None = None,
     factory: str | None = None,
     unsafe_pickle: bool = False,
     expect: Dataset | str | None = None,
     announce: Announce | None = None,
-) -> Decomposed:
+) -> Decomposed[Any]:
     """Rewrite the convolutions of a network as chains of cheaper ones.
 
     Args:
@@ -47,9 +51,11 @@ def decompose(
         chooser: chooses schemes and ranks: :class:`~trpexport.ByCriterion`,
             :class:`~trpexport.ByBudget` or :class:`~trpexport.ByPlan`.
         example: an input of the network, or the shape of one, batch first; as the images or the
-            checkpoint say where it is None.
+            checkpoint say where it is None. Of a network with several inputs a mapping by the names
+            of its forward's parameters, or a tuple in their order; whole numbers as arrays.
         images: unlabelled images to fit the factors to: inputs of the network (images, channels,
-            height, width), or a data set, as in ``cifar10:DIR``; None for the SVD's factors.
+            height, width), by name where it has several, or a data set, as in ``cifar10:DIR``;
+            None for the SVD's factors.
         preprocessing: how images of a data set become input; as the checkpoint says where it is
             None.
         arch: the checkpoint's architecture, where it can't be recognised.
@@ -75,17 +81,18 @@ def decompose(
 
     stages = Stages(announce)
     chooser.check()
-    shape = _shape(example, images)
     dataset = _dataset(images)
+    module = model if isinstance(model, nn.Module) else None
+    inputs = _inputs(example, images if dataset is None else None, module)
     if isinstance(model, nn.Module):
-        shape = shape or chooser.input_shape
-        if shape is None:
+        inputs = inputs or chooser.inputs
+        if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
-        found = _images(images, dataset, preprocessing, shape)
-        network = TorchNetwork.open(model, shape)
+        found = _images(images, dataset, preprocessing, inputs)
+        network = TorchNetwork.open(model, inputs)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
     expected = _expectation(expect, preprocessing)
-    source = Source(Path(model), arch, factory, shape, unsafe_pickle, expected)
+    source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
     if dataset is not None:
         data = CalibrationData(dataset, preprocessing=preprocessing)
         return decompose_checkpoint(source, chooser, data, stages=stages)
@@ -93,7 +100,7 @@ def decompose(
 
 
 def verify(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     reference: str | Path | None = None,
     *,
     seconds: float = 5.0,
@@ -131,13 +138,13 @@ def verify(
 
 
 def export(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     out: str | Path,
     *,
-    inputs: NDArray[np.floating[Any]] | None = None,
+    inputs: Array | Arrays | None = None,
     arch: str | None = None,
     factory: str | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     expect: Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
     announce: Announce | None = None,
@@ -148,10 +155,11 @@ def export(
     Args:
         model: a decomposed network, or the path of a checkpoint, which is exported as it is.
         out: the directory.
-        inputs: real inputs to verify on; random ones where there are none.
+        inputs: real inputs to verify on, by name where there are several; random ones where there
+            are none.
         arch: a checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes a checkpoint's network.
-        input_shape: shape of a checkpoint's input, where it does not say.
+        input_shape: shape of a checkpoint's input, where it does not say; of several by name.
         expect: labelled images that a checkpoint should classify, as for :func:`decompose`.
         preprocessing: how they become input; as the checkpoint says where it is None.
         announce: called with a line on each step.
@@ -168,14 +176,15 @@ def export(
     if not isinstance(model, str | Path):
         return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
     expected = _expectation(expect, preprocessing)
-    source = Source(Path(model), arch, factory, input_shape, expect=expected)
+    taken = _inputs(input_shape, None, None)
+    source = Source(Path(model), arch, factory, taken, expect=expected)
     return export_checkpoint(source, Path(out), settings=how, inputs=inputs, stages=stages)
 
 
 def count(
-    model: Decomposed | nn.Module | str | Path,
+    model: Decomposed[Any] | nn.Module | str | Path,
     *,
-    example: Tensor | NDArray[Any] | Sequence[int] | None = None,
+    example: Example | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Cost:
     """Count what a network costs: MACs, parameters, activations; what is not known is listed.
@@ -201,16 +210,16 @@ def count(
     from trpexport.networks.torch.counting import count_module
     from trpexport.pipeline import Source
 
-    shape = _shape(example, None)
     if isinstance(model, str | Path):
-        checkpoint = Source(path, input_shape=shape).load()
-        assert checkpoint.input_shape is not None
-        return count_module(checkpoint.module, checkpoint.input_shape)
+        checkpoint = Source(path, inputs=_inputs(example, None, None)).load()
+        return count_module(checkpoint.module, checkpoint.known_inputs)
     if not isinstance(model, nn.Module):
-        return model.network.cost
-    if shape is None:
+        cost: Cost = model.network.cost
+        return cost
+    inputs = _inputs(example, None, model)
+    if inputs is None:
         raise PlanError("nobody says which input the network takes: give an example of one")
-    return count_module(model, shape)
+    return count_module(model, inputs)
 
 
 def load(
@@ -236,14 +245,49 @@ def load(
     return load_network(path, arch=arch, model=factory, unsafe_pickle=unsafe_pickle)
 
 
-def _shape(example: Any, images: Any) -> tuple[int, ...] | None:
-    """Return the shape of a network's input, as an example or an array of images say."""
-    if example is not None:
-        shape = getattr(example, "shape", example)
-        return tuple(int(size) for size in shape)
-    if hasattr(images, "shape") and len(images.shape) >= _INPUT_RANK:
-        return (1, *(int(size) for size in images.shape[1:]))
-    return None
+def _inputs(example: Any, images: Any, model: nn.Module | None) -> Inputs | None:
+    """Return what a network takes, as an example or arrays of images say.
+
+    Args:
+        example: an array, a shape, or several of them, by name or in order.
+        images: arrays to calibrate on, of which one is an example; None for none.
+        model: the network that knows the names of inputs in order.
+    """
+    from trpexport.inputs import INPUT, Input, Inputs, input_of_array
+
+    def one(value: Any, batch: int | None = None) -> Input:
+        if hasattr(value, "shape"):
+            return input_of_array(_array(value), batch)
+        return Input(tuple(int(size) for size in value))
+
+    given, batch = (images, 1) if example is None else (example, None)
+    if given is None or (example is None and not _are_inputs(images)):
+        return None
+    if isinstance(given, Mapping):
+        return Inputs({name: one(value, batch) for name, value in given.items()})
+    if hasattr(given, "shape") or all(_is_size(value) for value in given):
+        return Inputs({INPUT: one(given, batch)})
+    if model is None:
+        raise PlanError("give the inputs of a checkpoint's network by name")
+    from trpexport.networks.torch.arguments import names_by_place
+
+    names = names_by_place(model, len(given))
+    return Inputs({name: one(value) for name, value in zip(names, given, strict=True)})
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, SupportsIndex) and not getattr(value, "shape", ())
+
+
+def _are_inputs(images: Any) -> bool:
+    arrays = images.values() if isinstance(images, Mapping) else [images]
+    return all(len(getattr(array, "shape", ())) >= _INPUT_RANK for array in arrays)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    from trpexport.networks.samples import plain_array
+
+    return plain_array(values)
 
 
 def _dataset(images: Any) -> Dataset | None:
@@ -262,7 +306,7 @@ def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation 
 
 
 def _images(
-    images: Any, dataset: Dataset | None, preprocessing: Preprocessing | None, shape: Sequence[int]
+    images: Any, dataset: Dataset | None, preprocessing: Preprocessing | None, inputs: Inputs
 ) -> CalibrationImages | None:
     from trpexport.datasets.calibration import DatasetImages
 
@@ -273,15 +317,14 @@ def _images(
             f"nobody says how images of {dataset.name} become the network's input: give "
             "preprocessing, the data set's own if the network was trained with that"
         )
-    return DatasetImages(dataset, preprocessing, shape)
+    return DatasetImages(dataset, preprocessing, inputs.first.shape)
 
 
 def _array_images(images: Any) -> CalibrationImages | None:
-    import numpy as np
-
     from trpexport.datasets.calibration import ArrayImages
 
     if images is None:
         return None
-    array = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
-    return ArrayImages(array)
+    if isinstance(images, Mapping):
+        return ArrayImages({name: _array(values) for name, values in images.items()})
+    return ArrayImages(_array(images))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, repeat
-from math import prod
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -16,9 +15,10 @@ import torch
 
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.errors import ModelError
-from trpexport.networks.torch.outputs import INPUT
+from trpexport.inputs import Input, Inputs, InputsLike, images_of, rows
+from trpexport.networks.torch.arguments import drawn
 from trpexport.runtime.session import open_session, run_in_batches
-from trpexport.tensors import Array, Arrays, shape_text
+from trpexport.tensors import Array, Arrays
 
 MIN_INPUTS = 8
 MAX_INPUTS = 1024
@@ -65,18 +65,18 @@ class ReferenceRuns:
 
     Attributes:
         network: the network.
-        shape: shape of its input, batch first.
+        inputs: what it takes.
         macs: its MACs for one image, which set the batch size.
-        given: real inputs (images, *shape[1:]); standard normal ones are drawn where it is None.
+        given: real inputs by name; standard normal ones are drawn where it is None.
         batch: the only batch size to run; None for several of them.
         takes_others: whether the network runs other batch sizes, and gives as much for each image.
-        dtype: numpy's name of the type of the inputs.
+        dtype: numpy's name of the type of floats among the inputs.
     """
 
     network: Runnable
-    shape: Sequence[int]
+    inputs: Inputs
     macs: int
-    given: Array | None = None
+    given: Arrays | None = None
     batch: int | None = None
     takes_others: bool = True
     dtype: str = "float32"
@@ -88,34 +88,32 @@ class ReferenceRuns:
     def of(
         cls,
         network: Runnable,
-        shape: Sequence[int],
+        inputs: InputsLike,
         macs: int,
-        given: Array | None = None,
+        given: Array | Arrays | None = None,
         dtype: str = "float32",
     ) -> Self:
         """Choose the inputs to run, and their batch size where that makes a difference.
 
         Raises:
-            ModelError: the network can't run an input of ``shape``; those given do not fit it, or
-                are too few; or it gives NaN, or something else each time.
+            ModelError: the network can't run such inputs; those given do not fit it, or are too
+                few; or it gives NaN, or something else each time.
         """
-        if given is not None and (given.ndim != len(shape) or given.shape[1:] != tuple(shape[1:])):
-            raise ModelError(
-                f"the inputs to verify on have shape {shape_text(given.shape)}, "
-                f"the network takes (images, {shape_text(shape[1:])})"
-            )
-        few = standard_normal(shape, 0, dtype) if given is None else given[: shape[0]].astype(dtype)
-        if len(few) == shape[0]:
-            check_repeats(network, {INPUT: few}, is_drawn=given is None)
-        uses = batch_use(network, shape, dtype)
-        batch = None if uses is BatchUse.ANY else shape[0]
+        inputs = Inputs.of(inputs)
+        batch = inputs.batch
         if given is not None:
-            if len(given) < (batch or 1):
-                raise ModelError(
-                    f"{len(given)} inputs to verify on are not enough: give at least {batch or 1}"
-                )
-            given = np.ascontiguousarray(given, dtype=dtype)
-        return cls(network, shape, macs, given, batch, uses is not BatchUse.ONE, dtype)
+            given = inputs.named(given, "the inputs to verify on", ModelError)
+            given = {name: _typed(array, inputs[name], dtype) for name, array in given.items()}
+        few = arrays_for(inputs, 0, dtype) if given is None else rows(given, slice(batch))
+        if images_of(few) == batch:
+            check_repeats(network, few, is_drawn=given is None)
+        uses = batch_use(network, inputs, dtype)
+        only = None if uses is BatchUse.ANY else batch
+        if given is not None and images_of(given) < (only or 1):
+            raise ModelError(
+                f"{images_of(given)} inputs to verify on are not enough: give at least {only or 1}"
+            )
+        return cls(network, inputs, macs, given, only, uses is not BatchUse.ONE, dtype)
 
     def golden(self) -> Arrays:
         """Return the first inputs: ``batch`` of them, or at least 1 and at most 8."""
@@ -130,7 +128,7 @@ class ReferenceRuns:
         Unless there is only one batch size to run, the first two batches hold 1 and 3 images, so
         that a batch size that is said to be open is.
         """
-        total = MAX_INPUTS if self.given is None else min(MAX_INPUTS, len(self.given))
+        total = MAX_INPUTS if self.given is None else min(MAX_INPUTS, images_of(self.given))
         if self.batch is not None:
             total = max(1, total // self.batch) * self.batch
         sizes = self._batch_sizes()
@@ -159,12 +157,13 @@ class ReferenceRuns:
 
     @property
     def _elements(self) -> int:
-        return max(1, prod(self.shape[1:]))
+        return max(1, self.inputs.elements)
 
     def _feeds(self, start: int, size: int) -> Arrays:
         if self.given is not None:
-            return {INPUT: self.given[start : start + size]}
-        return {INPUT: standard_normal((size, *self.shape[1:]), start, self.dtype)}
+            found: Arrays = rows(self.given, slice(start, start + size))
+            return found
+        return arrays_for(self.inputs.with_batch(size), start, self.dtype)
 
     def _outputs(self, start: int, feeds: Arrays) -> Arrays:
         if start in self._remembered:
@@ -176,10 +175,16 @@ class ReferenceRuns:
         return outputs
 
 
-def standard_normal(shape: Sequence[int], seed: int, dtype: str) -> Array:
-    """Return standard normal numbers, the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).numpy().astype(dtype)
+def arrays_for(inputs: Inputs, seed: int, dtype: str) -> dict[str, Array]:
+    """Return drawn inputs, floats of one type: the same for the same seed."""
+    return {
+        name: _typed(tensor.numpy(), inputs[name], dtype)
+        for name, tensor in drawn(inputs, seed).items()
+    }
+
+
+def _typed(array: Array, one: Input, dtype: str) -> Array:
+    return np.ascontiguousarray(array, dtype=one.dtype or dtype)
 
 
 def check_numbers(outputs: Arrays, *, is_drawn: bool) -> None:
@@ -244,7 +249,7 @@ class BatchUse(Enum):
     ONE = "one batch size alone runs, or has outputs by image"
 
 
-def batch_use(network: Runnable, shape: Sequence[int], dtype: str = "float32") -> BatchUse:
+def batch_use(network: Runnable, inputs: InputsLike, dtype: str = "float32") -> BatchUse:
     """Return what a network makes of its batch, found by running it on several.
 
     An image's outputs depend on the others where statistics are taken over the batch, or where the
@@ -253,17 +258,17 @@ def batch_use(network: Runnable, shape: Sequence[int], dtype: str = "float32") -
 
     Args:
         network: the network.
-        shape: shape of its input, batch first.
-        dtype: numpy's name of its type.
+        inputs: what it takes, or the shape of its only input, batch first.
+        dtype: numpy's name of the type of floats among them.
 
     Raises:
-        ModelError: it can't run an input of ``shape``.
+        ModelError: it can't run such inputs.
     """
-    batch = shape[0]
-    x = standard_normal((batch + 1, *shape[1:]), 0, dtype)
-    own = network.run({INPUT: x[:batch]})
+    inputs = Inputs.of(inputs)
+    x = arrays_for(inputs.with_batch(inputs.batch + 1), 0, dtype)
+    own = network.run(rows(x, slice(inputs.batch)))
     try:
-        other, both = network.run({INPUT: x[batch:]}), network.run({INPUT: x})
+        other, both = network.run(rows(x, slice(inputs.batch, None))), network.run(x)
         parts = {name: np.concatenate([own[name], other[name]]) for name in own}
         comparisons = compare_outputs([(both, parts)])
     except (ModelError, ValueError):  # it runs no other batch, or its outputs count no images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from torch.nn.parameter import is_lazy
 
 from trpexport.errors import CheckpointError
 from trpexport.foreign import told
+from trpexport.inputs import Inputs, InputsLike
+from trpexport.networks.torch.arguments import Arguments, are_keywords, drawn
 from trpexport.networks.torch.copying import uncover_methods
 from trpexport.networks.torch.running import evaluating
-from trpexport.tensors import shape_text
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def importable_working_directory() -> Iterator[None]:
             sys.path.remove(directory)
 
 
-def build_from_factory(text: str, input_shape: Sequence[int] | None = None) -> nn.Module:
+def build_from_factory(text: str, inputs: InputsLike | None = None) -> nn.Module:
     """Import a factory and make a network with it, in float32 on the CPU.
 
     One that is compiled is given as it was before.
@@ -42,7 +43,7 @@ def build_from_factory(text: str, input_shape: Sequence[int] | None = None) -> n
     Args:
         text: ``package.module:factory``; the factory takes no arguments and returns the network.
             Modules in the current directory can be imported.
-        input_shape: shape of one input, batch first, on which lazy modules get their parameters.
+        inputs: those on which lazy modules get their parameters.
 
     Raises:
         CheckpointError: the text, the module, the factory or what it returns can't be used.
@@ -58,9 +59,9 @@ def build_from_factory(text: str, input_shape: Sequence[int] | None = None) -> n
             reason = f"it must return a torch.nn.Module, not {type(network).__name__}"
             raise _refused(text, reason)
         uncover_methods(network)
-        if _is_lazy(network) and input_shape is not None:
-            doing = f"running it on {shape_text(input_shape)}"
-            _call(text, partial(_run_once, network, input_shape), doing)
+        if _is_lazy(network) and inputs is not None:
+            doing = f"running it on {Inputs.of(inputs)}"
+            _call(text, partial(_run_once, network, inputs), doing)
     if _is_lazy(network):
         reason = "the network has lazy parameters: give the input shape, or let the factory run it"
         raise _refused(text, reason)
@@ -102,9 +103,10 @@ def _is_lazy(network: nn.Module) -> bool:
     return any(map(is_lazy, [*network.parameters(), *network.buffers()]))
 
 
-def _run_once(network: nn.Module, input_shape: Sequence[int]) -> None:
+def _run_once(network: nn.Module, inputs: InputsLike) -> None:
     with evaluating(network):
-        network(torch.zeros(*input_shape))
+        zeros = {name: torch.zeros_like(x) for name, x in drawn(Inputs.of(inputs)).items()}
+        Arguments(zeros, are_keywords(network, zeros)).call(network)
 
 
 def _call(

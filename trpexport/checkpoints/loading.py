@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trpexport.checkpoints.evidence import examine
@@ -27,9 +26,11 @@ from trpexport.checkpoints.saving import StoredFacts, stored_facts
 from trpexport.checkpoints.weights import float32_weights
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ArchitectureError, CheckpointError
+from trpexport.inputs import INPUT, MAX_INPUT, Inputs, InputsLike
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.rewrite import with_factors
-from trpexport.plan import MAX_INPUT, Plan
+from trpexport.plan import Plan
+from trpexport.tensors import Array, Arrays, shape_text
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
@@ -45,7 +46,7 @@ class Checkpoint:
         module: the network in evaluation mode, float32, on the CPU.
         architecture: what it is; None for a network that is not of the zoo.
         label: what to call it: the architecture's text, the factory's, or the class's name.
-        input_shape: shape of one input, batch first; None where nobody says.
+        inputs: what it takes; None where nobody says.
         plan: how its convolutions were made into factors; None for a dense network.
         reading: what was stripped, cast or ignored, for the reader.
         evidence: what speaks for the architecture and against it, for the reader.
@@ -58,12 +59,32 @@ class Checkpoint:
     module: nn.Module
     architecture: Architecture | None
     label: str
-    input_shape: tuple[int, ...] | None
+    inputs: Inputs | None
     plan: Plan | None
     reading: tuple[str, ...]
     metadata: Mapping[str, Any]
     evidence: tuple[str, ...] = ()
     is_recognised: bool = False
+
+    @property
+    def known_inputs(self) -> Inputs:
+        """What it takes, where somebody says.
+
+        Raises:
+            CheckpointError: nobody does.
+        """
+        if self.inputs is None:
+            raise CheckpointError(
+                f"{self.path} does not say which input {self.label} takes: "
+                "give its shape, as in 1x3x224x224",
+                parameters=["input_shape"],
+            )
+        return self.inputs
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of its first input, batch first; None where nobody says."""
+        return None if self.inputs is None else self.inputs.first.shape
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -86,7 +107,7 @@ def load_checkpoint(
     *,
     arch: str | None = None,
     model: str | None = None,
-    input_shape: Sequence[int] | None = None,
+    inputs: InputsLike | None = None,
     unsafe_pickle: bool = False,
 ) -> Checkpoint:
     """Read a checkpoint file, recognise its architecture, and build the network.
@@ -95,7 +116,8 @@ def load_checkpoint(
         path: a file of ``torch.save`` (either format) or a safetensors file.
         arch: the architecture's text form, where it can't be recognised or is to be checked.
         model: ``package.module:factory`` that makes the network, for one that is not of the zoo.
-        input_shape: shape of one input, batch first; else the file's own or the architecture's.
+        inputs: what it takes, or the shape of its only input, batch first; else as the file or the
+            architecture says.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
 
     Raises:
@@ -113,11 +135,11 @@ def load_checkpoint(
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
     try:
-        shape = input_shape or stored.input_shape
-        built = _build(state, weights, stored, arch, model, input_shape=shape)
+        taken = stored.inputs if inputs is None else Inputs.of(inputs)
+        built = _build(state, weights, stored, arch, model, inputs=taken)
     except ArchitectureError as error:
         raise ArchitectureError(f"{path}: {error}") from error
-    shape = _input_shape(path, built.architecture, input_shape, stored)
+    taken = _inputs(path, built.architecture, inputs, stored)
     notes = (*state.notes, built.reading.note, *cast_notes)
     checkpoint = Checkpoint(
         path=path,
@@ -125,7 +147,7 @@ def load_checkpoint(
         module=built.module.eval(),
         architecture=built.architecture,
         label=built.label,
-        input_shape=shape,
+        inputs=taken,
         plan=stored.plan,
         reading=tuple(note for note in notes if note),
         metadata=stored.metadata,
@@ -136,7 +158,7 @@ def load_checkpoint(
     return examined(checkpoint)
 
 
-def examined(checkpoint: Checkpoint, images: NDArray[Any] | None = None) -> Checkpoint:
+def examined(checkpoint: Checkpoint, images: Array | Arrays | None = None) -> Checkpoint:
     """Return a checkpoint with what its batch norms say of its architecture.
 
     One that was recognised by names and shapes becomes the look-alike that they recorded. Factors
@@ -146,7 +168,10 @@ def examined(checkpoint: Checkpoint, images: NDArray[Any] | None = None) -> Chec
         checkpoint: the checkpoint.
         images: inputs of the network, better than the artificial ones that are made without.
     """
-    if checkpoint.plan is not None or (images is not None and images.ndim != 4):
+    several = checkpoint.inputs is not None and len(checkpoint.inputs) > 1
+    if isinstance(images, Mapping):
+        images = next(iter(images.values()))
+    if checkpoint.plan is not None or several or (images is not None and images.ndim != 4):
         return checkpoint
     found = examine(
         checkpoint.module,
@@ -181,12 +206,12 @@ def _build(
     arch: str | None,
     model: str | None,
     *,
-    input_shape: Sequence[int] | None,
+    inputs: Inputs | None,
 ) -> _Built:
     """Build the network that the user named, else the one pickled, stored or recognised."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if model is not None:
-        network = build_from_factory(model, input_shape)
+        network = build_from_factory(model, inputs)
         if stored.plan is not None:  # its kernels are plain parameters in the file
             fold(network, {name.removesuffix(".weight") for name in weights})
         network = _factorized(network, stored)
@@ -258,26 +283,26 @@ def _fill(path: Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None
     network.load_state_dict(fitting, strict=False)
 
 
-def _input_shape(
-    path: Path, architecture: Architecture | None, given: Sequence[int] | None, stored: StoredFacts
-) -> tuple[int, ...] | None:
-    if given is None:
-        shape, source = stored.input_shape, "stored"
-    else:
-        shape, source = tuple(given), "given"
-    if shape is None:
-        return architecture.input_shape if architecture else None
-    text = "x".join(map(str, shape))
-    if len(shape) < 2 or any(size < 1 for size in shape) or math.prod(shape) > MAX_INPUT:
-        raise CheckpointError(
-            f"the {source} input shape {text or 'of no numbers'} is none: give batch, channels and "
-            "sizes, such as 1x3x32x32",
-            parameters=("input_shape",),
-        )
+def _inputs(
+    path: Path, architecture: Architecture | None, given: InputsLike | None, stored: StoredFacts
+) -> Inputs | None:
+    inputs, source = (stored.inputs, "stored") if given is None else (Inputs.of(given), "given")
+    if inputs is None:
+        return Inputs.of(architecture.input_shape) if architecture else None
+    for name, one in inputs.items():
+        shape, text = one.shape, shape_text(one.shape)
+        which = "" if name == INPUT else f" of {name}"
+        if len(shape) < 2 or math.prod(shape) > MAX_INPUT:
+            raise CheckpointError(
+                f"the {source} input shape {text}{which} is none: give batch, channels and sizes, "
+                "such as 1x3x32x32",
+                parameters=("input_shape",),
+            )
+    shape = inputs.first.shape
     if architecture is not None and shape[1] != architecture.in_channels:
         raise CheckpointError(
             f"{path} has {architecture.in_channels} input channels, the {source} input shape "
-            f"{shape[1]} ({text}): give the shape that the network was trained on",
+            f"{shape[1]} ({shape_text(shape)}): give the shape that the network was trained on",
             parameters=("input_shape",),
         )
-    return shape
+    return inputs

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
 from trpexport.files import write_atomically
+from trpexport.inputs import Inputs
 from trpexport.plan import Plan, parse_plan
 from trpexport.schema import MayLack, check, parse_json, text, whole
 
@@ -26,7 +27,6 @@ _STORED = {
     "architecture": MayLack((None, text)),
     "num_classes": MayLack(whole(0)),
     "in_channels": MayLack(whole(0)),
-    "input_shape": MayLack((None, [whole(0)])),
 }
 
 
@@ -38,7 +38,7 @@ class StoredFacts:
         architecture: text form of the architecture; None where the network is not of the zoo.
         num_classes: of the architecture.
         in_channels: likewise.
-        input_shape: shape of one input, batch first.
+        inputs: what it takes.
         plan: how its convolutions were made into factors; None for a network that is dense.
         metadata: all of it, with whatever else the writer added.
     """
@@ -46,7 +46,7 @@ class StoredFacts:
     architecture: str | None = None
     num_classes: int = 0
     in_channels: int = 0
-    input_shape: tuple[int, ...] | None = None
+    inputs: Inputs | None = None
     plan: Plan | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,8 +62,8 @@ def save_checkpoint(
     """Write a network's weights as safetensors that :func:`load_checkpoint` reads without help.
 
     The file appears whole or not at all. Its header's ``trpexport`` entry holds JSON:
-    ``architecture``, ``num_classes``, ``in_channels``, ``input_shape``, ``plan``, and
-    ``metadata``.
+    ``architecture``, ``num_classes``, ``in_channels``, ``input_shape`` or ``inputs``,
+    ``plan``, and ``metadata``.
 
     Args:
         path: the file to write or replace.
@@ -115,16 +115,17 @@ def stored_facts(path: Path, header: Mapping[str, str]) -> StoredFacts:
     try:
         data = parse_json(header[METADATA_KEY])
         check(data, _STORED)
+        inputs = Inputs.from_json(data)
     except ValueError as error:
         raise CheckpointError(
             f"{path}: its {METADATA_KEY} metadata is damaged ({one_line(error)}): save it again"
         ) from error
-    shape, plan = data.get("input_shape"), data.pop("plan", None)
+    plan = data.pop("plan", None)
     return StoredFacts(
         architecture=data.get("architecture"),
         num_classes=data.get("num_classes", 0),
         in_channels=data.get("in_channels", 0),
-        input_shape=None if shape is None else tuple(shape),
+        inputs=inputs,
         plan=None if plan is None else parse_plan(plan, f"{path}: its plan"),
         metadata=data,
     )

@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
 from trpexport.datasets.labelled import LabelledImages
 from trpexport.errors import NothingToDoError
+from trpexport.inputs import Inputs
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Network
 from trpexport.networks.samples import checked_samples
 from trpexport.ops import Layer, LinearOp
 from trpexport.plan import CALIBRATION, Plan
 from trpexport.stages import Stages
+from trpexport.tensors import Array, Arrays
 
 if TYPE_CHECKING:
     from trpexport.choose.spectra import Analysis
@@ -58,8 +57,8 @@ class CalibrationImages(Protocol):
     """Images to calibrate on, and others to verify on and to judge by."""
 
     @property
-    def inputs(self) -> NDArray[np.float32]:
-        """Inputs of the network to calibrate on, (images, *input shape)."""
+    def inputs(self) -> Array | Arrays:
+        """Inputs of the network to calibrate on: by name, or of the only one."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -68,13 +67,13 @@ class CalibrationImages(Protocol):
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
 
-    def held_out(self) -> tuple[str, NDArray[np.float32]]:
+    def held_out(self) -> tuple[str, Array | Arrays]:
         """Return what inputs that are not calibrated on are, and they: none if there are no others.
 
         Errors are measured on them, of the same kind as those to calibrate on if there are enough.
         """
 
-    def unseen(self) -> NDArray[np.float32]:
+    def unseen(self) -> Array | Arrays:
         """Return inputs to verify on, none of them calibrated on if there are others."""
 
     def labelled(self) -> LabelledImages:
@@ -93,8 +92,8 @@ class Chooser(Protocol):
         """What names a bundle that was made so."""
 
     @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the network's input, where the choice was made for one; else None."""
+    def inputs(self) -> Inputs | None:
+        """The network's inputs, where the choice was made for some; else None."""
 
     def check(self) -> None:
         """Refuse what can't be before any work is done.
@@ -164,7 +163,7 @@ def gathered(network: Network, images: CalibrationImages) -> Gatherer:
     Raises:
         DataError: the images do not fit the network.
     """
-    samples = checked_samples(images.inputs, network.input_shape)
+    samples = checked_samples(images.inputs, network.inputs)
     return Gatherer(network, network.watch(samples))
 
 

@@ -20,6 +20,7 @@ from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.datasets.labelled import LabelledImages
 from trpexport.errors import DataError, PlanError
+from trpexport.inputs import Inputs
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.plan import CALIBRATION
@@ -62,8 +63,8 @@ class ByBudget(Selection):
         return self.scheme
 
     @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the network's input, where the choice was made for one; else None."""
+    def inputs(self) -> Inputs | None:
+        """The network's inputs, where the choice was made for some; else None."""
         return None
 
     def check(self) -> None:

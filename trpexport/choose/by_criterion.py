@@ -8,6 +8,7 @@ from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError
 from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import analyse
 from trpexport.errors import PlanError
+from trpexport.inputs import Inputs
 from trpexport.lowrank.criteria import DEFAULT, Criterion, parse_criterion
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
@@ -34,8 +35,8 @@ class ByCriterion(Selection):
         return self.scheme
 
     @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the network's input, where the choice was made for one; else None."""
+    def inputs(self) -> Inputs | None:
+        """The network's inputs, where the choice was made for some; else None."""
         return None
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from trpexport.choose.base import CalibrationImages, Choice, applied
 from trpexport.choose.spectra import LayerSpectrum, guarded, keep_all
 from trpexport.errors import PlanError
+from trpexport.inputs import Inputs
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer, LinearOp
@@ -34,9 +35,9 @@ class ByPlan:
         return self._read().scheme
 
     @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of the network's input, where the choice was made for one; else None."""
-        return self._read().input_shape
+    def inputs(self) -> Inputs | None:
+        """The network's inputs, where the choice was made for some; else None."""
+        return self._read().inputs
 
     def check(self) -> None:
         """Refuse what can't be before any work is done.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trpexport.choose.distance import distance, worst
+from trpexport.inputs import images_of
 from trpexport.networks.base import Network
 from trpexport.networks.samples import checked_samples
+from trpexport.tensors import Array, Arrays
 
 
 class HeldOut:
@@ -19,14 +18,14 @@ class HeldOut:
     Args:
         network: the original network.
         name: what the images are, for the reader.
-        inputs: they, (images, *input shape); none where all were fitted to.
+        inputs: they, by name, or of the only one; none where all were fitted to.
     """
 
-    def __init__(self, network: Network, name: str, inputs: NDArray[np.float32]) -> None:
+    def __init__(self, network: Network, name: str, inputs: Array | Arrays) -> None:
         self.name = name
-        self.count = len(inputs)
+        self.count = images_of(inputs)
         if self.count:
-            self._samples = checked_samples(inputs, network.input_shape)
+            self._samples = checked_samples(inputs, network.inputs)
             self._watch = network.watch(self._samples)
 
     def errors(self, network: Network) -> dict[str, float]:

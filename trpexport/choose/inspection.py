@@ -29,7 +29,7 @@ def inspection(
     return {
         "architecture": checkpoint.label,
         "sha256": checkpoint.sha256,
-        "input_shape": list(analysis.bare.input_shape),
+        **analysis.bare.inputs.to_json(),
         "scheme": analysis.scheme.name,
         "notes": list(checkpoint.notes),
         "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],

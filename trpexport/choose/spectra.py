@@ -215,7 +215,7 @@ def keep_all(network: Network, *, architecture: str | None = None) -> Plan:
     return Plan(
         scheme="none",
         criterion="none",
-        input_shape=network.input_shape,
+        inputs=network.inputs,
         layers=tuple(
             LayerSpectrum(layer, None, None).kept("exported as it is") for layer in network.layers
         ),

@@ -15,6 +15,8 @@ from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
+from trpexport.inputs import images_of, rows
+from trpexport.tensors import Array, Arrays
 
 # Images that a network is verified on, and those whose labels it is judged by.
 _VERIFIED = 256
@@ -196,21 +198,21 @@ class ArrayImages:
     """Images that are at hand: a fifth is held out, of few none.
 
     Args:
-        inputs: inputs of the network, (images, *input shape).
+        inputs: inputs of the network: by name, or of the only one (images, *input shape).
 
     Attributes:
-        inputs: those to calibrate on.
+        inputs: those to calibrate on, as they were given.
         notes: what the reader of a report should know.
     """
 
-    def __init__(self, inputs: NDArray[np.float32]) -> None:
-        everything = np.arange(len(inputs))
+    def __init__(self, inputs: Array | Arrays) -> None:
+        everything = np.arange(images_of(inputs))
         chosen = fitted_to(everything)
-        self.inputs = inputs if len(chosen) == len(inputs) else inputs[chosen]
-        self._others = inputs[np.setdiff1d(everything, chosen)]
+        self.inputs: Any = inputs if len(chosen) == len(everything) else rows(inputs, chosen)
+        self._others = rows(inputs, np.setdiff1d(everything, chosen))
         self.notes = (
-            f"verified on {len(self._others)} images that it was not calibrated on"
-            if len(self._others)
+            f"verified on {images_of(self._others)} images that it was not calibrated on"
+            if images_of(self._others)
             else "verified on the images that it was calibrated on",
         )
 
@@ -218,13 +220,13 @@ class ArrayImages:
         """Return where they come from, JSON-ready."""
         return {"data": "array", "split": None, "seed": None}
 
-    def held_out(self) -> tuple[str, NDArray[np.float32]]:
+    def held_out(self) -> tuple[str, Any]:
         """Return what images that are not calibrated on are, and they: none of few."""
         return "held-out", self._others
 
-    def unseen(self) -> NDArray[np.float32]:
+    def unseen(self) -> Any:
         """Return inputs to verify on."""
-        return (self._others if len(self._others) else self.inputs)[:_VERIFIED]
+        return rows(self._others if images_of(self._others) else self.inputs, slice(_VERIFIED))
 
     def labelled(self) -> LabelledPixels:
         """Return images whose classes are known.

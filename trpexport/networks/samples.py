@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpexport.errors import DataError
+from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.tensors import Array, Arrays
 
 # So few that malloc keeps a batch's activations and hands them out again: beyond 32 MB it asks the
 # system for clean pages each time.
@@ -26,82 +28,108 @@ class Samples:
     """Inputs of a network, as they come from its preprocessing.
 
     Attributes:
-        values: (samples, *input shape), float32; may be a memory map.
+        values: by input (samples, *shape of one); floats are float32; may be memory maps.
         max_batch: how many the network takes at a time.
     """
 
-    values: NDArray[np.float32]
+    values: Arrays
     max_batch: int = 64
 
     def __len__(self) -> int:
-        return len(self.values)
+        return images_of(self.values)
 
     @property
     def batch_size(self) -> int:
         """Samples in each batch but the last."""
-        return max(1, min(self.max_batch, _BATCH_ELEMENTS // prod(self.values.shape[1:])))
+        elements = sum(prod(array.shape[1:]) for array in self.values.values())
+        return int(max(1, min(self.max_batch, _BATCH_ELEMENTS // elements)))
 
     @property
     def batches(self) -> int:
         """Number of batches."""
-        return (len(self.values) + self.batch_size - 1) // self.batch_size
+        return (len(self) + self.batch_size - 1) // self.batch_size
 
-    def batch(self, index: int) -> NDArray[np.float32]:
-        """Return one batch."""
-        start = index * self.batch_size
-        return np.ascontiguousarray(self.values[start : start + self.batch_size])
+    def batch(self, index: int) -> dict[str, Array]:
+        """Return one batch, by input."""
+        return {name: np.ascontiguousarray(a[self._of(index)]) for name, a in self.values.items()}
 
     def held_out(self, index: int) -> NDArray[np.bool_]:
         """Return which samples of a batch are held out, (samples,)."""
-        start = index * self.batch_size
-        return self._is_held_out[start : start + self.batch_size]
+        return self._is_held_out[self._of(index)]
 
     def first(self, count: int) -> Samples:
         """Return the ``count`` samples whose content comes first, whatever their order."""
-        each = sorted(range(len(self.values)), key=lambda i: zlib.crc32(self.values[i].tobytes()))
-        return replace(self, values=np.stack([self.values[i] for i in each[:count]]))
+        contents = [zlib.crc32(content) for content in self._contents()]
+        each = sorted(range(len(self)), key=contents.__getitem__)
+        return replace(self, values=rows(self.values, each[:count]))
+
+    def whole_batches(self, batch: int) -> Samples:
+        """Return as many of them as make whole batches of ``batch``."""
+        some = slice(len(self) // batch * batch)
+        return replace(self, values=rows(self.values, some), max_batch=batch)
+
+    def _of(self, index: int) -> slice:
+        return slice(index * self.batch_size, (index + 1) * self.batch_size)
+
+    def _contents(self) -> Iterator[bytes]:
+        """Yield what each sample holds, all its inputs together."""
+        for index in range(len(self)):
+            yield b"".join(array[index].tobytes() for array in self.values.values())
 
     @cached_property
     def _is_held_out(self) -> NDArray[np.bool_]:
         # By content: whatever the order, and equal samples are on the same side.
-        return np.array([zlib.crc32(value.tobytes()) % _HELD_OUT == 0 for value in self.values])
+        return np.array([zlib.crc32(content) % _HELD_OUT == 0 for content in self._contents()])
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the samples, whatever their order."""
-        each = sorted(hashlib.sha256(value.tobytes()).digest() for value in self.values)
+        each = sorted(hashlib.sha256(content).digest() for content in self._contents())
         return hashlib.sha256(b"".join(each)).hexdigest()
 
 
-def checked_samples(images: Any, input_shape: Sequence[int]) -> Samples:
+def checked_samples(given: Any, inputs: InputsLike) -> Samples:
     """Check that images fit a network.
 
     Args:
-        images: (images, channels, *size), normalised as for the network: an array, or a tensor.
-        input_shape: shape of the network's input, batch first.
+        given: (images, channels, *size), normalised as for the network: an array, or a tensor; by
+            name where the network has several inputs.
+        inputs: what the network takes.
 
     Raises:
         DataError: there are none, their shape is wrong, or they hold NaN or infinity.
     """
-    values: NDArray[Any] = (
-        images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
+    inputs = Inputs.of(inputs)
+    arrays = (
+        {name: plain_array(x) for name, x in given.items()}
+        if isinstance(given, Mapping)
+        else plain_array(given)
     )
-    wanted = "x".join(map(str, input_shape[1:]))
-    if values.ndim != len(input_shape) or values.shape[1:] != tuple(input_shape[1:]):
-        found = "x".join(map(str, values.shape))
-        raise DataError(
-            f"calibration images of shape {found} do not fit the network, which takes "
-            f"images of {wanted}: give them as N x {wanted}"
-        )
-    if not len(values):
+    named = inputs.named(arrays, "calibration images")
+    if not images_of(named):
         raise DataError("there are no calibration images: give at least one, better 512")
+    return Samples({name: _checked(array, inputs[name].dtype) for name, array in named.items()})
+
+
+def plain_array(values: Any) -> Array:
+    """Return an array, or a tensor of PyTorch as one."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def _checked(values: Array, dtype: str | None) -> Array:
+    """Return values of one input in its type.
+
+    Raises:
+        DataError: they are of another kind, or hold NaN or infinity.
+    """
+    if dtype is not None:
+        return values.astype(dtype, copy=False)
     if not np.issubdtype(values.dtype, np.floating):
         raise DataError(
             f"calibration images are of type {values.dtype}: normalise them as the network's "
             "training did, to float32"
         )
-    if values.dtype != np.float32:
-        values = values.astype(np.float32)
+    values = values.astype(np.float32, copy=False)
     if not all(np.isfinite(image).all() for image in values):
         raise DataError("a calibration image holds NaN or infinity: leave it out")
-    return Samples(values)
+    return values

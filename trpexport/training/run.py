@@ -164,7 +164,7 @@ def check_fit(checkpoint: Checkpoint, data: TrainingData) -> None:
         )
     module = checkpoint.module
     with evaluating(module):
-        classes = module(example_input(module, found)).shape[-1]
+        classes = example_input(module, found).call(module).shape[-1]
     if classes != len(data.dataset.classes):
         raise DataError(
             f"{checkpoint.path} tells {classes} classes apart, {data.dataset.name} has "

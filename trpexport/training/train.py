@@ -89,7 +89,7 @@ def _dense(start: Checkpoint) -> nn.Module:
     """Return the network of a checkpoint, its factors multiplied out."""
     if start.plan is None:
         return start.module
-    return merge(start.module, start.plan.input_shape)
+    return merge(start.module, start.plan.inputs)
 
 
 def _check_size(arch: str, model: nn.Module, data: TrainingData, usual: int) -> None:

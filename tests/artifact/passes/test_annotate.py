@@ -10,6 +10,7 @@ import pytest
 from tests.artifact.networks import SHAPE, tiny
 from trpexport.artifact.passes import PASSES, Context, run_passes
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.inputs import Inputs
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 
@@ -22,7 +23,10 @@ def test_annotations_change_nothing_else(
         monkeypatch.setattr("trpexport.networks.torch.to_onnx.ONE_FILE_LIMIT", 1)
     network = TorchNetwork(tiny(), SHAPE)
     context = Context(
-        network, ReferenceRuns(network, SHAPE, macs=1), OnnxSettings(), {"trpexport.version": "1"}
+        network,
+        ReferenceRuns(network, Inputs.of(SHAPE), macs=1),
+        OnnxSettings(),
+        {"trpexport.version": "1"},
     )
     path = tmp_path / "model.onnx"
     run_passes(["export"], path, context)

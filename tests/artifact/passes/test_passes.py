@@ -24,6 +24,7 @@ from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.compare import Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
+from trpexport.inputs import Inputs
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.runtime.session import open_session
@@ -36,7 +37,7 @@ def context() -> Context:
     network = TorchNetwork(tiny(), SHAPE)
     return Context(
         network=network,
-        reference=ReferenceRuns(network, SHAPE, macs=1),
+        reference=ReferenceRuns(network, Inputs.of(SHAPE), macs=1),
         settings=OnnxSettings(17, legacy_exporter=True),
         metadata={"trpexport.version": "1"},
     )

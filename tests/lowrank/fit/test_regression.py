@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import conv_op, convolutions, input_size, random_layer
+from tests.strategies import conv_op, input_size, linear_ops, random_layer
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
 from trpexport.lowrank.fit.regression import (
@@ -20,6 +20,7 @@ from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.channel import Channel
 from trpexport.lowrank.schemes.spatial import Spatial
+from trpexport.networks.torch.modules import kernel_of
 from trpexport.ops import LinearOp
 
 CONV = conv_op(6, 8, (3, 3), (1, 1), (1, 1), (1, 1), bias=True)
@@ -46,7 +47,7 @@ def regression_for(
     p = patches(x, conv)
     moments = Moments.zeros(conv.groups, p.shape[2], outputs, x.device)
     moments = moments.add(p, pixels(y, conv.groups))
-    return Regression(moments, grouped(module.weight, conv), ridge, metric)
+    return Regression(moments, grouped(kernel_of(module), conv), ridge, metric)
 
 
 def error(regression: Regression, kernels: Tensor) -> float:
@@ -81,7 +82,7 @@ def test_channel_is_the_closed_form(rank: int) -> None:
     root = root @ root.mT / 8 + 0.1 * torch.eye(8).double()
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), metric=root @ root)
     problem = Factorization(regression, Channel(), CONV)
-    values = torch.linalg.eigvalsh(root @ regression.moments.covariance[2] @ root)[0]
+    values = torch.linalg.eigvalsh(root @ regression.moments.target_covariance @ root)[0]
     found = error(regression, problem.kernels(problem.weights(rank)))
     assert found == pytest.approx(float(values[: 8 - rank].sum()), rel=1e-5)
     assert problem.errors([rank]) == pytest.approx([found], rel=1e-5)
@@ -116,7 +117,7 @@ def test_spatial_is_the_closed_form_where_the_error_is_a_kronecker_product(rank:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_errors_are_what_the_factors_leave(name: str, data: st.DataObject) -> None:
-    conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 2, 3]))))
+    conv = data.draw(linear_ops())
     scheme = SCHEMES[name]
     assume(scheme.unsupported_reason(conv) is None)
     full = scheme.full_rank(conv)

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from tests.strategies import conv_op
+from trpexport.inputs import Inputs
 from trpexport.measure.profile.profile import NodeTime, Profile
 from trpexport.ops import Call, LinearOp
 from trpexport.plan import LayerPlan, Plan
@@ -56,7 +57,7 @@ def layer(name: str, conv: LinearOp, *factors: LinearOp, calls: int = 1) -> Laye
 
 
 def plan_of(*layers: LayerPlan) -> Plan:
-    return Plan("spatial", "rank:5", (1, 8, SIZE, SIZE), layers)
+    return Plan("spatial", "rank:5", Inputs.of((1, 8, SIZE, SIZE)), layers)
 
 
 PLAN = plan_of(

@@ -114,7 +114,8 @@ def test_the_order_of_images_does_not_matter() -> None:
     network_of = TorchNetwork(ready(network(nn.ReLU())), SHAPE)
     values = some_images(200)[0].numpy()
     metrics = [
-        network_of.watch(Samples(some)).metric("0") for some in (values, values[::-1].copy())
+        network_of.watch(Samples({"input": some})).metric("0")
+        for some in (values, values[::-1].copy())
     ]
     assert metrics[0] is not None
     assert torch.equal(metrics[0], metrics[1])  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ SHAPE = (1, 3, 32, 32)
 def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final: bool) -> None:
     model = preset(name)
     x = np.random.default_rng(0).standard_normal((66, *SHAPE[1:]), dtype=np.float32)
-    images = Samples(x)
+    images = Samples({"input": x})
     cuts = Cuts(model, SHAPE)
     replay = Replay(model, cuts, images, memory, is_final=is_final)
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
@@ -50,7 +50,7 @@ def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final
 def test_layers_of_a_final_network_are_observed_together(memory: int, passes: int) -> None:
     model = preset("resnet20")
     x = np.ones((4, *SHAPE[1:]), dtype=np.float32)
-    images = Samples(x)
+    images = Samples({"input": x})
     cuts = Cuts(model, SHAPE)
     block = ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"]
     assert cuts.layers_after(cuts.before(block[0])) == block
@@ -79,7 +79,7 @@ def test_the_network_is_left_as_it_was() -> None:
     model = preset("resnet20").train()
     before = copy.deepcopy(model.state_dict())
     x = np.ones((4, *SHAPE[1:]), dtype=np.float32)
-    replay = Replay(model, Cuts(model, SHAPE), Samples(x), 1 << 20)
+    replay = Replay(model, Cuts(model, SHAPE), Samples({"input": x}), 1 << 20)
     replay.advance("layer3.0.conv1")
     replay.observe("layer3.0.conv1", 0)
     assert model.training

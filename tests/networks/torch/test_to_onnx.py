@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, state_of, tiny
 from trpexport.errors import ModelError
+from trpexport.inputs import INPUT
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch import to_onnx as module
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.outputs import INPUT
 from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.runtime.session import open_session
 

@@ -22,7 +22,7 @@ X = np.random.default_rng(0).standard_normal((150, *SHAPE[1:])).astype(np.float3
 @pytest.mark.parametrize(("memory", "runs"), [(0, 2), (1 << 20, 1)])
 def test_outputs_are_those_of_the_network_kept_or_not(memory: int, runs: int) -> None:
     network = TorchNetwork.open(tiny(), SHAPE)
-    samples = Samples(X)
+    samples = Samples({"input": X})
     watch = network.watch(samples, memory=memory)
     seen = list[int]()
     network.model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
@@ -39,7 +39,7 @@ def test_outputs_are_those_of_the_network_kept_or_not(memory: int, runs: int) ->
 
 def test_a_chain_in_one_place_and_a_candidate_that_gets_one_after_the_other() -> None:
     network = TorchNetwork.open(tiny(), SHAPE)
-    samples = Samples(X[:8])
+    samples = Samples({"input": X[:8]})
     watch = network.watch(samples)
     chains = {}
     for layer in network.layers[1:3]:
@@ -101,7 +101,7 @@ def test_outputs_of_every_kind_are_rows(end: Callable[[Tensor], Any], columns: i
 
     network = TorchNetwork.open(Ends(), SHAPE)
     assert network.identity()
-    found = torch.cat(list(network.watch(Samples(X[:4])).outputs(0).values()), 1)
+    found = torch.cat(list(network.watch(Samples({"input": X[:4]})).outputs(0).values()), 1)
     assert (found.shape, found.dtype) == ((4, columns), torch.float64)
     if columns == 10:
         expected = tiny()(torch.from_numpy(X[:4])).double()
@@ -117,6 +117,6 @@ def test_a_network_that_returns_no_tensors_is_one_line() -> None:
         def forward(self, x: Tensor) -> str:
             return str(self.conv(x).shape)
 
-    watch = TorchNetwork.open(Silent(), SHAPE).watch(Samples(X[:4]))
+    watch = TorchNetwork.open(Silent(), SHAPE).watch(Samples({"input": X[:4]}))
     with pytest.raises(DataError, match="returns no tensors"):
         watch.outputs(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from trpexport.inputs import Inputs
 from trpexport.ops import Call, LinearOp, Window
 from trpexport.plan import LayerPlan, Plan
 from trpexport.report.blocks import Kind, Portion, Role, Table, Text, Value
@@ -13,7 +14,7 @@ CONV = LinearOp(16, 16, window=Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)))
 CALLS = (Call(1, (8, 8)),)
 KEPT = LayerPlan("stem", CONV, CALLS, None, None, None, (), "it is [small]", None, 100, 100)
 CUT = LayerPlan("body", CONV, CALLS, "spatial", 9, 48, (CONV, CONV), None, 0.25, 900, 300)
-PLAN = Plan("spatial", "energy:0.9", (1, 3, 8, 8), (KEPT, CUT), 50, "net[0]")
+PLAN = Plan("spatial", "energy:0.9", Inputs.of((1, 3, 8, 8)), (KEPT, CUT), 50, "net[0]")
 
 
 def tables(plan: Plan) -> tuple[Table, Table]:

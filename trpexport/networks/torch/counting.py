@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
+from trpexport.inputs import InputsLike
 from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import run_example, surrounding, tensor_leaves
@@ -57,22 +58,22 @@ _FORMULAS: Mapping[Any, Callable[..., int]] = {
 }
 
 
-def count_module(model: nn.Module, input_shape: Sequence[int]) -> Cost:
-    """Count what a network costs for one input of ``input_shape``, batch first.
+def count_module(model: nn.Module, inputs: InputsLike) -> Cost:
+    """Count what a network costs for its inputs.
 
     Args:
         model: the network; it is not changed.
-        input_shape: shape of its input.
+        inputs: what it takes, or the shape of its only input, batch first.
 
     Returns:
-        The cost of the whole input. Parameters are counted where they are first multiplied with.
+        The cost of the whole batch. Parameters are counted where they are first multiplied with.
 
     Raises:
-        PlanError: the network can't run such an input.
+        PlanError: the network can't run such inputs.
     """
     counter = _Counter(model)
     with counter.following(), sdpa_kernel(SDPBackend.MATH), counter:
-        run_example(model, input_shape, {})
+        run_example(model, inputs, {})
     total = sum(parameter.numel() for parameter in model.parameters())
     return Cost(
         layers=tuple(counter.rows),

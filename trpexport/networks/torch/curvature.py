@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.lowrank.fit.narrowing import is_fitted
+from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
 from trpexport.networks.torch.running import evaluating, noting, tensor_leaves
 from trpexport.ops import LinearOp
@@ -30,7 +31,7 @@ _FLOOR = 1e-2
 _CONSTANT = 1e-12
 
 
-def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> dict[str, Tensor]:
     """Return what counts as error in the output of each linear layer of a network.
 
     The derivative is sampled with random signs s, as the expectation of (Jᵀ s)(Jᵀ s)ᵀ is Jᵀ J
@@ -39,7 +40,7 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Ten
 
     Args:
         model: the network; it is not changed.
-        batches: images to sample on, (images, *input shape) each.
+        batches: inputs to sample on.
 
     Returns:
         By layer (groups, O, O), O the output channels of a group, positive definite, in float64.
@@ -55,11 +56,14 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Ten
         found = [signs(output) for output in outputs]
         if len(found) == 1:  # its scale makes no difference
             return found
-        return [s * _weight(output, len(batch)) for s, output in zip(found, outputs, strict=True)]
+        return [
+            s * _weight(output, Arguments.of(batch).images)
+            for s, output in zip(found, outputs, strict=True)
+        ]
 
     for batch in batches:
         try:
-            for name, square in _sampled(model, batch, directions):
+            for name, square in _sampled(model, Arguments.of(batch), directions):
                 found[name] = found.get(name, 0.0) + square
         except RuntimeError:  # an operation without a derivative
             return {}
@@ -67,13 +71,13 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Ten
 
 
 def _sampled(
-    model: nn.Module, x: Tensor, directions: Callable[[Sequence[Tensor]], list[Tensor]]
+    model: nn.Module, x: Arguments, directions: Callable[[Sequence[Tensor]], list[Tensor]]
 ) -> list[tuple[str, Tensor]]:
     """Return products of the sampled derivative, summed over pixels, layer by layer."""
     found = []
     with evaluating(model), torch.enable_grad(), _outputs_of_layers(model) as outputs:
         # A copy that is no leaf: a network may begin by working in place.
-        leaves = tensor_leaves(model(x.requires_grad_().clone()))
+        leaves = tensor_leaves(x.map(_derivable).call(model))
         derivable = [leaf for leaf in leaves if leaf.requires_grad]
         calls = tuple(outputs)  # a checkpointed forward runs again behind, for the derivative
         for _ in range(_DIRECTIONS if derivable else 0):
@@ -90,6 +94,10 @@ def _sampled(
                     rows = each.reshape(op.groups, op.out_channels // op.groups, -1)
                     found.append((name, (rows @ rows.mT).to(torch.float64)))
     return found
+
+
+def _derivable(x: Tensor) -> Tensor:
+    return x.requires_grad_().clone() if x.is_floating_point() else x.clone()
 
 
 @contextmanager

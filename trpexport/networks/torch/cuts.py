@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.inputs import InputsLike
+from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.modules import LAYERS
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import (
@@ -68,12 +70,12 @@ class Cuts:
 
     Args:
         model: the network.
-        input_shape: shape of its input for one image; for more, where it takes no other number.
+        inputs: what it takes, for one image; for more, where it takes no other number.
     """
 
-    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, inputs: InputsLike) -> None:
         self._model = model
-        self._x, self._other = (example_input(model, input_shape, i) for i in (0, 1))
+        self._x, self._other = (example_input(model, inputs, i) for i in (0, 1))
         self._tried: dict[str, Cut | None] = {}
         self._before: dict[str, Cut | None] = {}
         with evaluating(model):
@@ -126,7 +128,7 @@ class Cuts:
                 return cut
         return None
 
-    def _trace(self, x: Tensor) -> tuple[dict[str, _Calls], list[Tensor]]:
+    def _trace(self, x: Arguments) -> tuple[dict[str, _Calls], list[Tensor]]:
         tick = 0
         found: dict[str, _Calls] = {}
         names = {module: name for name, module in self._model.named_modules() if name}
@@ -143,11 +145,11 @@ class Cuts:
             return output
 
         with surrounding(dict.fromkeys(names, follow)):
-            return found, tensor_leaves(self._model(x))
+            return found, tensor_leaves(x.call(self._model))
 
     def _trace_of_two(self) -> dict[str, _Calls]:
         try:
-            return self._trace(torch.cat([self._x, self._other]))[0]
+            return self._trace(self._x.joined(self._other))[0]
         except RUN_ERRORS:  # it takes one image at a time
             return {}
 
@@ -199,7 +201,7 @@ class Cuts:
             ]
             try:
                 with resumed(self._model, cut, output, marked), marks:
-                    return not marks.any(self._model(self._x))
+                    return not marks.any(self._x.call(self._model))
             except (StoppedPass, *RUN_ERRORS):
                 return False
             finally:
@@ -213,9 +215,9 @@ class Cuts:
         """
         with evaluating(self._model):
             output = output_at(self._model, cut.name, self._x)
-            self._model(self._other)
+            self._other.call(self._model)
             with resumed(self._model, cut, output, output.new_zeros):
-                outputs = tensor_leaves(self._model(self._x))
+                outputs = tensor_leaves(self._x.call(self._model))
         return len(outputs) == len(self._reference) and all(
             torch.allclose(ours, reference, rtol=1e-4, atol=1e-6, equal_nan=True)
             for ours, reference in zip(outputs, self._reference, strict=True)
@@ -255,22 +257,22 @@ class _Marks(OperatorMode):
         return output
 
 
-def decides_by_values(model: nn.Module, x: Tensor) -> bool:
-    """Whether Python decides, or computes, by values that depend on a network's input.
+def decides_by_values(model: nn.Module, x: Tensor | Arguments) -> bool:
+    """Whether Python decides, or computes, by values that depend on a network's inputs.
 
     Such a network can't be told by what one input makes it do.
     """
     marks = _Marks(_SCALARS)
-    x = marks.put(x.clone())
+    x = Arguments.of(x).clone().map(marks.put)
     try:
         with evaluating(model), marks:
-            model(x)
+            x.call(model)
     except StoppedPass:
         return True
     return False
 
 
-def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:
+def output_at(model: nn.Module, name: str, x: Tensor | Arguments) -> Tensor:
     """Return the output of the module ``name``; what follows it does not run."""
     found: list[Tensor] = []
 
@@ -280,7 +282,7 @@ def output_at(model: nn.Module, name: str, x: Tensor) -> Tensor:
 
     try:
         with evaluating(model), noting({model.get_submodule(name): keep}):
-            model(x)
+            Arguments.of(x).call(model)
     except StoppedPass:
         pass
     return found[0]

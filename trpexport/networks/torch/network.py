@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost
 from trpexport.errors import ModelError, PlanError
 from trpexport.foreign import told
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
+from trpexport.networks.torch.arguments import Arguments, in_order
+from trpexport.networks.torch.chain_check import LayerCheck, relative_rms
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.cuts import Cuts, decides_by_values
-from trpexport.networks.torch.equivalence import relative_rms
+from trpexport.networks.torch.drift import first_drifting_conv
+from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of, op_of
-from trpexport.networks.torch.outputs import INPUT, named_tensors
+from trpexport.networks.torch.outputs import named_tensors
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
     RUN_ERRORS,
+    arguments_for,
     evaluating,
     example_input,
     input_like,
@@ -39,6 +44,7 @@ from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
+from trpexport.plan import Plan
 from trpexport.tensors import Arrays
 
 # Digits to which outputs are told apart: fewer than any order of summation changes.
@@ -50,25 +56,25 @@ class TorchNetwork:
 
     Attributes:
         model: the network that computes, in float32 at least.
-        input_shape: shape of its input, batch first.
+        inputs: what it takes.
         folded: names of layers whose kernels a norm or a mask computed, and are plain now.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        input_shape: Sequence[int],
+        inputs: InputsLike,
         *,
         dtypes: Mapping[str, torch.dtype] | None = None,
         folded: Sequence[str] = (),
     ) -> None:
         self.model = model
-        self.input_shape = tuple(input_shape)
+        self.inputs = in_order(model, Inputs.of(inputs))
         self.folded = tuple(folded)
         self._dtypes = dtypes or {}
 
     @classmethod
-    def open(cls, model: nn.Module, input_shape: Sequence[int]) -> TorchNetwork:
+    def open(cls, model: nn.Module, inputs: InputsLike) -> TorchNetwork:
         """Return the network that a module is.
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
@@ -87,7 +93,7 @@ class TorchNetwork:
             for module in model.modules():
                 if isinstance(module, FactorChain):
                     module.is_truncation = False  # but a rounded one
-        return cls(model, input_shape, dtypes=low, folded=folded)
+        return cls(model, inputs, dtypes=low, folded=folded)
 
     def as_module(self) -> nn.Module:
         """Return the network as a module of one's own, in the precision that it came in."""
@@ -100,23 +106,49 @@ class TorchNetwork:
 
     @property
     def dtype(self) -> str:
-        """Numpy's name of the type of its weights, in which it takes its input."""
+        """Numpy's name of the type of its weights, in which it takes floats."""
         weight = input_like(self.model)
         return str(weight.dtype).removeprefix("torch.")
 
     @property
-    def low_precision(self) -> str | None:
-        """Name of the type that some of it came in and is not computed with, or None."""
-        return next((str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()), None)
+    def tolerance(self) -> Tolerance:
+        """How far rounding may carry its outputs."""
+        return FLOAT32
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that computes, in float32 at least."""
+        return self.model
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes that make its file where nobody asks for others."""
+        return ("export", "simplify", "annotate")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done otherwise than a user may expect, when it is verified and written."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        low = next((str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()), None)
+        if low is not None:
+            yield f"the network is in {low}: verified and written in float32"
+        if self.folded:
+            names = f"{', '.join(self.folded[:3])}{' ...' if len(self.folded) > 3 else ''}"
+            yield (
+                f"the norms, masks or other parametrizations of {names} were multiplied into the "
+                "kernels: the same network, but for further training"
+            )
 
     @cached_property
     def trace(self) -> Trace:
         """What one forward pass runs.
 
         Raises:
-            PlanError: the network can't run an input of its shape.
+            PlanError: the network can't run inputs of their shapes.
         """
-        return trace(self.model, self.input_shape)
+        return trace(self.model, self.inputs)
 
     @property
     def ops(self) -> dict[str, LinearOp]:
@@ -149,7 +181,7 @@ class TorchNetwork:
 
     @property
     def cost(self) -> Cost:
-        """What all of it costs for one input of its shape."""
+        """What all of it costs for its inputs."""
         assert self.trace.cost is not None
         return self.trace.cost
 
@@ -186,10 +218,9 @@ class TorchNetwork:
         """Return the network that this one stands for, by the products of its chains."""
         return self._with(rewrite.dense(self.model))
 
-    def input_of(self, feeds: Arrays) -> Tensor:
-        """Return what its forward takes: a copy, since a network may change its input in place."""
-        weight = input_like(self.model)
-        return torch.tensor(feeds[INPUT], dtype=weight.dtype, device=weight.device)
+    def input_of(self, feeds: Arrays) -> Arguments:
+        """Return what its forward takes: copies, since a network may change its inputs in place."""
+        return arguments_for(self.model, {name: torch.tensor(feeds[name]) for name in self.inputs})
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name.
@@ -198,7 +229,7 @@ class TorchNetwork:
             ModelError: it can't run these inputs, or returns something else than tensors.
         """
         outputs = outputs_of(self.model, self.input_of(feeds))
-        named = named_tensors(outputs)  # a parameter may be one of them
+        named = named_tensors(outputs, self.inputs)  # a parameter may be one of them
         return {name: value.detach().cpu().numpy() for name, value in named.items()}
 
     def rounding(self, feeds: Arrays) -> dict[str, float]:
@@ -214,19 +245,57 @@ class TorchNetwork:
             if exact[name].dtype.kind == "f" and exact[name].shape == rounded[name].shape
         }
 
-    def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
-        """Write it as an ONNX file.
+    def check_layers(
+        self, original: TorchNetwork, plan: Plan, feeds: Arrays
+    ) -> tuple[LayerCheck, ...]:
+        """Compare each chain in it with its plan, on what the layer gets in ``original``.
+
+        Raises:
+            PlanError: a layer that the plan rewrites is no chain.
+        """
+        return check_layers(original.model, self.model, plan, self.input_of(feeds))
+
+    def first_drift(
+        self, other: TorchNetwork, plan: Plan, feeds: Arrays, limit: float
+    ) -> str | None:
+        """Return the first layer of a plan whose output in another network differs, or None."""
+        names = [layer.name for layer in plan.rewritten]
+        return first_drift(self.model, other.model, names, self.input_of(feeds), limit)
+
+    def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
+        """Return the first convolution whose output differs in an ONNX file made of it, or None."""
+        return first_drifting_conv(self.model, self.input_of(feeds), path, feeds, limit)
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
+        """Write it as an ONNX file, and return what a user should know of it.
 
         Raises:
             ModelError: the exporter can't express it, or can't write the opset.
             MissingDependencyError: a package that the exporter needs is not installed.
         """
-        to_onnx(self.model, self.input_shape, path, settings)
+        to_onnx(self.model, self.inputs, path, settings)
+        notes = []
+        if settings.is_legacy and not settings.legacy_exporter:
+            notes.append(f"opset {settings.opset} was written by the legacy exporter")
+        if settings.is_legacy and self.decides_by_values:
+            notes.append(
+                "the network decides by the values of its input, and the legacy exporter wrote "
+                "what it does for one: right only where all inputs decide alike"
+            )
+        return "; ".join(notes) or None
+
+    def written_as(self, settings: OnnxSettings) -> dict[str, Any]:
+        """Return how it is written under some settings, as a manifest tells it."""
+        return {
+            "exporter": settings.exporter,
+            "opset": settings.opset,
+            "dynamic_batch": settings.dynamic_batch,
+        }
 
     @cached_property
     def decides_by_values(self) -> bool:
-        """Whether Python decides, or computes, by the values of its input."""
-        return decides_by_values(self.model, example_input(self.model, self.input_shape))
+        """Whether Python decides, or computes, by the values of its inputs."""
+        return decides_by_values(self.model, self._example())
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
         """Return all that calibration may ask of it.
@@ -234,9 +303,7 @@ class TorchNetwork:
         A network that takes one batch size alone gets so many of the samples at a time.
         """
         if not self._takes_any_batch:
-            batch = self.input_shape[0]
-            whole = len(samples) // batch * batch
-            samples = replace(samples, values=samples.values[:whole], max_batch=batch)
+            samples = samples.whole_batches(self.inputs.batch)
         return TorchWatch(self.model, self._cuts, samples, memory)
 
     def identity(self) -> str:
@@ -245,30 +312,33 @@ class TorchNetwork:
         Two architectures may have the same text and the same weights: so what it makes of an
         example counts as well.
         """
-        digest = hashlib.sha256(f"{self.model}{self.input_shape}".encode())
+        digest = hashlib.sha256(f"{self.model}{self.inputs}".encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(values.numpy())
         with evaluating(self.model):
-            outputs = tensor_leaves(self.model(example_input(self.model, self.input_shape)))
+            outputs = tensor_leaves(self._example().call(self.model))
         for output in outputs:
             values = output.detach().double().cpu()
             scale = (float(values.abs().max()) if values.numel() else 0.0) or 1.0
             digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
         return digest.hexdigest()
 
+    def _example(self) -> Arguments:
+        return example_input(self.model, self.inputs)
+
     def _failure(self) -> str | None:
         """Say why the network can't run an example, or None."""
         try:
             with evaluating(self.model):
-                self.model(example_input(self.model, self.input_shape))
+                self._example().call(self.model)
         except RUN_ERRORS as error:
             return told(error)
         return None
 
     def _with(self, model: nn.Module) -> TorchNetwork:
-        return TorchNetwork(model, self.input_shape, dtypes=self._dtypes, folded=self.folded)
+        return TorchNetwork(model, self.inputs, dtypes=self._dtypes, folded=self.folded)
 
     def _restore(self, module: nn.Module, name: str) -> None:
         """Give the tensors of a module, of its own alone, the precision that they came in."""
@@ -283,14 +353,13 @@ class TorchNetwork:
 
     @cached_property
     def _takes_any_batch(self) -> bool:
-        batch, *size = self.input_shape
+        double = self.inputs.with_batch(2 * self.inputs.batch)
         try:
-            outputs_of(self.model, example_input(self.model, (2 * batch, *size)))
+            outputs_of(self.model, example_input(self.model, double))
         except ModelError:
             return False
         return True
 
     @cached_property
     def _cuts(self) -> Cuts:
-        batch, *size = self.input_shape
-        return Cuts(self.model, (1 if self._takes_any_batch else batch, *size))
+        return Cuts(self.model, self.inputs.with_batch(1) if self._takes_any_batch else self.inputs)

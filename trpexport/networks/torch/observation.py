@@ -21,6 +21,8 @@ _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "sub": lambda alpha: (1.0, -alpha),
     "rsub": lambda alpha: (-alpha, 1.0),
 }
+# What a batch norm is on the processor and on either make of GPU: all take the same arguments.
+_BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
 
 
 def observe(
@@ -93,7 +95,7 @@ class _Observer(OperatorMode):
         channels = self._ops[name].out_channels
         # Of a matrix product the channels come last, of a convolution behind the batch.
         behind = followed.ndim - 2 if self._ops[name].ndim else 0
-        if operation == "native_batch_norm":
+        if operation in _BATCH_NORMS:
             _, weight, _, _, variance, _, _, epsilon = args
             # One of the batch changes with the output, and the second axis is tokens, perhaps.
             if variance is None or behind != followed.ndim - 2:

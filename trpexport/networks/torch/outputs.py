@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from trpexport.errors import ModelError
+from trpexport.inputs import INPUT
 
-INPUT = "input"
 OUTPUT = "output"
 
 
-def named_tensors(output: Any) -> dict[str, Tensor]:
+def named_tensors(output: Any, inputs: Collection[str] = (INPUT,)) -> dict[str, Tensor]:
     """Give the tensors that a network returned the names that its ONNX file gets.
 
     One tensor is ``output``; several are ``output_0``, ``output_1``, ...; those in a mapping keep
     their keys. Containers in containers add up to ``output_1_0``, ``boxes_0``; None is left out.
+
+    Args:
+        output: what it returned.
+        inputs: names of its inputs.
 
     Raises:
         ModelError: something in it is no tensor, or nothing is one.
@@ -27,7 +31,7 @@ def named_tensors(output: Any) -> dict[str, Tensor]:
         name = "_".join(path)
         if not path or not isinstance(output, Mapping):
             name = "_".join((OUTPUT, *path))
-        elif name == INPUT:  # a graph has one value of a name
+        elif name in inputs:  # a graph has one value of a name
             name = f"{OUTPUT}_{name}"
         named[name] = tensor
     if not named:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from trpexport.errors import DataError, ModelError
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
 from trpexport.networks.torch.modules import LAYERS, LinearLayer
 from trpexport.networks.torch.observation import observe
 from trpexport.networks.torch.outputs import OUTPUT, named_tensors
-from trpexport.networks.torch.running import evaluating, input_like, tensor_leaves
+from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
 
 
 class Replay:
@@ -39,7 +40,6 @@ class Replay:
         self.model = model
         self._cuts = cuts
         self._samples = samples
-        self._like = input_like(model)
         self._memory = memory
         self._is_final = is_final
         self._cut: Cut | None = None
@@ -47,9 +47,9 @@ class Replay:
         self._seen: dict[tuple[str, int], Observation] = {}
         self._zeros: dict[tuple[int, ...], Tensor] = {}
 
-    def batch(self, index: int) -> Tensor:
-        """Return a batch of the samples on the device and in the dtype of the network."""
-        return torch.from_numpy(self._samples.batch(index)).to(self._like)
+    def batch(self, index: int) -> Arguments:
+        """Return a batch of the samples as the network takes it."""
+        return batch_of(self.model, self._samples, index)
 
     def advance(self, name: str) -> None:
         """Move to the last cut before the layer ``name``."""
@@ -83,7 +83,7 @@ class Replay:
         """
         batch = self.batch(index)
         with evaluating(self.model), self._resumed(index):
-            found = self.model(batch)
+            found = batch.call(self.model)
         leaves = tensor_leaves(found)
         if not leaves:
             raise DataError(
@@ -91,7 +91,7 @@ class Replay:
             )
         named = dict(zip(_names(found, len(leaves)), leaves, strict=True))
         numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
-        return {name: _by_sample(leaf, len(batch)) for name, leaf in (numbers or named).items()}
+        return {name: _by_sample(leaf, batch.images) for name, leaf in (numbers or named).items()}
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -103,10 +103,10 @@ class Replay:
             together = self._cuts.layers_after(self._cut)
             names = together[together.index(name) :]
         batch = self.batch(index)
-        calls = {each: self._cuts.calls(each, len(batch)) for each in names}
+        calls = {each: self._cuts.calls(each, batch.images) for each in names}
         layers = {each: self._layer(each) for each in names}
         with evaluating(self.model), self._resumed(index):
-            found = observe(lambda: self.model(batch), layers, calls)
+            found = observe(lambda: batch.call(self.model), layers, calls)
         self._seen |= {(each, index): found[each] for each in names[1:]}
         return found[name]
 
@@ -134,6 +134,12 @@ class Replay:
             return self._zeros[shape]
 
         return resumed(self.model, self._cut, output, zeros)
+
+
+def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
+    """Return a batch of samples on the device and in the dtype of a network."""
+    batch = samples.batch(index)
+    return arguments_for(model, {name: torch.from_numpy(array) for name, array in batch.items()})
 
 
 def _names(outputs: Any, count: int) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trpexport.errors import PlanError
+from trpexport.inputs import InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.copying import copied
@@ -99,7 +100,7 @@ def dense_layer(chain: FactorChain) -> LinearLayer:
     return found.train(chain.training).requires_grad_(like.requires_grad)
 
 
-def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+def merge(factorized: nn.Module, inputs: InputsLike) -> nn.Module:
     """Return the network as it was before the rewrite, with the kernels that the factors stand for.
 
     Biases that calibration added are taken off the means of the batch norms behind them, so that
@@ -107,7 +108,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 
     Args:
         factorized: the network of factors; it is not changed.
-        input_shape: shape of its input, batch first.
+        inputs: what it takes, or the shape of its only input, batch first.
 
     Raises:
         PlanError: no batch norm takes up an added bias, or not it alone.
@@ -118,7 +119,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         for name, module in factorized.named_modules()
         if isinstance(module, FactorChain) and module.bias is not None and not module.op.bias
     ]
-    norms = _norms_behind(network, [network.get_submodule(name) for name in added], input_shape)
+    norms = _norms_behind(network, [network.get_submodule(name) for name in added], inputs)
     with torch.no_grad():
         for name in added:
             conv = network.get_submodule(name)
@@ -128,7 +129,7 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
                 if norm.running_mean is not None:  # else the norm takes off any bias itself
                     norm.running_mean.sub_(conv.get_parameter("bias"))
             conv.register_parameter("bias", None)
-    if added and not _same(factorized, network, input_shape):
+    if added and not _same(factorized, network, inputs):
         raise PlanError(
             f"the biases that calibration added ({', '.join(added)}) can't be taken back: the "
             "output of a layer goes elsewhere than to a batch norm of its own; leave that layer "
@@ -138,30 +139,30 @@ def merge(factorized: nn.Module, input_shape: Sequence[int]) -> nn.Module:
 
 
 def _norms_behind(
-    model: nn.Module, convs: Sequence[nn.Module], input_shape: Sequence[int]
+    model: nn.Module, convs: Sequence[nn.Module], inputs: InputsLike
 ) -> dict[nn.Module, list[BatchNorm]]:
     """Return the batch norms that take the outputs of each convolution."""
     outputs: list[tuple[nn.Module, Tensor]] = []
     found: dict[nn.Module, list[BatchNorm]] = {conv: [] for conv in convs}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
         if not isinstance(module, BatchNorm):
             outputs.append((module, output))
             return
-        given = argument(inputs, keywords)
+        given = argument(args, keywords)
         for conv, put_out in outputs:
             if put_out is given and module not in found[conv]:
                 found[conv].append(module)
 
     norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    run_example(model, input_shape, dict.fromkeys([*convs, *norms], note))
+    run_example(model, inputs, dict.fromkeys([*convs, *norms], note))
     return found
 
 
-def _same(one: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> bool:
-    x = example_input(one, input_shape)
+def _same(one: nn.Module, other: nn.Module, inputs: InputsLike) -> bool:
+    x = example_input(one, inputs)
     with evaluating(one, other):
-        pairs = zip(tensor_leaves(one(x)), tensor_leaves(other(x)), strict=True)
+        pairs = zip(tensor_leaves(x.call(one)), tensor_leaves(x.call(other)), strict=True)
         return all(
             float((a - b).abs().max()) <= _MERGE_TOLERANCE * float(a.abs().max()) for a, b in pairs
         )

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from trpexport.errors import ModelError, PlanError
 from trpexport.foreign import told
-from trpexport.tensors import shape_text
+from trpexport.inputs import Inputs, InputsLike
+from trpexport.networks.torch.arguments import Arguments, are_keywords, drawn
 
 # A forward is code of others, which may raise anything, and even exit.
 RUN_ERRORS = (Exception, SystemExit)
@@ -71,10 +72,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def example_input(model: nn.Module, shape: Sequence[int], seed: int = 0) -> Tensor:
-    """Return standard normal input of ``shape`` on the device and in the dtype of the weights."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(input_like(model))
+def example_input(model: nn.Module, inputs: InputsLike, seed: int = 0) -> Arguments:
+    """Return drawn inputs on the device of the weights, floats in their dtype.
+
+    Raises:
+        PlanError: its forward takes no inputs of these names.
+    """
+    return arguments_for(model, drawn(Inputs.of(inputs), seed))
+
+
+def arguments_for(model: nn.Module, tensors: Mapping[str, Tensor]) -> Arguments:
+    """Return what a network's forward is called with, for tensors by input.
+
+    Raises:
+        PlanError: its forward takes no inputs of these names.
+    """
+    like = input_like(model)
+    placed = {
+        name: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
+        for name, x in tensors.items()
+    }
+    return Arguments(placed, are_keywords(model, placed))
 
 
 def input_like(model: nn.Module) -> Tensor:
@@ -88,48 +106,50 @@ def input_like(model: nn.Module) -> Tensor:
 
 def run_example(
     model: nn.Module,
-    input_shape: Sequence[int],
+    inputs: InputsLike,
     notes: Mapping[nn.Module, Callable[..., None]],
 ) -> Any:
     """Run ``model`` once on an example input and return its outputs.
 
     Args:
         model: the network.
-        input_shape: shape of its input, batch first.
+        inputs: what it takes, or the shape of its only input, batch first.
         notes: what is called with the arguments and outputs of modules, as in :func:`noting`.
 
     Raises:
-        PlanError: the network can't run an input of ``input_shape``.
+        PlanError: the network can't run such inputs.
     """
-    x = example_input(model, input_shape)
+    x = example_input(model, inputs)
     try:
         with evaluating(model), noting(notes):
-            return model(x)
+            return x.call(model)
     except RUN_ERRORS as error:
         reason, parameters = _why_not(model, x, error)
         raise PlanError(reason, parameters=parameters) from error
 
 
-def outputs_of(model: nn.Module, x: Tensor) -> Any:
-    """Return what ``model`` makes of an input, in evaluation mode; the input is left as it is.
+def outputs_of(model: nn.Module, x: Tensor | Arguments) -> Any:
+    """Return what ``model`` makes of inputs, in evaluation mode; they are left as they are.
 
     Raises:
-        ModelError: it can't run such an input.
+        ModelError: it can't run such inputs.
     """
+    x = Arguments.of(x)
     try:
         with evaluating(model):
-            return model(x.clone())  # a network may change its input in place
+            return x.clone().call(model)
     except RUN_ERRORS as error:
         reason, parameters = _why_not(model, x, error)
         raise ModelError(reason, parameters=parameters) from error
 
 
-def _why_not(model: nn.Module, x: Tensor, error: BaseException) -> tuple[str, Sequence[str]]:
-    """Say why a network did not run an input and what mends it, and which parameters do."""
-    kind, shape = str(x.dtype).removeprefix("torch."), shape_text(x.shape)
+def _why_not(model: nn.Module, x: Arguments, error: BaseException) -> tuple[str, Sequence[str]]:
+    """Say why a network did not run inputs and what mends it, and which parameters do."""
+    kind = str(input_like(model).dtype).removeprefix("torch.")
+    shapes = Inputs.of({name: tuple(tensor.shape) for name, tensor in x.tensors.items()})
     parameters: Sequence[str] = ()
-    if not _takes_one_input(model):
-        remedy = "wrap it so that its forward takes one tensor"
+    if (needed := _other_inputs(model, x)) is not None:
+        remedy, parameters = f"give inputs by name, it takes {needed}", ("input_shape",)
     elif isinstance(error, RuntimeError | TypeError) and _OF_TYPE.search(str(error)):
         remedy = f"give a network that runs in {kind}: a forward casts by x.to(weight.dtype)"
     elif isinstance(
@@ -139,19 +159,21 @@ def _why_not(model: nn.Module, x: Tensor, error: BaseException) -> tuple[str, Se
     elif isinstance(error, ModuleNotFoundError):
         remedy = f"install {error.name}"
     else:
-        remedy = "its forward must run on one tensor, in evaluation mode"
-    return f"the network can't run an input of shape {shape} ({told(error)}): {remedy}", parameters
+        remedy = "its forward must run on tensors, in evaluation mode"
+    what = f"an input of shape {shapes}" if len(shapes) == 1 else f"inputs of shapes {shapes}"
+    return f"the network can't run {what} ({told(error)}): {remedy}", parameters
 
 
-def _takes_one_input(model: nn.Module) -> bool:
-    """Whether a network's forward can be called with one argument."""
+def _other_inputs(model: nn.Module, x: Arguments) -> str | None:
+    """Return the parameters of a network's forward that can't be called with inputs, or None."""
     try:
-        inspect.signature(model.forward).bind(None)
+        signature = inspect.signature(model.forward)
+        signature.bind(*x.by_place, **x.by_name)
     except TypeError:
-        return False
+        return ", ".join(signature.parameters)
     except ValueError:  # it has no signature that Python knows
-        return True
-    return True
+        return None
+    return None
 
 
 def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.files import FULL
 from trpexport.foreign import cause_of, told
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.networks.torch.outputs import INPUT, is_flat, named_tensors
+from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.outputs import is_flat, named_tensors
 from trpexport.networks.torch.running import (
     evaluating,
     example_input,
@@ -30,7 +32,7 @@ ONE_FILE_LIMIT = 2_000_000_000
 
 
 def to_onnx(
-    model: nn.Module, input_shape: Sequence[int], path: Path, settings: OnnxSettings | None = None
+    model: nn.Module, inputs: InputsLike, path: Path, settings: OnnxSettings | None = None
 ) -> None:
     """Write ``model`` as an ONNX file, batch norms folded into the convolutions before them.
 
@@ -39,7 +41,7 @@ def to_onnx(
 
     Args:
         model: the network; it is not changed.
-        input_shape: shape of its input, batch first.
+        inputs: what it takes, or the shape of its only input, batch first.
         path: the file to write.
         settings: how to write it; the defaults where it is None.
 
@@ -55,13 +57,14 @@ def to_onnx(
             f"{LEGACY_OPSETS.start} to {LEGACY_OPSETS.stop - 1}"
         )
     # torch.export takes a dimension of 1 for a constant.
-    batch = max(2, input_shape[0]) if settings.dynamic_batch else input_shape[0]
-    x = example_input(model, (batch, *input_shape[1:]))
+    inputs = Inputs.of(inputs)
+    inputs = inputs.with_batch(max(2, inputs.batch)) if settings.dynamic_batch else inputs
+    x = example_input(model, inputs)
     outputs = outputs_of(model, x)
-    names = list(named_tensors(outputs))
+    names = list(named_tensors(outputs, inputs))
     as_named = nullcontext() if is_flat(outputs) else _returning_tensors(model)
     write = _write_legacy if settings.is_legacy else _write_dynamo
-    options = {"opset_version": settings.opset, "input_names": [INPUT], "output_names": names}
+    options = {"opset_version": settings.opset, "input_names": list(inputs), "output_names": names}
     try:
         with evaluating(model), as_named, _quiet():
             write(model, x, path, settings.dynamic_batch, options)
@@ -94,11 +97,19 @@ def _returning_tensors(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def _write_dynamo(
-    model: nn.Module, x: Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Arguments, path: Path, dynamic_batch: bool, options: dict[str, Any]
 ) -> None:
-    dynamic: Any = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    batch = {0: torch.export.Dim("batch")}
+    dynamic: Any = dict.fromkeys(x.tensors, batch) if x.are_keywords else (batch,) * len(x.tensors)
     program = torch.onnx.export(
-        model, (x,), dynamo=True, optimize=True, verbose=False, dynamic_shapes=dynamic, **options
+        model,
+        x.by_place,
+        kwargs=x.by_name,
+        dynamo=True,
+        optimize=True,
+        verbose=False,
+        dynamic_shapes=dynamic if dynamic_batch else None,
+        **options,
     )
     assert program is not None
     _forget_machine(program.model.graph)
@@ -106,13 +117,14 @@ def _write_dynamo(
 
 
 def _write_legacy(
-    model: nn.Module, x: Tensor, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Arguments, path: Path, dynamic_batch: bool, options: dict[str, Any]
 ) -> None:
     names = [*options["input_names"], *options["output_names"]]
     torch.onnx.export(
         model,
-        (x,),
+        x.by_place,
         path,
+        kwargs=x.by_name,
         dynamo=False,
         dynamic_axes={name: {0: "batch"} for name in names} if dynamic_batch else None,
         external_data=_needs_two_files(model),
@@ -166,7 +178,7 @@ def _check_written(path: Path, settings: OnnxSettings) -> None:
             f"the exporter wrote opset {written} where {settings.opset} was asked for: "
             f"choose opset {written}"
         )
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    batch = next(iter(model.graph.input)).type.tensor_type.shape.dim[0]
     if settings.dynamic_batch and not batch.HasField("dim_param"):
         raise ModelError(
             f"the exporter fixed the batch size to {batch.dim_value}, since the network's forward "

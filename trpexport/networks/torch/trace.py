@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import Cost, macs
 from trpexport.errors import PlanError
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.torch.counting import count_module, place
 from trpexport.networks.torch.modules import (
     LAYERS,
@@ -72,8 +73,8 @@ class Trace:
     cost: Cost | None
 
 
-def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
-    """Run ``model`` on an input of ``input_shape`` (batch first) and note its linear layers.
+def trace(model: nn.Module, inputs: InputsLike) -> Trace:
+    """Run ``model`` on an example of its inputs and note its linear layers.
 
     Raises:
         PlanError: the network can't run such an input, or computes in less than single precision.
@@ -83,19 +84,19 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     order: list[nn.Module] = []
     sized: set[nn.Module] = set()
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, _: Any) -> None:
+    def note(module: nn.Module, given: tuple[Any, ...], keywords: Any, _: Any) -> None:
         order.append(module)
         if not isinstance(module, LAYERS):
             return
         kernels.forget_last(module)
-        shapes.setdefault(module, []).append(tuple(argument(inputs, keywords).shape))
-        if isinstance(module, TRANSPOSED) and (len(inputs) > 1 or keywords.get("output_size")):
+        shapes.setdefault(module, []).append(tuple(argument(given, keywords).shape))
+        if isinstance(module, TRANSPOSED) and (len(given) > 1 or keywords.get("output_size")):
             sized.add(module)
 
     weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
     kernels = _KernelUses([layer.module for layer in found])
     with kernels:
-        run_example(model, input_shape, dict.fromkeys(weighted, note))
+        run_example(model, inputs, dict.fromkeys(weighted, note))
     if kernels.low_precision is not None:
         raise PlanError(
             f"the network computes in {str(kernels.low_precision).removeprefix('torch.')} in its "
@@ -112,13 +113,13 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
         )
         for x in found
     ]
-    batch = int(input_shape[0])
+    batch = Inputs.of(inputs).batch
     ran = sorted((x for x in found if x.module in shapes), key=lambda x: order.index(x.module))
     layers = tuple(
         replace(layer, calls=_calls(shapes.get(layer.module, []), layer.op.ndim, batch))
         for layer in [*ran, *(x for x in found if x.module not in shapes)]
     )
-    cost = count_module(model, input_shape)
+    cost = count_module(model, inputs)
     return Trace(
         layers=_tied(layers),
         stem=ran[0].name if ran else None,

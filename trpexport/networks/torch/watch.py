@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 from trpexport.lowrank.chain import Chain
@@ -14,8 +13,8 @@ from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import LAYERS, FactorChain
-from trpexport.networks.torch.replay import Replay
-from trpexport.networks.torch.running import forwards_replaced, input_like
+from trpexport.networks.torch.replay import Replay, batch_of
+from trpexport.networks.torch.running import forwards_replaced
 
 # Samples that the derivative of the outputs is taken on.
 _METRIC_SAMPLES = 128
@@ -113,6 +112,5 @@ class TorchWatch:
     @cached_property
     def _metrics(self) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
-        like = input_like(self._model)
-        batches = (torch.from_numpy(some.batch(i)).to(like) for i in range(some.batches))
+        batches = (batch_of(self._model, some, index) for index in range(some.batches))
         return output_metrics(self._model, batches)
