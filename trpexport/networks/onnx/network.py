@@ -79,7 +79,9 @@ class OnnxNetwork:
         Args:
             source: the file.
             inputs: shapes of its inputs; a name may be left out where there is one. A first
-X
+                dimension that the file leaves open is 1 without them, others must be given.
+            outputs: globs of the names of the outputs whose errors count; all without them.
+
         Raises:
             ModelError: the file does not say how large an input is, and nobody else does.
             DataError: its inputs have different numbers of images.

@@ -28,7 +28,7 @@ from trpexport.networks.torch.cuts import Cuts, decides_by_values
 from trpexport.networks.torch.drift import first_drifting_conv
 from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
-from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
+from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of, op_of
 from trpexport.networks.torch.outputs import left_out, named_tensors
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
@@ -58,7 +58,7 @@ class TorchNetwork:
         model: the network that computes, in float32 at least.
         inputs: what it takes.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
-        folded: names of convolutions whose kernels a norm or a mask computed, and are plain now.
+        folded: names of layers whose kernels a norm or a mask computed, and are plain now.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TorchNetwork:
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
         its own. Weight norms, spectral norms, pruning masks and other parametrizations of
-        convolutions are multiplied into their kernels.
+        layers are multiplied into their kernels.
 
         Raises:
             PlanError: the module can't be copied.
@@ -160,26 +160,26 @@ class TorchNetwork:
 
     @property
     def ops(self) -> dict[str, LinearOp]:
-        """What each of its convolutions computes, by name: known without running it."""
+        """What each of its linear layers computes, by name: known without running it."""
         return {
             name: op_of(module)
             for name, module in self.model.named_modules()
-            if isinstance(module, CONVOLUTIONS)
+            if isinstance(module, LAYERS)
         }
 
     @property
     def layers(self) -> tuple[TorchLayer, ...]:
-        """Its convolutions, in the order in which a forward pass first calls them."""
+        """Its linear layers, in the order in which a forward pass first calls them."""
         return self.trace.layers
 
     @property
     def stem(self) -> str | None:
-        """Name of the convolution that runs first, or None."""
+        """Name of the layer that runs first, or None."""
         return self.trace.stem
 
     @property
     def head(self) -> str | None:
-        """Name of the convolution that runs last, if no other layer with weights comes after."""
+        """Name of the layer that runs last, if no other layer with weights comes after."""
         return self.trace.head
 
     @property
@@ -201,10 +201,10 @@ class TorchNetwork:
     def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return kernel and bias of a layer."""
         module = next(layer.module for layer in self.layers if layer.name == name)
-        return module.weight.detach(), None if module.bias is None else module.bias.detach()
+        return kernel_of(module).detach(), None if module.bias is None else module.bias.detach()
 
     def rewritten(self, chains: Mapping[str, Chain]) -> TorchNetwork:
-        """Return the network with chains in the place of convolutions, by name.
+        """Return the network with chains in the place of layers, by name.
 
         Raises:
             PlanError: a chain is for another network, or the network can't run with it: the layer
