@@ -91,18 +91,18 @@ def _uses_of_weights(graph: fx.Graph) -> dict[str, list[fx.Node]]:
 
 def _module(network: fx.GraphModule, name: str, uses: Sequence[fx.Node]) -> nn.Module | None:
     """Return a module that computes each of some uses of a weight; None where they differ."""
-    first = uses[0]
     holder = network.get_submodule(name)
-    known = {*dict(holder.named_parameters()), *dict(holder.named_buffers())}
+    held = dict(holder.named_parameters(recurse=False))
     settings = [_settings(node) for node in uses]
-    if not {"weight"} <= known <= {"weight", "bias"} or any(holder.children()):
+    if "weight" not in held or any(holder.children()) or any(holder.buffers()):
         return None
     if any(each != settings[0] for each in settings) or settings[0] is None:
         return None
-    module = _MAKERS[first.target](holder.weight, settings[0])
-    module.weight = nn.Parameter(holder.weight.detach(), requires_grad=False)
-    has_bias = _argument(first, 2, "bias") is not None
-    module.bias = nn.Parameter(holder.bias.detach(), requires_grad=False) if has_bias else None
+    module = _MAKERS[uses[0].target](held["weight"], settings[0])
+    if held.keys() != dict(module.named_parameters()).keys():
+        return None
+    for parameter, tensor in held.items():
+        module.register_parameter(parameter, nn.Parameter(tensor.detach()))
     return module
 
 
