@@ -70,12 +70,14 @@ class Calibrated:
         layers: one entry a fitted layer, in the order in which they run.
         errors: of each output of the network against the original one's, on the images that it was
             fitted to: RMS, relative to its variation over them.
+        notes: how the network was watched, where there is more than one way.
     """
 
     chains: Mapping[str, Chain]
     plan: Plan
     layers: tuple[LayerCalibration, ...]
     errors: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -147,7 +149,9 @@ def calibrate(
     }
     plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
     errors = distance(gatherer.watch, candidate, samples.batches)
-    return Calibrated(chains, plan, tuple(done.values()), errors)
+    note = gatherer.watch.note
+    notes = () if note is None else (note,)
+    return Calibrated(chains, plan, tuple(done.values()), errors, notes)
 
 
 def truncations(network: Network, plan: Plan) -> dict[str, Chain]:

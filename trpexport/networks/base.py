@@ -241,6 +241,10 @@ class Watch(Traversal, Protocol):
     def samples(self) -> Samples:
         """The samples."""
 
+    @property
+    def note(self) -> str | None:
+        """How it watches, where there is more than one way."""
+
     def metric(self, name: str) -> Tensor | None:
         """Return what counts as error in the outputs of a layer; None where nothing is derived.
 

@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
 from trpexport.networks.onnx.drift import first_difference
 from trpexport.networks.onnx.inputs import inputs_of, taken
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
+from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx.watch import OnnxWatch, in_torch, names_of
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.chain_check import LayerCheck, check_chain
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp
@@ -253,8 +256,16 @@ class OnnxNetwork:
         }
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
-        """Return all that calibration may ask of it."""
-        raise PlanError("an ONNX file can't be calibrated yet: decompose it without images")
+        """Return all that calibration may ask of it: in PyTorch, or else of ONNX Runtime.
+
+        A network that takes one batch size alone gets so many of the samples at a time.
+        """
+        if isinstance(self._in_torch, TorchNetwork):
+            watch = self._in_torch.watch(samples, memory=memory)
+            return OnnxWatch(watch, names_of(self._in_torch))
+        if self._session.batch_size is not None:
+            samples = samples.whole_batches(self._session.batch_size)
+        return OrtWatch(self, samples, self.rewritten, str(self._in_torch))
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: its graph and its weights."""
@@ -283,6 +294,14 @@ class OnnxNetwork:
             bias = None if chain.bias is None else chain.bias.detach().cpu().double().numpy()
             found[name] = Factors(ops, tuple(arrays[key] for key in keys), bias)
         return found
+
+    @cached_property
+    def _in_torch(self) -> TorchNetwork | ModelError:
+        """The graph as a network of PyTorch, or why it is none."""
+        try:
+            return in_torch(self.model, self.layers, self.inputs, self.outputs)
+        except ModelError as error:
+            return error
 
     @cached_property
     def _session(self) -> Session:

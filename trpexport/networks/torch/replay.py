@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -84,9 +84,6 @@ class Replay:
     def outputs(self, index: int) -> dict[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64.
 
-        Whole numbers are left out beside others: what is chosen by the largest of some numbers
-        follows from these.
-
         Raises:
             DataError: it gives no tensors, or a glob matches none.
         """
@@ -97,8 +94,7 @@ class Replay:
             named = picked(named_tensors(found, batch.tensors), self._outputs)
         except ModelError as error:
             raise DataError(str(error)) from error
-        numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
-        return {name: _by_sample(leaf, batch.images) for name, leaf in (numbers or named).items()}
+        return by_sample(named, batch.images)
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -149,7 +145,17 @@ def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
     return arguments_for(model, {name: torch.from_numpy(array) for name, array in batch.items()})
 
 
-def _by_sample(output: Tensor, samples: int) -> Tensor:
+def by_sample(outputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Return outputs that can be compared, as one row a sample, in float64.
+
+    Whole numbers are left out beside others: what is chosen by the largest of some numbers
+    follows from these.
+    """
+    numbers = {name: output for name, output in outputs.items() if output.is_floating_point()}
+    return {name: _rows(output, samples) for name, output in (numbers or outputs).items()}
+
+
+def _rows(output: Tensor, samples: int) -> Tensor:
     """Return an output as one row a sample; one that does not count samples is the same for all."""
     count = samples if output.ndim and len(output) and len(output) % samples == 0 else 1
     return output.double().reshape(count, output.numel() // count).expand(samples, -1)

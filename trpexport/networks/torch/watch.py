@@ -67,6 +67,9 @@ class TorchCandidate:
 class TorchWatch:
     """What a PyTorch network does to samples.
 
+    Attributes:
+        note: nothing: there is one way.
+
     Args:
         model: the network; it is left as it is.
         cuts: its cuts.
@@ -74,6 +77,8 @@ class TorchWatch:
         memory: bytes of intermediate results to keep of each network.
         outputs: globs of the names of those outputs that count; all where there are none.
     """
+
+    note = None
 
     def __init__(
         self,
