@@ -77,6 +77,12 @@ Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
 DynamicBatch = Annotated[
     bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
 ]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave other dimensions open too: height,width, or as in input:2=length. Repeatable.",
+    ),
+]
 LegacyExporter = Annotated[
     bool, typer.Option("--legacy-exporter", help="Use the TorchScript-based exporter.")
 ]
@@ -227,7 +233,7 @@ def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 # What is asked of the way from a checkpoint to ONNX: an ONNX file is on its far side.
 _FOR_CHECKPOINTS = (
     *("arch", "model", "expect", "unsafe_pickle"),
-    *("opset", "dynamic_batch", "legacy_exporter"),
+    *("opset", "dynamic_batch", "dynamic", "legacy_exporter"),
 )
 
 
@@ -283,7 +289,8 @@ def checkpoint_source(
 def settings(
     *,
     opset: int,
-    dynamic: bool,
+    dynamic_batch: bool,
+    dynamic: list[str] | None,
     legacy: bool,
     simplify: bool | None,
     seconds: float,
@@ -301,7 +308,8 @@ def settings(
         raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
     return ExportSettings(
         opset=opset,
-        dynamic_batch=dynamic,
+        dynamic_batch=dynamic_batch,
+        dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
         baseline=baseline,

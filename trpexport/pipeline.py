@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -112,10 +113,11 @@ class Source:
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        return decompose_checkpoint(self, chooser, data, stages=stages)
+        return decompose_checkpoint(self, chooser, data, outputs=outputs, stages=stages)
 
 
 class Decomposable(Protocol):
@@ -137,6 +139,7 @@ class Decomposable(Protocol):
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
         """Read it and decompose its network.
@@ -284,7 +287,10 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, source)
+    notes = choice.notes
+    if network.outputs and images is not None:
+        notes = (*notes, f"errors are those of the outputs {', '.join(network.outputs)} alone")
+    return Decomposed(small, network, choice.plan, notes, images, source)
 
 
 def decompose_checkpoint(
@@ -292,6 +298,7 @@ def decompose_checkpoint(
     chooser: Chooser,
     data: CalibrationData | CalibrationImages | None = None,
     *,
+    outputs: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -300,6 +307,7 @@ def decompose_checkpoint(
         source: the checkpoint.
         chooser: chooses schemes and ranks.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         stages: times and announces the stages.
 
     Raises:
@@ -326,7 +334,7 @@ def decompose_checkpoint(
             )
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, inputs)
+    network = TorchNetwork.open(checkpoint.module, inputs, outputs)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
@@ -338,6 +346,7 @@ def decompose_to_bundle(
     out: Path | None = None,
     data: CalibrationData | None = None,
     *,
+    outputs: Sequence[str] = (),
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
@@ -349,6 +358,7 @@ def decompose_to_bundle(
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -364,7 +374,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = source.decompose(chooser, data, stages=stages)
+        small = source.decompose(chooser, data, outputs=outputs, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
