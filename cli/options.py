@@ -16,8 +16,9 @@ from .console import claim
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
+    from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs as NetworkInputs
-    from trpexport.pipeline import Decomposable, Expectation, Source
+    from trpexport.pipeline import Decomposable, Source
 
 
 CheckpointFile = Annotated[
