@@ -68,8 +68,8 @@ class _Writer:
         self._stored_as_inputs = (model.ir_version or 0) <= _INITIALIZERS_ARE_INPUTS_UNTIL_IR
         self._gemm_needs_bias = model.graph.opset_imports.get("", 0) < _GEMM_WITHOUT_BIAS
         self._names = set(_names(model))
-        self._stored: dict[tuple[object, ...], ir.Value] = {}
-        self._kept_alive = factors  # an id is only unique among living arrays
+        # With the kernel itself: an id is only unique among living arrays.
+        self._stored: dict[tuple[object, ...], tuple[Array, ir.Value]] = {}
         uses: dict[int, int] = {}
         for found in factors.values():
             for kernel in found.kernels:
@@ -163,8 +163,8 @@ class _Writer:
         """Return the stored weight of a kernel, which several layers may share."""
         key = (id(kernel), weight.shape, dtype)
         if key not in self._stored:
-            self._stored[key] = self._store(weight, name, dtype)
-        return self._stored[key]
+            self._stored[key] = (kernel, self._store(weight, name, dtype))
+        return self._stored[key][1]
 
     def _store(self, array: Array, name: str, dtype: ir.DataType) -> ir.Value:
         name = self._fresh(name)
