@@ -16,8 +16,9 @@ from .console import claim
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
+    from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs as NetworkInputs
-    from trpexport.pipeline import Decomposable, Expectation, Source
+    from trpexport.pipeline import Decomposable, Source
 
 
 CheckpointFile = Annotated[
@@ -233,7 +234,7 @@ def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 # What is asked of the way from a checkpoint to ONNX: an ONNX file is on its far side.
 _FOR_CHECKPOINTS = (
     *("arch", "model", "expect", "unsafe_pickle"),
-    *("opset", "dynamic_batch", "legacy_exporter"),
+    *("opset", "dynamic_batch", "dynamic", "legacy_exporter"),
 )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.datasets.calibration import DatasetImages
+from trpexport.expectations import stored_preprocessing
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
-from trpexport.pipeline import CalibrationData, Decomposed, decompose_network, stored_preprocessing
+from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
 from trpexport.stages import Stages
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, Protocol
 
-import numpy as np
 from torch import nn
 from typing_extensions import TypeVar
 
@@ -19,13 +17,14 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
+from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.errors import CheckpointError, DataError
+from trpexport.errors import CheckpointError
+from trpexport.expectations import Expectation, stored_preprocessing
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
@@ -34,37 +33,6 @@ from trpexport.plan import Plan
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
-
-# Images whose labels an architecture is checked by, and pixels of all of them together.
-_EXPECTED, _EXPECTED_PIXELS = 256, 4_000_000
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """Images whose classes a checkpoint should tell.
-
-    Attributes:
-        dataset: where they come from.
-        preprocessing: how they become input; None takes what the checkpoint says.
-    """
-
-    dataset: Dataset
-    preprocessing: Preprocessing | None = None
-
-    def checked(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the checkpoint, or the look-alike of it, that tells them.
-
-        Raises:
-            ArchitectureError: it is no better than chance.
-            DataError: the images can't be read, or do not fit the network.
-        """
-        shape = checkpoint.known_inputs.first.shape
-        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
-        images = DatasetImages(self.dataset, preprocessing, shape, count=1)
-        count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
-        labelled = images.labelled(count)
-        inputs = np.concatenate([some for some, _ in labelled.batches()])
-        return expected(examined(checkpoint, inputs), labelled)
 
 
 @dataclass(frozen=True)
@@ -414,19 +382,3 @@ def default_directory(checkpoint: Path, suffix: str) -> Path:
     """Return where a bundle goes that was given no place: here, named after what it is made of."""
     stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors|onnx))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
-
-
-def stored_preprocessing(source: Origin) -> Preprocessing:
-    """Return how images become input, as a source's metadata say.
-
-    Raises:
-        DataError: they do not, or make no sense.
-    """
-    data = source.metadata.get("preprocessing")
-    if data is None:
-        raise DataError(
-            f"{source.path} does not say how images become its input: give mean and standard "
-            "deviation as in its training, or take the data set's own preprocessing",
-            parameters=["mean", "std", "data_preprocessing"],
-        )
-    return Preprocessing.from_json(data, str(source.path))

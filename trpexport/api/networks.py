@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs
-    from trpexport.pipeline import Decomposed, Expectation
+    from trpexport.pipeline import Decomposed
     from trpexport.runtime.verify import Verification
     from trpexport.tensors import Array, Arrays
 
@@ -326,7 +327,7 @@ def _dataset(images: Any) -> Dataset | None:
 
 
 def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
-    from trpexport.pipeline import Expectation
+    from trpexport.expectations import Expectation
 
     dataset = _dataset(data)
     return None if dataset is None else Expectation(dataset, preprocessing)
