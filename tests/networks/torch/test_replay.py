@@ -39,7 +39,7 @@ def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final
             seen = replay.observe(conv, index)
             module = model.get_submodule(conv)
             assert isinstance(module, CONVOLUTIONS)
-            whole = observe(lambda batch=batch: model(batch), {conv: module}, {conv: 1})[conv]  # type: ignore[misc]
+            whole = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})[conv]  # type: ignore[misc]
             torch.testing.assert_close(seen.inputs, whole.inputs)
             torch.testing.assert_close(seen.outputs, whole.outputs)
             torch.testing.assert_close(seen.shortcut, whole.shortcut)
