@@ -9,12 +9,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, Protocol
 
 import numpy as np
 from torch import nn
+from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
+from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -25,6 +28,7 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -56,7 +60,7 @@ class Expectation:
             DataError: the images can't be read, or do not fit the network.
         """
         shape = checkpoint.known_inputs.first.shape
-        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
+        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
         images = DatasetImages(self.dataset, preprocessing, shape, count=1)
         count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
         labelled = images.labelled(count)
@@ -95,6 +99,39 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        outputs: Sequence[str] = (),
+        stages: Stages | None = None,
+    ) -> Decomposed[TorchNetwork]:
+        """Decompose its network, as :func:`decompose_checkpoint`."""
+        return decompose_checkpoint(self, chooser, data, outputs=outputs, stages=stages)
+
+
+class Decomposable(Protocol):
+    """A file whose network can be decomposed."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        outputs: Sequence[str] = (),
+        stages: Stages | None = None,
+    ) -> Decomposed[Network]:
+        """Read it and decompose its network.
+
+        Raises:
+            TrpexportError: as the steps themselves.
+        """
+
 
 @dataclass(frozen=True)
 class CalibrationData:
@@ -113,8 +150,12 @@ class CalibrationData:
     preprocessing: Preprocessing | None = None
 
 
+N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
+N = TypeVar("N", bound=Network)
+
+
 @dataclass(frozen=True)
-class Decomposed:
+class Decomposed(Generic[N_co]):
     """A decomposed network.
 
     Attributes:
@@ -123,21 +164,24 @@ class Decomposed:
         plan: what happened to each layer.
         notes: what the reader of a report should know.
         images: what it was calibrated on; None for the SVD's factors.
-        checkpoint: where it comes from; None for a module.
+        source: where it comes from; None for a module.
     """
 
-    network: TorchNetwork
-    original: TorchNetwork
+    network: N_co
+    original: N_co
     plan: Plan
     notes: tuple[str, ...] = ()
     images: CalibrationImages | None = None
-    checkpoint: Checkpoint | None = None
+    source: Origin | None = None
 
     @cached_property
     def module(self) -> nn.Module:
         """The decomposed network as a module of one's own, in the precision that it came in.
 
         What is done to it, training say, is not done to :attr:`network`, which is what is exported.
+
+        Raises:
+            PlanError: it is no network of PyTorch.
         """
         return self.network.as_module()
 
@@ -187,7 +231,7 @@ class Decomposed:
             self.plan,
             out,
             original=self.original,
-            checkpoint=self.checkpoint,
+            source=self.source,
             settings=settings,
             inputs=inputs,
             notes=notes,
@@ -196,14 +240,14 @@ class Decomposed:
 
 
 def decompose_network(
-    network: TorchNetwork,
+    network: N,
     chooser: Chooser,
     images: CalibrationImages | None = None,
     *,
     label: str | None = None,
-    checkpoint: Checkpoint | None = None,
+    source: Origin | None = None,
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
 
     Args:
@@ -211,7 +255,7 @@ def decompose_network(
         chooser: chooses schemes and ranks.
         images: what to calibrate on; None for the SVD's factors.
         label: what the network is called, for the reader of the plan.
-        checkpoint: where it comes from.
+        source: where it comes from.
         stages: times and announces the stages.
 
     Raises:
@@ -227,10 +271,7 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    notes = choice.notes
-    if network.outputs and images is not None:
-        notes = (*notes, f"errors are those of the outputs {', '.join(network.outputs)} alone")
-    return Decomposed(small, network, choice.plan, notes, images, checkpoint)
+    return Decomposed(small, network, choice.plan, choice.notes, images, source)
 
 
 def decompose_checkpoint(
@@ -240,7 +281,7 @@ def decompose_checkpoint(
     *,
     outputs: Sequence[str] = (),
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
 
     Args:
@@ -265,7 +306,7 @@ def decompose_checkpoint(
     inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
-        preprocessing = data.preprocessing or _stored_preprocessing(checkpoint)
+        preprocessing = data.preprocessing or stored_preprocessing(checkpoint)
         facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
         checkpoint = replace(checkpoint, metadata=facts)
         with stages("read calibration images"):
@@ -276,12 +317,12 @@ def decompose_checkpoint(
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs, outputs)
     return decompose_network(
-        network, chooser, images, label=checkpoint.label, checkpoint=checkpoint, stages=stages
+        network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
 
 
 def decompose_to_bundle(
-    source: Source,
+    source: Decomposable,
     chooser: Chooser,
     out: Path | None = None,
     data: CalibrationData | None = None,
@@ -291,10 +332,10 @@ def decompose_to_bundle(
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
-    """Load a checkpoint, decompose, verify, export: all of it or nothing.
+    """Read a network, decompose, verify, export: all of it or nothing.
 
     Args:
-        source: the checkpoint.
+        source: the checkpoint or ONNX file.
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
@@ -314,7 +355,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = decompose_checkpoint(source, chooser, data, outputs=outputs, stages=stages)
+        small = source.decompose(chooser, data, outputs=outputs, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
@@ -343,7 +384,7 @@ def export_checkpoint(
             network,
             plan,
             out,
-            checkpoint=checkpoint,
+            source=checkpoint,
             settings=settings,
             inputs=inputs,
             stages=stages,
@@ -351,17 +392,22 @@ def export_checkpoint(
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:
-    """Return where a bundle goes that was given no place: here, named after its checkpoint."""
-    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors))+$", "", checkpoint.name)
+    """Return where a bundle goes that was given no place: here, named after what it is made of."""
+    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors|onnx))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
 
 
-def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    found = checkpoint.preprocessing
-    if found is None:
+def stored_preprocessing(source: Origin) -> Preprocessing:
+    """Return how images become input, as a source's metadata say.
+
+    Raises:
+        DataError: they do not, or make no sense.
+    """
+    data = source.metadata.get("preprocessing")
+    if data is None:
         raise DataError(
-            f"{checkpoint.path} does not say how images become its input: give mean and standard "
+            f"{source.path} does not say how images become its input: give mean and standard "
             "deviation as in its training, or take the data set's own preprocessing",
             parameters=["mean", "std", "data_preprocessing"],
         )
-    return found
+    return Preprocessing.from_json(data, str(source.path))

@@ -1,0 +1,77 @@
+"""From an ONNX file to a decomposed network: what the pipeline is for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trpexport.choose.base import CalibrationImages, Chooser
+from trpexport.datasets.calibration import DatasetImages
+from trpexport.errors import PlanError
+from trpexport.inputs import InputsLike
+from trpexport.networks.onnx.network import OnnxNetwork
+from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.pipeline import CalibrationData, Decomposed, decompose_network, stored_preprocessing
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class OnnxFileSource:
+    """An ONNX file to decompose.
+
+    Attributes:
+        path: the file.
+        inputs: shapes of its inputs; None where it says them itself.
+    """
+
+    path: Path
+    inputs: InputsLike | None = None
+
+    def load(self) -> OnnxSource:
+        """Read it.
+
+        Raises:
+            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder.
+        """
+        return OnnxSource(self.path, read_model(self.path))
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        outputs: Sequence[str] = (),
+        stages: Stages | None = None,
+    ) -> Decomposed[OnnxNetwork]:
+        """Read it and decompose its network.
+
+        Raises:
+            NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+            TrpexportError: as the steps themselves.
+        """
+        stages = stages or Stages()
+        chooser.check()
+        if outputs:
+            raise PlanError(
+                "all outputs of an ONNX file count: none can be picked yet",
+                parameters=("outputs",),
+            )
+        with stages("read the ONNX file"):
+            source = self.load()
+            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
+        images = None if isinstance(data, CalibrationData) else data
+        if isinstance(data, CalibrationData):
+            preprocessing = data.preprocessing or stored_preprocessing(source)
+            source = replace(source, metadata={"preprocessing": preprocessing.to_json()})
+            with stages("read calibration images"):
+                images = DatasetImages(
+                    data.dataset,
+                    preprocessing,
+                    network.inputs.first.shape,
+                    count=data.count,
+                    seed=data.seed,
+                )
+        return decompose_network(
+            network, chooser, images, label=source.label, source=source, stages=stages
+        )
