@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trpexport.report.blocks import Block, Column, Kind, Table, Tone, Value
@@ -37,13 +37,21 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         ),
         title=(
             f"{facts['architecture']}, input ",
-            Value(tuple(facts["input_shape"]), Kind.SHAPE),
+            *_inputs(facts),
             f", {facts['scheme']}; ranks up to the break-even one are cheaper",
         ),
         faint=frozenset(i for i, layer in enumerate(layers) if layer["reason_kept"] is not None),
     )
     reasons = [(layer["name"], layer["reason_kept"]) for layer in layers]
     return table, *not_counted(unknown), *kept_tables(reasons)
+
+
+def _inputs(facts: Mapping[str, Any]) -> Iterator[Value | str]:
+    """Yield the shape of the only input, or those of several by name."""
+    inputs = facts.get("inputs") or {"": {"shape": facts["input_shape"]}}
+    for index, (name, one) in enumerate(inputs.items()):
+        yield f"{', ' if index else ''}{name}{' ' if name else ''}"
+        yield Value(tuple(one["shape"]), Kind.SHAPE)
 
 
 def _row(layer: Mapping[str, Any]) -> dict[str, Any]:
