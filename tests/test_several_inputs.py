@@ -149,7 +149,7 @@ def test_the_outputs_that_count_are_picked() -> None:
     # What comes behind the features makes no difference to them: nothing is fitted for it.
     assert picked.network.watch(samples()).metric("third") is None
     assert network.watch(samples()).metric("third") is not None
-    assert any("features" in note or "feat*" in note for note in picked.network.notes)
+    assert any("features" in note or "feat*" in note for note in picked.notes)
     assert list(everything.verify(seconds=0).equivalence) == ["boxes_0", "scores", "features"]
     assert list(picked.verify(seconds=0).equivalence) == ["boxes_0", "scores", "features"]
     with pytest.raises(DataError, match=r"no output 'boxs\*': choose from boxes_0, scores, feat"):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.datasets.calibration import DatasetImages
-from trpexport.errors import PlanError
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
@@ -23,18 +22,23 @@ class OnnxFileSource:
     Attributes:
         path: the file.
         inputs: shapes of its inputs; None where it says them itself.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
     """
 
     path: Path
     inputs: InputsLike | None = None
+    outputs: Sequence[str] = ()
 
-    def load(self) -> OnnxSource:
-        """Read it.
+    def open(self, stages: Stages) -> tuple[OnnxSource, OnnxNetwork]:
+        """Read it; return where its network comes from, and that.
 
         Raises:
-            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder.
+            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder;
+                or nobody says how large an input is.
         """
-        return OnnxSource(self.path, read_model(self.path))
+        with stages("read the ONNX file"):
+            source = OnnxSource(self.path, read_model(self.path))
+            return source, OnnxNetwork.open(source, self.inputs, self.outputs)
 
     def decompose(
         self,
@@ -52,14 +56,8 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
-        if outputs:
-            raise PlanError(
-                "all outputs of an ONNX file count: none can be picked yet",
-                parameters=("outputs",),
-            )
-        with stages("read the ONNX file"):
-            source = self.load()
-            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
+        chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
+        source, network = chosen.open(stages)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
             preprocessing = data.preprocessing or stored_preprocessing(source)

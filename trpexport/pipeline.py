@@ -17,7 +17,6 @@ from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -28,7 +27,7 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -99,6 +98,16 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def open(self, stages: Stages) -> tuple[Checkpoint, TorchNetwork]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        with stages("load the checkpoint"):
+            checkpoint = self.load()
+        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+
     def decompose(
         self,
         chooser: Chooser,
@@ -117,6 +126,13 @@ class Decomposable(Protocol):
     @property
     def path(self) -> Path:
         """The file."""
+
+    def open(self, stages: Stages) -> tuple[Origin, Network]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            TrpexportError: it can't be read.
+        """
 
     def decompose(
         self,
@@ -271,7 +287,10 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, source)
+    notes = choice.notes
+    if network.outputs and images is not None:
+        notes = (*notes, f"errors are those of the outputs {', '.join(network.outputs)} alone")
+    return Decomposed(small, network, choice.plan, notes, images, source)
 
 
 def decompose_checkpoint(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.facts import (
-    Origin,
     manifest_facts,
     preprocessing_of,
     provenance,
@@ -22,7 +21,7 @@ from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import write_golden
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread

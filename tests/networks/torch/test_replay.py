@@ -53,7 +53,7 @@ def test_layers_of_a_final_network_are_observed_together(memory: int, passes: in
     images = Samples({"input": x})
     cuts = Cuts(model, SHAPE)
     block = ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"]
-    assert cuts.convolutions_after(cuts.before(block[0])) == block
+    assert cuts.layers_after(cuts.before(block[0])) == block
     replay = Replay(model, cuts, images, memory, is_final=True)
     replay.advance(block[0])
     ran = list[int]()

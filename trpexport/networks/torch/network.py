@@ -28,7 +28,7 @@ from trpexport.networks.torch.cuts import Cuts, decides_by_values
 from trpexport.networks.torch.drift import first_drifting_conv
 from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
-from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
+from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of, op_of
 from trpexport.networks.torch.outputs import left_out, named_tensors
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
@@ -58,7 +58,7 @@ class TorchNetwork:
         model: the network that computes, in float32 at least.
         inputs: what it takes.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
-        folded: names of convolutions whose kernels a norm or a mask computed, and are plain now.
+        folded: names of layers whose kernels a norm or a mask computed, and are plain now.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TorchNetwork:
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
         its own. Weight norms, spectral norms, pruning masks and other parametrizations of
-        convolutions are multiplied into their kernels.
+        layers are multiplied into their kernels.
 
         Raises:
             PlanError: the module can't be copied.
@@ -145,8 +145,6 @@ class TorchNetwork:
                 f"the norms, masks or other parametrizations of {names} were multiplied into the "
                 "kernels: the same network, but for further training"
             )
-        if self.outputs:
-            yield f"errors are those of the outputs {', '.join(self.outputs)} alone"
         if self.left_out:
             named = ", ".join(f"{name} ({kind})" for name, kind in self.left_out.items())
             yield f"left out of the outputs, as it is no tensor: {named}"
@@ -162,26 +160,26 @@ class TorchNetwork:
 
     @property
     def ops(self) -> dict[str, LinearOp]:
-        """What each of its convolutions computes, by name: known without running it."""
+        """What each of its linear layers computes, by name: known without running it."""
         return {
             name: op_of(module)
             for name, module in self.model.named_modules()
-            if isinstance(module, CONVOLUTIONS)
+            if isinstance(module, LAYERS)
         }
 
     @property
     def layers(self) -> tuple[TorchLayer, ...]:
-        """Its convolutions, in the order in which a forward pass first calls them."""
+        """Its linear layers, in the order in which a forward pass first calls them."""
         return self.trace.layers
 
     @property
     def stem(self) -> str | None:
-        """Name of the convolution that runs first, or None."""
+        """Name of the layer that runs first, or None."""
         return self.trace.stem
 
     @property
     def head(self) -> str | None:
-        """Name of the convolution that runs last, if no other layer with weights comes after."""
+        """Name of the layer that runs last, if no other layer with weights comes after."""
         return self.trace.head
 
     @property
@@ -203,10 +201,10 @@ class TorchNetwork:
     def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return kernel and bias of a layer."""
         module = next(layer.module for layer in self.layers if layer.name == name)
-        return module.weight.detach(), None if module.bias is None else module.bias.detach()
+        return kernel_of(module).detach(), None if module.bias is None else module.bias.detach()
 
     def rewritten(self, chains: Mapping[str, Chain]) -> TorchNetwork:
-        """Return the network with chains in the place of convolutions, by name.
+        """Return the network with chains in the place of layers, by name.
 
         Raises:
             PlanError: a chain is for another network, or the network can't run with it: the layer
@@ -255,15 +253,6 @@ class TorchNetwork:
             if exact[name].dtype.kind == "f" and exact[name].shape == rounded[name].shape
         }
 
-    @cached_property
-    def left_out(self) -> dict[str, str]:
-        """What it returns that is no tensor, by name: the name of its type.
-
-        Raises:
-            ModelError: it can't run its inputs.
-        """
-        return left_out(outputs_of(self.model, self._example()))
-
     def check_layers(
         self, original: TorchNetwork, plan: Plan, feeds: Arrays
     ) -> tuple[LayerCheck, ...]:
@@ -284,6 +273,15 @@ class TorchNetwork:
     def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
         """Return the first convolution whose output differs in an ONNX file made of it, or None."""
         return first_drifting_conv(self.model, self.input_of(feeds), path, feeds, limit)
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """What it returns that is no tensor, by name: the name of its type.
+
+        Raises:
+            ModelError: it can't run its inputs.
+        """
+        return left_out(outputs_of(self.model, self._example()))
 
     def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
         """Write it as an ONNX file, and return what a user should know of it.
@@ -309,7 +307,7 @@ class TorchNetwork:
             "exporter": settings.exporter,
             "opset": settings.opset,
             "dynamic_batch": settings.dynamic_batch,
-            **({"dynamic": settings.dynamic} if settings.dynamic else {}),
+            **({"dynamic": _open_axes(settings)} if settings.dynamic else {}),
         }
 
     @cached_property
@@ -385,3 +383,10 @@ class TorchNetwork:
     @cached_property
     def _cuts(self) -> Cuts:
         return Cuts(self.model, self.inputs.with_batch(1) if self._takes_any_batch else self.inputs)
+
+
+def _open_axes(settings: OnnxSettings) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(axis): dimension for axis, dimension in axes.items()}
+        for name, axes in settings.dynamic.items()
+    }

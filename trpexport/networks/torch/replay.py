@@ -13,7 +13,7 @@ from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
+from trpexport.networks.torch.modules import LAYERS, LinearLayer
 from trpexport.networks.torch.observation import observe
 from trpexport.networks.torch.outputs import named_tensors, picked
 from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
@@ -107,19 +107,19 @@ class Replay:
             return seen
         names = [name]
         if self._is_final and self._used < self._memory:
-            together = self._cuts.convolutions_after(self._cut)
+            together = self._cuts.layers_after(self._cut)
             names = together[together.index(name) :]
         batch = self.batch(index)
         calls = {each: self._cuts.calls(each, batch.images) for each in names}
-        convs = {each: self._conv(each) for each in names}
+        layers = {each: self._layer(each) for each in names}
         with evaluating(self.model), self._resumed(index):
-            found = observe(lambda: batch.call(self.model), convs, calls)
+            found = observe(lambda: batch.call(self.model), layers, calls)
         self._seen |= {(each, index): found[each] for each in names[1:]}
         return found[name]
 
-    def _conv(self, name: str) -> Conv:
+    def _layer(self, name: str) -> LinearLayer:
         module = self.model.get_submodule(name)
-        assert isinstance(module, CONVOLUTIONS)
+        assert isinstance(module, LAYERS)
         return module
 
     @property

@@ -42,10 +42,13 @@ class StoppedPass(BaseException):
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put networks into evaluation mode without gradients, and give all back as it was.
 
+    Attention runs by the modules that it is made of, not by one fused operator in their place.
     Every module has its own mode again behind the block, and the caller's random numbers go on as
     if there had been no block: a forward pass may draw some.
     """
     training = [module for model in models for module in model.modules() if module.training]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         # Most are already: a deep network has hundreds of modules to set.
         if training:
@@ -54,6 +57,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
         with torch.no_grad(), torch.random.fork_rng(devices=()):
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module in training:
             module.training = True
 

@@ -13,7 +13,7 @@ from trpexport.networks.samples import Samples
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
-from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
+from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.replay import Replay, batch_of
 from trpexport.networks.torch.running import forwards_replaced
 
@@ -58,7 +58,7 @@ class TorchCandidate:
         """Let a chain stand in for the layer ``name`` from now on, wherever its module stands."""
         network = self._replay.model
         old = network.get_submodule(name)
-        assert isinstance(old, CONVOLUTIONS)
+        assert isinstance(old, LAYERS)
         # The old network is given up: its tensors need no copies.
         given_up = (*network.parameters(), *network.buffers())
         self._replay.model = copied(network, {old: FactorChain.of(chain, old)}, reused=given_up)
@@ -110,7 +110,7 @@ class TorchWatch:
     def outputs_with(self, name: str, chain: Chain, batch: int) -> dict[str, Tensor]:
         """Return what the network gives where a chain stands in for one layer."""
         module = self._model.get_submodule(name)
-        assert isinstance(module, CONVOLUTIONS)
+        assert isinstance(module, LAYERS)
         self._replay.advance(name)
         with forwards_replaced({module: FactorChain.of(chain, module).forward}):
             return self._replay.outputs(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trpexport.report.blocks import Block, Column, Kind, Table, Tone, Value
@@ -46,12 +46,14 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     return table, *not_counted(unknown), *kept_tables(reasons)
 
 
-def _inputs(facts: Mapping[str, Any]) -> Iterator[Value | str]:
-    """Yield the shape of the only input, or those of several by name."""
-    inputs = facts.get("inputs") or {"": {"shape": facts["input_shape"]}}
-    for index, (name, one) in enumerate(inputs.items()):
-        yield f"{', ' if index else ''}{name}{' ' if name else ''}"
-        yield Value(tuple(one["shape"]), Kind.SHAPE)
+def _inputs(facts: Mapping[str, Any]) -> tuple[Value | str, ...]:
+    """Return the shape of the only input, or of each by name."""
+    if "input_shape" in facts:
+        return (Value(tuple(facts["input_shape"]), Kind.SHAPE),)
+    found: list[Value | str] = []
+    for name, one in facts["inputs"].items():
+        found += [f"{', ' if found else ''}{name} ", Value(tuple(one["shape"]), Kind.SHAPE)]
+    return tuple(found)
 
 
 def _row(layer: Mapping[str, Any]) -> dict[str, Any]:
