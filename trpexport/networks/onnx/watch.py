@@ -128,7 +128,7 @@ def in_torch(
             return loose
     module = OnnxModule(model, layers)
     module.batch = session.batch_size
-    network = TorchNetwork(module, inputs, outputs)
+    network = TorchNetwork(module, inputs, outputs=outputs)
     _compare(wanted, network.run(feeds))
     return network
 
