@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
 from trpexport.networks.onnx.drift import first_difference
 from trpexport.networks.onnx.inputs import inputs_of, taken
-from trpexport.networks.onnx.ort_watch import OrtWatch
-from trpexport.networks.onnx.watch import OnnxWatch, in_torch, names_of
-from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
+from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx.watch import OnnxWatch, in_torch, names_of
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.chain_check import LayerCheck, check_chain
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp

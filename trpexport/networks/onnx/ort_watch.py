@@ -137,9 +137,7 @@ class OrtWatch(OrtTraversal):
         reason: why PyTorch does not run it.
     """
 
-    def __init__(
-        self, network: Graph, samples: Samples, rewritten: Rewrite, reason: str
-    ) -> None:
+    def __init__(self, network: Graph, samples: Samples, rewritten: Rewrite, reason: str) -> None:
         super().__init__(network, samples)
         self._rewritten = rewritten
         self.note = (
