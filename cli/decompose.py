@@ -40,7 +40,7 @@ Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
-_CALIBRATING = ("calib_images", "calib_seed", "calib_cache")
+_CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
 _IDLE = (_PLANNED, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
 _IDLE_WITH_LABELS = (_PLANNED, opt.Idle(_CALIBRATING, without="calib"))
 
@@ -79,6 +79,7 @@ def decompose(
     unsafe_pickle: opt.UnsafePickle = False,
     opset: opt.Opset = 18,
     dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
     baseline: Annotated[
@@ -100,6 +101,10 @@ def decompose(
     ] = None,
     max_drop: Annotated[
         Share, typer.Option(help="Save what this drop of top-1 allows, in points; needs labels.")
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
     ] = None,
     rank_multiple: Annotated[
         str | None,
@@ -162,7 +167,8 @@ def decompose(
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
-        dynamic=dynamic_batch,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         legacy=legacy_exporter,
         simplify=simplify,
         seconds=verify_seconds,
@@ -173,7 +179,14 @@ def decompose(
     try:
         with progress() as stages:
             result = decompose_to_bundle(
-                source, chooser, out, data, settings=settings, inputs=array, stages=stages
+                source,
+                chooser,
+                out,
+                data,
+                outputs=output or (),
+                settings=settings,
+                inputs=array,
+                stages=stages,
             )
     except NothingCheaperError as error:
         from trpexport.choose.survey import survey

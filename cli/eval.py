@@ -18,8 +18,8 @@ from .options import Json
 if TYPE_CHECKING:
     from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
+    from trpexport.expectations import Expectation
     from trpexport.judge.predictions import Evaluation
-    from trpexport.pipeline import Expectation
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
@@ -205,7 +205,7 @@ def expectation(
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
-    from trpexport.pipeline import Expectation
+    from trpexport.expectations import Expectation
 
     if data is None:
         return None

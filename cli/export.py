@@ -21,6 +21,7 @@ def export(
     unsafe_pickle: opt.UnsafePickle = False,
     opset: opt.Opset = 18,
     dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
     mean: Mean = None,
@@ -49,7 +50,8 @@ def export(
     source = opt.checkpoint_source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
-        dynamic=dynamic_batch,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         legacy=legacy_exporter,
         simplify=simplify,
         seconds=verify_seconds,

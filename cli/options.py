@@ -16,8 +16,9 @@ from .console import claim
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
+    from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs as NetworkInputs
-    from trpexport.pipeline import Decomposable, Expectation, Source
+    from trpexport.pipeline import Decomposable, Source
 
 
 CheckpointFile = Annotated[
@@ -76,6 +77,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that stan
 Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
 DynamicBatch = Annotated[
     bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
+]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave other dimensions open too: height,width, or as in input:2=length. Repeatable.",
+    ),
 ]
 LegacyExporter = Annotated[
     bool, typer.Option("--legacy-exporter", help="Use the TorchScript-based exporter.")
@@ -227,7 +234,7 @@ def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 # What is asked of the way from a checkpoint to ONNX: an ONNX file is on its far side.
 _FOR_CHECKPOINTS = (
     *("arch", "model", "expect", "unsafe_pickle"),
-    *("opset", "dynamic_batch", "legacy_exporter"),
+    *("opset", "dynamic_batch", "dynamic", "legacy_exporter"),
 )
 
 
@@ -283,7 +290,8 @@ def checkpoint_source(
 def settings(
     *,
     opset: int,
-    dynamic: bool,
+    dynamic_batch: bool,
+    dynamic: list[str] | None,
     legacy: bool,
     simplify: bool | None,
     seconds: float,
@@ -301,7 +309,8 @@ def settings(
         raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
     return ExportSettings(
         opset=opset,
-        dynamic_batch=dynamic,
+        dynamic_batch=dynamic_batch,
+        dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
         baseline=baseline,

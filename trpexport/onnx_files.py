@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.datasets.calibration import DatasetImages
+from trpexport.expectations import stored_preprocessing
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
-from trpexport.pipeline import CalibrationData, Decomposed, decompose_network, stored_preprocessing
+from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
 from trpexport.stages import Stages
 
 
@@ -21,10 +23,12 @@ class OnnxFileSource:
     Attributes:
         path: the file.
         inputs: shapes of its inputs; None where it says them itself.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
     """
 
     path: Path
     inputs: InputsLike | None = None
+    outputs: Sequence[str] = ()
 
     def open(self, stages: Stages) -> tuple[OnnxSource, OnnxNetwork]:
         """Read it; return where its network comes from, and that.
@@ -35,13 +39,14 @@ class OnnxFileSource:
         """
         with stages("read the ONNX file"):
             source = OnnxSource(self.path, read_model(self.path))
-            return source, OnnxNetwork.open(source, self.inputs)
+            return source, OnnxNetwork.open(source, self.inputs, self.outputs)
 
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[OnnxNetwork]:
         """Read it and decompose its network.
@@ -52,7 +57,8 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
-        source, network = replace(self, inputs=self.inputs or chooser.inputs).open(stages)
+        chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
+        source, network = chosen.open(stages)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
             preprocessing = data.preprocessing or stored_preprocessing(source)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs
-    from trpexport.pipeline import Decomposed, Expectation
+    from trpexport.pipeline import Decomposed
     from trpexport.runtime.verify import Verification
     from trpexport.tensors import Array, Arrays
 
@@ -38,6 +39,7 @@ def decompose(
     example: Example | None = None,
     images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
+    outputs: Sequence[str] = (),
     arch: str | None = None,
     factory: str | None = None,
     unsafe_pickle: bool = False,
@@ -59,6 +61,7 @@ def decompose(
             None for the SVD's factors.
         preprocessing: how images of a data set become input; as the checkpoint says where it is
             None.
+        outputs: names of the outputs whose errors count, or globs of them, where not all do.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
@@ -91,7 +94,7 @@ def decompose(
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
         found = _images(images, dataset, preprocessing, inputs)
-        network = TorchNetwork.open(model, inputs)
+        network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
     source: Decomposable
     if is_onnx(Path(model)):
@@ -105,7 +108,7 @@ def decompose(
     data: CalibrationData | CalibrationImages | None = _array_images(images)
     if dataset is not None:
         data = CalibrationData(dataset, preprocessing=preprocessing)
-    return source.decompose(chooser, data, stages=stages)
+    return source.decompose(chooser, data, outputs=outputs, stages=stages)
 
 
 def verify(
@@ -324,7 +327,7 @@ def _dataset(images: Any) -> Dataset | None:
 
 
 def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
-    from trpexport.pipeline import Expectation
+    from trpexport.expectations import Expectation
 
     dataset = _dataset(data)
     return None if dataset is None else Expectation(dataset, preprocessing)

@@ -89,6 +89,10 @@ class Network(Protocol):
         """What it takes, by name."""
 
     @property
+    def outputs(self) -> Sequence[str]:
+        """Globs of the names of the outputs whose errors count; all where there are none."""
+
+    @property
     def ops(self) -> Mapping[str, LinearOp]:
         """What each of its layers computes, by name: known without running it."""
 

@@ -98,13 +98,16 @@ class _OnnxCandidate:
         self._candidate.put(self._names[name], chain)
 
 
-def in_torch(model: ir.Model, layers: Sequence[OnnxLayer], inputs: Inputs) -> TorchNetwork:
+def in_torch(
+    model: ir.Model, layers: Sequence[OnnxLayer], inputs: Inputs, outputs: Sequence[str] = ()
+) -> TorchNetwork:
     """Return a graph as a network of PyTorch, once that gives what ONNX Runtime gives.
 
     Args:
         model: the graph.
         layers: its layers.
         inputs: what it takes.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
 
     Raises:
         ModelError: it can't be computed in PyTorch, with the reason.
@@ -117,13 +120,15 @@ def in_torch(model: ir.Model, layers: Sequence[OnnxLayer], inputs: Inputs) -> To
     wanted = session.run(session.named(feeds))
     if session.batch_size is not None:
         # Exporters write the batch of their example into shapes, where any would do.
-        loose = TorchNetwork(OnnxModule(model, layers, loosened=session.batch_size), inputs)
+        loose = TorchNetwork(
+            OnnxModule(model, layers, loosened=session.batch_size), inputs, outputs
+        )
         if _is_by_image(loose, feeds):
             _compare(wanted, loose.run(feeds))
             return loose
     module = OnnxModule(model, layers)
     module.batch = session.batch_size
-    network = TorchNetwork(module, inputs)
+    network = TorchNetwork(module, inputs, outputs)
     _compare(wanted, network.run(feeds))
     return network
 
