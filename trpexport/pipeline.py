@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -20,8 +21,9 @@ from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoin
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
-from trpexport.datasets.calibration import DatasetImages
+from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.torch.network import TorchNetwork
@@ -100,16 +102,33 @@ class CalibrationData:
     """A data set to calibrate on.
 
     Attributes:
-        dataset: where the images come from.
+        dataset: where the images come from; or raw tensors.
         count: how many.
         seed: which ones.
-        preprocessing: how they become input; None takes what the checkpoint says.
+        preprocessing: how images become input; None takes what the checkpoint says.
     """
 
-    dataset: Dataset
+    dataset: Dataset | TensorSet
     count: int = 512
     seed: int = 0
     preprocessing: Preprocessing | None = None
+
+    def read_for(
+        self, checkpoint: Checkpoint, inputs: Inputs
+    ) -> tuple[Checkpoint, CalibrationImages]:
+        """Return the images as a network takes them, and its checkpoint with how they become that.
+
+        Raises:
+            DataError: they can't be read or do not fit, or nobody says how they become input.
+        """
+        chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
+        if isinstance(self.dataset, TensorSet):
+            given = self.dataset.given(inputs)
+            return checkpoint, ArrayImages(given, name=self.dataset.name, **chosen)
+        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
+        facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
+        images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
+        return replace(checkpoint, metadata=facts), images
 
 
 @dataclass(frozen=True)
@@ -259,13 +278,8 @@ def decompose_checkpoint(
     inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
-        preprocessing = data.preprocessing or _stored_preprocessing(checkpoint)
-        facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
-        checkpoint = replace(checkpoint, metadata=facts)
         with stages("read calibration images"):
-            images = DatasetImages(
-                data.dataset, preprocessing, inputs.first.shape, count=data.count, seed=data.seed
-            )
+            checkpoint, images = data.read_for(checkpoint, inputs)
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs)
