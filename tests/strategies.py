@@ -8,7 +8,7 @@ from typing import Literal
 from hypothesis import strategies as st
 from torch import nn
 
-from trpexport.networks.torch.modules import Conv, make_conv
+from trpexport.networks.torch.modules import Conv, make_layer
 from trpexport.ops import LinearOp, Window
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -71,7 +71,7 @@ def input_size(conv: LinearOp) -> tuple[int, ...]:
 
 def random_conv(op: LinearOp) -> Conv:
     """Return a float64 module of a convolution with random weights and bias."""
-    module = make_conv(op).double().eval()
+    module = make_layer(op).double().eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.made_data import BOTH, HOW, made_dataset, pixels
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
-from trpexport.checkpoints import load_bundle, save_checkpoint
+from trpexport.checkpoints import Checkpoint, load_bundle, save_checkpoint
 from trpexport.choose.base import Chooser
 from trpexport.choose.by_budget import ByBudget
 from trpexport.choose.by_criterion import ByCriterion
@@ -229,8 +229,8 @@ def test_how_images_become_input_is_said_or_refused(tmp_path: Path) -> None:
         decompose_checkpoint(source, rank, CalibrationData(BOTH))
     other = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
     small = decompose_checkpoint(source, rank, CalibrationData(BOTH, preprocessing=other))
-    assert small.checkpoint is not None
-    assert small.checkpoint.preprocessing == other
+    assert isinstance(small.source, Checkpoint)
+    assert small.source.preprocessing == other
     assert small.images is not None
     expected = other.normalise(pixels(24))
     assert np.array_equal(

@@ -22,7 +22,8 @@ class Window:
         dilation: pixels from one tap to the next; 1 everywhere where it is left out.
         pad_mode: what the added pixels are: ``zeros``, ``reflect``, ``replicate``, ``circular``.
         transposed: whether it is the gradient of such a convolution ("deconvolution").
-        output_pads: of a transposed one, pixels added to the output after the last.
+        output_pads: of a transposed one, pixels added to the output after the last: none where it
+            is left out. A plain one has none.
     """
 
     kernel: tuple[int, ...] = ()
@@ -41,6 +42,8 @@ class Window:
             ("dilation", ones),
         ):
             object.__setattr__(self, name, getattr(self, name) or default)
+        if self.transposed and not self.output_pads:
+            object.__setattr__(self, "output_pads", (0,) * self.ndim)
 
     @property
     def ndim(self) -> int:
@@ -61,18 +64,27 @@ class Window:
             all(len(numbers) == self.ndim for numbers in per_axis)
             and all(size >= 1 for size in sizes)
             and all(len(pair) == 2 and min(pair) >= 0 for pair in self.pads)
-            and (not self.output_pads or len(self.output_pads) == self.ndim)
+            and len(self.output_pads) == (self.ndim if self.transposed else 0)
+            and min(self.output_pads, default=0) >= 0
+            and not (self.transposed and (not self.ndim or self.pad_mode != "zeros"))
         )
 
     def along(self, kept: Sequence[bool]) -> Self:
-        """Return the window along the axes that are ``kept``: the others pass through untouched."""
+        """Return the window along the axes that are ``kept``: the others pass through untouched.
+
+        Where nothing is left of a transposed one, it is a plain one, which computes the same.
+        """
         pads = tuple(pair if keep else (0, 0) for pair, keep in zip(self.pads, kept, strict=True))
+        transposed = self.transposed and any(kept)
+        extra = tuple(n if keep else 0 for n, keep in zip(self.output_pads, kept, strict=False))
         return type(self)(
             kernel=_where(kept, self.kernel),
             stride=_where(kept, self.stride),
             pads=pads,
             dilation=_where(kept, self.dilation),
             pad_mode=self.pad_mode if any(map(any, pads)) else "zeros",
+            transposed=transposed,
+            output_pads=extra if transposed else (),
         )
 
 
@@ -110,6 +122,7 @@ class LinearOp:
         counts = (self.in_channels, self.out_channels, self.groups)
         return (
             min(counts) >= 1
+            and (self.ndim > 0 or self.groups == 1)
             and self.in_channels % self.groups == self.out_channels % self.groups == 0
             and self.window.is_consistent
         )

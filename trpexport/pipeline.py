@@ -8,13 +8,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol
 
 import numpy as np
 from torch import nn
+from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
+from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -26,6 +28,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -57,7 +60,7 @@ class Expectation:
             DataError: the images can't be read, or do not fit the network.
         """
         shape = checkpoint.known_inputs.first.shape
-        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
+        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
         images = DatasetImages(self.dataset, preprocessing, shape, count=1)
         count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
         labelled = images.labelled(count)
@@ -96,6 +99,37 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        stages: Stages | None = None,
+    ) -> Decomposed[TorchNetwork]:
+        """Decompose its network, as :func:`decompose_checkpoint`."""
+        return decompose_checkpoint(self, chooser, data, stages=stages)
+
+
+class Decomposable(Protocol):
+    """A file whose network can be decomposed."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        stages: Stages | None = None,
+    ) -> Decomposed[Network]:
+        """Read it and decompose its network.
+
+        Raises:
+            TrpexportError: as the steps themselves.
+        """
+
 
 @dataclass(frozen=True)
 class CalibrationData:
@@ -113,10 +147,12 @@ class CalibrationData:
     seed: int = 0
     preprocessing: Preprocessing | None = None
 
-    def read_for(
-        self, checkpoint: Checkpoint, inputs: Inputs
-    ) -> tuple[Checkpoint, CalibrationImages]:
-        """Return the images as a network takes them, and its checkpoint with how they become that.
+    def read_for(self, source: Origin, inputs: Inputs) -> tuple[CalibrationImages, dict[str, Any]]:
+        """Return the images as a network takes them, and what its metadata say of that.
+
+        Args:
+            source: the network's, which may know how images become input.
+            inputs: the network's.
 
         Raises:
             DataError: they can't be read or do not fit, or nobody says how they become input.
@@ -124,15 +160,18 @@ class CalibrationData:
         chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
         if isinstance(self.dataset, TensorSet):
             given = self.dataset.given(inputs)
-            return checkpoint, ArrayImages(given, name=self.dataset.name, **chosen)
-        preprocessing = self.preprocessing or _stored_preprocessing(checkpoint)
-        facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
+            return ArrayImages(given, name=self.dataset.name, **chosen), {}
+        preprocessing = self.preprocessing or stored_preprocessing(source)
         images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
-        return replace(checkpoint, metadata=facts), images
+        return images, {"preprocessing": preprocessing.to_json()}
+
+
+N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True)
-class Decomposed:
+class Decomposed(Generic[N_co]):
     """A decomposed network.
 
     Attributes:
@@ -141,21 +180,24 @@ class Decomposed:
         plan: what happened to each layer.
         notes: what the reader of a report should know.
         images: what it was calibrated on; None for the SVD's factors.
-        checkpoint: where it comes from; None for a module.
+        source: where it comes from; None for a module.
     """
 
-    network: TorchNetwork
-    original: TorchNetwork
+    network: N_co
+    original: N_co
     plan: Plan
     notes: tuple[str, ...] = ()
     images: CalibrationImages | None = None
-    checkpoint: Checkpoint | None = None
+    source: Origin | None = None
 
     @cached_property
     def module(self) -> nn.Module:
         """The decomposed network as a module of one's own, in the precision that it came in.
 
         What is done to it, training say, is not done to :attr:`network`, which is what is exported.
+
+        Raises:
+            PlanError: it is no network of PyTorch.
         """
         return self.network.as_module()
 
@@ -205,7 +247,7 @@ class Decomposed:
             self.plan,
             out,
             original=self.original,
-            checkpoint=self.checkpoint,
+            source=self.source,
             settings=settings,
             inputs=inputs,
             notes=notes,
@@ -214,14 +256,14 @@ class Decomposed:
 
 
 def decompose_network(
-    network: TorchNetwork,
+    network: N,
     chooser: Chooser,
     images: CalibrationImages | None = None,
     *,
     label: str | None = None,
-    checkpoint: Checkpoint | None = None,
+    source: Origin | None = None,
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
 
     Args:
@@ -229,7 +271,7 @@ def decompose_network(
         chooser: chooses schemes and ranks.
         images: what to calibrate on; None for the SVD's factors.
         label: what the network is called, for the reader of the plan.
-        checkpoint: where it comes from.
+        source: where it comes from.
         stages: times and announces the stages.
 
     Raises:
@@ -245,7 +287,7 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, checkpoint)
+    return Decomposed(small, network, choice.plan, choice.notes, images, source)
 
 
 def decompose_checkpoint(
@@ -254,7 +296,7 @@ def decompose_checkpoint(
     data: CalibrationData | CalibrationImages | None = None,
     *,
     stages: Stages | None = None,
-) -> Decomposed:
+) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
 
     Args:
@@ -279,17 +321,18 @@ def decompose_checkpoint(
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
         with stages("read calibration images"):
-            checkpoint, images = data.read_for(checkpoint, inputs)
+            images, facts = data.read_for(checkpoint, inputs)
+        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **facts})
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs)
     return decompose_network(
-        network, chooser, images, label=checkpoint.label, checkpoint=checkpoint, stages=stages
+        network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
 
 
 def decompose_to_bundle(
-    source: Source,
+    source: Decomposable,
     chooser: Chooser,
     out: Path | None = None,
     data: CalibrationData | None = None,
@@ -298,10 +341,10 @@ def decompose_to_bundle(
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
-    """Load a checkpoint, decompose, verify, export: all of it or nothing.
+    """Read a network, decompose, verify, export: all of it or nothing.
 
     Args:
-        source: the checkpoint.
+        source: the checkpoint or ONNX file.
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
@@ -320,7 +363,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = decompose_checkpoint(source, chooser, data, stages=stages)
+        small = source.decompose(chooser, data, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
@@ -349,7 +392,7 @@ def export_checkpoint(
             network,
             plan,
             out,
-            checkpoint=checkpoint,
+            source=checkpoint,
             settings=settings,
             inputs=inputs,
             stages=stages,
@@ -357,17 +400,22 @@ def export_checkpoint(
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:
-    """Return where a bundle goes that was given no place: here, named after its checkpoint."""
-    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors))+$", "", checkpoint.name)
+    """Return where a bundle goes that was given no place: here, named after what it is made of."""
+    stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors|onnx))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
 
 
-def _stored_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    found = checkpoint.preprocessing
-    if found is None:
+def stored_preprocessing(source: Origin) -> Preprocessing:
+    """Return how images become input, as a source's metadata say.
+
+    Raises:
+        DataError: they do not, or make no sense.
+    """
+    data = source.metadata.get("preprocessing")
+    if data is None:
         raise DataError(
-            f"{checkpoint.path} does not say how images become its input: give mean and standard "
+            f"{source.path} does not say how images become its input: give mean and standard "
             "deviation as in its training, or take the data set's own preprocessing",
             parameters=["mean", "std", "data_preprocessing"],
         )
-    return found
+    return Preprocessing.from_json(data, str(source.path))

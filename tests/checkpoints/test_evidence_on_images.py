@@ -10,7 +10,7 @@ import torch
 
 from tests.checkpoints.test_evidence import recorded
 from tests.data import cifar10_test_images
-from trpexport.checkpoints import examined, load_checkpoint
+from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.datasets.calibration import ArrayImages
 from trpexport.pipeline import Source, decompose_checkpoint
@@ -30,10 +30,10 @@ def test_photographs_decide(shared: Path, tmp_path: Path, zoo: Any, shortcut: st
         Source(path), ByCriterion("spatial", "rank:2"), ArrayImages(others[:64])
     )
     assert small.plan.architecture == str(right)
-    assert small.checkpoint is not None
+    assert isinstance(small.source, Checkpoint)
     with torch.no_grad():
         network = right.build().eval()
-        network.load_state_dict(small.checkpoint.module.state_dict())
+        network.load_state_dict(small.source.module.state_dict())
         assert torch.equal(network(x[:2]), small.original.model(x[:2]))
 
 

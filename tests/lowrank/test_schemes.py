@@ -12,7 +12,7 @@ from tests.strategies import conv_op, convolutions, input_size, random_conv
 from trpexport.cost import macs, output_size
 from trpexport.lowrank.chain import truncated
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, Scheme, matrix_schemes
-from trpexport.networks.torch.modules import FactorChain, make_conv, op_of
+from trpexport.networks.torch.modules import FactorChain, make_layer, op_of
 from trpexport.ops import Call, LinearOp
 
 
@@ -44,7 +44,7 @@ def test_chain_is_the_convolution_of_its_product(
     cut = truncated(module.weight, module.bias, conv, scheme=name, rank=rank)
     chain = FactorChain.of(cut, module)
 
-    dense = make_conv(conv).double()
+    dense = make_layer(conv).double()
     dense.load_state_dict(module.state_dict())
     dense.weight.data = expected_kernel(scheme, module.weight.detach(), conv, rank)
 

@@ -34,6 +34,8 @@ def test_graphs_are_refused_where_they_can_not_be_recorded(
     assert caught.value.parameters == ("cuda_graphs",)
 
 
+# PyTorch warns of the stream that recording has of its own, and of the context of its threads.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @needs_cuda
 def test_a_recorded_network_has_the_gradients_and_statistics_of_an_unrecorded_one() -> None:
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def evaluate(
     *,
     metric: Metric | Callable[..., Any] | str,
     **options: Any,
-) -> Evaluation | Score: ...
+) -> Score: ...
 
 
 def evaluate(

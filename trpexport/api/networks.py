@@ -44,7 +44,7 @@ def decompose(
     unsafe_pickle: bool = False,
     expect: Dataset | str | None = None,
     announce: Announce | None = None,
-) -> Decomposed:
+) -> Decomposed[Any]:
     """Rewrite the convolutions of a network as chains of cheaper ones.
 
     Args:
@@ -101,7 +101,7 @@ def decompose(
 
 
 def verify(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     reference: str | Path | None = None,
     *,
     seconds: float = 5.0,
@@ -139,7 +139,7 @@ def verify(
 
 
 def export(
-    model: Decomposed | str | Path,
+    model: Decomposed[Any] | str | Path,
     out: str | Path,
     *,
     inputs: Array | Arrays | None = None,
@@ -183,7 +183,7 @@ def export(
 
 
 def count(
-    model: Decomposed | nn.Module | str | Path,
+    model: Decomposed[Any] | nn.Module | str | Path,
     *,
     example: Example | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -215,7 +215,8 @@ def count(
         checkpoint = Source(path, inputs=_inputs(example, None, None)).load()
         return count_module(checkpoint.module, checkpoint.known_inputs)
     if not isinstance(model, nn.Module):
-        return model.network.cost
+        cost: Cost = model.network.cost
+        return cost
     inputs = _inputs(example, None, model)
     if inputs is None:
         raise PlanError("nobody says which input the network takes: give an example of one")

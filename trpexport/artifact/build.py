@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trpexport import bundle
-from trpexport.artifact.facts import manifest_facts, preprocessing_of, provenance, report_facts
+from trpexport.artifact.facts import (
+    Origin,
+    manifest_facts,
+    preprocessing_of,
+    provenance,
+    report_facts,
+)
 from trpexport.artifact.passes import Context, Step, run_passes
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.checkpoints import Checkpoint, save_checkpoint
+from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import write_golden
+from trpexport.networks.base import Network
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
-from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
+
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class ExportSettings:
         opset: ONNX operator set to write.
         dynamic_batch: leave the batch size of the ONNX file open.
         legacy_exporter: use the TorchScript-based exporter.
-        simplify: run onnxsim on the file.
+        simplify: run onnxsim on the file; None leaves that to the network.
         baseline: write the original network into the bundle as well, to bench against.
         verify_seconds: how long whole networks are compared, all comparisons together.
         replace: replace a bundle that stands in the place.
@@ -42,7 +50,7 @@ class ExportSettings:
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
     legacy_exporter: bool = False
-    simplify: bool = True
+    simplify: bool | None = None
     baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
@@ -52,9 +60,10 @@ class ExportSettings:
         """How ONNX is written."""
         return OnnxSettings(self.opset, self.dynamic_batch, self.legacy_exporter)
 
-    @property
-    def passes(self) -> tuple[str, ...]:
-        """The passes that make the file, in their order."""
+    def passes(self, network: Network) -> tuple[str, ...]:
+        """Return the passes that make a network's file, in their order."""
+        if self.simplify is None:
+            return network.passes
         return ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
 
 
@@ -74,12 +83,12 @@ class BundleReport:
 
 
 def export_bundle(
-    network: TorchNetwork,
+    network: N,
     plan: Plan,
     out: str | Path,
     *,
-    original: TorchNetwork | None = None,
-    checkpoint: Checkpoint | None = None,
+    original: N | None = None,
+    source: Origin | None = None,
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     notes: Sequence[str] = (),
@@ -96,7 +105,7 @@ def export_bundle(
         plan: the plan.
         out: the directory to write; it appears whole or not at all.
         original: the network before the rewrite; None where the factors were trained since.
-        checkpoint: where the network comes from, for the bundle's provenance.
+        source: where the network comes from, for the bundle's provenance.
         settings: how to export; the defaults where it is None.
         inputs: real inputs (images, channels, height, width) to verify on, by name where there are
             several; standard normal ones where it is None.
@@ -118,7 +127,7 @@ def export_bundle(
         network=network,
         original=original,
         plan=plan,
-        checkpoint=checkpoint,
+        source=source,
         settings=replace(settings, dynamic_batch=is_dynamic),
         reference=reference,
         notes=notes,
@@ -133,16 +142,9 @@ def export_bundle(
     return BundleReport(out, plan, report)
 
 
-def _notes(network: TorchNetwork, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
+def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
-    if network.low_precision is not None:
-        yield f"the network is in {network.low_precision}: verified and written in float32"
-    if network.folded:
-        names = f"{', '.join(network.folded[:3])}{' ...' if len(network.folded) > 3 else ''}"
-        yield (
-            f"the norms, masks or other parametrizations of {names} were multiplied into the "
-            "kernels: the same network, but for further training"
-        )
+    yield from network.notes
     if reference.batch is not None:
         reason = (
             "what the network makes of an image depends on the others in its batch"
@@ -162,17 +164,17 @@ class _Job:
         network: the network to export.
         original: what it was before the rewrite; None where nobody has it.
         plan: the plan.
-        checkpoint: where the network comes from.
+        source: where the network comes from.
         settings: how to export.
         reference: what the file has to compute.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
     """
 
-    network: TorchNetwork
-    original: TorchNetwork | None
+    network: Network
+    original: Network | None
     plan: Plan
-    checkpoint: Checkpoint | None
+    source: Origin | None
     settings: ExportSettings
     reference: ReferenceRuns
     notes: tuple[str, ...]
@@ -197,12 +199,12 @@ class _Job:
             network=self.network,
             reference=self.reference,
             settings=self.settings.onnx,
-            metadata=provenance(self.plan, self.checkpoint),
+            metadata=provenance(self.plan, self.source),
             stages=self.stages,
         )
         share = 2 if self.plan.rewritten else 1  # the rewrite had its half
         seconds = self.settings.verify_seconds / share
-        return run_passes(self.settings.passes, path, context, seconds=seconds)
+        return run_passes(self.settings.passes(self.network), path, context, seconds=seconds)
 
     def write_baseline(self, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
@@ -222,20 +224,21 @@ class _Job:
         self, directory: Path, check: FactorizationCheck, passes: Sequence[Step]
     ) -> dict[str, Any]:
         """Write all other files of the bundle and return the report."""
-        checkpoint, network = self.checkpoint, self.network.model
-        preprocessing = preprocessing_of(checkpoint)
+        source, module = self.source, self.network.module
+        preprocessing = preprocessing_of(source)
         with self.stages("write the bundle"):
             inputs = self.reference.golden()
             with one_thread():
                 outputs = self.network.run(inputs)
             write_golden(directory / bundle.GOLDEN, inputs, outputs)
-            save_checkpoint(
-                directory / bundle.WEIGHTS,
-                network,
-                architecture=checkpoint.architecture if checkpoint else None,
-                plan=self.plan,
-                metadata={**self.plan.inputs.to_json(), **preprocessing},
-            )
+            if module is not None:
+                save_checkpoint(
+                    directory / bundle.WEIGHTS,
+                    module,
+                    architecture=source.architecture if source else None,
+                    plan=self.plan,
+                    metadata={**self.plan.inputs.to_json(), **preprocessing},
+                )
             write_json(directory / bundle.PLAN, self.plan.to_json())
         size = sum(file.stat().st_size for file in directory.glob(f"{bundle.MODEL}*"))
         steps, seconds = (*check.steps, *passes), self.stages.seconds
@@ -248,14 +251,15 @@ class _Job:
                 "after": self.network.parameters,
             },
             "notes": [
-                *(checkpoint.notes if checkpoint else ()),
+                *(source.notes if source else ()),
                 *self.notes,
                 *(step.note for step in steps if step.note is not None),
             ],
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
         }
         write_json(directory / bundle.REPORT, report)
-        facts = manifest_facts(self.plan, checkpoint, self.settings.onnx) | preprocessing
+        written_as = self.network.written_as(self.settings.onnx)
+        facts = manifest_facts(self.plan, source, written_as) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE
         bundle.write_manifest(directory, facts)

@@ -1,58 +1,17 @@
-"""Where an ONNX file begins to differ from the network it was made from."""
+"""What to do where outputs differ that should not."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-
 from trpexport.compare import Comparison
 from trpexport.errors import TrpexportError
-from trpexport.networks.torch.equivalence import relative_rms
-from trpexport.networks.torch.modules import CONVOLUTIONS
-from trpexport.networks.torch.network import TorchNetwork
-from trpexport.networks.torch.running import argument, noting, outputs_of
-from trpexport.runtime.session import open_session, run_in_batches
+from trpexport.networks.base import Network
 from trpexport.tensors import Arrays
 
 # Two ways to round are about as far from each other as from what is exact.
 _TIMES_ROUNDING = 4.0
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def first_drifting_conv(
-    network: TorchNetwork, path: Path, feeds: Arrays, tolerance: float
-) -> str | None:
-    """Return the name of the first convolution whose output differs in the ONNX file.
-
-    Both run their convolutions in the same order, so the n-th of one is the n-th of the other.
-    A batch norm right behind a convolution may be folded into it in the file: the output after it
-    counts as well.
-
-    Args:
-        network: the PyTorch network.
-        path: the ONNX file.
-        feeds: inputs of both by name, batch first.
-        tolerance: largest relative RMS difference that is no drift.
-
-    Returns:
-        The name, or None where all agree or the two can't be matched.
-    """
-    runs = _conv_runs(network, feeds)
-    outputs = _conv_outputs(path, feeds)
-    if len(runs) != len(outputs):
-        return None
-    for (name, expected), actual in zip(runs, outputs, strict=True):
-        candidates = [value for value in expected if value.shape == actual.shape]
-        if not any(relative_rms(value, actual) <= tolerance for value in candidates):
-            return name
-    return None
-
-
-def remedy(network: TorchNetwork, feeds: Arrays, broken: Comparison, usual: str) -> str:
+def remedy(network: Network, feeds: Arrays, broken: Comparison, usual: str) -> str:
     """Return what to do about outputs that differ: the usual, unless the network rounds so itself.
 
     Args:
@@ -71,39 +30,3 @@ def remedy(network: TorchNetwork, feeds: Arrays, broken: Comparison, usual: str)
         f"the network itself, in float32, is {rounding:.2g} off from what it gives in float64: its "
         "weights amplify rounding, so that nothing can be told of it; are they the trained ones?"
     )
-
-
-def _conv_runs(network: TorchNetwork, feeds: Arrays) -> list[tuple[str, list[Tensor]]]:
-    """Return (name, [output, output after its batch norm]) of each run of a convolution."""
-    names = {module: name for name, module in network.model.named_modules()}
-    runs: list[tuple[str, list[Tensor]]] = []
-    of_output: dict[int, list[Tensor]] = {}
-    alive: list[Tensor] = []  # an id is only unique among living tensors
-
-    def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
-        alive.append(output)
-        if isinstance(module, CONVOLUTIONS):
-            runs.append((names[module], [output.clone()]))
-            of_output[id(output)] = runs[-1][1]
-        elif (seen := of_output.get(id(argument(inputs, keywords)))) is not None:
-            seen.append(output.clone())
-
-    noted = [module for module in names if isinstance(module, CONVOLUTIONS + _NORMS)]
-    with noting(dict.fromkeys(noted, note)):
-        outputs_of(network.model, network.input_of(feeds))
-    return runs
-
-
-def _conv_outputs(path: Path, feeds: Arrays) -> list[Tensor]:
-    """Run an ONNX file and return the output of each of its convolutions."""
-    import onnx
-
-    model = onnx.load(path)
-    names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
-    present = {output.name for output in model.graph.output}
-    model.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in names if name not in present
-    )
-    session = open_session(model.SerializeToString())
-    outputs = run_in_batches(session, feeds)
-    return [torch.from_numpy(np.asarray(outputs[name])) for name in names]

@@ -4,29 +4,64 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from trpexport._version import __version__
 from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
-from trpexport.checkpoints import Checkpoint
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.networks.torch.equivalence import LayerCheck
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.timestamps import timestamp
 
+if TYPE_CHECKING:
+    from models_zoo.family import Architecture
+
 REPORT_SCHEMA_VERSION = 2
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxsim", "numpy", "safetensors")
+PACKAGES = (
+    "torch",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "onnxsim",
+    "numpy",
+    "safetensors",
+)
 
 
-def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
+class Origin(Protocol):
+    """The file that a network comes from."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of it."""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The architecture in it, if that is known."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Facts that go with it, JSON-ready."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the reader of a report should know of it."""
+
+
+def provenance(plan: Plan, source: Origin | None) -> dict[str, str]:
     """Return what the ONNX file itself says about where it comes from."""
     ranks = {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten}
     facts = {
@@ -38,42 +73,38 @@ def provenance(plan: Plan, checkpoint: Checkpoint | None) -> dict[str, str]:
     }
     if plan.architecture is not None:
         facts["trpexport.architecture"] = plan.architecture
-    if checkpoint is not None:
-        facts["trpexport.source_sha256"] = checkpoint.sha256
+    if source is not None:
+        facts["trpexport.source_sha256"] = source.sha256
     return facts
 
 
 def manifest_facts(
-    plan: Plan, checkpoint: Checkpoint | None, settings: OnnxSettings
+    plan: Plan, source: Origin | None, written_as: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the manifest's facts, but for the files, which :mod:`trpexport.bundle` adds."""
-    source = None
-    if checkpoint is not None:
-        source = {"file": checkpoint.path.name, "sha256": checkpoint.sha256}
+    file = None if source is None else {"file": source.path.name, "sha256": source.sha256}
     return {
         "created": timestamp(),
         "versions": versions(),
         # Sums over images depend in their last bits on how many threads share them.
         **({"threads": torch.get_num_threads()} if CALIBRATION in plan.options else {}),
-        "source": source,
+        "source": file,
         "architecture": plan.architecture,
         **plan.inputs.to_json(),
-        "exporter": settings.exporter,
-        "opset": settings.opset,
-        "dynamic_batch": settings.dynamic_batch,
+        **written_as,
     }
 
 
-def preprocessing_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Return how images become input, as a checkpoint's metadata say; empty where they don't.
+def preprocessing_of(source: Origin | None) -> dict[str, Any]:
+    """Return how images become input, as a source's metadata say; empty where they don't.
 
     Raises:
         DataError: what they say makes no sense.
     """
-    data = checkpoint.metadata.get("preprocessing") if checkpoint else None
-    if checkpoint is None or data is None:
+    data = source.metadata.get("preprocessing") if source else None
+    if source is None or data is None:
         return {}
-    found = Preprocessing.from_json(data, str(checkpoint.path))
+    found = Preprocessing.from_json(data, str(source.path))
     return {"preprocessing": found.to_json()}
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trpexport.artifact.drift import remedy
 from trpexport.artifact.passes.base import Approximate, Equivalent, Step
 from trpexport.artifact.reference import Comparisons, ReferenceRuns, Runnable
 from trpexport.compare import OutputComparer
 from trpexport.errors import VerificationError
-from trpexport.networks.torch.equivalence import LayerCheck, check_layers, first_drift
-from trpexport.networks.torch.network import TorchNetwork
+from trpexport.inputs import rows
+from trpexport.networks.base import Network
+from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import Plan
 
 DECOMPOSE, REWRITE = "decompose", "rewrite"
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class FactorizationCheck:
 
 
 def verify_factorization(
-    original: TorchNetwork | None,
-    factorized: TorchNetwork,
+    original: N | None,
+    factorized: N,
     plan: Plan,
     reference: ReferenceRuns,
     *,
@@ -61,23 +64,22 @@ def verify_factorization(
     started = time.perf_counter()
     twin = factorized.dense()
     before = twin if original is None else original
-    x = factorized.input_of(reference.golden())
-    layers = check_layers(before.model, factorized.model, plan, x.first(reference.batch or 1))
+    few = rows(reference.golden(), slice(reference.batch or 1))
+    layers = factorized.check_layers(before, plan, few)
     for layer in layers:
         if not layer.is_equivalent:
             raise VerificationError(
                 f"{layer.name} drifts: its factors do not compute {_drift(layer)}; nothing was "
                 "written, please report this"
             )
-    claim = Equivalent()
+    claim = Equivalent(factorized.tolerance)
     outputs, *others = _against(
         [twin] if original is None else [twin, original], reference, seconds
     )
     wrong = claim.broken_by(outputs)
     if wrong is not None:
-        names = [layer.name for layer in plan.rewritten]
         limit = claim.tolerance.rms_error
-        where = first_drift(twin.model, factorized.model, names, x, limit)
+        where = twin.first_drift(factorized, plan, reference.golden(), limit)
         advice = remedy(twin, reference.golden(), outputs[wrong], "please report this")
         raise VerificationError(
             f"{where or 'the network'} drifts: the factorized network is not the dense one that "

@@ -247,8 +247,7 @@ def find_judge(
     Raises:
         TrpexportError: there is no such metric, or raw tensors come without one.
     """
-    is_tensors = are_tensors(data)
-    if metric is None and (lower_is_better or is_tensors):
+    if metric is None and (lower_is_better or are_tensors(data)):
         names = ", ".join(METRICS)
         raise TrpexportError(
             f"nobody says by which metric {data} is to be judged: choose from {names}, or "
@@ -256,8 +255,7 @@ def find_judge(
             parameters=("metric",),
         )
     if isinstance(metric, str):
-        found = find_metric(metric, lower_is_better=lower_is_better)
-        return None if metric == "top1" and not is_tensors else found
+        return find_metric(metric, lower_is_better=lower_is_better)
     if callable(metric):
         return OwnMetric(getattr(metric, "__name__", "metric"), metric, lower_is_better)
     return metric

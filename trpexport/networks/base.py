@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from trpexport.cost import Cost
 from trpexport.inputs import Inputs
@@ -19,11 +19,14 @@ from trpexport.tensors import Arrays
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from trpexport.compare import Tolerance
     from trpexport.lowrank.chain import Chain
     from trpexport.networks.onnx_settings import OnnxSettings
     from trpexport.networks.samples import Samples
+    from trpexport.networks.torch.chain_check import LayerCheck
+    from trpexport.plan import Plan
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
 # Bytes of intermediate results that a watch keeps of each network.
@@ -80,6 +83,37 @@ class Network(Protocol):
     def other_macs(self) -> int:
         """MACs for one image of all that ``layers`` do not account for."""
 
+    @property
+    def parameters(self) -> int:
+        """Number of its parameters; those that are shared count once."""
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type of its input."""
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far rounding may carry its outputs."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done otherwise than a user may expect, when it is verified and written."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module of PyTorch that computes; None where it is none."""
+
+    def as_module(self) -> nn.Module:
+        """Return the network as a module of one's own, in the precision that it came in.
+
+        Raises:
+            PlanError: it is no network of PyTorch.
+        """
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes that make its file where nobody asks for others."""
+
     def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return kernel and bias of a layer."""
 
@@ -96,12 +130,44 @@ class Network(Protocol):
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name."""
 
-    def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
-        """Write it as an ONNX file.
+    def rounding(self, feeds: Arrays) -> Mapping[str, float]:
+        """Return how far outputs are from those in float64, RMS relative to these, by name.
+
+        Those that can't be told are left out.
+
+        Raises:
+            TrpexportError: none can.
+        """
+
+    def check_layers(self, original: Self, plan: Plan, feeds: Arrays) -> tuple[LayerCheck, ...]:
+        """Compare each chain in it with its plan, on what the layer gets in ``original``.
+
+        Raises:
+            PlanError: a layer that the plan rewrites is no chain.
+        """
+
+    def first_drift(self, other: Self, plan: Plan, feeds: Arrays, limit: float) -> str | None:
+        """Return the first layer of a plan whose output in another network differs, or None.
+
+        Args:
+            other: a network of the same layers.
+            plan: the plan.
+            feeds: inputs of both by name.
+            limit: largest relative RMS difference that is no drift.
+        """
+
+    def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
+        """Return the first layer whose output differs in an ONNX file made of it, or None."""
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
+        """Write it as an ONNX file, and return what a user should know of it.
 
         Raises:
             ModelError: it can't be written so.
         """
+
+    def written_as(self, settings: OnnxSettings) -> dict[str, Any]:
+        """Return how it is written under some settings, as a manifest tells it."""
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
         """Return all that calibration may ask of it.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trpexport.cost import Cost, OperatorCost
 from trpexport.onnxfile.graph import Graph, Node, read_graph
+from trpexport.onnxfile.naming import module_name
 from trpexport.onnxfile.operators import (
     COUNTED,
     LEFT_OUT,
@@ -36,7 +37,11 @@ def count_onnx(path: Path, *, shapes: Shapes = NO_SHAPES) -> Cost:
         ModelError: the file is no ONNX network, or the shapes do not fit or suffice.
         MissingDependencyError: the package onnx is not installed.
     """
-    graph = read_graph(path, shapes)
+    return count_graph(read_graph(path, shapes))
+
+
+def count_graph(graph: Graph) -> Cost:
+    """Count what a graph costs, as :func:`count_onnx` does."""
     parameters = _Parameters(graph)
     layers: list[OperatorCost] = []
     left_out: Counter[str] = Counter()
@@ -103,9 +108,9 @@ class _Parameters:
         """Return the module's dotted name, if the weight of ``node`` bears one."""
         counted = COUNTED[node.operator]
         for index in (counted.weight, counted.data):
-            name = self._origin.get(node.inputs[index], "")
-            if "." in name:
-                return name.removesuffix("_quantized").removesuffix(".weight")
+            name = module_name(self._origin.get(node.inputs[index], ""))
+            if name is not None:
+                return name
         return None
 
     def _of(self, node: Node) -> set[str]:

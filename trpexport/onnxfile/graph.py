@@ -106,7 +106,20 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
 
 
 def _read_graph(path: Path, shapes: Shapes) -> Graph:
-    model = _load(path)
+    return graph_of(load_proto(path), path, shapes)
+
+
+def graph_of(model: ModelProto, path: Path, shapes: Shapes) -> Graph:
+    """Fix the input shapes of a network and infer all others.
+
+    Args:
+        model: the network, which is changed.
+        path: what it is called in messages.
+        shapes: as for :func:`read_graph`.
+
+    Raises:
+        ModelError: the shapes do not fit or suffice.
+    """
     constants = {info.name: info for info in _constants(model.graph)}
     _fix_dimensions(model.graph, constants, shapes)
     inferred = _infer(path, model)
@@ -157,7 +170,12 @@ def _too_large(path: Path) -> ModelError:
     )
 
 
-def _load(path: Path) -> ModelProto:
+def load_proto(path: Path) -> ModelProto:
+    """Parse an ONNX file; weights in other files stay there.
+
+    Raises:
+        ModelError: it is no ONNX network.
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 

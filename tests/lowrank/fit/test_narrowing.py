@@ -45,6 +45,26 @@ def test_inputs_of_few_channels_lose_nothing(op: LinearOp, monkeypatch: pytest.M
     torch.testing.assert_close(narrow(cut.inputs(x)), wide(x))
 
 
+@pytest.mark.parametrize("op", [PLAIN, GROUPED], ids=["plain", "grouped"])
+def test_a_cut_and_its_rest_are_the_whole(op: LinearOp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrowing, "max_channels", lambda _: 4)
+    torch.manual_seed(0)
+    x = torch.randn(9, op.in_channels, 7, 7, dtype=torch.float64)
+    kernels = torch.randn(op.out_channels, op.in_channels // op.groups, *op.kernel).double()
+    cut = Narrowing.of(grouped(kernels, op), products(op, x), None, op)
+
+    def part(some: Narrowing) -> Tensor:
+        few = some.kernels(grouped(kernels, op)).reshape(op.out_channels, -1, *op.kernel)
+        return some.widened(few)
+
+    rest = cut.rest
+    torch.testing.assert_close(part(cut) + part(rest), kernels, rtol=1e-6, atol=1e-6)
+    eye = torch.eye(rest.encode.shape[1], dtype=torch.float64).expand(op.groups, -1, -1)
+    torch.testing.assert_close(rest.encode @ rest.encode.mT, eye)
+    nothing = torch.zeros(op.groups, cut.encode.shape[1], rest.encode.shape[1]).double()
+    torch.testing.assert_close(cut.encode @ rest.decode, nothing, rtol=0, atol=1e-6)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.booleans())
 def test_no_other_channels_keep_more_of_pointwise_outputs(seed: int, weighted: bool) -> None:

@@ -81,7 +81,7 @@ def test_channel_is_the_closed_form(rank: int) -> None:
     root = root @ root.mT / 8 + 0.1 * torch.eye(8).double()
     regression = regression_for(CONV, smooth_images(8, CONV, (9, 9)), metric=root @ root)
     problem = Factorization(regression, Channel(), CONV)
-    values = torch.linalg.eigvalsh(root @ regression.moments.covariance[2] @ root)[0]
+    values = torch.linalg.eigvalsh(root @ regression.moments.target_covariance @ root)[0]
     found = error(regression, problem.kernels(problem.weights(rank)))
     assert found == pytest.approx(float(values[: 8 - rank].sum()), rel=1e-5)
     assert problem.errors([rank]) == pytest.approx([found], rel=1e-5)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from trpexport.choose.by_criterion import ByCriterion
-from trpexport.networks.torch.equivalence import check_layers, first_drift, relative_rms
+from trpexport.networks.torch.chain_check import relative_rms
+from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.pipeline import decompose_network
 from trpexport.plan import Plan

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from trpexport.artifact.drift import first_drifting_conv, remedy
+from trpexport.artifact.drift import remedy
 from trpexport.artifact.reference import Comparisons, OnnxFile, ReferenceRuns
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.errors import ModelError, TrpexportError, VerificationError
 from trpexport.foreign import first_line
+from trpexport.networks.base import Network
 from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.networks.torch.network import TorchNetwork
 from trpexport.stages import Stages
 
 
@@ -98,7 +98,7 @@ class Context:
         stages: times and announces the stages.
     """
 
-    network: TorchNetwork
+    network: Network
     reference: ReferenceRuns
     settings: OnnxSettings
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Context:
             return None
         feeds = self.reference.golden()
         try:
-            return first_drifting_conv(self.network, file, feeds, tolerance.rms_error)
+            return self.network.first_drift_in(file, feeds, tolerance.rms_error)
         except Exception:  # a diagnosis that fails must not hide the fault that it is to explain
             return None
 

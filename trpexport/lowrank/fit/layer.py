@@ -106,11 +106,12 @@ class LayerFit:
         scheme, narrowing = self._scheme, self.moments.narrowing
         assert isinstance(scheme, MatrixScheme)
         assert narrowing is not None
-        kernel = self._kernel.detach().to(factors[0])
-        seen = narrowing.kernels(grouped(kernel, self._op)).reshape(
-            len(kernel), -1, *self._op.kernel
-        )
-        unseen = scheme.truncate(kernel - narrowing.widened(seen), self._op, rank)
+        rest = narrowing.rest
+        op = rest.op(self._op)
+        kernel = rest.kernels(grouped(self._kernel, self._op))
+        kernel = kernel.reshape(op.out_channels, -1, *op.kernel)
+        first, *others = scheme.truncate(kernel, op, rank)
+        unseen = (rest.widened(first), *others)
         both = (scheme.matrices_of(some, self._op) for some in (factors, unseen))
         left, right = zip(*both, strict=True)
         return scheme.factor_weights(torch.cat(left, dim=2), torch.cat(right, dim=1), self._op)

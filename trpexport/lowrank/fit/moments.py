@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import torch
@@ -134,15 +133,17 @@ class Moments:
         squares = (torch.diagonal(some, dim1=1, dim2=2) for some in (self.pp, self.yy))
         return all(bool(torch.isfinite(square).all()) for square in squares)
 
-    @cached_property
-    def covariance(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances of (p, p), (y, p) and (y, y): of what a bias can't explain."""
-        p, y = self.mean_p, self.mean_y
-        return (
-            (self.whole_pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1),
-            self.cross_covariance,
-            _whole(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1),
-        )
+    @property
+    def input_covariance(self) -> Tensor:
+        """Covariance of (p, p), (groups, K, K): not kept, since it may be the largest of all."""
+        p = self.mean_p
+        return (self.whole_pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1)
+
+    @property
+    def target_covariance(self) -> Tensor:
+        """Covariance of (y, y), (groups, O, O)."""
+        y = self.mean_y
+        return _whole(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1)
 
     @property
     def cross_covariance(self) -> Tensor:
@@ -158,9 +159,12 @@ class Moments:
             bias: (groups, O).
             metric: what counts as error, (groups, O, O); the identity where it is None.
         """
-        pp, yp, yy = self.covariance
-        error = yy - 2 * kernels @ yp.mT + kernels @ pp @ kernels.mT
-        offset = self.mean_y - bias - (kernels @ self.mean_p[:, :, None])[:, :, 0]
+        mean = (kernels @ self.mean_p[:, :, None])[:, :, 0]
+        # Means are subtracted behind the kernels, where matrices are small.
+        error = kernels @ self.whole_pp @ kernels.mT / self.count
+        error = error.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
+        error = error - 2 * kernels @ self.cross_covariance.mT + self.target_covariance
+        offset = self.mean_y - bias - mean
         error = error + offset[:, :, None] * offset[:, None]
         return _trace(error, metric)
 
@@ -170,7 +174,7 @@ class Moments:
 
     def variance(self, metric: Tensor | None = None) -> float:
         """Return the variance of the targets over pixels, summed over channels."""
-        return _trace(self.covariance[2], metric)
+        return _trace(self.target_covariance, metric)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,17 @@ class Narrowing:
         leading = leading[:, :, channels - fewer :]
         return cls(leading.mT @ importance, inverse @ leading)
 
+    @property
+    def rest(self) -> Self:
+        """What this cut leaves out: both projections add up to the identity.
+
+        Its channels are orthonormal combinations, so that the SVD of a kernel of them is that of
+        the kernel which it stands for.
+        """
+        fewer = self.encode.shape[1]
+        basis = torch.linalg.qr(self.decode, mode="complete")[0][:, :, fewer:]
+        return replace(self, encode=basis.mT, decode=basis - self.decode @ (self.encode @ basis))
+
     def op(self, op: LinearOp) -> LinearOp:
         """Return the layer with the fewer channels."""
         return replace(op, in_channels=self.encode.shape[1] * op.groups)

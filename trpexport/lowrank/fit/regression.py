@@ -66,13 +66,12 @@ class Regression:
         scale = torch.maximum(self.ridge * power, _NOISE * square.mean(1))
         return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
-    @cached_property
+    @property
     def normal(self) -> tuple[Tensor, Tensor]:
         """The ridged covariances A (groups, K, K) and B (groups, O, K)."""
-        a, b, _ = self.moments.covariance
-        a = a.clone()
+        a = self.moments.input_covariance
         a.diagonal(dim1=1, dim2=2).add_(self.scale[:, None])
-        return a, b + self.scale[:, None, None] * self.weight
+        return a, self.moments.cross_covariance + self.scale[:, None, None] * self.weight
 
     @cached_property
     def kernels(self) -> Tensor:
@@ -214,7 +213,7 @@ class Factorization(Fit):
         gained = gains.reshape(most, -1).sum(1).cumsum(0)
         weight = regression.weight
         scaled = regression.scale[:, None, None] * (weight @ weight.mT)
-        whole = self._blocks(regression.moments.covariance[2] + scaled)
+        whole = self._blocks(regression.moments.target_covariance + scaled)
         total = float((whole * metric).sum())
         return [max(0.0, total - float(gained[rank - 1])) for rank in ranks]
 

@@ -1,61 +1,19 @@
-"""Is each chain the convolution that its plan says? Layer by layer, in float64.
-
-Two comparisons that are never mixed up: **equivalence**, of a chain of factors with the one
-convolution that its product stands for, where any difference beyond rounding is a bug; and
-**approximation**, of the chain with the original convolution, which is reported and never passed.
-"""
+"""What each layer of a module gets and gives: whether its chain is the layer that its plan says."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from trpexport.errors import PlanError
-from trpexport.lowrank.chain import truncated
 from trpexport.networks.torch.arguments import Arguments
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain
-from trpexport.networks.torch.rewrite import dense_conv
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
+from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of
 from trpexport.networks.torch.running import argument, evaluating, noting, outputs_of
-from trpexport.plan import LayerPlan, Plan
-
-# The factors are rounded to float32, whose unit roundoff is 6e-8; a sum of many such errors
-# stays well below this.
-FACTOR_TOLERANCE = 1e-5
-# Both sides run in float64 on the same factors: only the order of summation differs.
-OUTPUT_TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class LayerCheck:
-    """How a chain of factors compares with what it stands for. All errors are relative.
-
-    Attributes:
-        name: the layer.
-        factor_error: product of the factors against the truncated weight, Frobenius; None where
-            they are no truncation, but calibrated.
-        equivalence_error: output of the chain against the convolution with the product as its
-            weight, RMS over the layer's real inputs.
-        output_error: output of the chain against the original layer: the approximation, RMS;
-            None where the original one's is zero everywhere.
-    """
-
-    name: str
-    factor_error: float | None
-    equivalence_error: float
-    output_error: float | None
-
-    @property
-    def is_equivalent(self) -> bool:
-        """Whether the chain is what it stands for, up to rounding. NaN is not."""
-        if self.factor_error is not None and not self.factor_error <= FACTOR_TOLERANCE:
-            return False
-        return self.equivalence_error <= OUTPUT_TOLERANCE
+from trpexport.plan import Plan
 
 
 def check_layers(
@@ -78,10 +36,12 @@ def check_layers(
         found = []
         for name, run in _runs(original, layers, x).items():
             module, chain = originals[name], chains.get(name)
-            assert isinstance(module, CONVOLUTIONS)
+            assert isinstance(module, LAYERS)
             if not isinstance(chain, FactorChain):
                 raise PlanError(f"the plan is for another network: {name} is no chain of factors")
-            found.append(_check(module, chain, layers[name], run.input))
+            bias = None if module.bias is None else module.bias.detach()
+            kernel = kernel_of(module).detach()
+            found.append(check_chain(layers[name], chain.chain, kernel, bias, run.input))
         return tuple(found)
 
 
@@ -131,31 +91,3 @@ def _runs(model: nn.Module, names: Collection[str], x: Tensor | Arguments) -> di
     with noting(modules):
         outputs_of(model, x)
     return runs
-
-
-def relative_rms(reference: Tensor, candidate: Tensor) -> float:
-    """Return the RMS difference relative to the RMS of ``reference``; 0 if they are the same."""
-    difference = float((candidate - reference).double().square().mean().sqrt())
-    scale = float(reference.double().square().mean().sqrt())
-    if difference == 0.0:
-        return 0.0
-    return difference / scale if scale else float("inf")
-
-
-def _check(module: Conv, chain: FactorChain, layer: LayerPlan, x: Tensor) -> LayerCheck:
-    assert layer.scheme is not None
-    assert layer.rank is not None
-    factor_error = None
-    if chain.is_truncation:
-        cut = truncated(module.weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
-        factor_error = relative_rms(cut.product, chain.chain.product)
-    exact = copy.deepcopy(chain).double()
-    x = x.double()
-    y = exact(x)
-    output_error = relative_rms(copy.deepcopy(module).double()(x), y)
-    return LayerCheck(
-        name=layer.name,
-        factor_error=factor_error,
-        equivalence_error=relative_rms(dense_conv(exact)(x), y),
-        output_error=output_error if math.isfinite(output_error) else None,
-    )

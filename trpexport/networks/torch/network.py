@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost
 from trpexport.errors import ModelError, PlanError
 from trpexport.foreign import told
@@ -21,9 +22,11 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.arguments import Arguments, in_order
+from trpexport.networks.torch.chain_check import LayerCheck, relative_rms
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.cuts import Cuts, decides_by_values
-from trpexport.networks.torch.equivalence import relative_rms
+from trpexport.networks.torch.drift import first_drifting_conv
+from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain, op_of
 from trpexport.networks.torch.outputs import named_tensors
@@ -41,6 +44,7 @@ from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
 from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
+from trpexport.plan import Plan
 from trpexport.tensors import Arrays
 
 # Digits to which outputs are told apart: fewer than any order of summation changes.
@@ -107,9 +111,35 @@ class TorchNetwork:
         return str(weight.dtype).removeprefix("torch.")
 
     @property
-    def low_precision(self) -> str | None:
-        """Name of the type that some of it came in and is not computed with, or None."""
-        return next((str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()), None)
+    def tolerance(self) -> Tolerance:
+        """How far rounding may carry its outputs."""
+        return FLOAT32
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that computes, in float32 at least."""
+        return self.model
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The passes that make its file where nobody asks for others."""
+        return ("export", "simplify", "annotate")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done otherwise than a user may expect, when it is verified and written."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        low = next((str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()), None)
+        if low is not None:
+            yield f"the network is in {low}: verified and written in float32"
+        if self.folded:
+            names = f"{', '.join(self.folded[:3])}{' ...' if len(self.folded) > 3 else ''}"
+            yield (
+                f"the norms, masks or other parametrizations of {names} were multiplied into the "
+                "kernels: the same network, but for further training"
+            )
 
     @cached_property
     def trace(self) -> Trace:
@@ -215,14 +245,52 @@ class TorchNetwork:
             if exact[name].dtype.kind == "f" and exact[name].shape == rounded[name].shape
         }
 
-    def write_onnx(self, path: Path, settings: OnnxSettings) -> None:
-        """Write it as an ONNX file.
+    def check_layers(
+        self, original: TorchNetwork, plan: Plan, feeds: Arrays
+    ) -> tuple[LayerCheck, ...]:
+        """Compare each chain in it with its plan, on what the layer gets in ``original``.
+
+        Raises:
+            PlanError: a layer that the plan rewrites is no chain.
+        """
+        return check_layers(original.model, self.model, plan, self.input_of(feeds))
+
+    def first_drift(
+        self, other: TorchNetwork, plan: Plan, feeds: Arrays, limit: float
+    ) -> str | None:
+        """Return the first layer of a plan whose output in another network differs, or None."""
+        names = [layer.name for layer in plan.rewritten]
+        return first_drift(self.model, other.model, names, self.input_of(feeds), limit)
+
+    def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
+        """Return the first convolution whose output differs in an ONNX file made of it, or None."""
+        return first_drifting_conv(self.model, self.input_of(feeds), path, feeds, limit)
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
+        """Write it as an ONNX file, and return what a user should know of it.
 
         Raises:
             ModelError: the exporter can't express it, or can't write the opset.
             MissingDependencyError: a package that the exporter needs is not installed.
         """
         to_onnx(self.model, self.inputs, path, settings)
+        notes = []
+        if settings.is_legacy and not settings.legacy_exporter:
+            notes.append(f"opset {settings.opset} was written by the legacy exporter")
+        if settings.is_legacy and self.decides_by_values:
+            notes.append(
+                "the network decides by the values of its input, and the legacy exporter wrote "
+                "what it does for one: right only where all inputs decide alike"
+            )
+        return "; ".join(notes) or None
+
+    def written_as(self, settings: OnnxSettings) -> dict[str, Any]:
+        """Return how it is written under some settings, as a manifest tells it."""
+        return {
+            "exporter": settings.exporter,
+            "opset": settings.opset,
+            "dynamic_batch": settings.dynamic_batch,
+        }
 
     @cached_property
     def decides_by_values(self) -> bool:

@@ -21,6 +21,8 @@ _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "sub": lambda alpha: (1.0, -alpha),
     "rsub": lambda alpha: (-alpha, 1.0),
 }
+# What a batch norm is on the processor and on either make of GPU: all take the same arguments.
+_BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
 
 
 def observe(
@@ -90,7 +92,7 @@ class _Observer(OperatorMode):
         """
         followed = self._followed[name]
         channels = followed.shape[1]
-        if operation == "native_batch_norm":
+        if operation in _BATCH_NORMS:
             _, weight, _, _, variance, _, _, epsilon = args
             if variance is None:  # that of the batch, which changes with the output
                 return None

@@ -1,4 +1,4 @@
-"""The rewrite of modules: convolutions become chains of factors, and chains convolutions."""
+"""The rewrite of modules: linear layers become chains of factors, and chains layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from trpexport.inputs import InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.copying import copied
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, FactorChain, make_conv, op_of
+from trpexport.networks.torch.modules import (
+    LAYERS,
+    FactorChain,
+    LinearLayer,
+    make_layer,
+    op_of,
+    set_kernel,
+)
 from trpexport.networks.torch.running import (
     argument,
     evaluating,
@@ -31,9 +38,9 @@ _MERGE_TOLERANCE = 1e-3
 
 
 def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
-    """Return a copy of ``model`` with chains in the place of convolutions.
+    """Return a copy of ``model`` with chains in the place of layers.
 
-    The factors stand in a :class:`FactorChain` under the convolution's name, so that a layer
+    The factors stand in a :class:`FactorChain` under the layer's name, so that a layer
     ``layer1.0.conv1`` becomes ``layer1.0.conv1.0`` and ``layer1.0.conv1.1``, on the device and in
     the dtype of the original. Chains of the same kernels share their parameters.
 
@@ -41,11 +48,11 @@ def rewrite(model: nn.Module, chains: Mapping[str, Chain]) -> nn.Module:
         PlanError: a chain is for another network.
     """
     replacements: dict[nn.Module, nn.Module] = {}
-    owners: dict[int, nn.Module] = {}
+    owners: dict[int, LinearLayer] = {}
     for name, chain in chains.items():
-        module = convolution(model, name, chain.op)
+        module = linear_layer(model, name, chain.op)
         replacements[module] = found = FactorChain.of(chain, module)
-        for factor, kernel in zip(found, chain.kernels, strict=True):
+        for factor, kernel in zip(found.factors, chain.kernels, strict=True):
             factor.weight = owners.setdefault(id(kernel), factor).weight
     return copied(model, replacements)
 
@@ -58,7 +65,7 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
     """
     replacements: dict[nn.Module, nn.Module] = {}
     for layer in plan.rewritten:
-        module = convolution(model, layer.name, layer.op)
+        module = linear_layer(model, layer.name, layer.op)
         scheme = _checked_factors(layer)
         replacements[module] = FactorChain.empty(layer.op, scheme, layer.factors, module)
     network = copied(model, replacements)
@@ -77,21 +84,20 @@ def with_factors(model: nn.Module, plan: Plan) -> nn.Module:
 def dense(model: nn.Module) -> nn.Module:
     """Return the dense network that a factorized one stands for, by the products of its factors."""
     chains = [module for module in model.modules() if isinstance(module, FactorChain)]
-    return copied(model, {chain: dense_conv(chain) for chain in chains})
+    return copied(model, {chain: dense_layer(chain) for chain in chains})
 
 
-def dense_conv(chain: FactorChain) -> Conv:
-    """Return the one convolution that a chain of factors stands for, in the factors' dtype.
+def dense_layer(chain: FactorChain) -> LinearLayer:
+    """Return the one layer that a chain of factors stands for, in the factors' dtype.
 
     It has a bias where the chain ends in one: a calibrated chain does, whatever the original had.
     """
     like, bias = chain[0].get_parameter("weight"), chain.bias
-    conv = make_conv(replace(chain.op, bias=bias is not None)).to(like)
-    with torch.no_grad():
-        conv.weight.copy_(chain.chain.product)
-        if conv.bias is not None and bias is not None:
-            conv.bias.copy_(bias)
-    return conv.train(chain.training).requires_grad_(like.requires_grad)
+    found = make_layer(replace(chain.op, bias=bias is not None)).to(like)
+    set_kernel(found, chain.chain.product)
+    if found.bias is not None and bias is not None:
+        found.bias.data.copy_(bias)
+    return found.train(chain.training).requires_grad_(like.requires_grad)
 
 
 def merge(factorized: nn.Module, inputs: InputsLike) -> nn.Module:
@@ -162,15 +168,15 @@ def _same(one: nn.Module, other: nn.Module, inputs: InputsLike) -> bool:
         )
 
 
-def convolution(model: nn.Module, name: str, op: LinearOp) -> Conv:
-    """Return the convolution ``name`` of a network.
+def linear_layer(model: nn.Module, name: str, op: LinearOp) -> LinearLayer:
+    """Return the layer ``name`` of a network.
 
     Raises:
         PlanError: it has none of that name, or it is another one.
     """
     module = dict(model.named_modules()).get(name)
-    if not isinstance(module, CONVOLUTIONS):
-        raise PlanError(f"the plan is for another network: it has no convolution {name}")
+    if not isinstance(module, LAYERS):
+        raise PlanError(f"the plan is for another network: it has no layer {name}")
     if op_of(module) != op:
         raise PlanError(
             f"the plan is for another network: {name} is {op} in it and {op_of(module)} in the "

@@ -1,0 +1,1 @@
+"""Networks that are ONNX files: the graph itself is rewritten."""

@@ -1,0 +1,344 @@
+"""A network that is an ONNX graph, as the mathematics sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from trpexport.compare import FLOAT32, Tolerance
+from trpexport.cost import Cost, macs
+from trpexport.errors import PlanError
+from trpexport.inputs import Inputs, InputsLike
+from trpexport.lowrank.chain import Chain
+from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
+from trpexport.networks.onnx.drift import first_difference
+from trpexport.networks.onnx.inputs import inputs_of, taken
+from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
+from trpexport.networks.onnx.reading import OnnxSource
+from trpexport.networks.onnx.rewrite import Factors, rewrite
+from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.samples import Samples
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain
+from trpexport.onnxfile.counting import count_graph
+from trpexport.onnxfile.graph import Graph, graph_of
+from trpexport.ops import LinearOp
+from trpexport.plan import Plan
+from trpexport.runtime.session import Session, run_in_batches
+from trpexport.tensors import Arrays, Shapes, TensorInfo
+
+# What is stored in half precision rounds at 5e-4, each factor and each product for itself.
+_HALF = Tolerance.of(0.1)
+_LOW_PRECISION = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+class OnnxNetwork:
+    """A network that is an ONNX graph; nothing of the file that it comes from is changed.
+
+    Args:
+        source: the file.
+        inputs: what it takes.
+        chains: what stands in for layers of the file, by name.
+        is_dense: whether products of the chains stand there instead.
+    """
+
+    module = None
+    passes = ("export", "annotate")
+
+    def __init__(
+        self,
+        source: OnnxSource,
+        inputs: Inputs,
+        chains: Mapping[str, Chain] = NO_CHAINS,
+        *,
+        is_dense: bool = False,
+    ) -> None:
+        self.source = source
+        self.inputs = inputs
+        self.chains = chains
+        self._is_dense = is_dense
+
+    @classmethod
+    def open(cls, source: OnnxSource, inputs: InputsLike | None = None) -> OnnxNetwork:
+        """Return the network of a file.
+
+        Args:
+            source: the file.
+            inputs: shapes of its inputs; a name may be left out where there is one. A first
+                dimension that the file leaves open is 1 without them, others must be given.
+
+        Raises:
+            ModelError: the file does not say how large an input is, and nobody else does.
+            DataError: its inputs have different numbers of images.
+        """
+        return cls(source, inputs_of(source, inputs))
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The graph."""
+        if not self.chains:
+            return self.source.model
+        model = self.source.model.clone()
+        layers = linear_layers(model, self._source_graph, batch=self._batch)
+        # A batch norm behind a dense twin stays, so that its folding is verified as well.
+        rewrite(model, layers, self._factors, fold=not self._is_dense)
+        return model
+
+    @property
+    def ops(self) -> dict[str, LinearOp]:
+        """What each of its layers computes, by name."""
+        return {layer.name: layer.op for layer in self.layers}
+
+    @cached_property
+    def layers(self) -> tuple[OnnxLayer, ...]:
+        """Its linear layers, in the order of the file."""
+        return linear_layers(self.model, self._graph, batch=self._batch)
+
+    @property
+    def stem(self) -> str | None:
+        """Name of the layer that runs first, or None."""
+        return next((layer.name for layer in self.layers if layer.calls), None)
+
+    @property
+    def head(self) -> str | None:
+        """Name of the layer that runs last, or None."""
+        return next((layer.name for layer in reversed(self.layers) if layer.calls), None)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What all of it costs for one input of its shape."""
+        return count_graph(self._graph)
+
+    @property
+    def other_macs(self) -> int:
+        """MACs for one image of all that :attr:`layers` do not account for."""
+        accounted = sum(macs((layer.op,), layer.calls) for layer in self.layers)
+        return max(0, self.cost.macs // self._batch - accounted)
+
+    @property
+    def parameters(self) -> int:
+        """Number of its parameters; those that are shared count once."""
+        return self.cost.parameters
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type of the floats that it takes."""
+        floats = (info.dtype for info in taken(self.source.model) if info.dtype.kind == "f")
+        return str(next(floats, "float32"))
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far rounding may carry its outputs."""
+        types = {layer.weight.dtype for layer in self.layers if layer.weight is not None}
+        return _HALF if types & _LOW_PRECISION else FLOAT32
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done otherwise than a user may expect."""
+        if self.tolerance is FLOAT32:
+            return ()
+        return ("the network is in half precision: so are the factors, and the verification",)
+
+    def as_module(self) -> nn.Module:
+        """Refuse: it is no network of PyTorch.
+
+        Raises:
+            PlanError: always.
+        """
+        raise PlanError("a decomposed ONNX file is no module of PyTorch: export it, and run that")
+
+    def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Return kernel and bias of a layer, in float32 at least."""
+        layer = self._layer(name)
+        bias = layer.bias
+        return _tensor(layer.kernel), None if bias is None else _tensor(bias)
+
+    def rewritten(self, chains: Mapping[str, Chain]) -> OnnxNetwork:
+        """Return the network with chains in the place of layers, by name.
+
+        Raises:
+            PlanError: a chain is for another network.
+        """
+        ops = {layer.name: layer for layer in self._source_layers}
+        for name, chain in chains.items():
+            layer = ops.get(name)
+            if layer is None:
+                raise PlanError(f"the plan is for another network: it has no layer {name}")
+            if layer.fixed is not None:
+                raise PlanError(f"{name} can't be rewritten: it {layer.fixed}")
+            if layer.op != chain.op:
+                raise PlanError(
+                    f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
+                    "in the network"
+                )
+        return OnnxNetwork(self.source, self.inputs, {**self.chains, **chains})
+
+    def dense(self) -> OnnxNetwork:
+        """Return the network that this one stands for, by the products of its chains."""
+        return OnnxNetwork(self.source, self.inputs, self.chains, is_dense=True)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return its outputs by name for inputs by name.
+
+        Raises:
+            ModelError: it can't run these inputs.
+        """
+        return run_in_batches(self._session, self._session.named(feeds))
+
+    def rounding(self, feeds: Arrays) -> dict[str, float]:
+        """Return nothing: ONNX Runtime does not run a graph in float64 that is none."""
+        return {}
+
+    def check_layers(
+        self, original: OnnxNetwork, plan: Plan, feeds: Arrays
+    ) -> tuple[LayerCheck, ...]:
+        """Compare each chain in it with its plan, on what the layer gets in ``original``.
+
+        Raises:
+            PlanError: a layer that the plan rewrites is no chain.
+        """
+        names = [layer.name for layer in plan.rewritten]
+        missing = next((name for name in names if name not in self.chains), None)
+        if missing is not None:
+            raise PlanError(f"the plan is for another network: {missing} is no chain of factors")
+        inputs = original._layer_inputs(names, feeds)
+        return tuple(
+            check_chain(layer, self.chains[layer.name], *original.weights(layer.name), x)
+            for layer, x in zip(plan.rewritten, inputs, strict=True)
+        )
+
+    def first_drift(
+        self, other: OnnxNetwork, plan: Plan, feeds: Arrays, limit: float
+    ) -> str | None:
+        """Return the first layer behind which another network of this file differs, or None."""
+        return first_difference(self.model, other.model, self._source_layers, feeds, limit)
+
+    def first_drift_in(self, path: Path, feeds: Arrays, limit: float) -> str | None:
+        """Return the first layer behind which a file made of this network differs, or None."""
+        return first_difference(self.model, ir.load(path), self._source_layers, feeds, limit)
+
+    def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
+        """Write it as an ONNX file, of the operator set that it came in."""
+        save(self.model, path)
+        return None
+
+    def written_as(self, settings: OnnxSettings) -> dict[str, Any]:
+        """Return how it is written, for a manifest."""
+        return {
+            "exporter": "onnx-ir",
+            "opset": self.model.graph.opset_imports.get("", 0),
+            "dynamic_batch": any(
+                info.shape[:1] and isinstance(info.shape[0], str)
+                for info in taken(self.source.model)
+            ),
+        }
+
+    def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
+        """Return all that calibration may ask of it."""
+        raise PlanError("an ONNX file can't be calibrated yet: decompose it without images")
+
+    def identity(self) -> str:
+        """Return what tells it from others, for caches: its graph and its weights."""
+        digest = hashlib.sha256(skeleton(self.model).SerializeToString(deterministic=True))
+        digest.update(repr(self.inputs).encode())
+        for name, value in sorted(self.model.graph.initializers.items()):
+            if value.const_value is not None:
+                digest.update(name.encode())
+                digest.update(value.const_value.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _factors(self) -> dict[str, Factors]:
+        """What the graph holds for each chain: chains of the same kernels share one array."""
+        arrays: dict[Any, Any] = {}
+        found = {}
+        for name, chain in self.chains.items():
+            ops, tensors = chain.ops, chain.kernels
+            if self._is_dense:
+                ops = (replace(chain.op, bias=chain.bias is not None),)
+            keys = [tuple(map(id, tensors))] if self._is_dense else [id(each) for each in tensors]
+            for index, key in enumerate(keys):
+                if key not in arrays:
+                    kernel = chain.product if self._is_dense else tensors[index]
+                    arrays[key] = kernel.detach().cpu().double().numpy()
+            bias = None if chain.bias is None else chain.bias.detach().cpu().double().numpy()
+            found[name] = Factors(ops, tuple(arrays[key] for key in keys), bias)
+        return found
+
+    @cached_property
+    def _session(self) -> Session:
+        return open_model(self.model)
+
+    @property
+    def _batch(self) -> int:
+        return self.inputs.batch
+
+    @property
+    def _shapes(self) -> Shapes:
+        return {name: one.shape for name, one in self.inputs.items()}
+
+    @cached_property
+    def _source_graph(self) -> Graph:
+        return self._shaped(self.source.model)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return self._shaped(self.model) if self.chains else self._source_graph
+
+    @cached_property
+    def _source_layers(self) -> tuple[OnnxLayer, ...]:
+        return linear_layers(self.source.model, self._source_graph, batch=self._batch)
+
+    def _source_layer(self, name: str) -> OnnxLayer:
+        return next(layer for layer in self._source_layers if layer.name == name)
+
+    def _layer(self, name: str) -> OnnxLayer:
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def _shaped(self, model: ir.Model) -> Graph:
+        """Return a graph with the shapes of its tensors, from a run where nothing else tells."""
+        graph = graph_of(skeleton(model), self.source.path, self._shapes)
+        names = {name for node in graph.nodes for name in node.outputs}
+        unknown = [
+            value
+            for value in self._values(model)
+            if value.name in names and graph.shape(value.name) is None
+        ]
+        if not unknown:
+            return graph
+        session = open_model(model, unknown)
+        outputs = session.run(session.random_inputs(overrides=self._shapes))
+        measured = {
+            value.name: TensorInfo(value.name, outputs[value.name].shape, outputs[value.name].dtype)
+            for value in unknown
+            if value.name is not None and hasattr(outputs.get(value.name), "shape")
+        }
+        return replace(graph, tensors=graph.tensors | measured)
+
+    def _values(self, model: ir.Model) -> list[ir.Value]:
+        """Return the inputs of the main graph and what its nodes put out."""
+        outputs = [value for node in model.graph for value in node.outputs if value.name]
+        return [*model.graph.inputs, *outputs]
+
+    def _layer_inputs(self, names: Sequence[str], feeds: Arrays) -> list[Tensor]:
+        """Return what layers of the file get."""
+        values = {value.name: value for value in self._values(self.model)}
+        wanted = [values[self._source_layer(name).data.name] for name in names]
+        session = open_model(self.model, [each for each in wanted if each.producer() is not None])
+        named = session.named(feeds)
+        found = {**named, **run_in_batches(session, named)}
+        return [_tensor(found[each.name or ""]) for each in wanted]
+
+
+def _tensor(array: Any) -> Tensor:
+    values = np.array(array)
+    return torch.from_numpy(values if values.dtype == np.float64 else values.astype(np.float32))

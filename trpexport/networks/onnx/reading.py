@@ -1,0 +1,91 @@
+"""Reading an ONNX file to rewrite it: large weights stay in the files that they lie in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from trpexport.errors import ModelError
+from trpexport.foreign import first_line
+from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.graph import load_proto
+from trpexport.supervision import guarded, memory_allowance, time_allowance
+
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """An ONNX file that a network comes from, as a bundle tells of it.
+
+    Attributes:
+        path: the file.
+        model: what is in it.
+        notes: what the reader of a report should know.
+        metadata: facts that go with it, JSON-ready.
+    """
+
+    path: Path
+    model: ir.Model
+    notes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    architecture: None = None
+
+    @property
+    def label(self) -> str:
+        """What the network is called."""
+        return self.path.stem
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        digest = sha256()
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def read_model(path: Path) -> ir.Model:
+    """Read an ONNX file; tensors in other files are mapped, not read.
+
+    Raises:
+        ModelError: it is no ONNX network, is not valid, or keeps weights outside its own folder.
+        MissingDependencyError: a package that reads it is not installed.
+    """
+    external_files(path)
+    size = path.stat().st_size
+    with guarded(f"reading {path}", memory=memory_allowance(size), seconds=time_allowance(size)):
+        _check(path)
+        try:
+            model = ir.from_proto(load_proto(path))
+            assert isinstance(model, ir.Model)
+        except ModelError:
+            raise
+        except Exception as error:  # onnx_ir raises a dozen types for what it can't make sense of
+            raise _invalid(path, error) from error
+    ir.external_data.set_base_dir(model.graph, Path(os.path.realpath(path)).parent)
+    return model
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that breaks the rules of ONNX: cycles, missing tensors, unknown attributes."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # a ValidationError, or whatever the native code raises
+        raise _invalid(path, error) from error
+
+
+def _invalid(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} is no valid ONNX network ({first_line(error)}): copy it again, or export it again"
+    )

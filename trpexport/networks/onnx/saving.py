@@ -1,0 +1,98 @@
+"""Networks of ONNX as files and as content: weights beside the file from 2 GB on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from trpexport.runtime.session import Session, open_session
+
+# A protobuf message may be 2 GB; the graph beside the weights needs some of that.
+_WHOLE_BYTES = 1_900_000_000
+# Tensors up to here may be sizes and axes, whose values shapes depend on.
+_SMALL_BYTES = 16_384
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a network as one file; its weights go to ``<name>.data`` beside it if they must."""
+    if weight_bytes(model) > _WHOLE_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        path.write_bytes(_content(model))
+
+
+def open_model(model: ir.Model, outputs: Sequence[ir.Value] = ()) -> Session:
+    """Return a network ready to run, with some of its values as further outputs.
+
+    Raises:
+        ModelError: ONNX Runtime can't run it.
+    """
+    known = {value.name for value in model.graph.outputs}
+    added = [value for value in dict.fromkeys(outputs) if value.name not in known]
+    model.graph.outputs.extend(added)
+    try:
+        if weight_bytes(model) <= _WHOLE_BYTES:
+            return open_session(_content(model))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save(model, path)
+            return open_session(path)
+    finally:
+        if added:
+            del model.graph.outputs[-len(added) :]
+
+
+def skeleton(model: ir.Model) -> Any:
+    """Return a network as a protobuf message without its large weights."""
+    stored = {
+        value: value.const_value
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and value.const_value.nbytes > _SMALL_BYTES
+    }
+    for value, tensor in stored.items():
+        value.const_value = ir.ExternalTensor(
+            "elsewhere",
+            0,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+        )
+    try:
+        return ir.to_proto(model)
+    finally:
+        for value, tensor in stored.items():
+            value.const_value = tensor
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Return how large the stored tensors of a network are together."""
+    graphs = [model.graph, *model.graph.subgraphs()]
+    return sum(
+        value.const_value.nbytes
+        for graph in graphs
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def _content(model: ir.Model) -> bytes:
+    """Return a network as the content of one file, the tensors of other files in it."""
+    outside = {
+        value: value.const_value
+        for graph in [model.graph, *model.graph.subgraphs()]
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    for value, tensor in outside.items():
+        value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
+    try:
+        content: bytes = ir.to_proto(model).SerializeToString()
+        return content
+    finally:
+        for value, tensor in outside.items():
+            value.const_value = tensor

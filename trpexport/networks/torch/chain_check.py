@@ -1,0 +1,104 @@
+"""Is a chain the layer that its plan says? In float64, whoever holds the network.
+
+Two comparisons that are never mixed up: **equivalence**, of a chain of factors with the one
+operator that its product stands for, where any difference beyond rounding is a bug; and
+**approximation**, of the chain with the original layer, which is reported and never passed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trpexport.lowrank.chain import Chain, truncated
+from trpexport.networks.torch.modules import make_layer, set_kernel
+from trpexport.ops import LinearOp
+from trpexport.plan import LayerPlan
+
+# The factors are rounded to float32, whose unit roundoff is 6e-8; a sum of many such errors
+# stays well below this.
+FACTOR_TOLERANCE = 1e-5
+# Both sides run in float64 on the same factors: only the order of summation differs.
+OUTPUT_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """How a chain of factors compares with what it stands for. All errors are relative.
+
+    Attributes:
+        name: the layer.
+        factor_error: product of the factors against the truncated weight, Frobenius; None where
+            they are no truncation, but calibrated.
+        equivalence_error: output of the chain against the operator with the product as its weight,
+            RMS over the layer's real inputs.
+        output_error: output of the chain against the original layer: the approximation, RMS;
+            None where the original one's is zero everywhere.
+    """
+
+    name: str
+    factor_error: float | None
+    equivalence_error: float
+    output_error: float | None
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the chain is what it stands for, up to rounding. NaN is not."""
+        if self.factor_error is not None and not self.factor_error <= FACTOR_TOLERANCE:
+            return False
+        return self.equivalence_error <= OUTPUT_TOLERANCE
+
+
+def check_chain(
+    layer: LayerPlan, chain: Chain, weight: Tensor, bias: Tensor | None, x: Tensor
+) -> LayerCheck:
+    """Compare a chain with its plan.
+
+    Args:
+        layer: what was planned.
+        chain: what stands in for the layer.
+        weight: the original kernel.
+        bias: the original bias.
+        x: an input of the layer.
+    """
+    assert layer.scheme is not None
+    assert layer.rank is not None
+    factor_error = None
+    if chain.is_truncation:
+        cut = truncated(weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
+        factor_error = relative_rms(cut.product, chain.product)
+    x = x.double()
+    y = x
+    for op, kernel in zip(chain.ops, chain.kernels, strict=True):
+        y = _applied(op, kernel, chain.bias if op.bias else None, y)
+    product = replace(chain.op, bias=chain.bias is not None)
+    output_error = relative_rms(_applied(layer.op, weight, bias, x), y)
+    return LayerCheck(
+        name=layer.name,
+        factor_error=factor_error,
+        equivalence_error=relative_rms(_applied(product, chain.product, chain.bias, x), y),
+        output_error=output_error if math.isfinite(output_error) else None,
+    )
+
+
+def relative_rms(reference: Tensor, candidate: Tensor) -> float:
+    """Return the RMS difference relative to the RMS of ``reference``; 0 if they are the same."""
+    difference = float((candidate - reference).double().square().mean().sqrt())
+    scale = float(reference.double().square().mean().sqrt())
+    if difference == 0.0:
+        return 0.0
+    return difference / scale if scale else float("inf")
+
+
+def _applied(op: LinearOp, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Return what an operator makes of an input in float64."""
+    module = make_layer(op).to(x)
+    set_kernel(module, kernel)
+    with torch.no_grad():
+        if module.bias is not None and bias is not None:
+            module.bias.copy_(bias)
+        output: Tensor = module(x)
+    return output

@@ -1,0 +1,61 @@
+"""From an ONNX file to a decomposed network: what the pipeline is for a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trpexport.choose.base import CalibrationImages, Chooser
+from trpexport.inputs import InputsLike
+from trpexport.networks.onnx.network import OnnxNetwork
+from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class OnnxFileSource:
+    """An ONNX file to decompose.
+
+    Attributes:
+        path: the file.
+        inputs: shapes of its inputs; None where it says them itself.
+    """
+
+    path: Path
+    inputs: InputsLike | None = None
+
+    def load(self) -> OnnxSource:
+        """Read it.
+
+        Raises:
+            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder.
+        """
+        return OnnxSource(self.path, read_model(self.path))
+
+    def decompose(
+        self,
+        chooser: Chooser,
+        data: CalibrationData | CalibrationImages | None = None,
+        *,
+        stages: Stages | None = None,
+    ) -> Decomposed[OnnxNetwork]:
+        """Read it and decompose its network.
+
+        Raises:
+            NothingToDoError: no layer would get cheaper, or what was asked for can't be met.
+            TrpexportError: as the steps themselves.
+        """
+        stages = stages or Stages()
+        chooser.check()
+        with stages("read the ONNX file"):
+            source = self.load()
+            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
+        images = None if isinstance(data, CalibrationData) else data
+        if isinstance(data, CalibrationData):
+            with stages("read calibration images"):
+                images, facts = data.read_for(source, network.inputs)
+            source = replace(source, metadata=facts)
+        return decompose_network(
+            network, chooser, images, label=source.label, source=source, stages=stages
+        )
