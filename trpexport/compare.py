@@ -20,10 +20,10 @@ class Tolerance:
     Both limits are relative to the RMS of the reference output, not to each element: an element
     near zero turns a rounding error into a huge relative one (66 % at an absolute difference of
     4.8e-7 in microsoft/onnxruntime#18946). Where single values stand far above the RMS, as in a
-    softmax over thousands of classes, rounding is in proportion to them. Float32 rounds at 6e-8; sums of thousands of products
-    in another order, through tens of layers, differ by some 1e-6 of the RMS in single elements.
-    The defaults leave two to three decimal digits above that and lie well below what a wrong
-    layer does.
+    softmax over thousands of classes, rounding is in proportion to them. Float32 rounds at 6e-8;
+    sums of thousands of products in another order, through tens of layers, differ by some 1e-6 of
+    the RMS in single elements. The defaults leave two to three decimal digits above that and lie
+    well below what a wrong layer does.
 
     Attributes:
         max_error: limit of :attr:`Comparison.max_error`.

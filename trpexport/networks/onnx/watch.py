@@ -121,7 +121,7 @@ def in_torch(
     if session.batch_size is not None:
         # Exporters write the batch of their example into shapes, where any would do.
         loose = TorchNetwork(
-            OnnxModule(model, layers, loosened=session.batch_size), inputs, outputs
+            OnnxModule(model, layers, loosened=session.batch_size), inputs, outputs=outputs
         )
         if _is_by_image(loose, feeds):
             _compare(wanted, loose.run(feeds))
