@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
@@ -19,6 +19,7 @@ from trpexport.networks.onnx.interpreter.registry import Operator, Use, torch_ty
 
 # What a graph computes, by the number that the value has in its program.
 Values = dict[int, Any]
+Layers = Sequence[nn.Module] | nn.ModuleList
 # More functions in functions than this are a circle.
 _MAX_DEPTH = 64
 
@@ -58,18 +59,16 @@ class Step:
         captured = (body.captured for body in self.bodies.values())
         return set().union(filter(None.__ne__, self.inputs), *captured)  # type: ignore[arg-type]
 
-    def run(
-        self, values: Values, floating: torch.dtype, layers: Sequence[Callable[[Tensor], Tensor]]
-    ) -> None:
+    def run(self, values: Values, floating: torch.dtype, layers: Layers) -> None:
         """Add what it computes to the values, and take away what is no longer needed.
 
         Raises:
             ModelError: it can't be computed.
         """
-        inputs = [None if slot is None else values[slot] for slot in self.inputs]
+        inputs: list[Any] = [None if slot is None else values[slot] for slot in self.inputs]
         try:
             if self.layer is not None:
-                found = layers[self.layer](inputs[0])
+                found: Any = layers[self.layer](inputs[0])
             else:
                 found = self._computed(inputs, values, floating, layers)
         except ModelError:
@@ -86,7 +85,7 @@ class Step:
             values.pop(slot, None)
 
     def _computed(
-        self, inputs: list[Any], values: Values, floating: torch.dtype, layers: Any
+        self, inputs: list[Any], values: Values, floating: torch.dtype, layers: Layers
     ) -> Any:
         assert self.operator is not None
         bodies = {
@@ -120,7 +119,7 @@ class Program:
         return read - made
 
     def run(
-        self, around: Values, floating: torch.dtype, layers: Any, *inputs: Any
+        self, around: Values, floating: torch.dtype, layers: Layers, *inputs: Any
     ) -> tuple[Any, ...]:
         """Return its outputs."""
         values = {**around, **dict(zip(self.inputs, inputs, strict=True))}

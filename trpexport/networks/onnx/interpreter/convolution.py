@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import MICROSOFT, OPERATORS, Use, operator
 from trpexport.networks.onnx.interpreter.windows import Pads, flattened, halves, pads_of
 
-_CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
+_CONV: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED: tuple[Callable[..., Tensor], ...] = (
-    F.conv_transpose1d,
-    F.conv_transpose2d,
-    F.conv_transpose3d,
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
 )
 
 
@@ -29,7 +29,7 @@ def conv(use: Use, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Ten
     pads = pads_of(use, x.shape[2:], size, stride, dilation)
     padding: Any = [before for before, _ in pads]
     if any(before != after for before, after in pads):
-        x, padding = F.pad(x, flattened(pads)), 0
+        x, padding = functional.pad(x, flattened(pads)), 0
     run = _CONV[len(size) - 1]
     return run(x, kernel, bias, stride, padding, dilation, use.get("group", 1))
 
@@ -48,10 +48,10 @@ def _conv_transpose(use: Use, x: Tensor, kernel: Tensor, bias: Tensor | None = N
     pads = _cut_off(use, x, full, stride)
     ends = [(-before, e - after) for (before, after), e in zip(pads, extra, strict=True)]
     if bias is None or all(after <= 0 for _, after in ends):
-        return F.pad(whole, flattened(ends))
+        return functional.pad(whole, flattened(ends))
     # What is added behind the end is the bias alone.
     shape = [-1, *[1] * len(size)]
-    return F.pad(whole - bias.reshape(shape), flattened(ends)) + bias.reshape(shape)
+    return functional.pad(whole - bias.reshape(shape), flattened(ends)) + bias.reshape(shape)
 
 
 def _cut_off(use: Use, x: Tensor, full: list[int], stride: list[int]) -> Pads:
@@ -78,7 +78,8 @@ def _fused_conv(
 
 def activated(use: Use, x: Tensor) -> Tensor:
     """Apply the activation that ONNX Runtime fused with an operator."""
-    name, numbers = use.get("activation", ""), use.get("activation_params", ())
+    name: str = use.get("activation", "")
+    numbers: list[float] = use.get("activation_params", [])
     if not name:
         return x
     if name == "Clip":

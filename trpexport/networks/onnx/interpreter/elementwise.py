@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import MICROSOFT, Use, operator
 
@@ -17,7 +17,7 @@ def _simple(name: str, function: Callable[..., Tensor]) -> None:
     operator(name)(lambda _, *inputs: function(*inputs))
 
 
-for _name, _function in {
+_FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,
@@ -32,10 +32,10 @@ for _name, _function in {
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
-    "HardSwish": F.hardswish,
+    "HardSwish": functional.hardswish,
     "Identity": lambda x: x,
     "Log": torch.log,
-    "Mish": F.mish,
+    "Mish": functional.mish,
     "Mul": torch.mul,
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
@@ -45,12 +45,13 @@ for _name, _function in {
     "Sign": torch.sign,
     "Sin": torch.sin,
     "Sinh": torch.sinh,
-    "Softsign": F.softsign,
+    "Softsign": functional.softsign,
     "Sqrt": torch.sqrt,
     "Sub": torch.sub,
     "Tan": torch.tan,
     "Tanh": torch.tanh,
-}.items():
+}
+for _name, _function in _FUNCTIONS.items():
     _simple(_name, _function)
 
 
@@ -105,7 +106,7 @@ def _clip(use: Use, x: Tensor, low: Tensor | None = None, high: Tensor | None = 
 
 @operator("LeakyRelu")
 def _leaky_relu(use: Use, x: Tensor) -> Tensor:
-    return F.leaky_relu(x, use.get("alpha", 0.01))
+    return functional.leaky_relu(x, use.get("alpha", 0.01))
 
 
 @operator("PRelu")
@@ -115,19 +116,19 @@ def _prelu(_: Use, x: Tensor, slope: Tensor) -> Tensor:
 
 @operator("Elu")
 def _elu(use: Use, x: Tensor) -> Tensor:
-    return F.elu(x, use.get("alpha", 1.0))
+    return functional.elu(x, use.get("alpha", 1.0))
 
 
 @operator("Celu")
 def _celu(use: Use, x: Tensor) -> Tensor:
-    return F.celu(x, use.get("alpha", 1.0))
+    return functional.celu(x, use.get("alpha", 1.0))
 
 
 @operator("Selu")
 def _selu(use: Use, x: Tensor) -> Tensor:
     alpha = use.get("alpha", 1.6732632423543772)
     gamma = use.get("gamma", 1.0507009873554805)
-    return gamma * F.elu(x, alpha)
+    return gamma * functional.elu(x, alpha)
 
 
 @operator("HardSigmoid")
@@ -155,22 +156,22 @@ def _shrink(use: Use, x: Tensor) -> Tensor:
 @operator("Gelu")
 def gelu(use: Use, x: Tensor) -> Tensor:
     """Return the Gaussian error linear unit."""
-    return F.gelu(x, approximate=use.get("approximate", "none"))
+    return functional.gelu(x, approximate=use.get("approximate", "none"))
 
 
 @operator("Gelu", domain=MICROSOFT)
 def _exact_gelu(_: Use, x: Tensor) -> Tensor:
-    return F.gelu(x)
+    return functional.gelu(x)
 
 
 @operator("BiasGelu", domain=MICROSOFT)
 def _bias_gelu(_: Use, x: Tensor, bias: Tensor) -> Tensor:
-    return F.gelu(x + bias)
+    return functional.gelu(x + bias)
 
 
 @operator("FastGelu", domain=MICROSOFT)
 def _fast_gelu(_: Use, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.gelu(x if bias is None else x + bias, approximate="tanh")
+    return functional.gelu(x if bias is None else x + bias, approximate="tanh")
 
 
 @operator("QuickGelu", domain=MICROSOFT)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import Use, integers, operator
 
@@ -28,7 +28,7 @@ def _split(use: Use, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, ..
         each = -(-x.shape[axis] // use.outputs)
         sizes = [each] * (use.outputs - 1)
         sizes.append(x.shape[axis] - sum(sizes))
-    return x.split(list(sizes), axis)
+    return torch.split(x, list(sizes), axis)
 
 
 @operator("Slice", numbers=(1, 2, 3, 4))
@@ -37,7 +37,7 @@ def _slice(use: Use, x: Tensor, *given: Tensor | None) -> Tensor:
         starts, ends, axes, steps = use.get("starts"), use.get("ends"), use.get("axes"), None
     else:
         numbers = [None if part is None else integers(part) for part in given]
-        starts, ends, axes, steps = (*numbers, *[None] * (4 - len(numbers)))
+        starts, ends, axes, steps = [*numbers, None, None][:4]
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -64,10 +64,8 @@ def _positive(indices: Tensor, size: int) -> Tensor:
 def _gather(use: Use, x: Tensor, indices: Tensor) -> Tensor:
     axis = use.get("axis", 0) % x.ndim
     places = _positive(indices.to(x.device), x.shape[axis])
-    if not places.ndim and not places.device.type == "meta" and x.device.type == "cpu":
-        return x.index_select(axis, places.reshape(1)).squeeze(axis)
     found = x.index_select(axis, places.reshape(-1))
-    return found.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+    return found.reshape((*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
 
 
 @operator("GatherElements")
@@ -147,7 +145,7 @@ def padded(
     """
     if mode == "constant":
         flat = [n for axis in range(x.ndim - 1, -1, -1) for n in pads.get(axis, (0, 0))]
-        return F.pad(x, flat, value=bool(fill) if x.dtype == torch.bool else fill)
+        return functional.pad(x, flat, value=bool(fill) if x.dtype == torch.bool else fill)
     for axis, (before, after) in pads.items():
         size = x.shape[axis]
         if before or after:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import MICROSOFT, Use, operator
 
@@ -19,8 +17,8 @@ def _batch_normalization(
         raise ValueError("a batch normalization is in training mode")
     epsilon = use.get("epsilon", 1e-5)
     if use.get("training_mode", 0):
-        return F.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
-    return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
+        return functional.batch_norm(x, None, None, scale, bias, training=True, eps=epsilon)
+    return functional.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
 
 @operator("InstanceNormalization")
@@ -36,7 +34,7 @@ def _group_normalization(use: Use, x: Tensor, scale: Tensor, bias: Tensor) -> Te
     groups, channels = use.get("num_groups"), x.shape[1]
     if use.opset < 21 and len(scale) == groups:  # one a group, one a channel since
         scale, bias = (part.repeat_interleave(channels // groups) for part in (scale, bias))
-    return F.group_norm(x, groups, scale, bias, use.get("epsilon", 1e-5))
+    return functional.group_norm(x, groups, scale, bias, use.get("epsilon", 1e-5))
 
 
 @operator("LayerNormalization")
@@ -47,7 +45,7 @@ def _layer_normalization(
     epsilon = use.get("epsilon", 1e-5)
     if use.outputs == 1 and scale.shape == x.shape[axis:]:
         bias = None if bias is None else bias.expand(scale.shape)
-        return F.layer_norm(x, x.shape[axis:], scale, bias, epsilon)
+        return functional.layer_norm(x, x.shape[axis:], scale, bias, epsilon)
     normal, mean, inverse = _standardized(x, tuple(range(axis, x.ndim)), epsilon)
     found = normal * scale
     return (found if bias is None else found + bias, mean, inverse)[: use.outputs]
@@ -75,14 +73,14 @@ def _skip_layer_normalization(
     added: Tensor | None = None,
 ) -> Tensor | tuple[Tensor | None, ...]:
     total = x + skip if added is None else x + skip + added
-    found = F.layer_norm(total, scale.shape, scale, bias, use.get("epsilon", 1e-12))
+    found = functional.layer_norm(total, scale.shape, scale, bias, use.get("epsilon", 1e-12))
     return found if use.outputs == 1 else (found, None, None, total)[: use.outputs]
 
 
 @operator("LRN")
 def _lrn(use: Use, x: Tensor) -> Tensor:
-    size = use.get("size")
-    squares = F.pad(x.square().movedim(1, -1), ((size - 1) // 2, size // 2))
+    size: int = use.get("size")
+    squares = functional.pad(x.square().movedim(1, -1), ((size - 1) // 2, size // 2))
     sums = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
     alpha, beta, bias = use.get("alpha", 1e-4), use.get("beta", 0.75), use.get("bias", 1.0)
     return x / (bias + alpha / size * sums) ** beta
@@ -91,8 +89,8 @@ def _lrn(use: Use, x: Tensor) -> Tensor:
 @operator("LpNormalization")
 def _lp_normalization(use: Use, x: Tensor) -> Tensor:
     axis = use.get("axis", -1)
-    norm = torch.linalg.vector_norm(x, use.get("p", 2), axis, keepdim=True)
-    return torch.where(norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, 1, norm))
+    norm: Tensor = torch.linalg.vector_norm(x, use.get("p", 2), axis, keepdim=True)
+    return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 
 @operator("MeanVarianceNormalization")
@@ -106,9 +104,8 @@ def _mean_variance_normalization(use: Use, x: Tensor) -> Tensor:
 def _standardized(
     x: Tensor, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values of mean 0 and variance 1 along axes, their mean and one over their deviation."""
+    """Return values of mean 0 and variance 1 along axes, their mean, one over their deviation."""
     mean = x.mean(axes, keepdim=True)
     variance = (x - mean).square().mean(axes, keepdim=True)
-    assert prod(x.shape[axis] for axis in axes) > 0
     inverse = torch.rsqrt(variance + epsilon)
     return (x - mean) * inverse, mean, inverse

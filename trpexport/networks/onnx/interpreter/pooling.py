@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from math import inf, prod
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import Use, integers, operator
 from trpexport.networks.onnx.interpreter.windows import flattened, pads_of
 
 _MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
-    F.max_pool1d_with_indices,
-    F.max_pool2d_with_indices,
-    F.max_pool3d_with_indices,
+    functional.max_pool1d_with_indices,
+    functional.max_pool2d_with_indices,
+    functional.max_pool3d_with_indices,
 )
 
 
@@ -32,9 +32,9 @@ class _Windows:
         beyond: what the last windows reach beyond that, where the output is rounded up.
     """
 
-    kernel: Sequence[int]
-    stride: Sequence[int]
-    dilation: Sequence[int]
+    kernel: list[int]
+    stride: list[int]
+    dilation: list[int]
     pads: list[tuple[int, int]]
     beyond: list[int]
 
@@ -64,16 +64,16 @@ class _Windows:
             inside: what stands in the file's own pads, where that is something else.
         """
         extra = [(0, more) for more in self.beyond]
-        own = F.pad(x, flattened(self.pads), value=fill if inside is None else inside)
-        return F.pad(own, flattened(extra), value=fill) if any(self.beyond) else own
+        own = functional.pad(x, flattened(self.pads), value=fill if inside is None else inside)
+        return functional.pad(own, flattened(extra), value=fill) if any(self.beyond) else own
 
     def sums(self, x: Tensor) -> Tensor:
         """Return the sum over each window of a padded input (N, C, *size)."""
         # As products with ones: pools of PyTorch know no dilation.
         images = x.reshape(-1, 1, *x.shape[2:])
         ones = x.new_ones(1, 1, *self.kernel)
-        run = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel) - 1]
-        found = run(images, ones, None, self.stride, 0, self.dilation)  # type: ignore[operator]
+        run = (functional.conv1d, functional.conv2d, functional.conv3d)[len(self.kernel) - 1]
+        found = run(images, ones, None, self.stride, 0, self.dilation)
         return found.reshape(*x.shape[:2], *found.shape[2:])
 
 
@@ -123,7 +123,7 @@ def _max_unpool(use: Use, x: Tensor, places: Tensor, given: Tensor | None = None
     if given is None:
         return found
     sizes = zip(integers(given)[2:], inferred[2:], strict=True)
-    return F.pad(found, flattened([(0, wanted - size) for wanted, size in sizes]))
+    return functional.pad(found, flattened([(0, wanted - size) for wanted, size in sizes]))
 
 
 @operator("AveragePool")
@@ -134,8 +134,8 @@ def _average_pool(use: Use, x: Tensor) -> Tensor:
     if is_plain and all(before == after for before, after in windows.pads):
         before = [pair[0] for pair in windows.pads]
         if all(2 * pad <= k for pad, k in zip(before, windows.kernel, strict=True)):
-            run = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.ndim - 3]
-            return run(x, windows.kernel, windows.stride, before, False, bool(counted))  # type: ignore[operator, no-any-return]
+            run = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[x.ndim - 3]
+            return run(x, windows.kernel, windows.stride, before, False, bool(counted))
     ones = windows.padded(torch.ones_like(x[:1, :1]), 0.0, inside=counted)
     return windows.sums(windows.padded(x, 0.0)) / windows.sums(ones)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.convolution import activated
 from trpexport.networks.onnx.interpreter.registry import MICROSOFT, Use, operator
@@ -58,7 +58,8 @@ def _einsum(use: Use, *inputs: Tensor) -> Tensor:
 
 @operator("Det")
 def _det(_: Use, x: Tensor) -> Tensor:
-    return torch.linalg.det(x)
+    found: Tensor = torch.linalg.det(x)
+    return found
 
 
 _ATTENTION = {"is_causal", "kv_num_heads", "q_num_heads", "scale", "softcap"}
@@ -83,7 +84,7 @@ def _attention(
             x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
             for x, count in zip((query, key, value), heads, strict=True)
         )
-    found = F.scaled_dot_product_attention(
+    found = functional.scaled_dot_product_attention(
         query,
         key,
         value,

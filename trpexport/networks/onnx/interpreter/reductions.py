@@ -52,7 +52,8 @@ def _mean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 
 def _norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     if x.is_floating_point():
-        return torch.linalg.vector_norm(x, dim=axes, keepdim=keep)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=keep)
+        return norm
     return _total(x * x, axes, keep).double().sqrt().to(x.dtype)
 
 
@@ -60,7 +61,7 @@ _REDUCTIONS: dict[str, tuple[Reduction, int]] = {
     "ReduceL1": (lambda x, axes, keep: _total(x.abs(), axes, keep), 18),
     "ReduceL2": (_norm, 18),
     "ReduceLogSum": (lambda x, axes, keep: _total(x, axes, keep).log(), 18),
-    "ReduceLogSumExp": (lambda x, axes, keep: torch.logsumexp(x, axes, keep), 18),
+    "ReduceLogSumExp": (torch.logsumexp, 18),
     "ReduceMax": (_maximum, 18),
     "ReduceMean": (_mean, 18),
     "ReduceMin": (_minimum, 18),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import onnx_ir as ir
 import torch
@@ -16,6 +16,7 @@ from trpexport.errors import ModelError
 MICROSOFT = "com.microsoft"
 Function = Callable[..., Any]
 _F = TypeVar("_F", bound=Function)
+_T = TypeVar("_T")
 
 # Unsigned types of which PyTorch computes little are held in wider ones.
 _TYPES: Mapping[ir.DataType, torch.dtype] = {
@@ -49,6 +50,10 @@ class Use:
     outputs: int = 1
     floating: torch.dtype = torch.float32
 
+    @overload
+    def get(self, name: str) -> Any: ...
+    @overload
+    def get(self, name: str, default: _T) -> _T: ...
     def get(self, name: str, default: Any = None) -> Any:
         """Return an attribute, or what it is where it is left out."""
         return self.attributes.get(name, default)
@@ -106,17 +111,13 @@ def unknown_operators(model: ir.Model) -> Counter[str]:
     """
     functions = {(function.domain, function.name) for function in model.functions.values()}
     found: Counter[str] = Counter()
-    for graph in (model.graph, *model.functions.values()):
-        for node in nodes_within(graph):
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in ir.traversal.RecursiveGraphIterator(graph):
             name = (node.domain, node.op_type)
             if name not in OPERATORS and name not in functions:
                 found[f"{node.domain}.{node.op_type}".lstrip(".")] += 1
     return found
-
-
-def nodes_within(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
-    """Yield the nodes of a graph and of the bodies in it."""
-    yield from ir.traversal.RecursiveGraphIterator(graph)
 
 
 def integers(tensor: Tensor) -> list[int]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import ceil, floor
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
+from torch.nn import functional
 
 from trpexport.networks.onnx.interpreter.registry import Use, floats, integers, operator
 
 # Beyond so many elements that weigh in, a product with a matrix is cheaper than gathering them.
 _MAX_TAPS = 4
+
+_ROUNDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "round_prefer_floor": lambda places: (places - 0.5).ceil(),
+    "round_prefer_ceil": lambda places: (places + 0.5).floor(),
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class _Axis:
 def _resize(use: Use, x: Tensor, *given: Tensor | None) -> Tensor:
     if use.opset < 11:
         return _upsample(use, x, *given)
-    roi, scales, sizes = (*given, *[None] * (3 - len(given)))
+    roi, scales, sizes = [*given, None, None, None][:3]
     axes = [axis % x.ndim for axis in use.get("axes", range(x.ndim))]
     region = (
         floats(roi) if roi is not None and roi.numel() else [0.0] * len(axes) + [1.0] * len(axes)
@@ -142,7 +150,9 @@ def _by_torch(use: Use, x: Tensor, axes: Sequence[_Axis], mode: str, how: str) -
     if how == "linear" and mode in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         if min(size) == 1 and mode == "pytorch_half_pixel":
             return None
-        return F.interpolate(x, size, mode="bilinear", align_corners=mode == "align_corners")
+        return functional.interpolate(
+            x, size, mode="bilinear", align_corners=mode == "align_corners"
+        )
     rounding = use.get("nearest_mode", "round_prefer_floor")
     repeats = {("asymmetric", "floor")} | {
         (each, f"round_prefer_{side}")
@@ -151,7 +161,7 @@ def _by_torch(use: Use, x: Tensor, axes: Sequence[_Axis], mode: str, how: str) -
     }
     is_repeated = all(axis.resized % axis.size == 0 for axis in axes)
     if how == "nearest" and is_repeated and (mode, rounding) in repeats:
-        return F.interpolate(x, size, mode="nearest")
+        return functional.interpolate(x, size, mode="nearest")
     return None
 
 
@@ -159,12 +169,7 @@ def _along(use: Use, x: Tensor, axis: _Axis, places: Tensor, how: str) -> Tensor
     """Resample along one axis."""
     last = axis.size - 1
     if how == "nearest":
-        rounded = {
-            "round_prefer_floor": lambda p: (p - 0.5).ceil(),
-            "round_prefer_ceil": lambda p: (p + 0.5).floor(),
-            "floor": torch.floor,
-            "ceil": torch.ceil,
-        }[use.get("nearest_mode", "round_prefer_floor")](places)
+        rounded = _ROUNDINGS[use.get("nearest_mode", "round_prefer_floor")](places)
         return x.index_select(axis.axis, rounded.long().clamp(0, last).to(x.device))
     taps, weights = _taps(use, axis, places, how)
     if use.get("exclude_outside", 0):
@@ -176,16 +181,14 @@ def _along(use: Use, x: Tensor, axis: _Axis, places: Tensor, how: str) -> Tensor
     weights = weights.to(x)
     if taps.shape[1] > _MAX_TAPS:
         matrix = x.new_zeros(len(taps), axis.size).scatter_add(1, taps, weights)
-        return torch.tensordot(x, matrix, ([axis.axis], [1])).movedim(-1, axis.axis)
+        return (x.movedim(axis.axis, -1) @ matrix.T).movedim(-1, axis.axis)
     shape = [-1 if i == axis.axis else 1 for i in range(x.ndim)]
     parts = (
         x.index_select(axis.axis, tap) * weight.reshape(shape)
         for tap, weight in zip(taps.T, weights.T, strict=True)
     )
-    found = next(parts)
-    for part in parts:
-        found = found + part
-    return found
+    total: Tensor = reduce(torch.add, parts)
+    return total
 
 
 def _taps(use: Use, axis: _Axis, places: Tensor, how: str) -> tuple[Tensor, Tensor]:
@@ -211,7 +214,7 @@ def _taps(use: Use, axis: _Axis, places: Tensor, how: str) -> tuple[Tensor, Tens
 @operator("GridSample")
 def _grid_sample(use: Use, x: Tensor, grid: Tensor) -> Tensor:
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(use.get("mode", "linear"))
-    return F.grid_sample(
+    return functional.grid_sample(
         x,
         grid,
         mode=mode or use.get("mode"),
@@ -222,4 +225,6 @@ def _grid_sample(use: Use, x: Tensor, grid: Tensor) -> Tensor:
 
 @operator("AffineGrid", numbers=(1,))
 def _affine_grid(use: Use, theta: Tensor, size: Tensor) -> Tensor:
-    return F.affine_grid(theta, integers(size), align_corners=bool(use.get("align_corners", 0)))
+    return functional.affine_grid(
+        theta, integers(size), align_corners=bool(use.get("align_corners", 0))
+    )

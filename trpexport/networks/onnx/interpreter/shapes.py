@@ -62,7 +62,8 @@ def _transpose(use: Use, x: Tensor) -> Tensor:
 
 @operator("Expand", numbers=(1,))
 def _expand(_: Use, x: Tensor, given: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, integers(given)))
+    shape = torch.broadcast_shapes(x.shape, integers(given))  # type: ignore[no-untyped-call]
+    return x.expand(shape)
 
 
 @operator("ConstantOfShape", numbers=(0,))
