@@ -121,14 +121,14 @@ def in_torch(
     if session.batch_size is not None:
         # Exporters write the batch of their example into shapes, where any would do.
         loose = TorchNetwork(
-            OnnxModule(model, layers, loosened=session.batch_size), inputs, outputs
+            OnnxModule(model, layers, loosened=session.batch_size), inputs, outputs=outputs
         )
         if _is_by_image(loose, feeds):
             _compare(wanted, loose.run(feeds))
             return loose
     module = OnnxModule(model, layers)
     module.batch = session.batch_size
-    network = TorchNetwork(module, inputs, outputs)
+    network = TorchNetwork(module, inputs, outputs=outputs)
     _compare(wanted, network.run(feeds))
     return network
 

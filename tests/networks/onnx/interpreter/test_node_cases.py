@@ -38,7 +38,8 @@ def cases() -> Cases:
         from onnx.backend.test.case.node import collect_testcases
 
         found: Cases = defaultdict(list)
-        for case in collect_testcases(None):  # type: ignore[no-untyped-call]
+        for case in collect_testcases(None):
+            assert case.model is not None
             model = ir.from_proto(case.model)
             is_known = not unknown_operators(model) and case.name not in DISPUTED
             if is_known and not any(word in case.name for word in RANDOM):
