@@ -61,7 +61,7 @@ def module_of(path: Path) -> OnnxModule:
     return OnnxModule(model, linear_layers(model)).eval()
 
 
-def assert_same(path: Path, module: OnnxModule, *inputs: np.ndarray) -> None:  # type: ignore[type-arg]
+def assert_same(path: Path, module: OnnxModule, *inputs: np.ndarray) -> None:
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     wanted = session.run(None, dict(zip(names, inputs, strict=True)))
@@ -133,7 +133,9 @@ GRAPHS = {
 def test_bodies_and_functions_are_run(name: str, tmp_path: Path) -> None:
     path = parsed(tmp_path, GRAPHS[name])
     draw = np.random.default_rng(0)
-    inputs = [draw.normal(size=(2, 4)).astype(np.float32) for _ in range(1 + (name == "two inputs"))]
+    inputs = [
+        draw.normal(size=(2, 4)).astype(np.float32) for _ in range(1 + (name == "two inputs"))
+    ]
     assert_same(path, module_of(path), *inputs)
 
 
@@ -144,7 +146,9 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_one_clear_error(tmp_path: Path) -> None:
-    path = parsed(tmp_path, HEAD + "main (float[A] x, float[B] z) => (float[A] y) { y = Add(x, z) }")
+    path = parsed(
+        tmp_path, HEAD + "main (float[A] x, float[B] z) => (float[A] y) { y = Add(x, z) }"
+    )
     module = module_of(path)
     with pytest.raises(ModelError, match=r"Add.*can't be computed"):
         module(torch.ones(2), torch.ones(3))

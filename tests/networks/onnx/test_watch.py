@@ -71,6 +71,10 @@ def calibrated(
     return calibrate(network, plan, Gatherer(network, watch))
 
 
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_a_file_is_calibrated_as_its_network_is(
     torch_network: TorchNetwork,
     onnx_network_of: Callable[[], OnnxNetwork],
@@ -106,13 +110,14 @@ def test_an_unknown_operator_goes_through_onnx_runtime(
     for name in ("first", "second"):
         known.advance(name)
         ours, theirs = watch.observe(name, 0), known.observe(name, 0)
-        torch.testing.assert_close(ours.inputs, theirs.inputs, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(ours.outputs, theirs.outputs, rtol=1e-4, atol=1e-5)
-        assert (ours.shortcut is None) == (theirs.shortcut is None)
-    for (name, ours_given), theirs_given in zip(
-        watch.outputs(0).items(), known.outputs(0).values(), strict=True
-    ):
-        torch.testing.assert_close(ours_given, theirs_given, rtol=1e-4, atol=1e-5, msg=name)
+        # The file takes one image at a time, and ONNX Runtime gets no more.
+        assert_close(ours.inputs[0], theirs.inputs[0][:1])
+        assert_close(ours.outputs[0], theirs.outputs[0][:1])
+        if name == "second":
+            assert ours.shortcut is not None
+            assert theirs.shortcut is not None
+            assert_close(ours.shortcut, theirs.shortcut[:1])
+    assert_close(watch.outputs(0)["output"], known.outputs(0)["output"][:1])
     found = calibrated(network, images, OrtWatch)
     assert 0 < found.error < 1.5
     assert "ONNX Runtime" in found.notes[0]
