@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,13 +14,15 @@ from trpexport.errors import TrpexportError
 
 from .console import bar, show, show_json
 from .interrupts import tell_written
-from .options import Json
+from .options import Json, refuse_typed
 
 if TYPE_CHECKING:
-    from trpexport.datasets.base import Dataset
+    from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.expectations import Expectation
+    from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
+    from trpexport.judge.scoring import Score, Scores
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
@@ -42,14 +45,25 @@ DataPreprocessing = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE; or its name."),
+    typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE, tensors:FILE."),
 ]
 Split = Annotated[str, typer.Option(help="Which images of the data set.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="So many images, spread evenly over the split.")
 ]
-Output = Annotated[
-    str | None, typer.Option(help="The output with one number a class, if there are several.")
+Output = Annotated[str | None, typer.Option(help="The output to judge, if there are several.")]
+OfMetric = Annotated[
+    str | None,
+    typer.Option(
+        help="miou, rmse, mae, top5, ..., a wrong name lists all; or your own function of "
+        "predictions and targets, as package.module:function."
+    ),
+]
+LowerIsBetter = Annotated[
+    bool,
+    typer.Option(
+        "--metric-lower-is-better", help="Of your own metric, a smaller number is the better one."
+    ),
 ]
 Provider = Annotated[str, typer.Option(help="cpu, arm, cuda, ...; a wrong name lists all.")]
 ProviderOption = Annotated[
@@ -61,6 +75,7 @@ Batch = Annotated[
 
 
 def eval_(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or a bundle.")],
     data: Data = None,
     split: Split = "test",
@@ -71,6 +86,8 @@ def eval_(
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
     output: Output = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
     provider: Provider = "cpu",
     provider_option: ProviderOption = None,
     threads: Annotated[
@@ -88,30 +105,43 @@ def eval_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure top-1, top-5 and loss of an ONNX classifier on a data set.
+    """Measure top-1, top-5 and loss of an ONNX classifier on a data set, or another metric.
 
     Images are prepared as the bundle says; for a file that no bundle describes, say how. The loss
     is the cross-entropy of the outputs taken as logits, or -log p where they are probabilities.
     An image whose outputs are not finite counts as wrong. Needs no torch.
+
+    Raw tensors, tensors:FILE.npz, are a network's inputs by name, and what should come out as
+    target, or target.NAME for an output. A function of --metric gets all predictions and targets
+    as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
+    class gets them batch by batch in update(), and compute() returns a number.
     """
-    from trpexport.judge.classify import choose_images, evaluate, open_classifier
+    from trpexport.judge.classify import evaluate, open_classifier
+    from trpexport.judge.examples import find_judge
+    from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
     tell_written(save)
     dataset = open_data(data)
+    judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+    session: dict[str, Any] = {
+        "provider": provider,
+        "provider_options": parse_provider_options(provider_option or ()),
+        "threads": threads,
+        "allow_spinning": False,  # waiting threads would only take cores from other jobs
+    }
+    how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
+    if judge is not None:
+        refuse_typed(context, ("confusion", "save", "against"), f"beside the metric {judge.name}")
+        drawn = {"split": split, "limit": limit, "preprocessing": how, "output": output}
+        scored = scores([model], dataset, judge, batch=batch, **drawn, **session)
+        _show_score(scored.models[0], as_json)
+        return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
-    classifier = open_classifier(
-        model,
-        preprocessing=preprocessing(dataset, mean, std, size, resize, data_preprocessing),
-        output=output,
-        provider=provider,
-        provider_options=parse_provider_options(provider_option or ()),
-        threads=threads,
-        allow_spinning=False,  # waiting threads would only take cores from other jobs
-    )
+    classifier = open_classifier(model, preprocessing=how, output=output, **session)
     images = choose_images(dataset, split, limit)
     with bar(len(images.indices), "evaluate") as advance:
         found = evaluate([classifier], images, batch=batch, advance=advance).classifiers[0]
@@ -132,6 +162,32 @@ def eval_(
         show(*evaluation_view(found, confusion=confusion), *change)
 
 
+def scores(
+    models: Sequence[Path],
+    data: Dataset | TensorSet,
+    metric: Metric,
+    *,
+    batch: int | None,
+    **how: Any,
+) -> Scores:
+    """Judge networks by a metric, under a bar; ``how`` is that of ``judge.examples.opened``."""
+    from trpexport.judge.examples import opened
+    from trpexport.judge.scoring import score
+
+    judged, examples = opened(models, data, **how)
+    with bar(len(examples.indices), "evaluate") as advance:
+        return score(judged, examples, metric, batch=batch, advance=advance)
+
+
+def _show_score(score: Score, as_json: bool) -> None:
+    from trpexport.report.views.evaluation import score_view
+
+    if as_json:
+        show_json(score.to_json())
+    else:
+        show(*score_view(score))
+
+
 def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -> Text:
     """Add to the facts how two networks differ on the same images, and say it."""
     from trpexport.judge.gate.rules import drop_between
@@ -149,24 +205,24 @@ def _compare(earlier: Evaluation, found: Evaluation, facts: dict[str, object]) -
     return drop_view(earlier.to_json(), drop, p)
 
 
-def open_data(data: str | None) -> Dataset:
-    """Open the data set that was typed.
+def open_data(data: str | None) -> Dataset | TensorSet:
+    """Open the data that were typed.
 
     Raises:
         DataError: there is none, or it can't be read.
         TrpexportError: nothing was typed.
     """
-    from trpexport.datasets import DATASETS, open_dataset
+    from trpexport import datasets
 
     if data is None:
         raise TrpexportError(
-            f"name a data set, as in --data cifar10:DIR: choose from {', '.join(DATASETS)}"
+            f"name a data set, as in --data cifar10:DIR: choose from {', '.join(datasets.DATASETS)}"
         )
-    return open_dataset(data)
+    return datasets.open_data(data)
 
 
 def preprocessing(
-    dataset: Dataset,
+    data: Dataset | TensorSet,
     mean: str | None,
     std: str | None,
     size: str | None,
@@ -178,12 +234,22 @@ def preprocessing(
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
+    from trpexport.datasets import TensorSet
+
+    given = any(part is not None for part in (mean, std, size, resize))
+    if isinstance(data, TensorSet):
+        if given or data_preprocessing:
+            raise TrpexportError(
+                "--mean, --std, --size, --resize and --data-preprocessing prepare images: leave "
+                f"them out, {data.name} holds a network's input as it is"
+            )
+        return None
     if data_preprocessing:
-        if any(part is not None for part in (mean, std, size, resize)):
+        if given:
             raise TrpexportError(
                 "--data-preprocessing and --mean, --std, --size, --resize exclude each other"
             )
-        return dataset.preprocessing
+        return data.preprocessing
     found = normalisation(mean, std)
     if found is None:
         if size is not None or resize is not None:
@@ -209,7 +275,9 @@ def expectation(
 
     if data is None:
         return None
-    dataset = open_data(data)
+    from trpexport.datasets import open_dataset
+
+    dataset = open_dataset(data)
     how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
     return Expectation(dataset, how)
 

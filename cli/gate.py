@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ from .eval import (
     Data,
     DataPreprocessing,
     Limit,
+    LowerIsBetter,
     Mean,
+    OfMetric,
     Output,
     Provider,
     ProviderOption,
@@ -27,18 +29,23 @@ from .eval import (
     Std,
     open_data,
     preprocessing,
+    scores,
 )
 from .interrupts import tell_written
 from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
+    from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
-    from trpexport.judge.classify import Evaluations, Images
     from trpexport.judge.gate.check import Checked, GateResult
     from trpexport.judge.gate.config import Limits
+    from trpexport.judge.metrics import Metric
     from trpexport.measure.bench import BenchSettings
 
-_IMAGES = ("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output")
+_IMAGES = (
+    *("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output"),
+    *("metric", "metric_lower_is_better"),
+)
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
 
 
@@ -51,7 +58,12 @@ def gate(
     data: Data = None,
     split: Split = "test",
     limit: Limit = None,
-    max_drop: Annotated[_Bound, typer.Option(help="Drop of top-1, points.")] = None,
+    max_drop: Annotated[
+        _Bound,
+        typer.Option(
+            help="Drop of top-1, points; of --metric, points of top5 and miou, else its own unit."
+        ),
+    ] = None,
     max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
     min_agreement: Annotated[_Bound, typer.Option(help="Same top-1 as the baseline, %.")] = None,
     max_output_error: Annotated[
@@ -77,6 +89,8 @@ def gate(
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
     output: Output = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
     provider: Provider = "cpu",
     provider_option: ProviderOption = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
@@ -97,13 +111,13 @@ def gate(
     """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
 
     Limits are given here or in the section [gate] of trpexport.toml ([tool.trpexport.gate] of
-    pyproject.toml); what is typed wins. The accuracy drop is paired, image by image. Too few
+    pyproject.toml); what is typed wins. The drop is paired, image by image. Too few
     images to tell a limit from twice that limit fail. Latency is measured here and now, both
     networks in turns. Each network is measured at its own input size, and where the two sizes
     differ, images that --mean and --std prepare are cut to it.
     """
     from trpexport.files import write_atomically, write_json
-    from trpexport.judge.classify import choose_images
+    from trpexport.judge.examples import find_judge
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.ci import junit_xml
     from trpexport.judge.gate.config import read_limits
@@ -115,7 +129,11 @@ def gate(
 
     tell_written(history, save, junit)
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
-    limits = read_limits(typed, confident=confident, config=config)
+    refuse_idle(context, Idle(_IMAGES, without="data"))
+    judge = None
+    if data is not None:
+        judge = find_judge(data, metric, lower_is_better=metric_lower_is_better)
+    limits = read_limits(typed, confident=confident, config=config, metric=judge)
     _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
     models = find_models([candidate] if baseline is None else [baseline, candidate])
@@ -132,13 +150,14 @@ def gate(
         max_time=max_time,
         memory=False,
     )
-    evaluations = None
+    found: dict[str, Any] = {}
     if data is not None:
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
-        evaluations = _evaluate(settings, choose_images(dataset, split, limit), how, output)
+        drawn = {"split": split, "limit": limit}
+        found = _judged(settings, dataset, judge, drawn, preprocessing=how, output=output)
     with progress() as stages:
-        result = run_gate(limits, settings, evaluations=evaluations, announce=stages.say)
+        result = run_gate(limits, settings, announce=stages.say, **found)
     regressions = () if accepted is None else compare(result, accepted)
     entry = history_entry(result, regressions)
     if as_json:
@@ -158,7 +177,6 @@ def gate(
 
 def _refuse_idle(context: typer.Context, limits: Limits) -> None:
     """Refuse options on what no limit asks to be measured."""
-    refuse_idle(context, Idle(_IMAGES, without="data"))
     images, costs, latency = (limits.of(need) for need in ("data", "costs", "latency"))
     if not images:
         refuse_typed(context, ("data",), "where no limit is on accuracy or outputs")
@@ -187,27 +205,33 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
         append_text(Path(summary), markdown([outcome, *found]))
 
 
-def _evaluate(
+def _judged(
     settings: BenchSettings,
-    images: Images,
-    how: Preprocessing | None,
+    dataset: Dataset | TensorSet,
+    judge: Metric | None,
+    drawn: dict[str, Any],
+    *,
+    preprocessing: Preprocessing | None,
     output: str | None,
-) -> Evaluations:
-    """Run both networks on the same images."""
+) -> dict[str, Any]:
+    """Run both networks on the same samples; return what :func:`run_gate` takes of that."""
     from trpexport.judge.classify import cut_to_own_sizes, evaluate, open_classifier
+    from trpexport.judge.images import choose_images
 
-    classifiers = [
-        open_classifier(
-            Path(model.path),
-            preprocessing=how,
-            output=output,
-            provider=settings.provider,
-            provider_options=settings.provider_options,
-            allow_spinning=False,
-        )
-        for model in settings.models
-    ]
-    if how is not None:
+    paths = [Path(model.path) for model in settings.models]
+    how: dict[str, Any] = {
+        "output": output,
+        "provider": settings.provider,
+        "provider_options": settings.provider_options,
+        "allow_spinning": False,
+    }
+    if judge is not None:
+        how |= {"preprocessing": preprocessing, **drawn}
+        return {"scores": scores(paths, dataset, judge, batch=settings.batch, **how)}
+    images = choose_images(dataset, drawn["split"], drawn["limit"])
+    classifiers = [open_classifier(path, preprocessing=preprocessing, **how) for path in paths]
+    if preprocessing is not None:
         classifiers = cut_to_own_sizes(classifiers)
     with bar(len(images.indices), "evaluate") as advance:
-        return evaluate(classifiers, images, batch=settings.batch, advance=advance)
+        found = evaluate(classifiers, images, batch=settings.batch, advance=advance)
+    return {"evaluations": found}

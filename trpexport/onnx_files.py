@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Chooser
-from trpexport.datasets.calibration import DatasetImages
-from trpexport.expectations import stored_preprocessing
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
@@ -61,16 +59,9 @@ class OnnxFileSource:
         source, network = chosen.open(stages)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
-            preprocessing = data.preprocessing or stored_preprocessing(source)
-            source = replace(source, metadata={"preprocessing": preprocessing.to_json()})
             with stages("read calibration images"):
-                images = DatasetImages(
-                    data.dataset,
-                    preprocessing,
-                    network.inputs.first.shape,
-                    count=data.count,
-                    seed=data.seed,
-                )
+                images, facts = data.read_for(source, network.inputs)
+            source = replace(source, metadata=facts)
         return decompose_network(
             network, chooser, images, label=source.label, source=source, stages=stages
         )

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from torch import nn
 from typing_extensions import TypeVar
@@ -21,8 +21,9 @@ from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
-from trpexport.datasets.calibration import DatasetImages
+from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import CheckpointError
 from trpexport.expectations import Expectation, stored_preprocessing
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
@@ -122,16 +123,34 @@ class CalibrationData:
     """A data set to calibrate on.
 
     Attributes:
-        dataset: where the images come from.
+        dataset: where the images come from; or raw tensors.
         count: how many.
         seed: which ones.
-        preprocessing: how they become input; None takes what the checkpoint says.
+        preprocessing: how images become input; None takes what the checkpoint says.
     """
 
-    dataset: Dataset
+    dataset: Dataset | TensorSet
     count: int = 512
     seed: int = 0
     preprocessing: Preprocessing | None = None
+
+    def read_for(self, source: Origin, inputs: Inputs) -> tuple[CalibrationImages, dict[str, Any]]:
+        """Return the images as a network takes them, and what its metadata say of that.
+
+        Args:
+            source: the network's, which may know how images become input.
+            inputs: the network's.
+
+        Raises:
+            DataError: they can't be read or do not fit, or nobody says how they become input.
+        """
+        chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
+        if isinstance(self.dataset, TensorSet):
+            given = self.dataset.given(inputs)
+            return ArrayImages(given, name=self.dataset.name, **chosen), {}
+        preprocessing = self.preprocessing or stored_preprocessing(source)
+        images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
+        return images, {"preprocessing": preprocessing.to_json()}
 
 
 N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
@@ -293,13 +312,9 @@ def decompose_checkpoint(
     inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
     images = None if isinstance(data, CalibrationData) else data
     if isinstance(data, CalibrationData):
-        preprocessing = data.preprocessing or stored_preprocessing(checkpoint)
-        facts = {**checkpoint.metadata, "preprocessing": preprocessing.to_json()}
-        checkpoint = replace(checkpoint, metadata=facts)
         with stages("read calibration images"):
-            images = DatasetImages(
-                data.dataset, preprocessing, inputs.first.shape, count=data.count, seed=data.seed
-            )
+            images, facts = data.read_for(checkpoint, inputs)
+        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **facts})
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs, outputs)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.datasets.picturing import encoded, pixels, two_classes, write_folder, write_tar
 from trpexport.datasets import Split, open_dataset
+from trpexport.datasets.calibration import DatasetImages
 from trpexport.errors import DataError
 
 Pack = Callable[[dict[str, bytes]], Path]
@@ -160,7 +161,7 @@ def test_classes_that_differ(pack: Pack) -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [{}, {"readme.txt": b""}, {"0.png": b""}, {"train/0.png": b"", "test/0.png": b""}],
+    [{}, {"readme.txt": b""}, {"train/0.txt": b"", "test/0.txt": b""}],
 )
 def test_no_images_in_classes(pack: Pack, files: dict[str, bytes]) -> None:
     assert "no images in folders named after their classes" in error(pack(files))
@@ -295,3 +296,23 @@ def test_a_pipe_in_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it is no plain file"):
         for index in range(len(split)):
             split.image(index)
+
+
+@pytest.mark.parametrize("levels", [("",), ("train", "val")])
+@pytest.mark.parametrize("as_tar", [False, True])
+def test_images_without_classes_are_there_to_calibrate_on(
+    tmp_path: Path, levels: tuple[str, ...], as_tar: bool
+) -> None:
+    files = {
+        f"{level}/{i}.png".lstrip("/"): encoded(pixels(i, 4, 4)) for level in levels for i in (0, 1)
+    }
+    path = write_tar(tmp_path / "a.tar", files) if as_tar else write_folder(tmp_path / "a", files)
+    found = open_dataset(f"imagefolder:{path}")
+    name = "train" if "train" in levels else "test"
+    assert found.classes == ()
+    assert np.array_equal(found.images(name).image(1), pixels(1, 4, 4))
+    assert found.images(name).labels.tolist() == [-1, -1]
+    calibrated = DatasetImages(found, found.preprocessing, (1, 3, 4, 4), count=1)
+    assert calibrated.inputs.shape == (1, 3, 4, 4)
+    with pytest.raises(DataError, match="has no labels, which are needed here"):
+        found.split(name)

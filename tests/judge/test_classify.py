@@ -20,7 +20,8 @@ from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError, ModelError, OutputError, TrpexportError
-from trpexport.judge.classify import choose_images, evaluate, locate, open_classifier
+from trpexport.judge.classify import evaluate, locate, open_classifier
+from trpexport.judge.images import choose_images
 from trpexport.judge.predictions import Evaluation, read_evaluation, save_evaluation
 
 PIXELS = Preprocessing((0.0,), (1.0,))

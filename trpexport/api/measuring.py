@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.judge.gate.check import GateResult
+    from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
+    from trpexport.judge.scoring import Score, Scores
 
 Announce = Callable[[str], None]
 
@@ -35,37 +37,67 @@ def bench(
     return run(BenchSettings(files, **settings), announce=announce)
 
 
+@overload
+def evaluate(
+    model: str | Path, data: str | Dataset, *, metric: None = None, **options: Any
+) -> Evaluation: ...
+
+
+@overload
 def evaluate(
     model: str | Path,
-    data: str | Dataset,
+    data: str | Dataset | TensorSet,
+    *,
+    metric: Metric | Callable[..., Any] | str,
+    **options: Any,
+) -> Score: ...
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Dataset | TensorSet,
     *,
     split: str = "test",
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
     output: str | None = None,
+    metric: Metric | Callable[..., Any] | str | None = None,
+    lower_is_better: bool = False,
     batch: int | None = None,
     **session: Any,
-) -> Evaluation:
-    """Return how well an ONNX file classifies the images of a data set.
+) -> Evaluation | Score:
+    """Return how well an ONNX file does on a data set.
 
     Args:
         model: the file, or a bundle.
-        data: the data set, as in ``cifar10:DIR``.
+        data: the data set, as in ``cifar10:DIR``; or raw tensors, as in ``tensors:FILE.npz``.
         split: which images of it.
         limit: how many, spread evenly over the split; None for all.
         preprocessing: how images become input; None takes what the bundle says.
-        output: name of the output with one number a class, where there are several.
+        output: name of the output to judge, where there are several.
+        metric: None counts images whose class is right, and gives an evaluation; else a score of
+            this metric: ``"miou"``, ``"rmse"``, ``"package.module:function"``, or a function of
+            all predictions and targets that returns a number, or one a sample.
+        lower_is_better: of one's own metric, whether a smaller number is the better one.
         batch: images at a time.
         session: options of the session: ``provider``, ``threads``.
 
     Raises:
         TrpexportError: the network or the data can't be read, or do not fit each other.
     """
-    from trpexport.judge.classify import choose_images, open_classifier
     from trpexport.judge.classify import evaluate as run
+    from trpexport.judge.classify import open_classifier
+    from trpexport.judge.examples import find_judge
+    from trpexport.judge.images import choose_images
 
-    images = choose_images(_opened(data), split, limit)
-    classifier = open_classifier(Path(model), preprocessing=preprocessing, output=output, **session)
+    dataset = _opened(data)
+    judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
+    how: dict[str, Any] = {"preprocessing": preprocessing, "output": output, **session}
+    if judge is not None:
+        how |= {"split": split, "limit": limit}
+        return _scores([Path(model)], dataset, judge, batch=batch, **how).models[0]
+    images = choose_images(dataset, split, limit)
+    classifier = open_classifier(Path(model), **how)
     return run([classifier], images, batch=batch).classifiers[0]
 
 
@@ -73,10 +105,13 @@ def gate(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    data: str | Dataset | None = None,
+    data: str | Dataset | TensorSet | None = None,
     split: str = "test",
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
+    output: str | None = None,
+    metric: Metric | Callable[..., Any] | str | None = None,
+    lower_is_better: bool = False,
     confident: bool = False,
     settings: Mapping[str, Any] | None = None,
     announce: Announce | None = None,
@@ -91,6 +126,10 @@ def gate(
         split: which images of it.
         limit: how many; None for all.
         preprocessing: how images become input; None takes what the bundles say.
+        output: name of the output to judge, where there are several.
+        metric: what ``max_drop`` is of, as for :func:`evaluate`: in points of shares, else in its
+            own unit.
+        lower_is_better: of one's own metric, whether a smaller number is the better one.
         confident: whole confidence intervals must be inside of the limits.
         settings: those of :class:`~trpexport.BenchSettings`, for rules on latency.
         announce: called with a line on each step.
@@ -99,27 +138,51 @@ def gate(
     Raises:
         TrpexportError: a rule is unknown or needs what is missing, or a network can't be read.
     """
-    from trpexport.judge.classify import choose_images, open_classifier
     from trpexport.judge.classify import evaluate as run
+    from trpexport.judge.classify import open_classifier
+    from trpexport.judge.examples import find_judge
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.config import parsed_limits
+    from trpexport.judge.images import choose_images
     from trpexport.measure.settings import BenchSettings, find_models
 
+    dataset = None if data is None else _opened(data)
+    judge = None
+    if dataset is not None:
+        judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
     rules = parsed_limits(
-        {name.replace("_", "-"): value for name, value in limits.items()}, confident=confident
+        {name.replace("_", "-"): value for name, value in limits.items()}, confident, metric=judge
     )
     files = find_models([Path(baseline), Path(candidate)])
     bench_settings = BenchSettings(files, **{"memory": False, **(settings or {})})
-    evaluations = None
-    if data is not None and rules.of("data"):
-        classifiers = [
-            open_classifier(Path(file.path), preprocessing=preprocessing) for file in files
-        ]
-        evaluations = run(classifiers, choose_images(_opened(data), split, limit))
-    return run_gate(rules, bench_settings, evaluations=evaluations, announce=announce)
+    found: dict[str, Any] = {}
+    if dataset is not None and rules.of("data"):
+        paths = [Path(file.path) for file in files]
+        how: dict[str, Any] = {"preprocessing": preprocessing, "output": output}
+        if judge is not None:
+            how |= {"split": split, "limit": limit}
+            found["scores"] = _scores(paths, dataset, judge, batch=bench_settings.batch, **how)
+        else:
+            classifiers = [open_classifier(path, **how) for path in paths]
+            found["evaluations"] = run(classifiers, choose_images(dataset, split, limit))
+    return run_gate(rules, bench_settings, announce=announce, **found)
 
 
-def _opened(data: str | Dataset) -> Dataset:
-    from trpexport.datasets import open_dataset
+def _opened(data: str | Dataset | TensorSet) -> Dataset | TensorSet:
+    from trpexport.datasets import open_data
 
-    return open_dataset(data) if isinstance(data, str) else data
+    return open_data(data) if isinstance(data, str) else data
+
+
+def _scores(
+    paths: Sequence[Path],
+    data: Dataset | TensorSet,
+    metric: Metric,
+    *,
+    batch: int | None,
+    **how: Any,
+) -> Scores:
+    from trpexport.judge.examples import opened
+    from trpexport.judge.scoring import score
+
+    return score(*opened(paths, data, **how), metric, batch=batch)

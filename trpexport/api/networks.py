@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trpexport.checkpoints import Checkpoint
     from trpexport.choose.base import CalibrationImages, Chooser
     from trpexport.cost import Cost
-    from trpexport.datasets import Dataset, Preprocessing
+    from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs
     from trpexport.pipeline import Decomposed
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
 
 Announce = Callable[[str], None]
+_CALIBRATED = 512  # samples of raw tensors, as of a data set of images
 _INPUT_RANK = 2
 
 
@@ -37,7 +38,7 @@ def decompose(
     chooser: Chooser,
     *,
     example: Example | None = None,
-    images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | str | None = None,
+    images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | TensorSet | str | None = None,
     preprocessing: Preprocessing | None = None,
     outputs: Sequence[str] = (),
     arch: str | None = None,
@@ -86,14 +87,14 @@ def decompose(
 
     stages = Stages(announce)
     chooser.check()
-    dataset = _dataset(images)
+    data = _data(images)
     module = model if isinstance(model, nn.Module) else None
-    inputs = _inputs(example, images if dataset is None else None, module)
+    inputs = _inputs(example, _arrays(images if data is None else data), module)
     if isinstance(model, nn.Module):
         inputs = inputs or chooser.inputs
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
-        found = _images(images, dataset, preprocessing, inputs)
+        found = _images(images, data, preprocessing, inputs)
         network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
     source: Decomposable
@@ -105,10 +106,10 @@ def decompose(
     else:
         expected = _expectation(expect, preprocessing)
         source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
-    data: CalibrationData | CalibrationImages | None = _array_images(images)
-    if dataset is not None:
-        data = CalibrationData(dataset, preprocessing=preprocessing)
-    return source.decompose(chooser, data, outputs=outputs, stages=stages)
+    drawn: CalibrationData | CalibrationImages | None = _array_images(images)
+    if data is not None:
+        drawn = CalibrationData(data, preprocessing=preprocessing)
+    return source.decompose(chooser, drawn, outputs=outputs, stages=stages)
 
 
 def verify(
@@ -318,34 +319,52 @@ def _array(values: Any) -> NDArray[Any]:
     return plain_array(values)
 
 
-def _dataset(images: Any) -> Dataset | None:
-    from trpexport.datasets import Dataset, open_dataset
+def _data(images: Any) -> Dataset | TensorSet | None:
+    """Return the data that were named or opened; None for arrays, and for nothing."""
+    from trpexport.datasets import Dataset, TensorSet, open_data
 
     if isinstance(images, str):
-        return open_dataset(images)
-    return images if isinstance(images, Dataset) else None
+        return open_data(images)
+    return images if isinstance(images, Dataset | TensorSet) else None
+
+
+def _arrays(images: Any) -> Any:
+    """Return arrays that show what a network takes; None for a data set of images."""
+    from trpexport.datasets import Dataset, TensorSet
+
+    if isinstance(images, TensorSet):
+        return images.given(images.inputs)
+    return None if isinstance(images, Dataset) else images
 
 
 def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
+    from trpexport.datasets import open_dataset
     from trpexport.expectations import Expectation
 
-    dataset = _dataset(data)
-    return None if dataset is None else Expectation(dataset, preprocessing)
+    if data is None:
+        return None
+    return Expectation(open_dataset(data) if isinstance(data, str) else data, preprocessing)
 
 
 def _images(
-    images: Any, dataset: Dataset | None, preprocessing: Preprocessing | None, inputs: Inputs
+    images: Any,
+    data: Dataset | TensorSet | None,
+    preprocessing: Preprocessing | None,
+    inputs: Inputs,
 ) -> CalibrationImages | None:
-    from trpexport.datasets.calibration import DatasetImages
+    from trpexport.datasets import TensorSet
+    from trpexport.datasets.calibration import ArrayImages, DatasetImages
 
-    if dataset is None:
+    if data is None:
         return _array_images(images)
+    if isinstance(data, TensorSet):
+        return ArrayImages(data.given(inputs), name=data.name, count=_CALIBRATED)
     if preprocessing is None:
         raise DataError(
-            f"nobody says how images of {dataset.name} become the network's input: give "
+            f"nobody says how images of {data.name} become the network's input: give "
             "preprocessing, the data set's own if the network was trained with that"
         )
-    return DatasetImages(dataset, preprocessing, inputs.first.shape)
+    return DatasetImages(data, preprocessing, inputs.first.shape)
 
 
 def _array_images(images: Any) -> CalibrationImages | None:

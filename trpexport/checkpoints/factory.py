@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import operator
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -17,22 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from trpexport.errors import CheckpointError
 from trpexport.foreign import told
+from trpexport.importing import importable_working_directory, imported
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.torch.arguments import Arguments, are_keywords, drawn
 from trpexport.networks.torch.copying import uncover_methods
 from trpexport.networks.torch.running import evaluating
-
-
-@contextmanager
-def importable_working_directory() -> Iterator[None]:
-    """Let modules in the current directory be imported, as ``python -m`` does."""
-    directory = str(Path.cwd())
-    sys.path.insert(0, directory)
-    try:
-        yield
-    finally:
-        if directory in sys.path:
-            sys.path.remove(directory)
 
 
 def build_from_factory(text: str, inputs: InputsLike | None = None) -> nn.Module:
@@ -48,11 +31,9 @@ def build_from_factory(text: str, inputs: InputsLike | None = None) -> nn.Module
     Raises:
         CheckpointError: the text, the module, the factory or what it returns can't be used.
     """
-    module_name, _, attribute = text.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise _refused(repr(text), "it must be package.module:factory, as in nets.resnet:make_net")
     with importable_working_directory():
-        factory = _attribute(text, _import(text, module_name), attribute)
+        usage = "package.module:factory, as in nets.resnet:make_net"
+        factory = imported(text, partial(_refused, text), usage)
         network = _call(text, factory)
         network = getattr(network, "_orig_mod", network)
         if not isinstance(network, nn.Module):
@@ -66,37 +47,6 @@ def build_from_factory(text: str, inputs: InputsLike | None = None) -> nn.Module
         reason = "the network has lazy parameters: give the input shape, or let the factory run it"
         raise _refused(text, reason)
     return network.float().cpu()
-
-
-def _import(text: str, module_name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        if f"{module_name}.".startswith(f"{missing}."):
-            remedy = "run from the folder that has it, or install it"
-            raise _refused(text, f"there is no module {missing}: {remedy}") from error
-        reason = f"{module_name} needs the module {missing}: install it"
-        raise _refused(text, reason) from error
-    except (Exception, SystemExit) as error:  # foreign code; a script may also exit
-        raise _refused(
-            text,
-            f"importing {module_name} raised {told(error)}; "
-            "keep what runs a training behind if __name__ == '__main__'",
-        ) from error
-
-
-def _attribute(text: str, module: ModuleType, attribute: str) -> Callable[[], object]:
-    try:
-        factory = operator.attrgetter(attribute)(module)
-    except AttributeError as error:
-        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        choice = f"it has {', '.join(sorted(public)[:8])}" if public else "it has no functions"
-        raise _refused(text, f"{module.__name__} has no {attribute}; {choice}") from error
-    if not callable(factory):
-        kind = type(factory).__name__
-        raise _refused(text, f"{attribute} is a {kind}, not a function or class")
-    return factory  # type: ignore[no-any-return]
 
 
 def _is_lazy(network: nn.Module) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from trpexport.checkpoints.factory import importable_working_directory
 from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
+from trpexport.importing import importable_working_directory
 
 
 def load_with_pickle(path: Path) -> object:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
+
+if TYPE_CHECKING:
+    from trpexport.datasets.tensors import TensorSet
 
 
 @dataclass(frozen=True)
@@ -69,4 +73,4 @@ class Reader:
 
     usage: str
     summary: str
-    open: Callable[[str | None], Dataset]
+    open: Callable[[str | None], Dataset | TensorSet]

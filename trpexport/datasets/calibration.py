@@ -106,10 +106,8 @@ class DatasetImages:
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
-        kind, _, place = self._dataset.name.partition(":")
         return {
-            # The last part of a path alone: a bundle is none of another machine's business.
-            "data": f"{kind}:{PurePath(place).name}" if place else kind,
+            "data": _public_name(self._dataset.name),
             "split": self._name,
             "seed": self._seed,
         }
@@ -195,21 +193,37 @@ class DatasetImages:
 
 
 class ArrayImages:
-    """Images that are at hand: a fifth is held out, of few none.
+    """Images that are at hand: of those that are not calibrated on, some are held out.
 
     Args:
         inputs: inputs of the network: by name, or of the only one (images, *input shape).
+        name: what they are, as the user typed it.
+        count: how many to calibrate on, spread evenly; all but a fifth where that is as many as
+            there are, or None. Of few none are held out.
+        seed: which ones.
 
     Attributes:
         inputs: those to calibrate on, as they were given.
         notes: what the reader of a report should know.
     """
 
-    def __init__(self, inputs: Array | Arrays) -> None:
-        everything = np.arange(images_of(inputs))
-        chosen = fitted_to(everything)
-        self.inputs: Any = inputs if len(chosen) == len(everything) else rows(inputs, chosen)
-        self._others = rows(inputs, np.setdiff1d(everything, chosen))
+    def __init__(
+        self,
+        inputs: Array | Arrays,
+        *,
+        name: str = "array",
+        count: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._name = name
+        self._seed = None if count is None else seed
+        total = images_of(inputs)
+        everything = np.arange(total)
+        drawn = count is not None and count < total
+        chosen = spread(total, count, seed) if drawn and count else fitted_to(everything)
+        self.inputs: Any = inputs if len(chosen) == total else rows(inputs, chosen)
+        rest = np.setdiff1d(everything, chosen)
+        self._others = rows(inputs, rest[spread(len(rest), min(_VERIFIED, len(rest)), seed)])
         self.notes = (
             f"verified on {images_of(self._others)} images that it was not calibrated on"
             if images_of(self._others)
@@ -218,7 +232,7 @@ class ArrayImages:
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
-        return {"data": "array", "split": None, "seed": None}
+        return {"data": _public_name(self._name), "split": None, "seed": self._seed}
 
     def held_out(self) -> tuple[str, Any]:
         """Return what images that are not calibrated on are, and they: none of few."""
@@ -235,6 +249,12 @@ class ArrayImages:
             DataError: there are none.
         """
         raise DataError("a drop is told by labels: give a data set, or a budget that needs none")
+
+
+def _public_name(name: str) -> str:
+    """Return what data are called, of their path the last part alone: a bundle travels."""
+    kind, _, place = name.partition(":")
+    return f"{kind}:{PurePath(place).name}" if place else kind
 
 
 def fitted_to(indices: NDArray[np.int64]) -> NDArray[np.int64]:

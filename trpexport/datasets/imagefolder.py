@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -30,11 +30,14 @@ class ImageFiles(EncodedSplit):
     Args:
         tree: where they lie.
         names: of the files.
-        labels: class numbers, (n,).
+        labels: class numbers, (n,); None where there are none.
     """
 
-    def __init__(self, tree: Tree, names: Sequence[str], labels: NDArray[np.int64]) -> None:
-        super().__init__(labels)
+    def __init__(
+        self, tree: Tree, names: Sequence[str], labels: NDArray[np.int64] | None = None
+    ) -> None:
+        super().__init__(np.full(len(names), -1, np.int64) if labels is None else labels)
+        self.is_labelled = labels is not None
         self._tree = tree
         self._names = names
 
@@ -49,7 +52,8 @@ def open_imagefolder(location: str | None) -> Dataset:
 
     ``val`` counts as ``test`` where there is no ``test`` with classes. Without such a level all
     images are one split, ``test``: as ``train`` they would be tested on what was trained on. A
-    single folder around it all is passed through. Classes are in the order of their names.
+    single folder around it all is passed through. Classes are in the order of their names. Images
+    in no folder of a class have no labels, which to calibrate takes none.
 
     Raises:
         DataError: there is no such folder or tar, it is damaged or has no classes, or those of
@@ -61,6 +65,12 @@ def open_imagefolder(location: str | None) -> Dataset:
     levels = _levels(tree, top)
     classes = {name: tree.folders(level) for name, level in levels.items()}
     first = next(iter(classes.values()))
+    if not any(classes.values()) and all(_images(tree, level) for level in levels.values()):
+        return _dataset(
+            location,
+            (),
+            {name: partial(_read_unlabelled, tree, level) for name, level in levels.items()},
+        )
     if not first:
         raise DataError(
             f"{printable(path)} has no images in folders named after their classes: arrange them "
@@ -73,12 +83,22 @@ def open_imagefolder(location: str | None) -> Dataset:
                 f"{printable(path)}: train and test must have the same class folders, but "
                 f"{printable(odd)} is missing in {printable(levels[lacking])}"
             )
+    return _dataset(
+        location,
+        tuple(first),
+        {name: partial(_read, tree, level, first) for name, level in levels.items()},
+    )
+
+
+def _dataset(
+    location: str | None, classes: tuple[str, ...], readers: dict[str, Callable[[], ImageFiles]]
+) -> Dataset:
     return Dataset(
         name=f"imagefolder:{location}",
-        classes=tuple(first),
+        classes=classes,
         channels=3,
         preprocessing=IMAGENET,
-        readers={name: partial(_read, tree, level, first) for name, level in levels.items()},
+        readers=readers,
     )
 
 
@@ -104,12 +124,20 @@ def _levels(tree: Tree, top: str) -> dict[str, str]:
     return levels if levels and is_level else {"test": top}
 
 
+def _images(tree: Tree, folder: str) -> list[str]:
+    return [file for file in tree.files(folder) if file.lower().endswith(SUFFIXES)]
+
+
+def _read_unlabelled(tree: Tree, folder: str) -> ImageFiles:
+    return ImageFiles(tree, _images(tree, folder))
+
+
 def _read(tree: Tree, level: str, classes: Sequence[str]) -> ImageFiles:
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = f"{level}/{name}" if level else name
-        images = [file for file in tree.files(folder) if file.lower().endswith(SUFFIXES)]
+        images = _images(tree, folder)
         if not images:
             raise DataError(
                 f"{tree.describe(folder)} has no images: add some, or delete the class everywhere"

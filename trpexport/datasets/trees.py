@@ -103,13 +103,11 @@ class Tar(Tree):
 
     def folders(self, at: str) -> list[str]:
         """Return the names of the folders in a folder, sorted."""
-        return sorted(
-            folder.rpartition("/")[2] for folder in self.contents if _parent(folder) == at
-        )
+        return sorted(f.rpartition("/")[2] for f in self.contents if f and _parent(f) == at)
 
     def files(self, at: str) -> list[str]:
         """Return the files in a folder and those below it, sorted, by their names from the top."""
-        below = (f for f in self.contents if f == at or f.startswith(f"{at}/"))
+        below = (f for f in self.contents if not at or f == at or f.startswith(f"{at}/"))
         return sorted(name for folder in below for name in self.contents[folder])
 
     def read(self, name: str) -> bytes:
@@ -208,10 +206,10 @@ def _index(path: Path, stream: IO[bytes], suffixes: tuple[str, ...], *, keep: bo
             if not name or not all(map(_is_visible, name.split("/"))):
                 continue
             _add_folder(tree, name if member.isdir() else _parent(name))
-            if member.isdir() or "/" not in name or not name.lower().endswith(suffixes):
-                continue  # what lies at the top is in no folder
+            if member.isdir() or not name.lower().endswith(suffixes):
+                continue
             if name not in tree.places:  # else a later version replaces it, as in extracting
-                tree.contents[_parent(name)].append(name)
+                tree.contents.setdefault(_parent(name), []).append(name)
             tree.places[name] = _place(tree, member, stream if keep else None)
     while keep and stream.tell() < 2 * limit and stream.read(1 << 20):
         pass  # the checksum comes last, behind zeros

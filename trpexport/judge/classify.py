@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trpexport.bundle import MANIFEST, MODEL, is_directory, read_manifest
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
+from trpexport.judge.images import Images
 from trpexport.judge.pixels import HashedSplit
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
@@ -21,7 +22,6 @@ from trpexport.runtime.session import Session, open_session, run_in_batches
 from trpexport.tensors import Array, Shape, shape_text
 
 if TYPE_CHECKING:  # the data sets come from above: a device that only benches has none
-    from trpexport.datasets.base import Dataset
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.datasets.splits import Split
 
@@ -52,30 +52,6 @@ class Classifier:
         """Height and width of the images that it takes; None where it leaves them open."""
         height, width = self.session.inputs[0].shape[2:] or ("", "")
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images to evaluate on.
-
-    Attributes:
-        data: the data set as the user typed it.
-        name: which split of it.
-        split: its images.
-        classes: class names, in the order of the labels.
-        indices: which of the images, (n,), in the order in which they are run.
-    """
-
-    data: str
-    name: str
-    split: Split
-    classes: tuple[str, ...]
-    indices: NDArray[np.int64]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The classes of the images, (n,)."""
-        return np.asarray(self.split.labels)[self.indices]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +140,19 @@ def open_classifier(
         )
     if session.inputs[0].dtype.kind != "f":
         raise ModelError(f"{label} takes {session.inputs[0]}: eval needs an input of floats")
+    return Classifier(label, file, session, preprocessing, chosen_output(label, session, output))
+
+
+def chosen_output(label: str, session: Session, output: str | None) -> str | None:
+    """Return the name of an output once the network has it; None for none.
+
+    Raises:
+        ModelError: it has no such output.
+    """
     names = [info.name for info in session.outputs]
     if output is not None and output not in names:
         raise ModelError(f"{label} has no output {output!r}: choose from {', '.join(names)}")
-    return Classifier(label, file, session, preprocessing, output)
+    return output
 
 
 def cut_to_own_sizes(classifiers: Sequence[Classifier]) -> list[Classifier]:
@@ -187,32 +172,6 @@ def cut_to_own_sizes(classifiers: Sequence[Classifier]) -> list[Classifier]:
         else one
         for one in classifiers
     ]
-
-
-def choose_images(dataset: Dataset, name: str = "test", limit: int | None = None) -> Images:
-    """Return the images of a split, or some of them, spread evenly over it.
-
-    Evenly spaced ones, not the first, since many data sets are sorted by class.
-
-    Args:
-        dataset: the data set.
-        name: which split.
-        limit: the number of images; None, or a number beyond what there is, takes all.
-
-    Raises:
-        DataError: the split can't be read or is empty, or the limit is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise DataError(
-            f"a limit of {limit} leaves no images: give 1 or more", parameters=("limit",)
-        )
-    split = dataset.split(name)
-    total = len(split)
-    if total == 0:
-        raise DataError(f"{dataset.name} has no {name} images")
-    count = total if limit is None else min(limit, total)
-    indices = np.arange(count, dtype=np.int64) * total // count
-    return Images(dataset.name, name, split, dataset.classes, indices)
 
 
 def evaluate(
@@ -268,6 +227,25 @@ def evaluate(
     )
 
 
+def check_image_shape(classifier: Classifier, shape: Shape, data: str) -> None:
+    """Refuse images, (n, channels, height, width), that are not of a network's size.
+
+    Raises:
+        DataError: they are not.
+    """
+    wanted = classifier.session.inputs[0].shape
+    if wanted and not all(
+        isinstance(size, str) or size == given
+        for size, given in zip(wanted[1:], shape[1:], strict=True)
+    ):
+        raise DataError(
+            f"{classifier.label} takes images of {shape_text(wanted[1:])}, "
+            f"{data} gives {shape_text(shape[1:])}: "
+            "choose size and resize, or the data set that it was trained on",
+            parameters=("size", "resize"),
+        )
+
+
 def _prepare(how: Preprocessing, split: Split, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     return how.normalise(how.prepare_split(split, indices))
 
@@ -299,16 +277,7 @@ class _Tally:
         session = self.classifier.session
         info = session.inputs[0]
         self.input_shape = inputs.shape[1:]
-        if info.shape and not all(
-            isinstance(wanted, str) or wanted == given
-            for wanted, given in zip(info.shape[1:], inputs.shape[1:], strict=True)
-        ):
-            raise DataError(
-                f"{self.classifier.label} takes images of {shape_text(info.shape[1:])}, "
-                f"{self._images.data} gives {shape_text(inputs.shape[1:])}: "
-                "choose size and resize, or the data set that it was trained on",
-                parameters=("size", "resize"),
-            )
+        check_image_shape(self.classifier, inputs.shape, self._images.data)
         feed = {info.name: inputs.astype(info.dtype, copy=False)}
         started = clock()
         outputs = run_in_batches(session, feed)

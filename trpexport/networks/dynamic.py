@@ -75,7 +75,7 @@ def _resized(
         shape = list(one.shape)
         for axis, dimension in dynamic.get(name, {}).items():
             size = round(shape[axis] * factors[dimension] / multiple) * multiple
-            shape[axis] = max(2, size)
+            shape[axis] = max(2, multiple, size)
         return replace(one, shape=tuple(shape))
 
     return inputs.map(resized)

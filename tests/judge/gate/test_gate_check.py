@@ -15,8 +15,6 @@ from trpexport.errors import DataError, ModelError
 from trpexport.judge.classify import (
     Classifier,
     Evaluations,
-    Images,
-    choose_images,
     cut_to_own_sizes,
     evaluate,
     open_classifier,
@@ -24,6 +22,7 @@ from trpexport.judge.classify import (
 from trpexport.judge.gate.check import GateResult, apply, run_gate
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import RULES, FileCost, Measurements
+from trpexport.judge.images import Images, choose_images
 
 PIXELS = Preprocessing((0.0,), (1.0,))
 Make = Callable[..., Any]

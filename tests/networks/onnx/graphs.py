@@ -149,6 +149,9 @@ CASES: Mapping[str, Callable[[], Case]] = {
     "Gemm, flipped, bias of one": lambda: Case(
         [node("Gemm", "x", "w", "b", transB=1)], {"w": numbers(8, 6), "b": numbers(1, 1)}, (3, 6)
     ),
+    "Gemm, opset 9": lambda: Case(
+        [node("Gemm", "x", "w", "b")], {"w": numbers(6, 8), "b": numbers(8)}, (3, 6), opset=9
+    ),
     "Gemm without bias": lambda: Case([node("Gemm", "x", "w")], {"w": numbers(6, 8)}, (3, 6)),
     "constant": _constant,
     "behind Identity": lambda: behind("Identity", numbers(6, 4, 3, 3), last=node("Conv", "x", "w")),

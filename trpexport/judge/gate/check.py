@@ -13,15 +13,17 @@ from trpexport.files import sha256_of
 from trpexport.judge.classify import Evaluations
 from trpexport.judge.gate.config import Limits
 from trpexport.judge.gate.rules import (
-    RULES,
     FileCost,
     ImmeasurableError,
     Measurements,
     Quantity,
     Rule,
     drop_between,
+    rule_for,
 )
+from trpexport.judge.metrics.base import Metric
 from trpexport.judge.paired import Sample, Verdict, images_needed, judge, mcnemar_p
+from trpexport.judge.scoring import Scores
 from trpexport.measure.bench import BenchSettings, bench
 from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.external_data import external_paths
@@ -106,6 +108,7 @@ def run_gate(
     settings: BenchSettings,
     *,
     evaluations: Evaluations | None = None,
+    scores: Scores | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> GateResult:
     """Hold a candidate against its baseline.
@@ -115,6 +118,7 @@ def run_gate(
         settings: the two ONNX files, the baseline first, and how to measure their latency where a
             rule asks for it. Shapes that they leave open are taken from the evaluations.
         evaluations: both on the same images; needed by rules on accuracy and outputs.
+        scores: both by the limits' metric, which such rules need in the place of evaluations.
         announce: called with a line on each step.
 
     Raises:
@@ -123,24 +127,25 @@ def run_gate(
     """
     say = announce or (lambda line: None)
     baseline, candidate = (Path(model.path) for model in settings.models)
-    if evaluations is None and (names := limits.of("data")):
+    seen = evaluations if limits.metric is None else scores
+    if seen is None and (names := limits.of("data")):
         raise DataError(
             f"{', '.join(names)} needs images: name them, as in cifar10:DIR", parameters=("data",)
         )
     for path in (baseline, candidate):
         check_onnx_file(path)
     costs = record = None
-    shapes = _input_shapes(settings, evaluations)
+    shapes = _input_shapes(settings, evaluations, scores)
     if limits.of("costs") or "min-efficiency" in limits.limits:
         say("count MACs and parameters")
         costs = (_cost(baseline, shapes[0]), _cost(candidate, shapes[1]))
     if limits.of("latency"):
         record = bench(_each_at_its_own(settings, shapes), announce=announce)
     models = None if record is None else record["results"][0]["models"]
-    measured = Measurements(evaluations, costs, models and (models[0], models[1]))
+    measured = Measurements(evaluations, scores, costs, models and (models[0], models[1]))
     return GateResult(
         tuple(
-            apply(name, limit, measured, confident=limits.confident)
+            apply(name, limit, measured, confident=limits.confident, metric=limits.metric)
             for name, limit in limits.limits.items()
         ),
         limits.confident,
@@ -149,9 +154,16 @@ def run_gate(
     )
 
 
-def apply(name: str, limit: float, measured: Measurements, *, confident: bool = False) -> Checked:
+def apply(
+    name: str,
+    limit: float,
+    measured: Measurements,
+    *,
+    confident: bool = False,
+    metric: Metric | None = None,
+) -> Checked:
     """Hold what was measured against the limit of one rule; what has no finite value fails."""
-    rule = RULES[name]
+    rule = rule_for(name, metric)
 
     def checked(passed: bool, reason: str = "", **found: Any) -> Checked:
         head = (name, rule.title, rule.direction, limit, rule.unit)
@@ -172,6 +184,8 @@ def _judge_quantity(rule: Rule, limit: float, found: Quantity, confident: bool) 
     facts: dict[str, Any] = {"value": found.value, "low": found.low, "high": found.high}
     if not rule.holds(found.value, limit):
         return {"passed": False, "reason": _over(rule, limit, found.value), **facts}
+    if confident and found.low is None and rule.need == "data":
+        return {"passed": False, "reason": f"the {rule.title} has no interval", **facts}
     worst = found.high if rule.direction == "at most" else found.low
     if confident and worst is not None and not rule.holds(worst, limit):
         return {"passed": False, "reason": "its interval reaches beyond the limit", **facts}
@@ -223,7 +237,9 @@ def round_up(count: int) -> int:
     return -(-count // step) * step
 
 
-def _input_shapes(settings: BenchSettings, evaluations: Evaluations | None) -> list[Shapes]:
+def _input_shapes(
+    settings: BenchSettings, evaluations: Evaluations | None, scores: Scores | None
+) -> list[Shapes]:
     """Return the input shapes that each network is counted and timed with."""
     sessions = [open_session(Path(model.path)) for model in settings.models]
     given = shapes_by_network([session.inputs for session in sessions], settings.shapes)
@@ -232,6 +248,9 @@ def _input_shapes(settings: BenchSettings, evaluations: Evaluations | None) -> l
         batch = session.batch_size or settings.batch or 1
         if not given[index] and evaluations is not None:
             given[index] = {session.inputs[0].name: (batch, *evaluations.inputs[index])}
+        if not given[index] and scores is not None:
+            seen = scores.inputs[index].items()
+            given[index] = {name: (batch, *shape[1:]) for name, shape in seen}
         found.append(resolve_shapes(session.inputs, given[index], batch))
     return found
 
@@ -279,6 +298,17 @@ def _facts(
             "split": before.split,
             "images": len(before),
             "fingerprint": before.fingerprint,
+        }
+    if measured.scores is not None:
+        first, second = measured.scores.models
+        facts["baseline"] |= first.to_json()
+        facts["candidate"] |= second.to_json()
+        facts["metric"] = first.metric.name
+        facts["data"] = {
+            "name": first.data,
+            "split": first.split,
+            "images": first.samples,
+            "fingerprint": first.fingerprint,
         }
     if record is not None:
         facts["machine"] = record["machine"]

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from trpexport.errors import TrpexportError
-from trpexport.judge.gate.rules import RULES, Need
+from trpexport.judge.gate.rules import RULES, Need, rule_for
+from trpexport.judge.metrics.base import Metric
 
 OWN_FILE, PROJECT_FILE = "trpexport.toml", "pyproject.toml"
 _SECTIONS = {OWN_FILE: ("gate",), PROJECT_FILE: ("tool", "trpexport", "gate")}
@@ -25,10 +26,12 @@ class Limits:
     Attributes:
         limits: a limit in the rule's unit for every rule that applies, in the registry's order.
         confident: whether whole intervals have to be inside of the limits.
+        metric: what networks are judged by; None for classes that are right.
     """
 
     limits: Mapping[str, float]
     confident: bool = False
+    metric: Metric | None = None
 
     def of(self, need: Need) -> list[str]:
         """Return the names of the rules that need this to be measured."""
@@ -36,7 +39,11 @@ class Limits:
 
 
 def read_limits(
-    typed: Mapping[str, object], *, confident: bool | None = None, config: Path | None = None
+    typed: Mapping[str, object],
+    *,
+    confident: bool | None = None,
+    config: Path | None = None,
+    metric: Metric | None = None,
 ) -> Limits:
     """Return the limits of the configuration file, overridden by those that were typed.
 
@@ -45,6 +52,7 @@ def read_limits(
         confident: what was typed; None for nothing.
         config: the file; None looks in the working directory for ``trpexport.toml``, then for
             a section in ``pyproject.toml``.
+        metric: what networks are judged by; None for classes that are right.
 
     Raises:
         TrpexportError: a file can't be read; a key is unknown; a limit is no number, of the wrong
@@ -59,10 +67,10 @@ def read_limits(
             continue
         if key not in RULES:
             raise _unknown(key, source, [*RULES, _CONFIDENT])
-        found[key] = RULES[key].parse(value, f"{key} in {source}")
+        found[key] = rule_for(key, metric).parse(value, f"{key} in {source}")
     stands = bool(section.get(_CONFIDENT)) if confident is None else confident
     return parsed_limits(
-        {name: value for name, value in typed.items() if value is not None}, stands, found
+        {name: value for name, value in typed.items() if value is not None}, stands, found, metric
     )
 
 
@@ -70,6 +78,7 @@ def parsed_limits(
     typed: Mapping[str, object],
     confident: bool = False,
     others: Mapping[str, float] = MappingProxyType({}),
+    metric: Metric | None = None,
 ) -> Limits:
     """Return limits from numbers or text.
 
@@ -77,20 +86,21 @@ def parsed_limits(
         typed: by rule name.
         confident: whether whole intervals have to be inside of the limits.
         others: limits of rules that are not typed.
+        metric: what networks are judged by; None for classes that are right.
 
     Raises:
         TrpexportError: a rule is unknown, its limit can't be used, or there is none at all.
     """
     found = dict(others)
     for name, value in typed.items():
-        found[name] = RULES[name].parse(value, name, parameters=(name,))
+        found[name] = rule_for(name, metric).parse(value, name, parameters=(name,))
     if not found:
         raise TrpexportError(
             "there is no limit to hold the candidate to: add one, as in max-drop 1.0, or a "
             f"section [gate] in {OWN_FILE}",
             parameters=("max-drop",),
         )
-    return Limits({name: found[name] for name in RULES if name in found}, confident)
+    return Limits({name: found[name] for name in RULES if name in found}, confident, metric)
 
 
 def _section(config: Path | None) -> tuple[Mapping[str, Any], str]:

@@ -30,6 +30,7 @@ _ENTRY = {
     "created": MayLack(text),
     "correct": MayLack(text),
     "machine": MayLack((None, MACHINE)),
+    "metric": MayLack(text),
     "rules": [{"name": text} | dict.fromkeys(("value", "low", "high"), (None, number))],
 }
 _DATA = {"data": {"images": whole(1), "fingerprint": text}}
@@ -157,6 +158,14 @@ def compare(result: GateResult, accepted: Accepted) -> tuple[Checked, ...]:
         TrpexportError: the accepted result was held to a rule that this one is not, so that
             something might get worse unseen.
     """
+    metrics = accepted.entry.get("metric"), result.facts.get("metric")
+    if metrics[0] != metrics[1]:
+        then, now_ = (name or "classes" for name in metrics)
+        raise TrpexportError(
+            f"the accepted result of {accepted.created} was judged by {then}, this one by {now_}: "
+            "judge by the same, or begin a new history",
+            parameters=("metric",),
+        )
     old_rules = accepted.rules()
     now = {rule.name: rule for rule in result.rules}
     missing = [name for name in old_rules if name not in now]
@@ -211,13 +220,13 @@ def _compare_rule(
         best_now = now.low if sign > 0 else now.high
         worst_then = old["high"] if sign > 0 else old["low"]
         passed = sign * (best_now - worst_then) <= 0
-    reason = "" if passed else f"worse than the last accepted: {with_unit(old['value'], rule.unit)}"
+    reason = "" if passed else f"worse than the last accepted: {with_unit(old['value'], now.unit)}"
     return Checked(
         f"compare-to {now.name}",
-        f"{rule.title}, since the last accepted",
+        f"{now.title}, since the last accepted",
         rule.direction,
         float(old["value"]),
-        rule.unit,
+        now.unit,
         passed,
         now.value,
         now.low,

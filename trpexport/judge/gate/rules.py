@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from trpexport.errors import TrpexportError
 from trpexport.judge.classify import Evaluations
+from trpexport.judge.metrics.base import Metric
 from trpexport.judge.paired import PairedDrop, RelativeError, Sample, Share
+from trpexport.judge.scoring import Score, Scores, loss_between
 from trpexport.measure.statistics import ratio_interval
 from trpexport.registry import Registry
 
@@ -44,11 +46,13 @@ class Measurements:
     Attributes:
         evaluations: both on the same images.
         costs: of both.
+        scores: both by another metric than classes that are right, on the same samples.
         latency: both entries of the record of :func:`trpexport.measure.bench.bench`,
             with its samples.
     """
 
     evaluations: Evaluations | None = None
+    scores: Scores | None = None
     costs: tuple[FileCost, FileCost] | None = None
     latency: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
@@ -145,6 +149,26 @@ class ImmeasurableError(Exception):
 RULES: Registry[Rule] = Registry("rule")
 
 
+def rule_for(name: str, metric: Metric | None = None) -> Rule:
+    """Return a rule, for networks that are judged by another metric where one is given.
+
+    Raises:
+        TrpexportError: there is no such rule, or it needs classes.
+    """
+    rule = RULES[name]
+    if metric is None or rule.need != "data":
+        return rule
+    if name != "max-drop":
+        raise TrpexportError(
+            f"the {rule.title} needs classes, {metric.name} tells none: leave {name} out",
+            parameters=(name,),
+        )
+    title = f"{'rise' if metric.lower_is_better else 'drop'} of {metric.name}"
+    if metric.is_share:
+        return replace(rule, title=title)
+    return replace(rule, title=title, unit="", up_to=math.inf, to_loss=float, from_loss=float)
+
+
 def _evaluations(measured: Measurements) -> Evaluations:
     assert measured.evaluations is not None
     for evaluation in measured.evaluations.classifiers:
@@ -162,9 +186,23 @@ def drop_between(before: Any, after: Any) -> PairedDrop:
     return PairedDrop(len(before), lost, won)
 
 
-def _drop(measured: Measurements) -> PairedDrop:
+def _drop(measured: Measurements) -> Quantity | Sample:
+    if measured.scores is not None:
+        return _worsening(*measured.scores.models)
     baseline, candidate = _evaluations(measured).classifiers
     return drop_between(baseline.correct, candidate.correct)
+
+
+def _worsening(baseline: Score, candidate: Score) -> Quantity | Sample:
+    for score in (baseline, candidate):
+        if not math.isfinite(score.value):
+            raise ImmeasurableError(f"{score.metric.name} of {score.label} is not a finite number")
+    found = loss_between(baseline, candidate)
+    if isinstance(found, float):
+        return Quantity(100 * found if baseline.metric.is_share else found)
+    if baseline.metric.is_share and not (isinstance(found, PairedDrop) or found.error):
+        return PairedDrop(int(found.n), 0, 0)  # none differs: as where all are right or wrong
+    return found
 
 
 def _drop_top5(measured: Measurements) -> PairedDrop:

@@ -20,6 +20,8 @@ from trpexport.tensors import Array
 # Until then each initializer had to be an input as well.
 _INITIALIZERS_ARE_INPUTS_UNTIL_IR = 3
 
+_GEMM_WITHOUT_BIAS = 11  # the operator set from which on Gemm may go without
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -64,9 +66,10 @@ class _Writer:
         self._graph = model.graph
         self._constants = Constants(model)
         self._stored_as_inputs = (model.ir_version or 0) <= _INITIALIZERS_ARE_INPUTS_UNTIL_IR
+        self._gemm_needs_bias = model.graph.opset_imports.get("", 0) < _GEMM_WITHOUT_BIAS
         self._names = set(_names(model))
-        self._stored: dict[tuple[object, ...], ir.Value] = {}
-        self._kept_alive = factors  # an id is only unique among living arrays
+        # With the kernel itself: an id is only unique among living arrays.
+        self._stored: dict[tuple[object, ...], tuple[Array, ir.Value]] = {}
         uses: dict[int, int] = {}
         for found in factors.values():
             for kernel in found.kernels:
@@ -108,6 +111,8 @@ class _Writer:
             weight = self._stored_once(kernel, _layout(layer, kernel, op), f"{name}.weight", dtype)
             inputs = [value, weight]
             is_product = layer.node.op_type == "MatMul"
+            if bias is None and layer.node.op_type == "Gemm" and self._gemm_needs_bias:
+                bias = np.zeros(1)
             if bias is not None and not is_product:
                 inputs.append(self._store(bias, f"{name}.bias", dtype))
             node = self._node(layer, op, inputs, name)
@@ -158,8 +163,8 @@ class _Writer:
         """Return the stored weight of a kernel, which several layers may share."""
         key = (id(kernel), weight.shape, dtype)
         if key not in self._stored:
-            self._stored[key] = self._store(weight, name, dtype)
-        return self._stored[key]
+            self._stored[key] = (kernel, self._store(weight, name, dtype))
+        return self._stored[key][1]
 
     def _store(self, array: Array, name: str, dtype: ir.DataType) -> ir.Value:
         name = self._fresh(name)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from trpexport.judge.paired import PairedDrop
     from trpexport.judge.predictions import Evaluation
+    from trpexport.judge.scoring import Score
 
 
 def evaluation_view(evaluation: Evaluation, *, confusion: bool = False) -> tuple[Block, ...]:
@@ -45,6 +46,32 @@ def evaluation_view(evaluation: Evaluation, *, confusion: bool = False) -> tuple
     if confusion:
         blocks.append(_confusion(evaluation))
     return tuple(blocks)
+
+
+def score_view(score: Score) -> tuple[Block, ...]:
+    """Show what a metric says of a network."""
+    heading = f"{score.label} on {score.samples} samples of {score.data}"
+    kind = Kind.SHARE if score.metric.is_share else Kind.NUMBER
+    interval = score.interval()
+    better = "lower is better" if score.metric.lower_is_better else "higher is better"
+    how: Any = f"{better}; no interval: the metric is of all samples at once"
+    if interval is not None:
+        how = ("95 % interval ", Value(Range(*interval), kind), f"; {better}")
+    value = Value(score.value, kind, digits=4 if kind is Kind.NUMBER else None)
+    rows = (
+        {"what": score.metric.name, "value": value, "how": how},
+        {
+            "what": "samples/s",
+            "value": Value(score.samples_per_second),
+            "how": "in the network; not a benchmark",
+        },
+    )
+    columns = (
+        Column("what", "", Kind.NAME),
+        Column("value", "", Kind.NUMBER, absent="-"),
+        Column("how", "", Kind.PROSE),
+    )
+    return Text(heading), Table(columns, rows)
 
 
 def _accuracy(name: str, correct: NDArray[np.bool_]) -> dict[str, Any]:

@@ -62,7 +62,15 @@ def _compared(result: GateResult) -> list[Text]:
     """Say what was compared, and on how many images."""
     baseline, candidate = result.facts["baseline"], result.facts["candidate"]
     lines = [Text(f"{candidate['path']} against {baseline['path']}")]
-    if data := result.facts.get("data"):
+    data = result.facts.get("data")
+    if data and "metric" in result.facts:
+        values = [
+            Value(one["value"], Kind.NUMBER, digits=4) if one["value"] is not None else "-"
+            for one in (baseline, candidate)
+        ]
+        metric = f"{data['images']} samples of {data['name']}: {result.facts['metric']} "
+        lines.append(Text((metric, values[0], " -> ", values[1])))
+    elif data:
         top1 = result.facts["top1"]
         lines.append(
             Text(

@@ -1,0 +1,70 @@
+"""``decompose --calib tensors:`` and the same from Python: no preprocessing, any name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import trpexport as tx
+from tests.conftest import Run
+from trpexport import bundle
+
+NETS = """
+from torch import nn
+
+def signal():
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * 36, 3),
+    )
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tensornets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((60, 2, 6, 6)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", anything=x)
+    return tmp_path
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 36, 3),
+    )
+
+
+def test_from_the_command_line(run: Run, place: Path) -> None:
+    torch.save(network().state_dict(), place / "w.pt")
+    options = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--criterion", "rank:2")
+    how = ("--calib", f"tensors:{place / 'x.npz'}", "--verify-seconds", "0", "--no-simplify")
+    result = run("decompose", "w.pt", *options, *how, "--calib-images", "40", "-o", "out")
+    assert result.code == 0, result.err
+    report = json.loads((place / "out" / bundle.REPORT).read_text())
+    assert report["calibration"]["data"] == "tensors:x.npz"
+    assert report["calibration"]["images"] == 40
+    assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
+    refused = run("decompose", "w.pt", *options, *how, "--mean", "0,0", "--std", "1,1", "-o", "b")
+    assert "prepare images: leave them out" in refused.error
+    wrong = run("decompose", "w.pt", *options[:2], "--input-shape", "1x2x8x8", *how, "-o", "c")
+    assert wrong.code == 2
+
+
+def test_from_python(place: Path) -> None:
+    text = f"tensors:{place / 'x.npz'}"
+    small = tx.decompose(network(), tx.ByCriterion("spatial", "rank:2"), images=text)
+    assert small.plan.options["calibration"]["data"] == "tensors:x.npz"
+    assert small.images is not None
+    assert len(small.images.held_out()[1]) == 12  # a fifth
