@@ -19,10 +19,10 @@ from .options import Json, refuse_typed
 if TYPE_CHECKING:
     from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
+    from trpexport.expectations import Expectation
     from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
     from trpexport.judge.scoring import Score, Scores
-    from trpexport.pipeline import Expectation
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
@@ -271,7 +271,7 @@ def expectation(
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
-    from trpexport.pipeline import Expectation
+    from trpexport.expectations import Expectation
 
     if data is None:
         return None

@@ -1,14 +1,15 @@
-"""Convolutions of every kind, for property tests."""
+"""Linear operators of every kind, for property tests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
 from hypothesis import strategies as st
 from torch import nn
 
-from trpexport.networks.torch.modules import Conv, make_layer
+from trpexport.networks.torch.modules import LinearLayer, make_layer
 from trpexport.ops import LinearOp, Window
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -61,6 +62,25 @@ def convolutions(draw: st.DrawFn, ndim: int = 2) -> LinearOp:
     )
 
 
+@st.composite
+def linear_ops(draw: st.DrawFn) -> LinearOp:
+    """Draw any linear operator: of 0 to 3 axes, transposed or not, pads uneven or not."""
+    ndim = draw(st.sampled_from([0, 1, 2, 2, 2, 3]))
+    op = draw(convolutions(ndim))
+    if not ndim:
+        return LinearOp(op.in_channels, op.out_channels, bias=op.bias)
+
+    def amounts() -> tuple[int, ...]:
+        return tuple(draw(st.integers(0, 2)) for _ in range(ndim))
+
+    window = op.window
+    if draw(st.booleans()):
+        window = replace(window, pads=tuple(zip(amounts(), amounts(), strict=True)))
+    if draw(st.booleans()):
+        window = replace(window, pad_mode="zeros", transposed=True, output_pads=amounts())
+    return replace(op, window=window)
+
+
 def input_size(conv: LinearOp) -> tuple[int, ...]:
     """Return a spatial size that every kernel and every padding mode fits."""
     return tuple(
@@ -69,8 +89,8 @@ def input_size(conv: LinearOp) -> tuple[int, ...]:
     )
 
 
-def random_conv(op: LinearOp) -> Conv:
-    """Return a float64 module of a convolution with random weights and bias."""
+def random_layer(op: LinearOp) -> LinearLayer:
+    """Return a float64 module of a linear operator with random weights and bias."""
     module = make_layer(op).double().eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter)

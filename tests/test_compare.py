@@ -209,3 +209,18 @@ def test_places_of_maxima_far_apart_are_as_wrong_as_near_ones() -> None:
 
 def test_a_tolerance_of_one_number_keeps_the_proportions() -> None:
     assert Tolerance.of(1e-3) == Tolerance()
+
+
+def test_single_differences_are_held_against_values_far_above_the_rms() -> None:
+    # A softmax that is sure of one of 10,000 classes: RMS 0.01, of which 2e-5 is 2e-3.
+    reference = np.zeros((1, 10_000), dtype=np.float32)
+    reference[0, 7] = 1.0
+    candidate = reference.copy()
+    candidate[0, 7] -= 2e-5
+    candidate[0, 8] += 2e-5
+    found = compare_outputs([({"p": reference}, {"p": candidate})])["p"]
+    assert found.max_error == pytest.approx(2e-5 / 0.1, rel=1e-2)
+    assert found.rms_error == pytest.approx(2e-5 * 2**0.5, rel=1e-2)
+    assert found.is_equivalent()
+    candidate[0, 7] -= 2e-4
+    assert not compare_outputs([({"p": reference}, {"p": candidate})])["p"].is_equivalent()

@@ -61,7 +61,7 @@ def test_the_contract_holds() -> None:
         ("trpexport/onnxfile/graph.py", "import trpexport.runtime.session", {DOWNWARD}),
         ("trpexport/judge/paired.py", "from trpexport.device.ssh import connect", {DOWNWARD}),
         ("trpexport/measure/timing.py", "def late(): import trpexport.pipeline", {DOWNWARD, TORCH}),
-        ("trpexport/lowrank/spectrum.py", "import trpexport.lowrank.fit.tucker", {CIRCLES}),
+        ("trpexport/lowrank/spectrum.py", "import trpexport.lowrank.fit.three_factors", {CIRCLES}),
         ("trpexport/runtime/verify.py", "def late(): import torch", {TORCH}),
         ("trpexport/tensors.py", "from trpexport import __version__", {INSIDE}),
         ("trpexport/training/loop.py", "import trpexport.cli", {INSIDE}),

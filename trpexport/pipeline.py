@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
-import numpy as np
 from torch import nn
 from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
+from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.tensors import TensorSet
-from trpexport.errors import CheckpointError, DataError
+from trpexport.errors import CheckpointError
+from trpexport.expectations import Expectation, stored_preprocessing
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
-
-# Images whose labels an architecture is checked by, and pixels of all of them together.
-_EXPECTED, _EXPECTED_PIXELS = 256, 4_000_000
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """Images whose classes a checkpoint should tell.
-
-    Attributes:
-        dataset: where they come from.
-        preprocessing: how they become input; None takes what the checkpoint says.
-    """
-
-    dataset: Dataset
-    preprocessing: Preprocessing | None = None
-
-    def checked(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the checkpoint, or the look-alike of it, that tells them.
-
-        Raises:
-            ArchitectureError: it is no better than chance.
-            DataError: the images can't be read, or do not fit the network.
-        """
-        shape = checkpoint.known_inputs.first.shape
-        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
-        images = DatasetImages(self.dataset, preprocessing, shape, count=1)
-        count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
-        labelled = images.labelled(count)
-        inputs = np.concatenate([some for some, _ in labelled.batches()])
-        return expected(examined(checkpoint, inputs), labelled)
 
 
 @dataclass(frozen=True)
@@ -99,15 +67,26 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def open(self, stages: Stages) -> tuple[Checkpoint, TorchNetwork]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        with stages("load the checkpoint"):
+            checkpoint = self.load()
+        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        return decompose_checkpoint(self, chooser, data, stages=stages)
+        return decompose_checkpoint(self, chooser, data, outputs=outputs, stages=stages)
 
 
 class Decomposable(Protocol):
@@ -117,11 +96,19 @@ class Decomposable(Protocol):
     def path(self) -> Path:
         """The file."""
 
+    def open(self, stages: Stages) -> tuple[Origin, Network]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            TrpexportError: it can't be read.
+        """
+
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
         """Read it and decompose its network.
@@ -287,7 +274,10 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, source)
+    notes = choice.notes
+    if network.outputs and images is not None:
+        notes = (*notes, f"errors are those of the outputs {', '.join(network.outputs)} alone")
+    return Decomposed(small, network, choice.plan, notes, images, source)
 
 
 def decompose_checkpoint(
@@ -295,6 +285,7 @@ def decompose_checkpoint(
     chooser: Chooser,
     data: CalibrationData | CalibrationImages | None = None,
     *,
+    outputs: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -303,6 +294,7 @@ def decompose_checkpoint(
         source: the checkpoint.
         chooser: chooses schemes and ranks.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         stages: times and announces the stages.
 
     Raises:
@@ -325,7 +317,7 @@ def decompose_checkpoint(
         checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **facts})
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, inputs)
+    network = TorchNetwork.open(checkpoint.module, inputs, outputs)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
@@ -337,6 +329,7 @@ def decompose_to_bundle(
     out: Path | None = None,
     data: CalibrationData | None = None,
     *,
+    outputs: Sequence[str] = (),
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
@@ -348,6 +341,7 @@ def decompose_to_bundle(
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -363,7 +357,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = source.decompose(chooser, data, stages=stages)
+        small = source.decompose(chooser, data, outputs=outputs, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
@@ -403,19 +397,3 @@ def default_directory(checkpoint: Path, suffix: str) -> Path:
     """Return where a bundle goes that was given no place: here, named after what it is made of."""
     stem = re.sub(r"(\.(pth|pt|th|tar|ckpt|bin|safetensors|onnx))+$", "", checkpoint.name)
     return Path(f"{stem}-{suffix}")
-
-
-def stored_preprocessing(source: Origin) -> Preprocessing:
-    """Return how images become input, as a source's metadata say.
-
-    Raises:
-        DataError: they do not, or make no sense.
-    """
-    data = source.metadata.get("preprocessing")
-    if data is None:
-        raise DataError(
-            f"{source.path} does not say how images become its input: give mean and standard "
-            "deviation as in its training, or take the data set's own preprocessing",
-            parameters=["mean", "std", "data_preprocessing"],
-        )
-    return Preprocessing.from_json(data, str(source.path))

@@ -33,7 +33,7 @@ def test_patterns_choose_layers() -> None:
 def test_a_pattern_that_matches_nothing_is_an_error(option: str) -> None:
     network = TorchNetwork.open(Small().eval(), SHAPE)
     options: dict[str, Any] = {option: ["layer*"]}
-    with pytest.raises(PlanError, match=rf"{option} 'layer\*' matches no convolution.*stem"):
+    with pytest.raises(PlanError, match=rf"{option} 'layer\*' matches no layer.*stem"):
         planned(network, **options)
 
 

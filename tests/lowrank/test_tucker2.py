@@ -18,7 +18,7 @@ from trpexport.errors import PlanError, TrainingError
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.fit.regression import Regression
-from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.lowrank.schemes.tucker2 import Tucker2
 from trpexport.networks.torch.network import TorchNetwork

@@ -28,5 +28,6 @@ def remedy(network: Network, feeds: Arrays, broken: Comparison, usual: str) -> s
         return usual
     return (
         f"the network itself, in float32, is {rounding:.2g} off from what it gives in float64: its "
-        "weights amplify rounding, so that nothing can be told of it; are they the trained ones?"
+        "weights amplify rounding, so that nothing can be told of it; are they the trained ones? "
+        "else give inputs of the kind that it was trained on"
     )

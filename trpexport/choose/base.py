@@ -191,4 +191,5 @@ def calibrated_choice(
         **facts,
     }
     options = {**found.plan.options, CALIBRATION: calibration}
-    return Choice(replace(found.plan, options=options), found.chains, tuple(images.notes))
+    notes = (*images.notes, *found.notes)
+    return Choice(replace(found.plan, options=options), found.chains, notes)

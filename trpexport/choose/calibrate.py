@@ -14,6 +14,7 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain, truncated
 from trpexport.lowrank.fit.layer import LayerFit, relative
 from trpexport.lowrank.fit.moments import LayerMoments
+from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.lowrank.fit.patches import grouped, linear_map
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
@@ -21,6 +22,7 @@ from trpexport.ops import Layer
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 
 _TOO_WIDE = "keeps the SVD's factors: its rank is above what is fitted for so wide a layer"
+_UNFITTED = "keeps the SVD's factors: so wide a layer is not fitted"
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Calibrated:
         layers: one entry a fitted layer, in the order in which they run.
         errors: of each output of the network against the original one's, on the images that it was
             fitted to: RMS, relative to its variation over them.
+        notes: how the network was watched, where there is more than one way.
     """
 
     chains: Mapping[str, Chain]
     plan: Plan
     layers: tuple[LayerCalibration, ...]
     errors: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -94,8 +98,8 @@ def calibrate(
     the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
     chain is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
     the images. Time grows with the number of images, memory does not. Layers that share a weight
-    keep the SVD's factors, and go on to share them; so do very wide ones under Tucker-2 at
-    ranks above what is fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
+    keep the SVD's factors, and go on to share them; so do very wide ones, under
+    Tucker-2 at ranks above what is fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
 
     Args:
         network: the original network.
@@ -120,9 +124,11 @@ def calibrate(
         if row.is_rewritten:
             chains[row.name] = planned[row.name]
             if row.name not in shared:
-                moments = gatherer.gather(layers[row.name], candidate)
-                weights = network.weights(row.name)
-                fitted = fit_layer(planned[row.name], weights, row, moments)
+                fitted = None
+                if is_fitted(row.op):
+                    moments = gatherer.gather(layers[row.name], candidate)
+                    weights = network.weights(row.name)
+                    fitted = fit_layer(planned[row.name], weights, row, moments)
                 if fitted is not None:
                     chains[row.name], done[row.name] = fitted
                     row = replace(  # noqa: PLW2901
@@ -131,7 +137,8 @@ def calibrate(
                         weight_error=done[row.name].weight_error,
                     )
                 if announce is not None:
-                    announce(str(done.get(row.name, f"{row.name}: {_TOO_WIDE}")))
+                    why = _TOO_WIDE if is_fitted(row.op) else _UNFITTED
+                    announce(str(done.get(row.name, f"{row.name}: {why}")))
             candidate.put(row.name, chains[row.name])
         rows.append(row)
     samples = gatherer.watch.samples
@@ -142,7 +149,9 @@ def calibrate(
     }
     plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
     errors = distance(gatherer.watch, candidate, samples.batches)
-    return Calibrated(chains, plan, tuple(done.values()), errors)
+    note = gatherer.watch.note
+    notes = () if note is None else (note,)
+    return Calibrated(chains, plan, tuple(done.values()), errors, notes)
 
 
 def truncations(network: Network, plan: Plan) -> dict[str, Chain]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trpexport.errors import DataError
 from trpexport.lowrank.fit.moments import LayerMoments, Moments, scale_metric
-from trpexport.lowrank.fit.narrowing import Narrowing, is_wide
+from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, Narrowing, is_wide
 from trpexport.lowrank.fit.patches import grouped, linear_map, patches, pixels
 from trpexport.networks.base import Candidate, Network, Observation, Traversal, Watch
 from trpexport.ops import Layer, LinearOp
@@ -75,6 +75,8 @@ class Gatherer:
         op, samples = layer.op, self.watch.samples
         kernels = grouped(self._network.weights(layer.name)[0], op)
         channels = op.in_channels // op.groups
+        if channels > MAX_UNKNOWNS:
+            return Narrowing.onto_rows(kernels)
         squares = kernels.new_zeros(op.groups, channels, channels)
         for index in range(samples.batches):
             mask = torch.from_numpy(samples.held_out(index)).to(squares.device)
@@ -119,7 +121,8 @@ class Gatherer:
             pairs = list(zip(actual.inputs, aims, strict=True))
             for place, (seen, target) in enumerate(pairs):
                 count = prod(target.shape[2:]) * len(seen) * len(samples) * len(pairs) // len(mask)
-                step = _pixel_step(count, target.shape[-1], inputs)
+                width = target.shape[-1] if op.ndim else -(-len(seen) // len(mask))
+                step = _pixel_step(count, width, inputs)
                 out = _held_out(mask, len(seen), place, len(pairs), len(layer.calls))
                 if narrowing is not None:
                     seen = narrowing.inputs(seen)  # noqa: PLW2901
@@ -166,7 +169,9 @@ def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
 
 
 def _add(moments: Moments, op: LinearOp, x: Tensor, y: Tensor, step: int) -> Moments:
-    """Add every ``step``-th pixel of each image."""
+    """Add every ``step``-th pixel of each image; of a matrix product, every so many rows."""
+    if not op.ndim:
+        x, y, step = x[::step], y[::step], 1
     used = -(-prod(y.shape[2:]) // step)
     few = max(1, _PATCH_ELEMENTS // (used * op.in_channels * prod(op.kernel)))
     for start in range(0, len(x), few):
@@ -180,7 +185,7 @@ def _pixel_step(count: int, width: int, inputs: int) -> int:
 
     Args:
         count: of output pixels in all images.
-        width: of the output.
+        width: of the output; of a matrix product, its rows of one image.
         inputs: elements of a patch.
     """
     step = max(1, count // max(_PIXELS, _PIXELS_PER_INPUT * inputs))

@@ -32,8 +32,8 @@ class Layers(Protocol):
 class Selection:
     """The layers that a user leaves to be rewritten.
 
-    The stem (the layer that runs first) and a convolutional classifier (one that runs last, with no
-    linear layer after it) stay as they are, as in the paper, unless ``include`` names them.
+    The stem (the layer that runs first) and the classifier (the one that runs last)
+    stay as they are, as in the paper, unless ``include`` names them.
 
     Attributes:
         include: glob patterns; only layers that match one are rewritten. Empty for all.
@@ -78,7 +78,7 @@ class Selection:
             for pattern in globs:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise PlanError(
-                        f"{option} {pattern!r} matches no convolution; the names look like "
+                        f"{option} {pattern!r} matches no layer; the names look like "
                         f"{', '.join(names[:3])}",
                         parameters=[option],
                     )

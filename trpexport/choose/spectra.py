@@ -108,8 +108,9 @@ class Analysis:
         """
         assert layer.values is not None
         shape = None
-        if isinstance(self.scheme, MatrixScheme):
-            _, *shape = self.scheme.matrix_shape(layer.op)
+        form = self.scheme.form(layer.op)
+        if isinstance(form, MatrixScheme):
+            _, *shape = form.matrix_shape(layer.op)
         return max(criterion.rank(values, shape) for values in layer.values)
 
     def plan(self, criterion: Criterion, *, keep_expensive: bool = False) -> Plan:

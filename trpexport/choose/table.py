@@ -23,6 +23,7 @@ from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.layer import LayerFit, with_bias
+from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
 from trpexport.ops import LinearOp
@@ -256,7 +257,9 @@ class _Measurer:
             ranks = {
                 name: candidate_ranks(analysis.scheme, layer, self._multiple)
                 for name, analysis in analyses.items()
-                if analysis.layers[index].values is not None and layer.name not in self._shared
+                if analysis.layers[index].values is not None
+                and layer.name not in self._shared
+                and is_fitted(layer.op)
             }
             if not any(ranks.values()):
                 continue

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError
+from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd
 from trpexport.lowrank.subspace import energy_of
+from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
@@ -91,7 +93,7 @@ class TrainedRankPruning:
 
     Raises:
         TrpexportError: a value is out of range, or the scheme is unknown.
-        PlanError: the network can't run such an input, or a pattern matches no convolution.
+        PlanError: the network can't run such an input, or a pattern matches no layer.
         TrainingError: the scheme cuts more than one matrix of a kernel, no convolution is left to
             train, or no ranks reach the target.
     """
@@ -126,7 +128,11 @@ class TrainedRankPruning:
         model = unwrapped(model)
         traced = declared(model) if input_shape is None else trace(model, input_shape)
         selection = Selection(include=include, exclude=exclude, stride_1_only=stride_1_only)
-        reasons = selection.reasons_to_stay(traced, self._scheme)
+        staying = selection.reasons_to_stay(traced, self._scheme)
+        reasons = {
+            layer.name: staying[layer.name] or _untrained(layer, self._scheme)
+            for layer in traced.layers
+        }
         self._layers = [
             layer
             for layer in traced.layers
@@ -365,3 +371,12 @@ class TrainedRankPruning:
                     "the training diverged, try a lower learning rate"
                 )
         return found
+
+
+def _untrained(layer: TorchLayer, scheme: MatrixScheme) -> str | None:
+    """Say why a layer that could be decomposed is not trained for it, or None."""
+    if not isinstance(layer.module, CONVOLUTIONS):
+        return "only convolutions are trained low-rank"
+    if not isinstance(scheme.form(layer.op), MatrixScheme):
+        return "only what is cut as one matrix is trained low-rank"
+    return None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import conv_op, random_conv
+from tests.strategies import conv_op, random_layer
 from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.fit.narrowing import Narrowing, is_wide, max_channels
 from trpexport.lowrank.fit.patches import grouped, pixels
@@ -28,19 +28,19 @@ def test_inputs_of_few_channels_lose_nothing(op: LinearOp, monkeypatch: pytest.M
     fewer = 4
     monkeypatch.setattr(narrowing, "max_channels", lambda _: fewer)
     torch.manual_seed(0)
-    conv = random_conv(op)
+    conv = random_layer(op)
     # Each group's channels are mixtures of as many as are kept.
     mixing = torch.randn(op.groups, op.in_channels // op.groups, fewer, dtype=torch.float64)
     x = torch.einsum("gcf,ngfhw->ngchw", mixing, torch.randn(9, op.groups, fewer, 7, 7).double())
     x = x.flatten(1, 2)
     kernels = grouped(conv.weight, op)
     cut = Narrowing.of(kernels, products(op, x), None, op)
-    narrow = random_conv(cut.op(op))
+    narrow = random_layer(cut.op(op))
     narrow.weight.data = cut.kernels(kernels).reshape_as(narrow.weight)
     narrow.bias = conv.bias
     torch.testing.assert_close(narrow(cut.inputs(x)), conv(x), rtol=1e-4, atol=1e-4)
     # Whether channels are cut before a kernel or within it is the same.
-    wide = random_conv(op)
+    wide = random_layer(op)
     wide.weight.data, wide.bias = cut.widened(narrow.weight), conv.bias
     torch.testing.assert_close(narrow(cut.inputs(x)), wide(x))
 

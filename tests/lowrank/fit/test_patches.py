@@ -1,4 +1,4 @@
-"""Patches times kernels are what PyTorch's convolution computes; moments are sums over them."""
+"""Patches times kernels are what PyTorch's layer computes; moments are sums over them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.strategies import convolutions, input_size, random_conv
+from tests.strategies import input_size, linear_ops, random_layer
 from trpexport.choose.gathering import _pixel_step
 from trpexport.lowrank.fit.moments import Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
+from trpexport.networks.torch.modules import kernel_of
 
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_patches_times_kernels_is_the_convolution(data: st.DataObject) -> None:
-    conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 2, 3]))))
-    module = random_conv(conv)
+def test_patches_times_kernels_is_the_layer(data: st.DataObject) -> None:
+    conv = data.draw(linear_ops())
+    module = random_layer(conv)
     x = torch.randn(3, conv.in_channels, *input_size(conv), dtype=torch.float64)
     with torch.no_grad():
         expected = module(x)
         if module.bias is not None:
             expected -= module.bias.reshape(-1, *[1] * conv.ndim)
     step = data.draw(st.integers(1, 4))
-    product = patches(x, conv, step) @ grouped(module.weight, conv).mT
+    product = patches(x, conv, step) @ grouped(kernel_of(module), conv).mT
     torch.testing.assert_close(product, pixels(expected, conv.groups, step))
     used = -(-expected[0, 0].numel() // step)
     assert product.shape[1] == 3 * used

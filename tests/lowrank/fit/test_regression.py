@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.strategies import conv_op, convolutions, input_size, random_conv
+from tests.strategies import conv_op, input_size, linear_ops, random_layer
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.fit.patches import grouped, patches, pixels
 from trpexport.lowrank.fit.regression import (
@@ -16,10 +16,11 @@ from trpexport.lowrank.fit.regression import (
     Factorization,
     Regression,
 )
-from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.lowrank.schemes.channel import Channel
 from trpexport.lowrank.schemes.spatial import Spatial
+from trpexport.networks.torch.modules import kernel_of
 from trpexport.ops import LinearOp
 
 CONV = conv_op(6, 8, (3, 3), (1, 1), (1, 1), (1, 1), bias=True)
@@ -39,14 +40,14 @@ def regression_for(
     conv: LinearOp, x: Tensor, ridge: float = 1e-8, metric: Tensor | None = None
 ) -> Regression:
     torch.manual_seed(5)
-    module = random_conv(conv)
+    module = random_layer(conv)
     with torch.no_grad():
         y = module(x)
     outputs = conv.out_channels // conv.groups
     p = patches(x, conv)
     moments = Moments.zeros(conv.groups, p.shape[2], outputs, x.device)
     moments = moments.add(p, pixels(y, conv.groups))
-    return Regression(moments, grouped(module.weight, conv), ridge, metric)
+    return Regression(moments, grouped(kernel_of(module), conv), ridge, metric)
 
 
 def error(regression: Regression, kernels: Tensor) -> float:
@@ -116,7 +117,7 @@ def test_spatial_is_the_closed_form_where_the_error_is_a_kronecker_product(rank:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_errors_are_what_the_factors_leave(name: str, data: st.DataObject) -> None:
-    conv = data.draw(convolutions(data.draw(st.sampled_from([1, 2, 2, 3]))))
+    conv = data.draw(linear_ops())
     scheme = SCHEMES[name]
     assume(scheme.unsupported_reason(conv) is None)
     full = scheme.full_rank(conv)

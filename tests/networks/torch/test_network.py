@@ -168,7 +168,7 @@ def test_tied_weights_stay_tied_and_count_once() -> None:
     model = Tied()
     network = TorchNetwork.open(model, SHAPE)
     assert [(layer.name, layer.shares) for layer in network.layers] == [
-        *(("c0", None), ("c1", None), ("c2", "c1"), ("c3", None))
+        *(("c0", None), ("c1", None), ("c2", "c1"), ("c3", None), ("fc", None))
     ]
     assert network.cost.parameters == sum(p.numel() for p in model.parameters())
     small = decompose_network(network, ByCriterion("spatial", "rank:8"))
@@ -227,11 +227,13 @@ def test_layers_of_folded_batches_and_of_loops_over_images() -> None:
     assert [[(call.places, call.size) for call in layer.calls] for layer in video.layers] == [
         [(5, (8, 8))],
         [(5, (8, 8))],
+        [(5, ())],
     ]
     loop = TorchNetwork.open(Loop(), (3, 3, 8, 8))
     assert [[(call.places, call.size) for call in layer.calls] for layer in loop.layers] == [
         [(1, (8, 8))],
         [(1, (8, 8))],
+        [(1, ())],
     ]
     one = (3 * 16 + 16 * 16) * 9 * 64 + 160
     for network, times in ((video, 5), (loop, 1)):
@@ -291,7 +293,7 @@ def test_a_chain_for_another_network_is_refused() -> None:
     network = TorchNetwork.open(Plain(), SHAPE)
     weight, bias = network.weights("c2")
     chain = truncated(weight, bias, network.layers[1].op, scheme="channel", rank=4)
-    for name, words in (("c1", r"c1 is 16->16 3x3 in it and 3->16"), ("c9", "no convolution c9")):
+    for name, words in (("c1", r"c1 is 16->16 3x3 in it and 3->16"), ("c9", "no layer c9")):
         with pytest.raises(PlanError, match=words):
             network.rewritten({name: chain})
 

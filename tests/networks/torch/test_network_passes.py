@@ -92,4 +92,6 @@ def test_linear_layers_count_for_each_frame_of_a_folded_batch() -> None:
     plan = decompose_network(
         TorchNetwork.open(Video(), (1, 16, 3, 8, 8)), ByCriterion("spatial", "rank:2")
     ).plan
-    assert plan.other_macs == 16 * 16 * 10
+    assert plan.layers[-1].name == "fc"
+    assert plan.layers[-1].macs == 16 * 16 * 10
+    assert plan.other_macs == 0

@@ -39,7 +39,7 @@ def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final
             seen = replay.observe(conv, index)
             module = model.get_submodule(conv)
             assert isinstance(module, CONVOLUTIONS)
-            whole = observe(lambda batch=batch: model(batch), {conv: module}, {conv: 1})[conv]  # type: ignore[misc]
+            whole = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})[conv]  # type: ignore[misc]
             torch.testing.assert_close(seen.inputs, whole.inputs)
             torch.testing.assert_close(seen.outputs, whole.outputs)
             torch.testing.assert_close(seen.shortcut, whole.shortcut)
@@ -53,7 +53,7 @@ def test_layers_of_a_final_network_are_observed_together(memory: int, passes: in
     images = Samples({"input": x})
     cuts = Cuts(model, SHAPE)
     block = ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"]
-    assert cuts.convolutions_after(cuts.before(block[0])) == block
+    assert cuts.layers_after(cuts.before(block[0])) == block
     replay = Replay(model, cuts, images, memory, is_final=True)
     replay.advance(block[0])
     ran = list[int]()

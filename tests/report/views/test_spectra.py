@@ -60,3 +60,12 @@ def test_what_is_saved_is_a_bound_where_something_was_not_counted() -> None:
     assert isinstance(table, Table)
     assert table.totals[0]["vbmf"] == Value(4.24, Kind.RATIO, bound="at most")
     assert warning == Text("Not counted, because not known: Foo (2)", Role.WARNING)
+
+
+def test_inputs_of_several_names_are_in_the_title() -> None:
+    inputs = {"image": {"shape": [1, 3, 8, 8]}, "ids": {"shape": [1, 5], "dtype": "int64"}}
+    facts = {name: fact for name, fact in FACTS.items() if name != "input_shape"}
+    table, _ = spectra_view({**facts, "inputs": inputs})
+    assert isinstance(table, Table)
+    shapes = [Value((1, 3, 8, 8), Kind.SHAPE), Value((1, 5), Kind.SHAPE)]
+    assert [part for part in table.title if isinstance(part, Value)] == shapes

@@ -12,7 +12,7 @@ from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.fit.regression import TYPICAL_RIDGE, Regression
-from trpexport.lowrank.fit.tucker import fit_of
+from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme
 from trpexport.ops import LinearOp
 
@@ -30,7 +30,7 @@ class LayerFit:
     def __init__(self, kernel: Tensor, op: LinearOp, scheme: str, moments: LayerMoments) -> None:
         self.moments = moments
         self.everything = moments.fit + moments.held_out
-        self._kernel, self._op, self._scheme = kernel, op, SCHEMES[scheme]
+        self._kernel, self._op, self._scheme = kernel, op, SCHEMES[scheme].form(op)
         self._seen_op = moments.seen_op(op)
         weight = moments.seen_kernels(grouped(kernel, op))
         self._regression = Regression(self.everything, weight, TYPICAL_RIDGE, moments.metric)

@@ -35,6 +35,18 @@ class Narrowing:
     decode: Tensor
 
     @classmethod
+    def onto_rows(cls, kernels: Tensor) -> Self:
+        """Return the cut to what the outputs see at all: the span of the kernels' rows.
+
+        It leaves out nothing, where there are fewer rows than channels.
+
+        Args:
+            kernels: of a matrix product, (groups, O, channels), O below the channels.
+        """
+        basis = torch.linalg.qr(kernels.mT)[0]
+        return cls(basis.mT, basis)
+
+    @classmethod
     def of(cls, kernels: Tensor, squares: Tensor, metric: Tensor | None, op: LinearOp) -> Self:
         """Return the cut that changes the outputs least, as if they were made pixel by pixel.
 
@@ -97,6 +109,17 @@ class Narrowing:
 def max_channels(op: LinearOp) -> int:
     """Return how many input channels a group may have for its moments to be kept whole."""
     return max(1, isqrt(MAX_UNKNOWNS**2 // op.groups) // prod(op.kernel))
+
+
+def is_fitted(op: LinearOp) -> bool:
+    """Say whether a layer is narrow enough, on one side at least, for its factors to be fitted."""
+    inputs, outputs = op.in_channels // op.groups, op.out_channels // op.groups
+    return outputs <= MAX_UNKNOWNS and (inputs <= MAX_UNKNOWNS or sees_few(op))
+
+
+def sees_few(op: LinearOp) -> bool:
+    """Say whether all that a layer sees of its inputs are so few combinations that all are kept."""
+    return op.out_channels // op.groups * prod(op.kernel) <= max_channels(op)
 
 
 def is_wide(op: LinearOp) -> bool:

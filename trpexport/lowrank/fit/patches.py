@@ -1,7 +1,8 @@
-"""A convolution as a matrix product: the pixels that each output sees, one row an output."""
+"""A linear operator as a matrix product: the pixels that each output sees, one row an output."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trpexport.ops import LinearOp
+from trpexport.ops import LinearOp, Window
 
 
 def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
@@ -17,13 +18,16 @@ def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
 
     Args:
         x: input (batch, in_channels, *size).
-        op: any convolution: stride, dilation, groups and padding of every mode.
+        op: any convolution: stride, dilation, groups and padding of every mode; transposed, or a
+            matrix product.
         step: of the output pixels of each image, every so many are used.
 
     Returns:
         (groups, batch · used pixels, in_channels / groups · kernel), whose columns are ordered
         as the elements of one kernel are.
     """
+    if op.window.transposed:
+        return patches(_stuffed(x, op), _plain(op), step)[..., _flipped(op)]
     window = op.window
     padding = [amount for pair in reversed(window.pads) for amount in pair]
     if any(padding):
@@ -39,12 +43,45 @@ def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
     pixels, kernel = range(3, 3 + n), range(3 + n, 3 + 2 * n)
     columns = op.in_channels // op.groups * prod(op.kernel)
     x = x.permute(1, 0, *pixels, 2, *kernel)
-    if step > 1:
+    if step > 1 and n:
         size = x.shape[2 : 2 + n]
         every = torch.arange(0, prod(size), step, device=x.device)
         index: tuple[Any, ...] = (slice(None), slice(None), *torch.unravel_index(every, size))
         x = x[index]
     return x.reshape(op.groups, -1, columns)
+
+
+def _stuffed(x: Tensor, op: LinearOp) -> Tensor:
+    """Return the input over which a transposed convolution is a plain one of stride 1, unpadded.
+
+    Zeros between its pixels make up for the stride, those around it for the kernel's reach, less
+    what is cut off.
+    """
+    window = op.window
+    places = [slice(None), slice(None)]
+    places += [slice(None, None, stride) for stride in window.stride]
+    spread = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], window.stride, strict=True)]
+    stuffed = x.new_zeros(*x.shape[:2], *spread)
+    stuffed[tuple(places)] = x
+    around = [
+        (d * (k - 1) - before, d * (k - 1) - after + more)
+        for d, k, (before, after), more in zip(
+            window.dilation, window.kernel, window.pads, window.output_pads, strict=True
+        )
+    ]
+    return functional.pad(stuffed, [amount for pair in reversed(around) for amount in pair])
+
+
+def _plain(op: LinearOp) -> LinearOp:
+    window = op.window
+    return replace(op, window=Window(window.kernel, dilation=window.dilation))
+
+
+def _flipped(op: LinearOp) -> Tensor:
+    """Return which element of a patch of flipped taps each element of a kernel meets."""
+    axes = tuple(range(1, 1 + op.ndim))
+    elements = torch.arange(op.in_channels // op.groups * prod(op.kernel))
+    return elements.reshape(-1, *op.kernel).flip(axes).flatten()
 
 
 def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
@@ -63,7 +100,7 @@ def grouped(weight: Tensor, op: LinearOp) -> Tensor:
 
 
 def linear_map(weight: Tensor, bias: Tensor | None, op: LinearOp) -> tuple[Tensor, Tensor]:
-    """Return what a convolution makes of patches, in float64.
+    """Return what a layer makes of patches, in float64.
 
     Returns:
         Kernels (groups, out_channels / groups, elements of one filter), and bias (groups,

@@ -18,23 +18,27 @@ if TYPE_CHECKING:
 
 
 class Scheme(ABC):
-    """One way to write a convolution as a chain of cheaper ones, at a rank R.
+    """One way to write a linear operator as a chain of cheaper ones, at a rank R.
 
     Kernels are (out_channels, in_channels / groups, *kernel_size). Every method is a pure function
     of its arguments.
     """
 
     name: ClassVar[str]
-    # Whether a factor has more groups than the convolution: such run slowly for their MACs.
+    # Whether a factor has more groups than the operator: such run slowly for their MACs.
     regroups: ClassVar[bool] = False
 
     def unsupported_reason(self, op: LinearOp) -> str | None:
         """Say why the scheme can't take ``op``, or None if it can."""
         return None
 
+    def form(self, op: LinearOp) -> Scheme:
+        """Return the scheme that ``op`` is written by: not this one where its axes ask for more."""
+        return self
+
     @abstractmethod
     def factor_ops(self, op: LinearOp, rank: int) -> tuple[LinearOp, ...]:
-        """Return the chain of convolutions that stands in for ``op`` at ``rank``.
+        """Return the chain of operators that stands in for ``op`` at ``rank``.
 
         The last one carries the bias: a bias before padding would leak into the border. A higher
         rank costs more.

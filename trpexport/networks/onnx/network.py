@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
 from trpexport.networks.onnx.drift import first_difference
 from trpexport.networks.onnx.inputs import inputs_of, taken
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
+from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx.watch import OnnxWatch, in_torch, names_of
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
-from trpexport.networks.torch.chain_check import LayerCheck, check_chain
+from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
+from trpexport.networks.torch.network import TorchNetwork
 from trpexport.onnxfile.counting import count_graph
 from trpexport.onnxfile.graph import Graph, graph_of
 from trpexport.ops import LinearOp
@@ -49,6 +52,7 @@ class OnnxNetwork:
         inputs: what it takes.
         chains: what stands in for layers of the file, by name.
         is_dense: whether products of the chains stand there instead.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
     """
 
     module = None
@@ -61,26 +65,31 @@ class OnnxNetwork:
         chains: Mapping[str, Chain] = NO_CHAINS,
         *,
         is_dense: bool = False,
+        outputs: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.inputs = inputs
         self.chains = chains
+        self.outputs = tuple(outputs)
         self._is_dense = is_dense
 
     @classmethod
-    def open(cls, source: OnnxSource, inputs: InputsLike | None = None) -> OnnxNetwork:
+    def open(
+        cls, source: OnnxSource, inputs: InputsLike | None = None, outputs: Sequence[str] = ()
+    ) -> OnnxNetwork:
         """Return the network of a file.
 
         Args:
             source: the file.
             inputs: shapes of its inputs; a name may be left out where there is one. A first
                 dimension that the file leaves open is 1 without them, others must be given.
+            outputs: globs of the names of the outputs whose errors count; all without them.
 
         Raises:
             ModelError: the file does not say how large an input is, and nobody else does.
             DataError: its inputs have different numbers of images.
         """
-        return cls(source, inputs_of(source, inputs))
+        return cls(source, inputs_of(source, inputs), outputs=outputs)
 
     @cached_property
     def model(self) -> ir.Model:
@@ -180,11 +189,15 @@ class OnnxNetwork:
                     f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
                     "in the network"
                 )
-        return OnnxNetwork(self.source, self.inputs, {**self.chains, **chains})
+        return OnnxNetwork(
+            self.source, self.inputs, {**self.chains, **chains}, outputs=self.outputs
+        )
 
     def dense(self) -> OnnxNetwork:
         """Return the network that this one stands for, by the products of its chains."""
-        return OnnxNetwork(self.source, self.inputs, self.chains, is_dense=True)
+        return OnnxNetwork(
+            self.source, self.inputs, self.chains, is_dense=True, outputs=self.outputs
+        )
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name.
@@ -195,8 +208,18 @@ class OnnxNetwork:
         return run_in_batches(self._session, self._session.named(feeds))
 
     def rounding(self, feeds: Arrays) -> dict[str, float]:
-        """Return nothing: ONNX Runtime does not run a graph in float64 that is none."""
-        return {}
+        """Return how far outputs are from those without optimizations, RMS relative to these.
+
+        ONNX Runtime runs no graph in float64 that is none: two ways to round stand for it.
+        """
+        named = self._session.named(feeds)
+        plain = open_model(self.model, graph_optimization="disable")
+        exact, rounded = run_in_batches(plain, named), run_in_batches(self._session, named)
+        return {
+            name: relative_rms(_tensor(exact[name]), _tensor(rounded[name]))
+            for name in exact
+            if exact[name].dtype.kind == "f"
+        }
 
     def check_layers(
         self, original: OnnxNetwork, plan: Plan, feeds: Arrays
@@ -243,8 +266,16 @@ class OnnxNetwork:
         }
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> Watch:
-        """Return all that calibration may ask of it."""
-        raise PlanError("an ONNX file can't be calibrated yet: decompose it without images")
+        """Return all that calibration may ask of it: in PyTorch, or else of ONNX Runtime.
+
+        A network that takes one batch size alone gets so many of the samples at a time.
+        """
+        if isinstance(self._in_torch, TorchNetwork):
+            watch = self._in_torch.watch(samples, memory=memory)
+            return OnnxWatch(watch, names_of(self._in_torch))
+        if self._session.batch_size is not None:
+            samples = samples.whole_batches(self._session.batch_size)
+        return OrtWatch(self, samples, self.rewritten, str(self._in_torch))
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: its graph and its weights."""
@@ -273,6 +304,14 @@ class OnnxNetwork:
             bias = None if chain.bias is None else chain.bias.detach().cpu().double().numpy()
             found[name] = Factors(ops, tuple(arrays[key] for key in keys), bias)
         return found
+
+    @cached_property
+    def _in_torch(self) -> TorchNetwork | ModelError:
+        """The graph as a network of PyTorch, or why it is none."""
+        try:
+            return in_torch(self.model, self.layers, self.inputs, self.outputs)
+        except ModelError as error:
+            return error
 
     @cached_property
     def _session(self) -> Session:

@@ -87,7 +87,7 @@ def _conv(
         return None
     size = _size(node, 0, shape, shape_of)
     window, fixed = convolution_window(node, shape[2:], size)
-    bias, why = _bias(node, 2, constants) if node.op_type == "Conv" else (None, None)
+    bias, why = _bias(node, 2, constants, shape[0]) if node.op_type == "Conv" else (None, None)
     op = LinearOp(shape[1] * groups, shape[0], groups, bias is not None, window)
     return Read(op, 0, index, lambda weight: weight, (), bias, fixed=fixed or why)
 
@@ -100,7 +100,7 @@ def _conv_transpose(
         return None
     size = _size(node, 0, shape, shape_of)
     window, fixed = transposed_window(node, shape[2:], size)
-    bias, why = _bias(node, 2, constants)
+    bias, why = _bias(node, 2, constants, shape[1] * groups)
     op = LinearOp(shape[0], shape[1] * groups, groups, bias is not None, window)
     way = ("transposed", groups)
     return Read(op, 0, index, lambda w: transposed_kernel(w, groups), way, bias, fixed=fixed or why)
@@ -117,9 +117,7 @@ def _gemm(
     fixed = None if index else "its weight stands on the left of the product"
     if attribute(node, "transA", 0) and index:
         fixed = "it multiplies the columns of its input"
-    bias, why = _bias(node, 2, constants)
-    if bias is not None and not _is_vector(bias.shape, out):
-        bias, why = None, "its bias is not the same for all rows"
+    bias, why = _bias(node, 2, constants, out)
 
     def kernel(weight: Array) -> Array:
         matrix = weight if is_flipped else weight.T
@@ -164,13 +162,19 @@ def _kept(reader: Reader, reason: str) -> Reader:
     return read
 
 
-def _bias(node: ir.Node, index: int, constants: Constants) -> tuple[Constant | None, str | None]:
+def _bias(
+    node: ir.Node, index: int, constants: Constants, out: int
+) -> tuple[Constant | None, str | None]:
     """Return where a node's bias comes from, and why the node can't be rewritten, if it is none."""
     value = node.inputs[index] if len(node.inputs) > index else None
     if value is None:
         return None, None
     found = constants.find(value)
-    return found, None if found else f"its bias {constants.why_not(value)}"
+    if found is None:
+        return None, f"its bias {constants.why_not(value)}"
+    if not _is_vector(found.shape, out):
+        return None, f"its bias is not one number for each of {out} outputs"
+    return found, None
 
 
 def _is_vector(shape: Shape, out: int) -> bool:

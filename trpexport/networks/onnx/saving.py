@@ -25,8 +25,15 @@ def save(model: ir.Model, path: Path) -> None:
         path.write_bytes(_content(model))
 
 
-def open_model(model: ir.Model, outputs: Sequence[ir.Value] = ()) -> Session:
+def open_model(
+    model: ir.Model, outputs: Sequence[ir.Value] = (), *, graph_optimization: str = "all"
+) -> Session:
     """Return a network ready to run, with some of its values as further outputs.
+
+    Args:
+        model: the network.
+        outputs: values of its main graph.
+        graph_optimization: as for :func:`~trpexport.runtime.session.open_session`.
 
     Raises:
         ModelError: ONNX Runtime can't run it.
@@ -36,11 +43,11 @@ def open_model(model: ir.Model, outputs: Sequence[ir.Value] = ()) -> Session:
     model.graph.outputs.extend(added)
     try:
         if weight_bytes(model) <= _WHOLE_BYTES:
-            return open_session(_content(model))
+            return open_session(_content(model), graph_optimization=graph_optimization)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             save(model, path)
-            return open_session(path)
+            return open_session(path, graph_optimization=graph_optimization)
     finally:
         if added:
             del model.graph.outputs[-len(added) :]
@@ -91,7 +98,16 @@ def _content(model: ir.Model) -> bytes:
     for value, tensor in outside.items():
         value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
     try:
-        content: bytes = ir.to_proto(model).SerializeToString()
+        message = ir.to_proto(model)
+        # onnx_ir tells the types of stored tensors twice.
+        told = [
+            value
+            for value in message.graph.value_info
+            if value.name not in model.graph.initializers
+        ]
+        del message.graph.value_info[:]
+        message.graph.value_info.extend(told)
+        content: bytes = message.SerializeToString()
         return content
     finally:
         for value, tensor in outside.items():

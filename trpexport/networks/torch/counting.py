@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from trpexport.cost import FLOPS_PER_MAC, Cost, OperatorCost
 from trpexport.inputs import InputsLike
-from trpexport.networks.torch.modules import FactorChain
+from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import run_example, surrounding, tensor_leaves
 
@@ -32,10 +32,6 @@ _COSTLY = re.compile(
 )
 # What the pattern catches by its name alone: it moves data about, or works elementwise.
 _CHEAP = re.compile(r"^(upsample_|_thnn_|_conv_depthwise_backward|_convert)")
-_NAMED = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 
 
 def _trilinear(a: Tensor, b: Tensor, c: Tensor, *expand: Sequence[int]) -> int:
@@ -76,7 +72,7 @@ def count_module(model: nn.Module, inputs: InputsLike) -> Cost:
         PlanError: the network can't run such inputs.
     """
     counter = _Counter(model)
-    with counter.following(), _plain_attention(), counter:
+    with counter.following(), sdpa_kernel(SDPBackend.MATH), counter:
         run_example(model, inputs, {})
     total = sum(parameter.numel() for parameter in model.parameters())
     return Cost(
@@ -153,7 +149,7 @@ class _Counter(OperatorMode):
         self.rows.append(
             OperatorCost(
                 name=self._modules[module],
-                operator=type(module).__name__ if isinstance(module, _NAMED) else operator,
+                operator=type(module).__name__ if isinstance(module, LAYERS) else operator,
                 input_shape=tuple(moving[0].shape),
                 output_shape=tuple(result.shape),
                 macs=macs,
@@ -170,15 +166,3 @@ def _is_leaf(module: nn.Module) -> bool:
 def place(tensor: Tensor) -> int:
     """Return what a parameter and its views have in common."""
     return tensor.untyped_storage().data_ptr()
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Let attention be computed by matrix products that can be seen, not by one fused operator."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

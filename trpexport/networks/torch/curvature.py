@@ -17,9 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.networks.torch.arguments import Arguments
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
-from trpexport.networks.torch.running import evaluating, noting, tensor_leaves
+from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
+from trpexport.networks.torch.outputs import named_tensors, picked
+from trpexport.networks.torch.running import evaluating, noting
+from trpexport.ops import LinearOp
 
 # Random directions of the outputs for each image that the derivative is sampled with.
 _DIRECTIONS = 1
@@ -29,8 +32,10 @@ _FLOOR = 1e-2
 _CONSTANT = 1e-12
 
 
-def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> dict[str, Tensor]:
-    """Return what counts as error in the output of each convolution of a network.
+def output_metrics(
+    model: nn.Module, batches: Iterable[Tensor | Arguments], outputs: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Return what counts as error in the output of each linear layer of a network.
 
     The derivative is sampled with random signs s, as the expectation of (Jᵀ s)(Jᵀ s)ᵀ is Jᵀ J
     (Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990). Of several
@@ -39,6 +44,7 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
     Args:
         model: the network; it is not changed.
         batches: inputs to sample on.
+        outputs: globs of the names of those outputs that count; all where there are none.
 
     Returns:
         By layer (groups, O, O), O the output channels of a group, positive definite, in float64.
@@ -50,18 +56,18 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
     def signs(output: Tensor) -> Tensor:
         return torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
 
-    def directions(outputs: Sequence[Tensor]) -> list[Tensor]:
-        found = [signs(output) for output in outputs]
+    def directions(given: Sequence[Tensor]) -> list[Tensor]:
+        found = [signs(output) for output in given]
         if len(found) == 1:  # its scale makes no difference
             return found
         return [
             s * _weight(output, Arguments.of(batch).images)
-            for s, output in zip(found, outputs, strict=True)
+            for s, output in zip(found, given, strict=True)
         ]
 
     for batch in batches:
         try:
-            for name, square in _sampled(model, Arguments.of(batch), directions):
+            for name, square in _sampled(model, Arguments.of(batch), outputs, directions):
                 found[name] = found.get(name, 0.0) + square
         except RuntimeError:  # an operation without a derivative
             return {}
@@ -69,14 +75,17 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
 
 
 def _sampled(
-    model: nn.Module, x: Arguments, directions: Callable[[Sequence[Tensor]], list[Tensor]]
+    model: nn.Module,
+    x: Arguments,
+    counted: Sequence[str],
+    directions: Callable[[Sequence[Tensor]], list[Tensor]],
 ) -> list[tuple[str, Tensor]]:
     """Return products of the sampled derivative, summed over pixels, layer by layer."""
     found = []
     with evaluating(model), torch.enable_grad(), _outputs_of_layers(model) as outputs:
         # A copy that is no leaf: a network may begin by working in place.
-        leaves = tensor_leaves(x.map(_derivable).call(model))
-        derivable = [leaf for leaf in leaves if leaf.requires_grad]
+        named = picked(named_tensors(x.map(_derivable).call(model), x.tensors), counted)
+        derivable = [output for output in named.values() if output.requires_grad]
         calls = tuple(outputs)  # a checkpointed forward runs again behind, for the derivative
         for _ in range(_DIRECTIONS if derivable else 0):
             gradients = torch.autograd.grad(
@@ -86,9 +95,10 @@ def _sampled(
                 retain_graph=True,
                 allow_unused=True,
             )
-            for (name, groups, _), gradient in zip(calls, gradients, strict=True):
+            for (name, op, _), gradient in zip(calls, gradients, strict=True):
                 if gradient is not None:
-                    rows = gradient.transpose(0, 1).reshape(groups, gradient.shape[1] // groups, -1)
+                    each = by_channel(op, gradient).transpose(0, 1)
+                    rows = each.reshape(op.groups, op.out_channels // op.groups, -1)
                     found.append((name, (rows @ rows.mT).to(torch.float64)))
     return found
 
@@ -98,26 +108,25 @@ def _derivable(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, int, Tensor]]]:
-    """Collect name, groups and output of each call of a convolution that a gradient reaches."""
-    found: list[tuple[str, int, Tensor]] = []
+def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, LinearOp, Tensor]]]:
+    """Collect name, operator and output of each call of a layer that a gradient reaches."""
+    found: list[tuple[str, LinearOp, Tensor]] = []
 
-    def hook(name: str) -> Callable[[Conv, Any, Any, Tensor], Tensor | None]:
-        def keep(module: Conv, _: Any, __: Any, output: Tensor) -> Tensor | None:
+    def hook(name: str) -> Callable[[LinearLayer, Any, Any, Tensor], Tensor | None]:
+        def keep(module: LinearLayer, _: Any, __: Any, output: Tensor) -> Tensor | None:
             if not output.requires_grad:
                 return None
-            batched = len(module.kernel_size) + 2
-            found.append((name, module.groups, output if output.ndim == batched else output[None]))
+            found.append((name, op_of(module), output))
             return output.clone()  # what follows may overwrite it
 
         return keep
 
-    convolutions = {
+    layers = {
         module: hook(name)
         for name, module in model.named_modules()
-        if isinstance(module, CONVOLUTIONS)
+        if isinstance(module, LAYERS) and is_fitted(op_of(module))
     }
-    with noting(convolutions):
+    with noting(layers):
         yield found
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trpexport.inputs import InputsLike
 from trpexport.networks.torch.arguments import Arguments
-from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.modules import LAYERS
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
@@ -104,13 +104,12 @@ class Cuts:
             self._before[name] = self._find_before(name)
         return self._before[name]
 
-    def convolutions_after(self, cut: Cut | None) -> list[str]:
-        """Return the convolutions before which ``cut`` is the last cut, in the order they run."""
+    def layers_after(self, cut: Cut | None) -> list[str]:
+        """Return the layers before which ``cut`` is the last cut, in the order they run."""
         found = [
             (calls.starts[0], name)
             for name, calls in self._calls.items()
-            if isinstance(self._model.get_submodule(name), CONVOLUTIONS)
-            and self.before(name) == cut
+            if isinstance(self._model.get_submodule(name), LAYERS) and self.before(name) == cut
         ]
         return [name for _, name in sorted(found)]
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.chain_check import relative_rms
-from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.modules import CONVOLUTIONS, TRANSPOSED
 from trpexport.networks.torch.running import argument, noting, outputs_of
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Arrays
 
+_CONVOLVING = ("Conv", "ConvTranspose")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -58,13 +59,13 @@ def _conv_runs(model: nn.Module, x: Tensor | Arguments) -> list[tuple[str, list[
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
         alive.append(output)
-        if isinstance(module, CONVOLUTIONS):
+        if isinstance(module, CONVOLUTIONS + TRANSPOSED):
             runs.append((names[module], [output.clone()]))
             of_output[id(output)] = runs[-1][1]
         elif (seen := of_output.get(id(argument(inputs, keywords)))) is not None:
             seen.append(output.clone())
 
-    noted = [module for module in names if isinstance(module, CONVOLUTIONS + _NORMS)]
+    noted = [module for module in names if isinstance(module, CONVOLUTIONS + TRANSPOSED + _NORMS)]
     with noting(dict.fromkeys(noted, note)):
         outputs_of(model, x)
     return runs
@@ -75,7 +76,7 @@ def _conv_outputs(path: Path, feeds: Arrays) -> list[Tensor]:
     import onnx
 
     model = onnx.load(path)
-    names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    names = [node.output[0] for node in model.graph.node if node.op_type in _CONVOLVING]
     present = {output.name for output in model.graph.output}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in present

@@ -10,33 +10,33 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
+from trpexport.networks.torch.modules import LAYERS, LinearLayer
 from trpexport.networks.torch.running import evaluating
 
 
 def fold(model: nn.Module, among: Container[str] | None = None) -> tuple[str, ...]:
-    """Make parameters of the convolutions' kernels that a norm, a mask or the like computes.
+    """Make parameters of the layers' kernels that a norm, a mask or the like computes.
 
     That is exact in evaluation mode, in which they are the same at each pass.
 
     Args:
         model: the network; it is changed.
-        among: names of the convolutions to look at; all where it is None.
+        among: names of the layers to look at; all where it is None.
 
     Returns:
-        Names of the convolutions that were changed.
+        Names of the layers that were changed.
     """
     with evaluating(model):
         return tuple(
             name
             for name, module in list(model.named_modules())
-            if isinstance(module, CONVOLUTIONS)
+            if isinstance(module, LAYERS)
             and (among is None or name in among)
             and (_fold_hooks(module) | _fold_parametrizations(module))
         )
 
 
-def _fold_hooks(module: Conv) -> bool:
+def _fold_hooks(module: LinearLayer) -> bool:
     hooks = list(module._forward_pre_hooks.values())
     for hook in hooks:
         if isinstance(hook, WeightNorm):
@@ -48,7 +48,7 @@ def _fold_hooks(module: Conv) -> bool:
     return len(module._forward_pre_hooks) < len(hooks)
 
 
-def _fold_parametrizations(module: Conv) -> bool:
+def _fold_parametrizations(module: LinearLayer) -> bool:
     if not parametrize.is_parametrized(module):
         return False
     assert isinstance(module.parametrizations, nn.ModuleDict)

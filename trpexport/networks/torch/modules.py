@@ -34,7 +34,7 @@ class _UnevenConv(nn.modules.conv._ConvNd):
 
     pads: tuple[tuple[int, int], ...]
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - forwards call it by this name
         """Return what it makes of an input (batch, in_channels, *size)."""
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = functional.pad(input, _flat(self.pads), mode=mode)
@@ -68,7 +68,11 @@ class _UnevenConvTranspose(nn.modules.conv._ConvTransposeNd):
     pads: tuple[tuple[int, int], ...]
     extra: tuple[int, ...]
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - forwards call it by this name
+        output_size: list[int] | None = None,
+    ) -> Tensor:
         """Return what it makes of an input (batch, in_channels, *size)."""
         assert output_size is None
         run: Any = (
@@ -145,7 +149,7 @@ def make_layer(op: LinearOp) -> LinearLayer:
             "nn.Linear", _skipping(nn.Linear, op.in_channels, op.out_channels, bias=op.bias)
         )
     window = op.window
-    arguments = {
+    arguments: dict[str, Any] = {
         "stride": window.stride,
         "dilation": window.dilation,
         "groups": op.groups,
@@ -193,6 +197,16 @@ def kernel_of(module: LinearLayer) -> Tensor:
 def set_kernel(module: LinearLayer, kernel: Tensor) -> None:
     """Copy a kernel, (out_channels, in_channels / groups, *kernel), into a layer's weight."""
     module.weight.data.copy_(weight_of(kernel, op_of(module)))
+
+
+def by_channel(op: LinearOp, x: Tensor) -> Tensor:
+    """Return the input or output of a layer as (rows, channels, *size).
+
+    Of a matrix product all leading positions are rows; where the batch is missing it is added.
+    """
+    if op.ndim == 0:
+        return x.reshape(-1, x.shape[-1])
+    return x if x.ndim == op.ndim + 2 else x[None]
 
 
 def weight_of(kernel: Tensor, op: LinearOp) -> Tensor:

@@ -1,4 +1,4 @@
-"""What convolutions get and give, and what a shortcut adds to it."""
+"""What linear layers get and give, and what a shortcut adds to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trpexport.networks.base import Observation
-from trpexport.networks.torch.modules import Conv
+from trpexport.networks.torch.modules import LinearLayer, by_channel, op_of
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import StoppedPass, argument, noting, tensor_leaves
 
@@ -26,16 +26,16 @@ _BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch
 
 
 def observe(
-    run: Callable[[], Any], convs: Mapping[str, Conv], calls: Mapping[str, int]
+    run: Callable[[], Any], layers: Mapping[str, LinearLayer], calls: Mapping[str, int]
 ) -> dict[str, Observation]:
-    """Run a network until all is known of some of its convolutions, and no further.
+    """Run a network until all is known of some of its layers, and no further.
 
     Args:
         run: runs the network.
-        convs: the convolutions, by name.
+        layers: the layers, by name.
         calls: how often a forward pass calls each of them.
     """
-    observer = _Observer(convs, calls)
+    observer = _Observer(layers, calls)
     with observer.watching(), torch.no_grad():
         try:
             with observer:
@@ -46,22 +46,23 @@ def observe(
 
 
 class _Observer(OperatorMode):
-    """Follows the outputs of convolutions through what scales their channels to an addition.
+    """Follows the outputs of layers through what scales their channels to an addition.
 
     Below the level of modules, so that it sees additions wherever they are written.
     """
 
-    def __init__(self, convs: Mapping[str, Conv], calls: Mapping[str, int]) -> None:
+    def __init__(self, layers: Mapping[str, LinearLayer], calls: Mapping[str, int]) -> None:
         super().__init__()
-        self._convs = convs
+        self._layers = layers
+        self._ops = {name: op_of(layer) for name, layer in layers.items()}
         self._calls = calls
         self._followed: dict[str, Tensor] = {}
-        self._unseen = set(convs)
-        self.seen = {name: Observation() for name in convs}
+        self._unseen = set(layers)
+        self.seen = {name: Observation() for name in layers}
 
     def watching(self) -> AbstractContextManager[None]:
-        """Note what goes into the convolutions and comes out of them."""
-        return noting({conv: partial(self._note, name) for name, conv in self._convs.items()})
+        """Note what goes into the layers and comes out of them."""
+        return noting({layer: partial(self._note, name) for name, layer in self._layers.items()})
 
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and follow what it does to outputs."""
@@ -91,10 +92,13 @@ class _Observer(OperatorMode):
         None where it does something else.
         """
         followed = self._followed[name]
-        channels = followed.shape[1]
+        channels = self._ops[name].out_channels
+        # Of a matrix product the channels come last, of a convolution behind the batch.
+        behind = followed.ndim - 2 if self._ops[name].ndim else 0
         if operation in _BATCH_NORMS:
             _, weight, _, _, variance, _, _, epsilon = args
-            if variance is None:  # that of the batch, which changes with the output
+            # One of the batch changes with the output, and the second axis is tokens, perhaps.
+            if variance is None or behind != followed.ndim - 2:
                 return None
             scale: Tensor = (variance + epsilon).rsqrt()
             return scale if weight is None else scale * weight
@@ -106,21 +110,24 @@ class _Observer(OperatorMode):
         other = second if first is followed else first
         factor = other if isinstance(other, Tensor) else followed.new_tensor(other)
         # A number, or one a channel: (channels, 1, ...) or (1, channels, 1, ...).
-        by_channel = (channels, *[1] * (followed.ndim - 2))
-        if factor.numel() != 1 and tuple(factor.shape) not in (by_channel, (1, *by_channel)):
+        ends_in = (channels, *[1] * behind)
+        if factor.numel() != 1 and (factor.numel(), factor.shape[-1 - behind :]) != (
+            channels,
+            ends_in,
+        ):
             return None
         factor = factor.reshape(-1).expand(channels)
         return 1.0 / factor if operation == "div" else factor
 
     def _note(
-        self, name: str, module: Conv, inputs: tuple[Any, ...], keywords: Any, output: Tensor
+        self, name: str, _: LinearLayer, inputs: tuple[Any, ...], keywords: Any, output: Tensor
     ) -> None:
-        seen = self.seen[name]
-        batched = len(module.kernel_size) + 2
+        seen, op = self.seen[name], self._ops[name]
         # Detached from what may be overwritten in place later on.
         for kept, tensor in ((seen.inputs, argument(inputs, keywords)), (seen.outputs, output)):
-            kept.append((tensor if tensor.ndim == batched else tensor[None]).clone())
-        if len(seen.outputs) == self._calls[name] == 1 and output.ndim == batched:
+            kept.append(by_channel(op, tensor).clone())
+        is_batched = output.ndim == op.ndim + 2 or op.ndim == 0
+        if len(seen.outputs) == self._calls[name] == 1 and is_batched:
             self._followed[name] = output
         elif len(seen.outputs) >= self._calls[name]:
             self._finish([name])
@@ -138,9 +145,14 @@ class _Observer(OperatorMode):
         if not isinstance(other, Tensor) or other.shape != followed.shape or first is second:
             return
         seen = self.seen[name]
+        other = by_channel(self._ops[name], other)
         seen.shortcut = other.clone() if others == 1 else other * others
         if own != 1:
-            scale = followed.new_ones(followed.shape[1]) if seen.scale is None else seen.scale
+            scale = (
+                followed.new_ones(self._ops[name].out_channels)
+                if seen.scale is None
+                else seen.scale
+            )
             seen.scale = scale * own
 
     def _finish(self, names: Iterable[str]) -> None:

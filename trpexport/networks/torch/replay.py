@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv
+from trpexport.networks.torch.modules import LAYERS, LinearLayer
 from trpexport.networks.torch.observation import observe
-from trpexport.networks.torch.outputs import OUTPUT, named_tensors
+from trpexport.networks.torch.outputs import named_tensors, picked
 from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
 
 
@@ -30,17 +30,26 @@ class Replay:
         cuts: the cuts of the network, or of the one that it was made from.
         samples: what it runs on.
         memory: bytes that may be kept.
+        outputs: globs of the names of those outputs that count; all where there are none.
         is_final: whether no layer behind the cut changes either: layers up to the next cut are
             then observed together, and what they will be asked for is kept as well.
     """
 
     def __init__(
-        self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int, *, is_final: bool = False
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        *,
+        outputs: Sequence[str] = (),
+        is_final: bool = False,
     ) -> None:
         self.model = model
         self._cuts = cuts
         self._samples = samples
         self._memory = memory
+        self._outputs = outputs
         self._is_final = is_final
         self._cut: Cut | None = None
         self._kept: dict[int, Tensor] = {}
@@ -75,23 +84,17 @@ class Replay:
     def outputs(self, index: int) -> dict[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64.
 
-        Whole numbers are left out beside others: what is chosen by the largest of some numbers
-        follows from these.
-
         Raises:
-            DataError: it gives no tensors.
+            DataError: it gives no tensors, or a glob matches none.
         """
         batch = self.batch(index)
         with evaluating(self.model), self._resumed(index):
             found = batch.call(self.model)
-        leaves = tensor_leaves(found)
-        if not leaves:
-            raise DataError(
-                "the network returns no tensors that could be compared: wrap it so that it does"
-            )
-        named = dict(zip(_names(found, len(leaves)), leaves, strict=True))
-        numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
-        return {name: _by_sample(leaf, batch.images) for name, leaf in (numbers or named).items()}
+        try:
+            named = picked(named_tensors(found, batch.tensors), self._outputs)
+        except ModelError as error:
+            raise DataError(str(error)) from error
+        return by_sample(named, batch.images)
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -100,19 +103,19 @@ class Replay:
             return seen
         names = [name]
         if self._is_final and self._used < self._memory:
-            together = self._cuts.convolutions_after(self._cut)
+            together = self._cuts.layers_after(self._cut)
             names = together[together.index(name) :]
         batch = self.batch(index)
         calls = {each: self._cuts.calls(each, batch.images) for each in names}
-        convs = {each: self._conv(each) for each in names}
+        layers = {each: self._layer(each) for each in names}
         with evaluating(self.model), self._resumed(index):
-            found = observe(lambda: batch.call(self.model), convs, calls)
+            found = observe(lambda: batch.call(self.model), layers, calls)
         self._seen |= {(each, index): found[each] for each in names[1:]}
         return found[name]
 
-    def _conv(self, name: str) -> Conv:
+    def _layer(self, name: str) -> LinearLayer:
         module = self.model.get_submodule(name)
-        assert isinstance(module, CONVOLUTIONS)
+        assert isinstance(module, LAYERS)
         return module
 
     @property
@@ -142,16 +145,17 @@ def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
     return arguments_for(model, {name: torch.from_numpy(array) for name, array in batch.items()})
 
 
-def _names(outputs: Any, count: int) -> list[str]:
-    """Return what the tensors of an output are called; by number where they can't be exported."""
-    try:
-        names = list(named_tensors(outputs))
-    except ModelError:
-        names = []
-    return names if len(names) == count else [f"{OUTPUT}_{index}" for index in range(count)]
+def by_sample(outputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Return outputs that can be compared, as one row a sample, in float64.
+
+    Whole numbers are left out beside others: what is chosen by the largest of some numbers
+    follows from these.
+    """
+    numbers = {name: output for name, output in outputs.items() if output.is_floating_point()}
+    return {name: _rows(output, samples) for name, output in (numbers or outputs).items()}
 
 
-def _by_sample(output: Tensor, samples: int) -> Tensor:
+def _rows(output: Tensor, samples: int) -> Tensor:
     """Return an output as one row a sample; one that does not count samples is the same for all."""
     count = samples if output.ndim and len(output) and len(output) % samples == 0 else 1
     return output.double().reshape(count, output.numel() // count).expand(samples, -1)

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,9 @@ _OF_SHAPE = re.compile(
 _OF_TYPE = re.compile(r"\bd?type|\bHalf\b|BFloat16|\bDouble\b|\bLong\b|not implemented for '")
 
 
+_PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+
+
 class StoppedPass(BaseException):
     """Ends a forward pass of which enough is known; no forward takes it for an error of its own."""
 
@@ -38,10 +42,13 @@ class StoppedPass(BaseException):
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put networks into evaluation mode without gradients, and give all back as it was.
 
+    Attention runs by the modules that it is made of, not by one fused operator in their place.
     Every module has its own mode again behind the block, and the caller's random numbers go on as
     if there had been no block: a forward pass may draw some.
     """
     training = [module for model in models for module in model.modules() if module.training]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         # Most are already: a deep network has hundreds of modules to set.
         if training:
@@ -50,6 +57,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
         with torch.no_grad(), torch.random.fork_rng(devices=()):
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module in training:
             module.training = True
 
@@ -178,9 +186,18 @@ def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
     return found
 
 
-def tensor_leaves(outputs: Any) -> list[Tensor]:
-    """Return the tensors of what a network returns, however they are nested."""
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+def tensor_leaves(values: Any) -> list[Tensor]:
+    """Return the tensors in values, however they are nested, in data classes too."""
+    found = []
+    for leaf in pytree.tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif not isinstance(leaf, _PLAIN):
+            # Mappings of a class of their own, and data classes, are leaves to PyTorch.
+            inner = vars(leaf) if is_dataclass(leaf) and not isinstance(leaf, type) else leaf
+            if isinstance(inner, Mapping):
+                found += tensor_leaves(list(inner.values()))
+    return found
 
 
 def noting(notes: Mapping[Any, Callable[..., Any]]) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Which convolutions a PyTorch network runs, in which order, on inputs of which size."""
+"""Which linear layers a PyTorch network runs, in which order, on inputs of which size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import flop_registry
 
@@ -16,24 +16,31 @@ from trpexport.cost import Cost, macs
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.torch.counting import count_module, place
-from trpexport.networks.torch.modules import CONVOLUTIONS, Conv, op_of
+from trpexport.networks.torch.modules import (
+    LAYERS,
+    PLAIN_KINDS,
+    TRANSPOSED,
+    LinearLayer,
+    kernel_of,
+    op_of,
+)
 from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import LOW_PRECISION, argument, run_example, tensor_leaves
 from trpexport.ops import Call, Layer
 
-_WEIGHTED = (
-    *(*CONVOLUTIONS, nn.Linear, nn.Bilinear),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
-)
+_WEIGHTED = (*LAYERS, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-# What a subclass of a convolution computes otherwise by; one that only fixes arguments has none.
+# What a subclass of a layer computes otherwise by; one that only fixes arguments has none.
 _COMPUTING = {
     *("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl"),
     *("__getattr__", "__getattribute__", "weight", "bias", "stride", "padding", "dilation"),
     *("groups", "padding_mode", "_reversed_padding_repeated_twice"),
+    *("output_padding", "_output_padding", "in_features", "out_features"),
 }
+
+
+_SIZED = "is told the size of its output at each call, which a chain is not"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +48,10 @@ class TorchLayer(Layer):
     """A layer, and the module that it is.
 
     Attributes:
-        module: the convolution.
+        module: the layer.
     """
 
-    module: Conv
+    module: LinearLayer
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,9 @@ class Trace:
     """One forward pass of a network.
 
     Attributes:
-        layers: its convolutions in the order in which they first ran, the unused ones last.
-        stem: name of the convolution that ran first, or None.
-        head: name of the convolution that ran last, if no other layer with weights came after it.
+        layers: its linear layers in the order in which they first ran, the unused ones last.
+        stem: name of the layer that ran first, or None.
+        head: name of the layer that ran last, if no other layer with weights came after it.
         other_macs: MACs for one image of all that ``layers`` do not account for.
         cost: what all of it costs; None where it was not run.
     """
@@ -67,7 +74,7 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: InputsLike) -> Trace:
-    """Run ``model`` on an example of its inputs and note its convolutions.
+    """Run ``model`` on an example of its inputs and note its linear layers.
 
     Raises:
         PlanError: the network can't run such an input, or computes in less than single precision.
@@ -75,13 +82,16 @@ def trace(model: nn.Module, inputs: InputsLike) -> Trace:
     found = _declared(model)
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     order: list[nn.Module] = []
+    sized: set[nn.Module] = set()
 
     def note(module: nn.Module, given: tuple[Any, ...], keywords: Any, _: Any) -> None:
         order.append(module)
-        if not isinstance(module, CONVOLUTIONS):
+        if not isinstance(module, LAYERS):
             return
         kernels.forget_last(module)
         shapes.setdefault(module, []).append(tuple(argument(given, keywords).shape))
+        if isinstance(module, TRANSPOSED) and (len(given) > 1 or keywords.get("output_size")):
+            sized.add(module)
 
     weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
     kernels = _KernelUses([layer.module for layer in found])
@@ -96,7 +106,13 @@ def trace(model: nn.Module, inputs: InputsLike) -> Trace:
     for module, uses in kernels.uses.items():
         order.append(module)
         shapes.setdefault(module, []).extend(filter(None, uses))
-    found = [replace(x, fixed=x.fixed or kernels.why_fixed(x.module)) for x in found]
+    found = [
+        replace(
+            x,
+            fixed=x.fixed or kernels.why_fixed(x.module) or (_SIZED if x.module in sized else None),
+        )
+        for x in found
+    ]
     batch = Inputs.of(inputs).batch
     ran = sorted((x for x in found if x.module in shapes), key=lambda x: order.index(x.module))
     layers = tuple(
@@ -114,7 +130,7 @@ def trace(model: nn.Module, inputs: InputsLike) -> Trace:
 
 
 def declared(model: nn.Module) -> Trace:
-    """Note the convolutions of ``model`` in the order in which it declares them, without running.
+    """Note the linear layers of ``model`` in the order in which it declares them, without running.
 
     That is the order in which most networks run them, and all that can be known without an input.
     Each counts as called once, on an input of unknown size ``()``: it has no MACs.
@@ -133,21 +149,38 @@ def declared(model: nn.Module) -> Trace:
 
 
 def _declared(model: nn.Module) -> list[TorchLayer]:
-    return [
-        TorchLayer(name=name, op=op_of(module), calls=(), fixed=_fixed(module), module=module)
+    elsewhere = {
+        id(parameter): name
         for name, module in model.named_modules()
-        if isinstance(module, CONVOLUTIONS)
+        if not isinstance(module, LAYERS)
+        for parameter in module._parameters.values()
+    }
+
+    def fixed(module: LinearLayer) -> str | None:
+        other = elsewhere.get(id(module.weight))
+        if other is None:
+            return _fixed(module)
+        return f"its weight is that of {other or 'the network itself'} as well, which is no layer"
+
+    return [
+        TorchLayer(name=name, op=op_of(module), calls=(), fixed=fixed(module), module=module)
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
     ]
 
 
 def _tied(layers: Sequence[TorchLayer]) -> tuple[TorchLayer, ...]:
     """Say of each layer which one before it uses the same weight."""
-    first: dict[int, str] = {}
+    first: dict[int, TorchLayer] = {}
     found = []
     for layer in layers:
-        owner = first.setdefault(id(layer.module.weight), layer.name)
-        shares = None if owner == layer.name else owner
-        found.append(replace(layer, shares=shares))
+        owner = first.setdefault(id(layer.module.weight), layer)
+        fixed = layer.fixed
+        if kernel_of(owner.module).shape != kernel_of(layer.module).shape or (
+            owner.op.window.transposed != layer.op.window.transposed
+        ):
+            fixed = fixed or f"has the weight of {owner.name} for a kernel of another kind"
+        found.append(replace(layer, shares=None if owner is layer else owner.name, fixed=fixed))
     return tuple(found)
 
 
@@ -157,7 +190,7 @@ def _calls(shapes: Sequence[tuple[int, ...]], ndim: int, batch: int) -> tuple[Ca
     Where frames, patches or tokens are folded into the batch, each call has so many places; where
     a network goes through its batch image by image, the calls are those for one of them.
     """
-    places = [(prod(shape[: -ndim - 1]), shape[-ndim:]) for shape in shapes]
+    places = [(prod(shape[: -ndim - 1]), shape[len(shape) - ndim :]) for shape in shapes]
     if all(count % batch == 0 for count, _ in places):
         return tuple(Call(count // batch, size) for count, size in places)
     by_size: dict[tuple[int, ...], int] = {}
@@ -172,60 +205,71 @@ def _others(cost: Cost, layers: Sequence[Layer], batch: int) -> int:
 
 
 class _KernelUses(OperatorMode):
-    """Notes where convolutions' kernels are multiplied with otherwise than by calling the layer.
+    """Notes where layers' kernels are multiplied with otherwise than by calling the layer.
 
     That is by a function, as in ``F.conv2d(x, self.conv.weight)``.
 
     Args:
-        convs: the convolutions.
+        layers: the layers.
 
     Attributes:
         low_precision: a type of less than single precision that something was computed in, or None.
     """
 
-    def __init__(self, convs: Sequence[Conv]) -> None:
+    def __init__(self, layers: Sequence[LinearLayer]) -> None:
         super().__init__()
-        self._owners: dict[int, Conv] = {}
-        for conv in convs:
-            self._owners.setdefault(place(conv.weight), conv)
-        self._seen: dict[Conv, list[tuple[int, ...]]] = {}
+        self._owners: dict[int, LinearLayer] = {}
+        for layer in layers:
+            self._owners.setdefault(place(layer.weight), layer)
+        self._seen: dict[LinearLayer, list[tuple[int, ...]]] = {}
         self.low_precision: torch.dtype | None = None
 
     @property
-    def uses(self) -> dict[Conv, list[tuple[int, ...]]]:
-        """Shapes of what was multiplied by the convolution that owns the kernel; () if reshaped."""
-        return {conv: shapes for conv, shapes in self._seen.items() if shapes}
+    def uses(self) -> dict[LinearLayer, list[tuple[int, ...]]]:
+        """Shapes of what was multiplied by the layer that owns the kernel; () if reshaped."""
+        return {layer: shapes for layer, shapes in self._seen.items() if shapes}
 
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and note whose kernel it multiplies with."""
         if operator.overloadpacket in flop_registry:
             tensors = tensor_leaves(args)
-            for tensor in tensors:
+            for index, tensor in enumerate(tensors):
                 owner = self._owners.get(place(tensor))
                 if owner is not None:
-                    is_whole = tensor.shape == owner.weight.shape
-                    shape = tuple(tensors[0].shape) if is_whole else ()
+                    shape = _multiplied(tensors, index, owner)
                     self._seen.setdefault(owner, []).append(shape)
         output = operator(*args, **keywords)
         low = (leaf.dtype for leaf in tensor_leaves(output) if leaf.dtype in LOW_PRECISION)
         self.low_precision = self.low_precision or next(low, None)
         return output
 
-    def forget_last(self, module: Conv) -> None:
-        """Leave out the last use of a convolution's kernel: it was the convolution's own."""
+    def forget_last(self, module: LinearLayer) -> None:
+        """Leave out the last use of a layer's kernel: it was the layer's own."""
         owner = self._owners.get(place(module.weight), module)
         if self._seen.get(owner):
             self._seen[owner].pop()
 
-    def why_fixed(self, module: Conv) -> str | None:
-        """Say why nobody may rewrite a convolution whose kernel is used elsewhere, or None."""
+    def why_fixed(self, module: LinearLayer) -> str | None:
+        """Say why nobody may rewrite a layer whose kernel is used elsewhere, or None."""
         if self._owners.get(place(module.weight)) not in self.uses:
             return None
         return "its kernel is used by a function as well, which a rewrite would not make cheaper"
 
 
-def _fixed(module: Conv) -> str | None:
-    """Say why a convolution computes more than its attributes tell, or None."""
+def _multiplied(tensors: Sequence[Tensor], index: int, owner: LinearLayer) -> tuple[int, ...]:
+    """Return the shape of what an operator multiplies with the kernel at ``index``; () if unknown.
+
+    Matrix products take (rows, in) and the weight (out, in) the other way round, behind it.
+    """
+    kernel = tensors[index].shape
+    if not isinstance(owner, nn.Linear):
+        return tuple(tensors[0].shape) if kernel == owner.weight.shape else ()
+    is_product = index > 0 and kernel == owner.weight.shape[::-1]
+    return tuple(tensors[index - 1].shape) if is_product else ()
+
+
+def _fixed(module: LinearLayer) -> str | None:
+    """Say why a layer computes more than its attributes tell, or None."""
     if parametrize.is_parametrized(module):
         return (
             "is parametrized by what changes from pass to pass: "
@@ -243,6 +287,6 @@ def _fixed(module: Conv) -> str | None:
 
 
 def _kinds_above_base(kind: type) -> tuple[type, ...]:
-    """Return the classes by which a convolution differs from PyTorch's."""
-    base = next(each for each in kind.__mro__ if each in CONVOLUTIONS)
+    """Return the classes by which a layer differs from PyTorch's."""
+    base = next(each for each in kind.__mro__ if each in PLAIN_KINDS)
     return tuple(each for each in kind.__mro__ if not issubclass(base, each))

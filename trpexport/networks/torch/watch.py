@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from trpexport.networks.samples import Samples
 from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import output_metrics
 from trpexport.networks.torch.cuts import Cuts
-from trpexport.networks.torch.modules import CONVOLUTIONS, FactorChain
+from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.replay import Replay, batch_of
 from trpexport.networks.torch.running import forwards_replaced
 
@@ -28,10 +29,18 @@ class TorchCandidate:
         cuts: its cuts.
         samples: what it runs on.
         memory: bytes of intermediate results to keep.
+        outputs: globs of the names of those outputs that count; all where there are none.
     """
 
-    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
-        self._replay = Replay(copied(model), cuts, samples, memory)
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        outputs: Sequence[str] = (),
+    ) -> None:
+        self._replay = Replay(copied(model), cuts, samples, memory, outputs=outputs)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -49,7 +58,7 @@ class TorchCandidate:
         """Let a chain stand in for the layer ``name`` from now on, wherever its module stands."""
         network = self._replay.model
         old = network.get_submodule(name)
-        assert isinstance(old, CONVOLUTIONS)
+        assert isinstance(old, LAYERS)
         # The old network is given up: its tensors need no copies.
         given_up = (*network.parameters(), *network.buffers())
         self._replay.model = copied(network, {old: FactorChain.of(chain, old)}, reused=given_up)
@@ -58,19 +67,33 @@ class TorchCandidate:
 class TorchWatch:
     """What a PyTorch network does to samples.
 
+    Attributes:
+        note: nothing: there is one way.
+
     Args:
         model: the network; it is left as it is.
         cuts: its cuts.
         samples: unlabelled inputs.
         memory: bytes of intermediate results to keep of each network.
+        outputs: globs of the names of those outputs that count; all where there are none.
     """
 
-    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
+    note = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        outputs: Sequence[str] = (),
+    ) -> None:
         self.samples = samples
         self._model = model
         self._cuts = cuts
         self._memory = memory
-        self._replay = Replay(model, cuts, samples, memory, is_final=True)
+        self._counted = outputs
+        self._replay = Replay(model, cuts, samples, memory, outputs=outputs, is_final=True)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -92,7 +115,7 @@ class TorchWatch:
     def outputs_with(self, name: str, chain: Chain, batch: int) -> dict[str, Tensor]:
         """Return what the network gives where a chain stands in for one layer."""
         module = self._model.get_submodule(name)
-        assert isinstance(module, CONVOLUTIONS)
+        assert isinstance(module, LAYERS)
         self._replay.advance(name)
         with forwards_replaced({module: FactorChain.of(chain, module).forward}):
             return self._replay.outputs(batch)
@@ -103,7 +126,7 @@ class TorchWatch:
 
     def candidate(self) -> TorchCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
-        return TorchCandidate(self._model, self._cuts, self.samples, self._memory)
+        return TorchCandidate(self._model, self._cuts, self.samples, self._memory, self._counted)
 
     @cached_property
     def _outputs(self) -> list[dict[str, Tensor]]:
@@ -113,4 +136,4 @@ class TorchWatch:
     def _metrics(self) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
         batches = (batch_of(self._model, some, index) for index in range(some.batches))
-        return output_metrics(self._model, batches)
+        return output_metrics(self._model, batches, self._counted)

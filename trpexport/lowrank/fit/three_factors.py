@@ -1,4 +1,4 @@
-"""Tucker-2 factors that reproduce a layer's outputs: an input-channel pair, cut once more."""
+"""Three factors that reproduce a layer's outputs: the first of a pair, and a pair behind it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,29 @@ from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import seen_through
 from trpexport.lowrank.fit.regression import Factorization, Fit, Regression
 from trpexport.lowrank.schemes import MatrixScheme, Scheme
-from trpexport.lowrank.schemes.channel import Channel
-from trpexport.lowrank.schemes.input_channel import InputChannel
-from trpexport.lowrank.schemes.tucker2 import Tucker2
+from trpexport.lowrank.schemes.three_factors import ThreeFactors
 from trpexport.ops import LinearOp
 
 
-class TuckerFactorization(Fit):
-    """The 1x1 convolution that an input-channel pair begins with, and a channel pair behind it.
+class NestedFactorization(Fit):
+    """The factor that the pair in front begins with, and the pair behind it.
 
     On the channels that the first factor gives, the other two are a layer of their own with the
-    same targets, for which channel-wise pairs have a closed form.
+    same targets, to which a pair is fitted.
     """
 
-    scheme: Tucker2
+    scheme: ThreeFactors
 
-    def __init__(self, regression: Regression, scheme: Tucker2, op: LinearOp) -> None:
+    def __init__(self, regression: Regression, scheme: ThreeFactors, op: LinearOp) -> None:
         super().__init__(regression, scheme, op)
-        first = Factorization(regression, InputChannel(), op).first[:, 0]
+        first = Factorization(regression, scheme.front, op).first[:, 0]
         # Of nested spans: the leading columns are a basis of the leading first factors.
         self._basis = torch.linalg.qr(first)[0]
 
     def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
-        """Return the kernels of the factors: 1x1, the core, 1x1."""
+        """Return the kernels of the factors, of equal norms."""
         basis, behind, outer = self._behind(rank)
-        core, last = behind.weights(outer, ridge)
-        shape = (len(basis), outer, basis.shape[2], -1)
-        outputs = last.reshape(len(basis), -1, outer)
-        return self.scheme.weights(basis, core.reshape(shape), outputs, self.op)
+        return self.scheme.weights(basis, behind.weights(outer, ridge), self.op)
 
     def errors(self, ranks: Sequence[int]) -> list[float]:
         """Return what is minimised, at each rank."""
@@ -64,8 +59,8 @@ class TuckerFactorization(Fit):
             weight=seen_through(basis, whole.weight),
             inputs=whole.moments,
         )
-        op = replace(self.op, in_channels=inner * self.op.groups)
-        return basis, Factorization(regression, Channel(), op), outer
+        op = self.scheme.op_behind(self.op, inner)
+        return basis, Factorization(regression, self.scheme.behind, op), outer
 
     def _lost(self, weight: Tensor) -> float:
         """Return the ridge's share in the error of a kernel without what the basis leaves out."""
@@ -80,7 +75,8 @@ class TuckerFactorization(Fit):
 
 def fit_of(regression: Regression, scheme: Scheme, op: LinearOp) -> Fit:
     """Return the fit of a layer's factors under any scheme."""
-    if isinstance(scheme, Tucker2):
-        return TuckerFactorization(regression, scheme, op)
+    scheme = scheme.form(op)
+    if isinstance(scheme, ThreeFactors):
+        return NestedFactorization(regression, scheme, op)
     assert isinstance(scheme, MatrixScheme)
     return Factorization(regression, scheme, op)
