@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from trpexport.checkpoints.formats import Format, check_zip, recognise_format
 from trpexport.checkpoints.keys import MAX_TENSORS
 from trpexport.checkpoints.programs import is_program, read_program
+from trpexport.checkpoints.shards import is_index, read_index
 from trpexport.checkpoints.torch_files import (
     META,
     QUANTIZED,
@@ -70,7 +72,7 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
     weight that merely changed can't be.
 
     Args:
-        path: the file.
+        path: the file; or the index of several beside it, ``*.index.json``.
         unsafe_pickle: load a file that holds pickled code as well, **which runs that code**.
 
     Raises:
@@ -78,6 +80,8 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
         CheckpointError: it can't be read, is damaged, or holds no weights that can be used.
     """
     path = Path(path)
+    if is_index(path):
+        return _read_shards(path, unsafe_pickle)
     file_format = recognise_format(path)
     sha256 = sha256_of(path)
     if file_format == "zip" and is_program(path):
@@ -96,6 +100,23 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
         raise CheckpointError(f"{path} {error}") from error
     plain = _plain(path, contents.tensors)
     return StateFile(path, sha256, plain, metadata, contents.notes, contents.module)
+
+
+def _read_shards(path: Path, unsafe_pickle: bool) -> StateFile:
+    """Read a checkpoint in several files; its hash is of those of the index and of all of them."""
+    places = read_index(path)
+    shards = [
+        read_state_dict(shard, unsafe_pickle=unsafe_pickle)
+        for shard in sorted(set(places.values()))
+    ]
+    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
+    missing = [name for name in places if name not in tensors]
+    if missing or sum(len(shard.tensors) for shard in shards) > len(tensors):
+        what = f"{one_line(missing[0])} is in none" if missing else "a tensor is in several"
+        raise CheckpointError(f"{path}: {what} of its files: download all of them again")
+    total = hashlib.sha256("".join([sha256_of(path), *(s.sha256 for s in shards)]).encode())
+    notes = tuple(dict.fromkeys(note for shard in shards for note in shard.notes))
+    return StateFile(path, total.hexdigest(), tensors, shards[0].metadata, notes)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
