@@ -35,7 +35,7 @@ _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 _UsageError: Any = typer.BadParameter.__base__
 
 # Parameters of the library that commands call by another name.
-_OTHER_NAMES = {"shapes": "shape", "replace": "force", "decoders": "workers"}
+_OTHER_NAMES = {"shapes": "shape", "outputs": "output", "replace": "force", "decoders": "workers"}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}

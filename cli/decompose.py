@@ -1,4 +1,4 @@
-"""``trpexport decompose``: a checkpoint to a verified bundle of low-rank factors."""
+"""``trpexport decompose``: a network to a verified bundle of low-rank factors."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
-_CALIBRATING = ("calib_images", "calib_seed", "calib_cache")
+_CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
 _IDLE = (_PLANNED, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
 _IDLE_WITH_LABELS = (_PLANNED, opt.Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
     context: typer.Context,
-    checkpoint: opt.CheckpointFile,
+    checkpoint: opt.NetworkFile,
     scheme: Annotated[
         str,
         typer.Option(
@@ -79,8 +79,9 @@ def decompose(
     unsafe_pickle: opt.UnsafePickle = False,
     opset: opt.Opset = 18,
     dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
-    no_simplify: opt.NoSimplify = False,
+    simplify: opt.Simplify = None,
     baseline: Annotated[
         bool,
         typer.Option("--baseline", help="Add the original network, for bench to compare with."),
@@ -101,6 +102,10 @@ def decompose(
     max_drop: Annotated[
         Share, typer.Option(help="Save what this drop of top-1 allows, in points; needs labels.")
     ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
+    ] = None,
     rank_multiple: Annotated[
         str | None,
         typer.Option(help="With a target: ranks are multiples of N; auto for this processor."),
@@ -118,13 +123,13 @@ def decompose(
     force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Decompose a checkpoint's convolutions, verify the result, and export it as ONNX.
+    """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
 
-    Writes a directory: model.onnx, model.safetensors, plan.json, golden.npz, report.json and
-    manifest.json. A layer is rewritten only where that makes it cheaper. Exit code 3: no layer
-    gets cheaper, and a table shows what would, or a target can't be met; 4: the verification
-    failed. Nothing is written then. With --calib, images become input as the checkpoint says, else
-    as --mean, --std, --size and --resize do.
+    Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
+    report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
+    3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
+    verification failed. Nothing is written then. With --calib, images become input as the
+    checkpoint says, else as --mean, --std, --size and --resize do.
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError
@@ -159,12 +164,13 @@ def decompose(
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
-    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
+    source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
-        dynamic=dynamic_batch,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         legacy=legacy_exporter,
-        no_simplify=no_simplify,
+        simplify=simplify,
         seconds=verify_seconds,
         force=force,
         baseline=baseline,
@@ -173,7 +179,14 @@ def decompose(
     try:
         with progress() as stages:
             result = decompose_to_bundle(
-                source, chooser, out, data, settings=settings, inputs=array, stages=stages
+                source,
+                chooser,
+                out,
+                data,
+                outputs=output or (),
+                settings=settings,
+                inputs=array,
+                stages=stages,
             )
     except NothingCheaperError as error:
         from trpexport.choose.survey import survey

@@ -21,8 +21,9 @@ def export(
     unsafe_pickle: opt.UnsafePickle = False,
     opset: opt.Opset = 18,
     dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
-    no_simplify: opt.NoSimplify = False,
+    simplify: opt.Simplify = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -46,12 +47,13 @@ def export(
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
     labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
-    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
+    source = opt.checkpoint_source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
-        dynamic=dynamic_batch,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         legacy=legacy_exporter,
-        no_simplify=no_simplify,
+        simplify=simplify,
         seconds=verify_seconds,
         force=force,
     )

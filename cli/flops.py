@@ -40,7 +40,8 @@ def flops(
         network = network / MODEL
     if is_checkpoint(network):
         opt.refuse_typed(context, ("shape",), "for a checkpoint")
-        cost = _count_checkpoint(opt.source(network, arch, model, input_shape, unsafe_pickle))
+        source = opt.checkpoint_source(network, arch, model, input_shape, unsafe_pickle)
+        cost = _count_checkpoint(source)
     else:
         from trpexport.onnxfile.counting import count_onnx
 

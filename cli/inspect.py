@@ -13,7 +13,8 @@ DEFAULT_CRITERIA = ("value:0.05", "relative:0.1", "energy:0.9", "energy1:0.9", "
 
 
 def inspect(
-    checkpoint: opt.CheckpointFile,
+    context: typer.Context,
+    checkpoint: opt.NetworkFile,
     scheme: opt.Scheme = "spatial",
     criterion: Annotated[
         list[str] | None, typer.Option(help="A criterion to show, NAME:VALUE. Repeatable.")
@@ -27,7 +28,7 @@ def inspect(
     unsafe_pickle: opt.UnsafePickle = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Show what a checkpoint is, each layer's singular values, and the ranks they suggest.
+    """Show what a network is, each layer's singular values, and the ranks they suggest.
 
     Writes nothing. The last row gives the MACs that each criterion would save.
     """
@@ -35,18 +36,15 @@ def inspect(
     from trpexport.choose.selection import Selection
     from trpexport.choose.spectra import analyse
     from trpexport.lowrank.criteria import parse_criterion
-    from trpexport.networks.torch.network import TorchNetwork
     from trpexport.report.blocks import Role, Text
     from trpexport.report.views.spectra import spectra_view
 
-    source = opt.source(checkpoint, arch, model, input_shape, unsafe_pickle)
+    source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
     selection = Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only)
     with progress() as stages:
-        with stages("load the checkpoint"):
-            loaded = source.load()
+        loaded, network = source.open(stages)
         with stages("compute spectra"):
-            network = TorchNetwork(loaded.module, loaded.known_inputs)
             analysis = analyse(network, scheme, selection, architecture=loaded.label)
             facts = inspection(loaded, analysis, criteria)
     if as_json:

@@ -17,11 +17,15 @@ from .console import claim
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
     from trpexport.inputs import Inputs as NetworkInputs
-    from trpexport.pipeline import Expectation, Source
+    from trpexport.pipeline import Decomposable, Expectation, Source
 
 
 CheckpointFile = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .pth, .th, .pt, .tar or .safetensors file.")
+]
+NetworkFile = Annotated[
+    Path,
+    typer.Argument(metavar="NETWORK", help="A .pth, .th, .pt, .tar, .safetensors or .onnx file."),
 ]
 Arch = Annotated[
     str | None,
@@ -73,10 +77,22 @@ Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
 DynamicBatch = Annotated[
     bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
 ]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave other dimensions open too: height,width, or as in input:2=length. Repeatable.",
+    ),
+]
 LegacyExporter = Annotated[
     bool, typer.Option("--legacy-exporter", help="Use the TorchScript-based exporter.")
 ]
-NoSimplify = Annotated[bool, typer.Option("--no-simplify", help="Do not run onnxsim.")]
+Simplify = Annotated[
+    bool | None,
+    typer.Option(
+        "--simplify/--no-simplify",
+        help="Run onnxsim, or do not; by default for a checkpoint, not for an ONNX file.",
+    ),
+]
 VerifySeconds = Annotated[
     float, typer.Option(help="Time to spend on comparing networks; at least 8 inputs are run.")
 ]
@@ -214,7 +230,38 @@ def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+# What is asked of the way from a checkpoint to ONNX: an ONNX file is on its far side.
+_FOR_CHECKPOINTS = (
+    *("arch", "model", "expect", "unsafe_pickle"),
+    *("opset", "dynamic_batch", "legacy_exporter"),
+)
+
+
 def source(
+    context: typer.Context,
+    path: Path,
+    arch: str | None,
+    model: str | None,
+    input_shape: list[str] | None,
+    unsafe: bool,
+    expect: Expectation | None = None,
+) -> Decomposable:
+    """Say which checkpoint or ONNX file to read, and how.
+
+    Raises:
+        TrpexportError: something was typed that does nothing for an ONNX file.
+    """
+    from trpexport.onnxfile.recognition import is_onnx
+
+    if is_onnx(path):
+        from trpexport.onnx_files import OnnxFileSource
+
+        refuse_typed(context, _FOR_CHECKPOINTS, "for an ONNX file")
+        return OnnxFileSource(path, parse_inputs(input_shape))
+    return checkpoint_source(path, arch, model, input_shape, unsafe, expect)
+
+
+def checkpoint_source(
     path: Path,
     arch: str | None,
     model: str | None,
@@ -222,8 +269,19 @@ def source(
     unsafe: bool,
     expect: Expectation | None = None,
 ) -> Source:
-    """Say which checkpoint to read, and how."""
+    """Say which checkpoint to read, and how.
+
+    Raises:
+        TrpexportError: it is an ONNX file.
+    """
+    from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Source
+
+    if is_onnx(path):
+        raise TrpexportError(
+            f"{path} is an ONNX file, which needs no export: trpexport decompose makes it smaller, "
+            "bench times it"
+        )
 
     return Source(path, arch, model, parse_inputs(input_shape), unsafe, expect)
 
@@ -231,9 +289,10 @@ def source(
 def settings(
     *,
     opset: int,
-    dynamic: bool,
+    dynamic_batch: bool,
+    dynamic: list[str] | None,
     legacy: bool,
-    no_simplify: bool,
+    simplify: bool | None,
     seconds: float,
     force: bool,
     baseline: bool = False,
@@ -249,9 +308,10 @@ def settings(
         raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
     return ExportSettings(
         opset=opset,
-        dynamic_batch=dynamic,
+        dynamic_batch=dynamic_batch,
+        dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
-        simplify=not no_simplify,
+        simplify=simplify,
         baseline=baseline,
         verify_seconds=seconds,
         replace=force,

@@ -61,7 +61,7 @@ from trpexport.artifact.build import ExportSettings
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.pipeline import Source, decompose_to_bundle
 settings = ExportSettings(opset=17, legacy_exporter=True, verify_seconds=0, simplify=False)
-source = Source(Path(sys.argv[1]), input_shape=(1, 3, 32, 32))
+source = Source(Path(sys.argv[1]), inputs=(1, 3, 32, 32))
 chooser = ByCriterion("spatial", "energy:0.8")
 decompose_to_bundle(source, chooser, Path(sys.argv[2]), settings=settings)
 """

@@ -38,10 +38,14 @@ class Input:
         if not self.shape or min(self.shape) < 1:
             raise DataError(
                 f"an input can't have the shape {shape_text(self.shape) or 'of no numbers'}: give "
-                "the batch first, and sizes of at least 1"
+                "the batch first, and sizes of at least 1",
+                parameters=("input_shape",),
             )
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise DataError(f"an input can't be {self.dtype}: choose from {', '.join(DTYPES)}")
+            raise DataError(
+                f"an input can't be {self.dtype}: choose from {', '.join(DTYPES)}",
+                parameters=("input_shape",),
+            )
 
     def __str__(self) -> str:
         return shape_text(self.shape) + (f":{self.dtype}" if self.dtype else "")
@@ -59,7 +63,8 @@ class Inputs(Mapping[str, Input]):
         if len({one.shape[0] for one in self._inputs.values()}) != 1:
             raise DataError(
                 f"the inputs {self} must have the same first dimension, which counts images: what "
-                "is the same for all images belongs into the network, as a buffer"
+                "is the same for all images belongs into the network, as a buffer",
+                parameters=("input_shape",),
             )
 
     @classmethod

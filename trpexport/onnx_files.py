@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,24 +22,30 @@ class OnnxFileSource:
     Attributes:
         path: the file.
         inputs: shapes of its inputs; None where it says them itself.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
     """
 
     path: Path
     inputs: InputsLike | None = None
+    outputs: Sequence[str] = ()
 
-    def load(self) -> OnnxSource:
-        """Read it.
+    def open(self, stages: Stages) -> tuple[OnnxSource, OnnxNetwork]:
+        """Read it; return where its network comes from, and that.
 
         Raises:
-            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder.
+            ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder;
+                or nobody says how large an input is.
         """
-        return OnnxSource(self.path, read_model(self.path))
+        with stages("read the ONNX file"):
+            source = OnnxSource(self.path, read_model(self.path))
+            return source, OnnxNetwork.open(source, self.inputs, self.outputs)
 
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[OnnxNetwork]:
         """Read it and decompose its network.
@@ -49,9 +56,8 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
-        with stages("read the ONNX file"):
-            source = self.load()
-            network = OnnxNetwork.open(source, self.inputs or chooser.inputs)
+        chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
+        source, network = chosen.open(stages)
         images = None if isinstance(data, CalibrationData) else data
         if isinstance(data, CalibrationData):
             preprocessing = data.preprocessing or stored_preprocessing(source)

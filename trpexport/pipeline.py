@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,6 @@ from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.facts import Origin
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, expected, load_checkpoint
@@ -27,7 +27,7 @@ from trpexport.datasets.calibration import DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import CheckpointError, DataError
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -98,15 +98,26 @@ class Source:
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
 
+    def open(self, stages: Stages) -> tuple[Checkpoint, TorchNetwork]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            CheckpointError: as :meth:`load`.
+        """
+        with stages("load the checkpoint"):
+            checkpoint = self.load()
+        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        return decompose_checkpoint(self, chooser, data, stages=stages)
+        return decompose_checkpoint(self, chooser, data, outputs=outputs, stages=stages)
 
 
 class Decomposable(Protocol):
@@ -116,11 +127,19 @@ class Decomposable(Protocol):
     def path(self) -> Path:
         """The file."""
 
+    def open(self, stages: Stages) -> tuple[Origin, Network]:
+        """Read it; return where its network comes from, and that.
+
+        Raises:
+            TrpexportError: it can't be read.
+        """
+
     def decompose(
         self,
         chooser: Chooser,
         data: CalibrationData | CalibrationImages | None = None,
         *,
+        outputs: Sequence[str] = (),
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
         """Read it and decompose its network.
@@ -268,7 +287,10 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         choice = chooser(network, images, stages or Stages(), label)
         small = network.rewritten(choice.chains)
-    return Decomposed(small, network, choice.plan, choice.notes, images, source)
+    notes = choice.notes
+    if network.outputs and images is not None:
+        notes = (*notes, f"errors are those of the outputs {', '.join(network.outputs)} alone")
+    return Decomposed(small, network, choice.plan, notes, images, source)
 
 
 def decompose_checkpoint(
@@ -276,6 +298,7 @@ def decompose_checkpoint(
     chooser: Chooser,
     data: CalibrationData | CalibrationImages | None = None,
     *,
+    outputs: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -284,6 +307,7 @@ def decompose_checkpoint(
         source: the checkpoint.
         chooser: chooses schemes and ranks.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         stages: times and announces the stages.
 
     Raises:
@@ -310,7 +334,7 @@ def decompose_checkpoint(
             )
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, inputs)
+    network = TorchNetwork.open(checkpoint.module, inputs, outputs)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )
@@ -322,6 +346,7 @@ def decompose_to_bundle(
     out: Path | None = None,
     data: CalibrationData | None = None,
     *,
+    outputs: Sequence[str] = (),
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
@@ -333,6 +358,7 @@ def decompose_to_bundle(
         chooser: chooses schemes and ranks.
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -348,7 +374,7 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = source.decompose(chooser, data, stages=stages)
+        small = source.decompose(chooser, data, outputs=outputs, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 

@@ -38,6 +38,7 @@ def decompose(
     example: Example | None = None,
     images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
+    outputs: Sequence[str] = (),
     arch: str | None = None,
     factory: str | None = None,
     unsafe_pickle: bool = False,
@@ -47,7 +48,8 @@ def decompose(
     """Rewrite the convolutions of a network as chains of cheaper ones.
 
     Args:
-        model: a module, which is left as it is, or the path of a checkpoint.
+        model: a module, which is left as it is, or the path of a checkpoint or of an ONNX file,
+            whose graph is rewritten.
         chooser: chooses schemes and ranks: :class:`~trpexport.ByCriterion`,
             :class:`~trpexport.ByBudget` or :class:`~trpexport.ByPlan`.
         example: an input of the network, or the shape of one, batch first; as the images or the
@@ -58,6 +60,7 @@ def decompose(
             None for the SVD's factors.
         preprocessing: how images of a data set become input; as the checkpoint says where it is
             None.
+        outputs: names of the outputs whose errors count, or globs of them, where not all do.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
@@ -72,10 +75,11 @@ def decompose(
     from torch import nn
 
     from trpexport.networks.torch.network import TorchNetwork
+    from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import (
         CalibrationData,
+        Decomposable,
         Source,
-        decompose_checkpoint,
         decompose_network,
     )
 
@@ -89,14 +93,21 @@ def decompose(
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
         found = _images(images, dataset, preprocessing, inputs)
-        network = TorchNetwork.open(model, inputs)
+        network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
-    expected = _expectation(expect, preprocessing)
-    source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
+    source: Decomposable
+    if is_onnx(Path(model)):
+        from trpexport.onnx_files import OnnxFileSource
+
+        _refuse_for_onnx(arch=arch, factory=factory, unsafe_pickle=unsafe_pickle, expect=expect)
+        source = OnnxFileSource(Path(model), inputs)
+    else:
+        expected = _expectation(expect, preprocessing)
+        source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
+    data: CalibrationData | CalibrationImages | None = _array_images(images)
     if dataset is not None:
         data = CalibrationData(dataset, preprocessing=preprocessing)
-        return decompose_checkpoint(source, chooser, data, stages=stages)
-    return decompose_checkpoint(source, chooser, _array_images(images), stages=stages)
+    return source.decompose(chooser, data, outputs=outputs, stages=stages)
 
 
 def verify(
@@ -170,11 +181,16 @@ def export(
         TrpexportError: the network can't be exported, or the place can't be written.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Source, export_checkpoint
 
     how, stages = ExportSettings(**settings), Stages(announce)
     if not isinstance(model, str | Path):
         return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
+    if is_onnx(Path(model)):
+        raise PlanError(
+            f"{model} is an ONNX file, which needs no export: decompose makes it smaller"
+        )
     expected = _expectation(expect, preprocessing)
     taken = _inputs(input_shape, None, None)
     source = Source(Path(model), arch, factory, taken, expect=expected)
@@ -273,6 +289,17 @@ def _inputs(example: Any, images: Any, model: nn.Module | None) -> Inputs | None
 
     names = names_by_place(model, len(given))
     return Inputs({name: one(value) for name, value in zip(names, given, strict=True)})
+
+
+def _refuse_for_onnx(**given: Any) -> None:
+    """Refuse what says how a checkpoint is read: an ONNX file says it all.
+
+    Raises:
+        PlanError: something is given.
+    """
+    name = next((name for name, value in given.items() if value), None)
+    if name is not None:
+        raise PlanError(f"{name} does nothing for an ONNX file: leave it out")
 
 
 def _is_size(value: Any) -> bool:

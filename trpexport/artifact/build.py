@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.facts import (
-    Origin,
     manifest_facts,
     preprocessing_of,
     provenance,
@@ -22,7 +21,8 @@ from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import write_golden
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
+from trpexport.networks.dynamic import parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -40,6 +40,7 @@ class ExportSettings:
     Attributes:
         opset: ONNX operator set to write.
         dynamic_batch: leave the batch size of the ONNX file open.
+        dynamic: other dimensions to leave open: ``height``, ``width``, or ``NAME:AXIS=DIMENSION``.
         legacy_exporter: use the TorchScript-based exporter.
         simplify: run onnxsim on the file; None leaves that to the network.
         baseline: write the original network into the bundle as well, to bench against.
@@ -49,16 +50,12 @@ class ExportSettings:
 
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
+    dynamic: Sequence[str] = ()
     legacy_exporter: bool = False
     simplify: bool | None = None
     baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
-
-    @property
-    def onnx(self) -> OnnxSettings:
-        """How ONNX is written."""
-        return OnnxSettings(self.opset, self.dynamic_batch, self.legacy_exporter)
 
     def passes(self, network: Network) -> tuple[str, ...]:
         """Return the passes that make a network's file, in their order."""
@@ -123,12 +120,18 @@ def export_bundle(
     reference = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
     is_dynamic = settings.dynamic_batch and reference.takes_others
+    dynamic = parse_dynamic(settings.dynamic, plan.inputs)
+    if dynamic:
+        reference = reference.at_other_sizes(dynamic)
+        notes = (*notes, _note_on_sizes(reference, settings.dynamic))
+        dynamic = dynamic if reference.others else {}
     job = _Job(
         network=network,
         original=original,
         plan=plan,
         source=source,
-        settings=replace(settings, dynamic_batch=is_dynamic),
+        settings=settings,
+        onnx=OnnxSettings(settings.opset, is_dynamic, settings.legacy_exporter, dynamic),
         reference=reference,
         notes=notes,
         stages=stages or Stages(),
@@ -156,6 +159,15 @@ def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> I
             yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
 
 
+def _note_on_sizes(reference: ReferenceRuns, dynamic: Sequence[str]) -> str:
+    if reference.others:
+        return f"verified at {'; '.join(map(str, reference.others))} as well"
+    return (
+        f"the ONNX file takes {reference.inputs}, and {', '.join(dynamic)} are not open in it: the "
+        "network runs at no other size"
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     """One export on its way into a bundle.
@@ -166,6 +178,7 @@ class _Job:
         plan: the plan.
         source: where the network comes from.
         settings: how to export.
+        onnx: how ONNX is written, of what the network can do.
         reference: what the file has to compute.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
@@ -176,6 +189,7 @@ class _Job:
     plan: Plan
     source: Origin | None
     settings: ExportSettings
+    onnx: OnnxSettings
     reference: ReferenceRuns
     notes: tuple[str, ...]
     stages: Stages
@@ -198,7 +212,7 @@ class _Job:
         context = Context(
             network=self.network,
             reference=self.reference,
-            settings=self.settings.onnx,
+            settings=self.onnx,
             metadata=provenance(self.plan, self.source),
             stages=self.stages,
         )
@@ -258,7 +272,7 @@ class _Job:
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
         }
         write_json(directory / bundle.REPORT, report)
-        written_as = self.network.written_as(self.settings.onnx)
+        written_as = self.network.written_as(self.onnx)
         facts = manifest_facts(self.plan, source, written_as) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE

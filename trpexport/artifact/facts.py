@@ -7,8 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 
@@ -17,12 +16,10 @@ from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.networks.base import Origin
 from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.timestamps import timestamp
-
-if TYPE_CHECKING:
-    from models_zoo.family import Architecture
 
 REPORT_SCHEMA_VERSION = 2
 PACKAGES = (
@@ -35,30 +32,6 @@ PACKAGES = (
     "numpy",
     "safetensors",
 )
-
-
-class Origin(Protocol):
-    """The file that a network comes from."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of it."""
-
-    @property
-    def architecture(self) -> Architecture | None:
-        """The architecture in it, if that is known."""
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Facts that go with it, JSON-ready."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What the reader of a report should know of it."""
 
 
 def provenance(plan: Plan, source: Origin | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain, repeat
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.errors import ModelError
 from trpexport.inputs import Input, Inputs, InputsLike, images_of, rows
+from trpexport.networks.dynamic import Dynamic, other_sizes
 from trpexport.networks.torch.arguments import drawn
 from trpexport.runtime.session import open_session, run_in_batches
 from trpexport.tensors import Array, Arrays
@@ -71,6 +72,7 @@ class ReferenceRuns:
         batch: the only batch size to run; None for several of them.
         takes_others: whether the network runs other batch sizes, and gives as much for each image.
         dtype: numpy's name of the type of floats among the inputs.
+        others: inputs of other sizes, on which files are compared as well.
     """
 
     network: Runnable
@@ -80,6 +82,7 @@ class ReferenceRuns:
     batch: int | None = None
     takes_others: bool = True
     dtype: str = "float32"
+    others: tuple[Inputs, ...] = ()
     _remembered: dict[int, Arrays] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -146,8 +149,32 @@ class ReferenceRuns:
         Raises:
             ModelError: the candidate can't run the inputs, or its outputs are of another kind.
         """
-        runs = self.runs(seconds)
+        runs = chain(self.runs(seconds), self._resized_runs())
         return compare_outputs((outputs, candidate.run(feeds)) for feeds, outputs in runs)
+
+    def at_other_sizes(self, dynamic: Dynamic) -> Self:
+        """Return it with inputs of other sizes, those that the network runs.
+
+        Args:
+            dynamic: by input, the names of the axes whose sizes change.
+        """
+        groups = other_sizes(self.inputs, dynamic)
+        found = [next(filter(self._runs, sizes), None) for sizes in groups]
+        return replace(self, others=tuple(inputs for inputs in found if inputs is not None))
+
+    def _runs(self, inputs: Inputs) -> bool:
+        """Whether the network runs inputs of another size."""
+        try:
+            self.network.run(arrays_for(inputs, 0, self.dtype))
+        except ModelError:
+            return False
+        return True
+
+    def _resized_runs(self) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yield (inputs, outputs) of each other size."""
+        for inputs in self.others:
+            feeds = arrays_for(inputs, 0, self.dtype)
+            yield feeds, self.network.run(feeds)
 
     def _batch_sizes(self) -> Iterator[int]:
         if self.batch is not None:

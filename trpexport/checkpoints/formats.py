@@ -8,6 +8,7 @@ from typing import Literal
 
 from trpexport.checkpoints.wording import one_line
 from trpexport.errors import CheckpointError
+from trpexport.onnxfile.recognition import begins_onnx
 
 Format = Literal["zip", "legacy", "safetensors", "tar"]
 
@@ -110,8 +111,8 @@ def _complaint(head: bytes) -> str:
     for offset, magic, complaint in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             return complaint
-    if _is_onnx(head):
-        return "is an ONNX file: give it to `trpexport flops` or `trpexport verify`"
+    if begins_onnx(head):
+        return "is an ONNX file: trpexport decompose, inspect, verify and flops take it as it is"
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return "is a pickle that torch.save did not write: save the state_dict with torch.save"
     if not any(head):
@@ -122,12 +123,6 @@ def _complaint(head: bytes) -> str:
     if _is_text(head):
         return "is a text file, not a checkpoint: give the .pth or .safetensors file"
     return f"is not a PyTorch or safetensors checkpoint, or its first bytes are damaged: {_AGAIN}"
-
-
-def _is_onnx(head: bytes) -> bool:
-    """Whether this starts like a ``ModelProto``: a small ``ir_version``, then another field."""
-    field_tags = b"\x12\x1a\x22\x28\x32\x3a\x42"
-    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in field_tags
 
 
 def _is_text(head: bytes) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from trpexport.checkpoints.evidence import examine
 from trpexport.checkpoints.factory import build_from_factory
@@ -134,6 +135,8 @@ def load_checkpoint(
     state = read_state_dict(path, unsafe_pickle=unsafe_pickle)
     weights, cast_notes = float32_weights(path, state.tensors)
     stored = stored_facts(path, state.metadata)
+    if state.inputs is not None:
+        stored = replace(stored, inputs=state.inputs)
     try:
         taken = stored.inputs if inputs is None else Inputs.of(inputs)
         built = _build(state, weights, stored, arch, model, inputs=taken)
@@ -217,7 +220,9 @@ def _build(
         network = _factorized(network, stored)
         built = _Built(network, None, model, match_network(network, f"model {model}", shapes))
     elif arch is None and state.module is not None:
-        return _Built(state.module.float(), None, type(state.module).__name__, Reading({}, None))
+        kind = type(state.module).__name__
+        label = state.path.stem if isinstance(state.module, GraphModule) else kind
+        return _Built(state.module.float(), None, label, Reading({}, None))
     elif stored.plan is not None:
         architecture = _stored_architecture(stored, arch)
         # First without memory: what the file claims of itself may be anything.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trpexport.checkpoints.formats import Format, check_zip, recognise_format
 from trpexport.checkpoints.keys import MAX_TENSORS
+from trpexport.checkpoints.programs import is_program, read_program
 from trpexport.checkpoints.torch_files import (
     META,
     QUANTIZED,
@@ -24,6 +25,7 @@ from trpexport.checkpoints.wording import one_line
 from trpexport.checkpoints.wrappers import unwrap
 from trpexport.errors import CheckpointError, UnsafeCheckpointError
 from trpexport.files import sha256_of
+from trpexport.inputs import Inputs
 
 # What no network has, and what would take hours or all memory.
 _MAX_NAME, _MAX_PARTS = 500, 30  # characters, dots
@@ -44,7 +46,8 @@ class StateFile:
         tensors: parameters and buffers by the names in the file, on the CPU, in the file's types.
         metadata: the header's texts of a safetensors file.
         notes: what was taken and what was left, for the reader.
-        module: the network, where it was pickled whole and that was allowed.
+        module: the network, where it was pickled or exported whole and that was allowed.
+        inputs: what that takes, where the file says so.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class StateFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     module: nn.Module | None = None
+    inputs: Inputs | None = None
 
 
 def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFile:
@@ -76,6 +80,10 @@ def read_state_dict(path: str | Path, *, unsafe_pickle: bool = False) -> StateFi
     path = Path(path)
     file_format = recognise_format(path)
     sha256 = sha256_of(path)
+    if file_format == "zip" and is_program(path):
+        module, inputs = read_program(path, unsafe_pickle=unsafe_pickle)
+        weights = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+        return StateFile(path, sha256, weights, module=module, inputs=inputs)
     if file_format == "safetensors":
         tensors, metadata = _read_safetensors(path)
         root: object = tensors

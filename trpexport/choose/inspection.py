@@ -9,29 +9,27 @@ from typing import TYPE_CHECKING, Any
 from trpexport.choose.survey import survey
 
 if TYPE_CHECKING:
-    from trpexport.checkpoints import Checkpoint
     from trpexport.choose.spectra import Analysis, LayerSpectrum
     from trpexport.lowrank.criteria import Criterion
+    from trpexport.networks.base import Origin
 
 
-def inspection(
-    checkpoint: Checkpoint, analysis: Analysis, criteria: Sequence[Criterion]
-) -> dict[str, Any]:
+def inspection(source: Origin, analysis: Analysis, criteria: Sequence[Criterion]) -> dict[str, Any]:
     """Return each layer's spectrum and ranks, and what each criterion would do.
 
     Args:
-        checkpoint: what the network is.
+        source: where the network comes from.
         analysis: its spectra.
         criteria: what to try.
     """
     choices = survey(analysis, criteria)
     tried = [one for one in criteria if str(one) in {choice.criterion for choice in choices}]
     return {
-        "architecture": checkpoint.label,
-        "sha256": checkpoint.sha256,
+        "architecture": source.label,
+        "sha256": source.sha256,
         **analysis.bare.inputs.to_json(),
         "scheme": analysis.scheme.name,
-        "notes": list(checkpoint.notes),
+        "notes": list(source.notes),
         "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
         "criteria": [asdict(choice) for choice in choices],
         "unknown": dict(analysis.bare.unknown),

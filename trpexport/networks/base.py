@@ -6,7 +6,7 @@ choice of ranks, the calibration and the export stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from models_zoo.family import Architecture
     from trpexport.compare import Tolerance
     from trpexport.lowrank.chain import Chain
     from trpexport.networks.onnx_settings import OnnxSettings
@@ -52,12 +53,44 @@ class Observation:
     scale: Tensor | None = None
 
 
+class Origin(Protocol):
+    """The file that a network comes from."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of it."""
+
+    @property
+    def label(self) -> str:
+        """What the network is called."""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The architecture in it, if that is known."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Facts that go with it, JSON-ready."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the reader of a report should know of it."""
+
+
 class Network(Protocol):
     """A network that can be decomposed. It never changes: what changes it returns another one."""
 
     @property
     def inputs(self) -> Inputs:
         """What it takes, by name."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Globs of the names of the outputs whose errors count; all where there are none."""
 
     @property
     def ops(self) -> Mapping[str, LinearOp]:

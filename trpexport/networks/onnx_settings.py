@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from trpexport.networks.dynamic import Dynamic
 
 DEFAULT_OPSET = 18
 # PyTorch's dynamo exporter translates to this opset and converts from there, upwards only.
@@ -16,12 +18,14 @@ class OnnxSettings:
     Attributes:
         opset: the ONNX operator set to write.
         dynamic_batch: leave the batch size open.
+        dynamic: by input, the names of axes besides that are left open.
         legacy_exporter: use the TorchScript-based exporter.
     """
 
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
     legacy_exporter: bool = False
+    dynamic: Dynamic = field(default_factory=dict)
 
     @property
     def is_legacy(self) -> bool:

@@ -41,6 +41,26 @@ def is_checkpoint(path: Path) -> bool:
         return False
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether a file is to be read as ONNX: by its first bytes, or by its name.
+
+    What begins like a checkpoint is none, whatever its name.
+    """
+    try:
+        head = _read_head(path) if path.is_file() else b""
+    except OSError:
+        head = b""
+    if head and _begins_checkpoint(head):
+        return False
+    return path.suffix.lower() == ".onnx" or begins_onnx(head)
+
+
+def begins_onnx(head: bytes) -> bool:
+    """Whether this starts like a ``ModelProto``: a small ``ir_version``, then another field."""
+    field_tags = b"\x12\x1a\x22\x28\x32\x3a\x42"
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in field_tags
+
+
 def check_onnx_head(head: bytes, label: str) -> None:
     """Refuse content that is no ONNX network by its first bytes.
 

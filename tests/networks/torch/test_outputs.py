@@ -61,14 +61,13 @@ def test_a_file_has_the_networks_outputs(
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ({"n": 5}, "the network's n is a int"),
-        ((torch.zeros(1), ["x"]), "the network's 1_0 is a str"),
+        ({"n": 5}, "returns no tensor"),
         (None, "returns no tensor"),
         ([], "returns no tensor"),
         ({"a": None}, "returns no tensor"),
-        (3.0, "the network's output is a float"),
+        (3.0, "returns no tensor"),
     ],
 )
-def test_what_is_no_tensor_is_refused(output: Any, words: str) -> None:
+def test_nothing_but_what_is_no_tensor_is_refused(output: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         named_tensors(output)

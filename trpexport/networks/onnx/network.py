@@ -49,6 +49,7 @@ class OnnxNetwork:
         inputs: what it takes.
         chains: what stands in for layers of the file, by name.
         is_dense: whether products of the chains stand there instead.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
     """
 
     module = None
@@ -61,26 +62,31 @@ class OnnxNetwork:
         chains: Mapping[str, Chain] = NO_CHAINS,
         *,
         is_dense: bool = False,
+        outputs: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.inputs = inputs
         self.chains = chains
+        self.outputs = tuple(outputs)
         self._is_dense = is_dense
 
     @classmethod
-    def open(cls, source: OnnxSource, inputs: InputsLike | None = None) -> OnnxNetwork:
+    def open(
+        cls, source: OnnxSource, inputs: InputsLike | None = None, outputs: Sequence[str] = ()
+    ) -> OnnxNetwork:
         """Return the network of a file.
 
         Args:
             source: the file.
             inputs: shapes of its inputs; a name may be left out where there is one. A first
                 dimension that the file leaves open is 1 without them, others must be given.
+            outputs: globs of the names of the outputs whose errors count; all without them.
 
         Raises:
             ModelError: the file does not say how large an input is, and nobody else does.
             DataError: its inputs have different numbers of images.
         """
-        return cls(source, inputs_of(source, inputs))
+        return cls(source, inputs_of(source, inputs), outputs=outputs)
 
     @cached_property
     def model(self) -> ir.Model:
@@ -180,11 +186,15 @@ class OnnxNetwork:
                     f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
                     "in the network"
                 )
-        return OnnxNetwork(self.source, self.inputs, {**self.chains, **chains})
+        return OnnxNetwork(
+            self.source, self.inputs, {**self.chains, **chains}, outputs=self.outputs
+        )
 
     def dense(self) -> OnnxNetwork:
         """Return the network that this one stands for, by the products of its chains."""
-        return OnnxNetwork(self.source, self.inputs, self.chains, is_dense=True)
+        return OnnxNetwork(
+            self.source, self.inputs, self.chains, is_dense=True, outputs=self.outputs
+        )
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -46,7 +47,9 @@ def copied(
     for _ in range(_MAX_SHARED):
         memo = dict(shared)
         try:
-            found = copy.deepcopy(model, memo)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own classes
+                found = copy.deepcopy(model, memo)
         except Exception as error:  # anything that a network holds may refuse in a way of its own
             culprit = _refusing(error)
             if culprit is None or id(culprit) in shared or isinstance(culprit, nn.Module):

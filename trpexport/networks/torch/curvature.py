@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
-from trpexport.networks.torch.running import evaluating, noting, tensor_leaves
+from trpexport.networks.torch.outputs import named_tensors, picked
+from trpexport.networks.torch.running import evaluating, noting
 from trpexport.ops import LinearOp
 
 # Random directions of the outputs for each image that the derivative is sampled with.
@@ -31,7 +32,9 @@ _FLOOR = 1e-2
 _CONSTANT = 1e-12
 
 
-def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> dict[str, Tensor]:
+def output_metrics(
+    model: nn.Module, batches: Iterable[Tensor | Arguments], outputs: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Return what counts as error in the output of each linear layer of a network.
 
     The derivative is sampled with random signs s, as the expectation of (Jᵀ s)(Jᵀ s)ᵀ is Jᵀ J
@@ -41,6 +44,7 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
     Args:
         model: the network; it is not changed.
         batches: inputs to sample on.
+        outputs: globs of the names of those outputs that count; all where there are none.
 
     Returns:
         By layer (groups, O, O), O the output channels of a group, positive definite, in float64.
@@ -52,18 +56,18 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
     def signs(output: Tensor) -> Tensor:
         return torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
 
-    def directions(outputs: Sequence[Tensor]) -> list[Tensor]:
-        found = [signs(output) for output in outputs]
+    def directions(given: Sequence[Tensor]) -> list[Tensor]:
+        found = [signs(output) for output in given]
         if len(found) == 1:  # its scale makes no difference
             return found
         return [
             s * _weight(output, Arguments.of(batch).images)
-            for s, output in zip(found, outputs, strict=True)
+            for s, output in zip(found, given, strict=True)
         ]
 
     for batch in batches:
         try:
-            for name, square in _sampled(model, Arguments.of(batch), directions):
+            for name, square in _sampled(model, Arguments.of(batch), outputs, directions):
                 found[name] = found.get(name, 0.0) + square
         except RuntimeError:  # an operation without a derivative
             return {}
@@ -71,14 +75,17 @@ def output_metrics(model: nn.Module, batches: Iterable[Tensor | Arguments]) -> d
 
 
 def _sampled(
-    model: nn.Module, x: Arguments, directions: Callable[[Sequence[Tensor]], list[Tensor]]
+    model: nn.Module,
+    x: Arguments,
+    counted: Sequence[str],
+    directions: Callable[[Sequence[Tensor]], list[Tensor]],
 ) -> list[tuple[str, Tensor]]:
     """Return products of the sampled derivative, summed over pixels, layer by layer."""
     found = []
     with evaluating(model), torch.enable_grad(), _outputs_of_layers(model) as outputs:
         # A copy that is no leaf: a network may begin by working in place.
-        leaves = tensor_leaves(x.map(_derivable).call(model))
-        derivable = [leaf for leaf in leaves if leaf.requires_grad]
+        named = picked(named_tensors(x.map(_derivable).call(model), x.tensors), counted)
+        derivable = [output for output in named.values() if output.requires_grad]
         calls = tuple(outputs)  # a checkpointed forward runs again behind, for the derivative
         for _ in range(_DIRECTIONS if derivable else 0):
             gradients = torch.autograd.grad(

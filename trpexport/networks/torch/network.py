@@ -29,7 +29,7 @@ from trpexport.networks.torch.drift import first_drifting_conv
 from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of, op_of
-from trpexport.networks.torch.outputs import named_tensors
+from trpexport.networks.torch.outputs import left_out, named_tensors
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
     RUN_ERRORS,
@@ -57,6 +57,7 @@ class TorchNetwork:
     Attributes:
         model: the network that computes, in float32 at least.
         inputs: what it takes.
+        outputs: globs of the names of the outputs whose errors count; all where there are none.
         folded: names of layers whose kernels a norm or a mask computed, and are plain now.
     """
 
@@ -65,16 +66,20 @@ class TorchNetwork:
         model: nn.Module,
         inputs: InputsLike,
         *,
+        outputs: Sequence[str] = (),
         dtypes: Mapping[str, torch.dtype] | None = None,
         folded: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.inputs = in_order(model, Inputs.of(inputs))
+        self.outputs = tuple(outputs)
         self.folded = tuple(folded)
         self._dtypes = dtypes or {}
 
     @classmethod
-    def open(cls, model: nn.Module, inputs: InputsLike) -> TorchNetwork:
+    def open(
+        cls, model: nn.Module, inputs: InputsLike, outputs: Sequence[str] = ()
+    ) -> TorchNetwork:
         """Return the network that a module is.
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
@@ -93,7 +98,7 @@ class TorchNetwork:
             for module in model.modules():
                 if isinstance(module, FactorChain):
                     module.is_truncation = False  # but a rounded one
-        return cls(model, inputs, dtypes=low, folded=folded)
+        return cls(model, inputs, outputs=outputs, dtypes=low, folded=folded)
 
     def as_module(self) -> nn.Module:
         """Return the network as a module of one's own, in the precision that it came in."""
@@ -140,6 +145,9 @@ class TorchNetwork:
                 f"the norms, masks or other parametrizations of {names} were multiplied into the "
                 "kernels: the same network, but for further training"
             )
+        if self.left_out:
+            named = ", ".join(f"{name} ({kind})" for name, kind in self.left_out.items())
+            yield f"left out of the outputs, as it is no tensor: {named}"
 
     @cached_property
     def trace(self) -> Trace:
@@ -266,6 +274,15 @@ class TorchNetwork:
         """Return the first convolution whose output differs in an ONNX file made of it, or None."""
         return first_drifting_conv(self.model, self.input_of(feeds), path, feeds, limit)
 
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """What it returns that is no tensor, by name: the name of its type.
+
+        Raises:
+            ModelError: it can't run its inputs.
+        """
+        return left_out(outputs_of(self.model, self._example()))
+
     def write_onnx(self, path: Path, settings: OnnxSettings) -> str | None:
         """Write it as an ONNX file, and return what a user should know of it.
 
@@ -290,6 +307,7 @@ class TorchNetwork:
             "exporter": settings.exporter,
             "opset": settings.opset,
             "dynamic_batch": settings.dynamic_batch,
+            **({"dynamic": _open_axes(settings)} if settings.dynamic else {}),
         }
 
     @cached_property
@@ -304,7 +322,7 @@ class TorchNetwork:
         """
         if not self._takes_any_batch:
             samples = samples.whole_batches(self.inputs.batch)
-        return TorchWatch(self.model, self._cuts, samples, memory)
+        return TorchWatch(self.model, self._cuts, samples, memory, self.outputs)
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: by its weights and by its behaviour.
@@ -312,7 +330,7 @@ class TorchNetwork:
         Two architectures may have the same text and the same weights: so what it makes of an
         example counts as well.
         """
-        digest = hashlib.sha256(f"{self.model}{self.inputs}".encode())
+        digest = hashlib.sha256(f"{self.model}{self.inputs}{self.outputs or ''}".encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
@@ -338,7 +356,9 @@ class TorchNetwork:
         return None
 
     def _with(self, model: nn.Module) -> TorchNetwork:
-        return TorchNetwork(model, self.inputs, dtypes=self._dtypes, folded=self.folded)
+        return TorchNetwork(
+            model, self.inputs, outputs=self.outputs, dtypes=self._dtypes, folded=self.folded
+        )
 
     def _restore(self, module: nn.Module, name: str) -> None:
         """Give the tensors of a module, of its own alone, the precision that they came in."""
@@ -363,3 +383,10 @@ class TorchNetwork:
     @cached_property
     def _cuts(self) -> Cuts:
         return Cuts(self.model, self.inputs.with_batch(1) if self._takes_any_batch else self.inputs)
+
+
+def _open_axes(settings: OnnxSettings) -> dict[str, dict[str, str]]:
+    return {
+        name: {str(axis): dimension for axis, dimension in axes.items()}
+        for name, axes in settings.dynamic.items()
+    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
 from trpexport.networks.torch.modules import LAYERS, LinearLayer
 from trpexport.networks.torch.observation import observe
-from trpexport.networks.torch.outputs import OUTPUT, named_tensors
+from trpexport.networks.torch.outputs import named_tensors, picked
 from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
 
 
@@ -30,17 +30,26 @@ class Replay:
         cuts: the cuts of the network, or of the one that it was made from.
         samples: what it runs on.
         memory: bytes that may be kept.
+        outputs: globs of the names of those outputs that count; all where there are none.
         is_final: whether no layer behind the cut changes either: layers up to the next cut are
             then observed together, and what they will be asked for is kept as well.
     """
 
     def __init__(
-        self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int, *, is_final: bool = False
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        *,
+        outputs: Sequence[str] = (),
+        is_final: bool = False,
     ) -> None:
         self.model = model
         self._cuts = cuts
         self._samples = samples
         self._memory = memory
+        self._outputs = outputs
         self._is_final = is_final
         self._cut: Cut | None = None
         self._kept: dict[int, Tensor] = {}
@@ -79,17 +88,15 @@ class Replay:
         follows from these.
 
         Raises:
-            DataError: it gives no tensors.
+            DataError: it gives no tensors, or a glob matches none.
         """
         batch = self.batch(index)
         with evaluating(self.model), self._resumed(index):
             found = batch.call(self.model)
-        leaves = tensor_leaves(found)
-        if not leaves:
-            raise DataError(
-                "the network returns no tensors that could be compared: wrap it so that it does"
-            )
-        named = dict(zip(_names(found, len(leaves)), leaves, strict=True))
+        try:
+            named = picked(named_tensors(found, batch.tensors), self._outputs)
+        except ModelError as error:
+            raise DataError(str(error)) from error
         numbers = {name: leaf for name, leaf in named.items() if leaf.is_floating_point()}
         return {name: _by_sample(leaf, batch.images) for name, leaf in (numbers or named).items()}
 
@@ -140,15 +147,6 @@ def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
     """Return a batch of samples on the device and in the dtype of a network."""
     batch = samples.batch(index)
     return arguments_for(model, {name: torch.from_numpy(array) for name, array in batch.items()})
-
-
-def _names(outputs: Any, count: int) -> list[str]:
-    """Return what the tensors of an output are called; by number where they can't be exported."""
-    try:
-        names = list(named_tensors(outputs))
-    except ModelError:
-        names = []
-    return names if len(names) == count else [f"{OUTPUT}_{index}" for index in range(count)]
 
 
 def _by_sample(output: Tensor, samples: int) -> Tensor:

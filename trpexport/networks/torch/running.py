@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,9 @@ _OF_SHAPE = re.compile(
     re.IGNORECASE,
 )
 _OF_TYPE = re.compile(r"\bd?type|\bHalf\b|BFloat16|\bDouble\b|\bLong\b|not implemented for '")
+
+
+_PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
 class StoppedPass(BaseException):
@@ -182,9 +186,18 @@ def argument(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
     return found
 
 
-def tensor_leaves(outputs: Any) -> list[Tensor]:
-    """Return the tensors of what a network returns, however they are nested."""
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+def tensor_leaves(values: Any) -> list[Tensor]:
+    """Return the tensors in values, however they are nested, in data classes too."""
+    found = []
+    for leaf in pytree.tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif not isinstance(leaf, _PLAIN):
+            # Mappings of a class of their own, and data classes, are leaves to PyTorch.
+            inner = vars(leaf) if is_dataclass(leaf) and not isinstance(leaf, type) else leaf
+            if isinstance(inner, Mapping):
+                found += tensor_leaves(list(inner.values()))
+    return found
 
 
 def noting(notes: Mapping[Any, Callable[..., Any]]) -> AbstractContextManager[None]:

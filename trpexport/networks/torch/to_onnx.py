@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.files import FULL
 from trpexport.foreign import cause_of, told
 from trpexport.inputs import Inputs, InputsLike
+from trpexport.networks.dynamic import Dynamic
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.outputs import is_flat, named_tensors
@@ -67,7 +69,7 @@ def to_onnx(
     options = {"opset_version": settings.opset, "input_names": list(inputs), "output_names": names}
     try:
         with evaluating(model), as_named, _quiet():
-            write(model, x, path, settings.dynamic_batch, options)
+            write(model, x, path, _open_axes(inputs, settings), options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f'the exporter needs {error.name}: pip install "trpexport[cpu]"'
@@ -83,13 +85,14 @@ def to_onnx(
             f"the {settings.exporter} exporter failed ({told(cause_of(error))}): "
             f"try it {other} legacy_exporter, or another opset"
         ) from error
-    _check_written(path, settings)
+    _check_written(path, settings, _open_axes(inputs, settings))
 
 
 def _returning_tensors(model: nn.Module) -> AbstractContextManager[None]:
     """Let a network return its tensors as a tuple within the block, as they are named."""
     forward = model.forward
 
+    @wraps(forward)  # torch.export matches dimensions with the parameters' names
     def flat(*inputs: Any, **keywords: Any) -> tuple[Tensor, ...]:
         return tuple(named_tensors(forward(*inputs, **keywords)).values())
 
@@ -97,10 +100,15 @@ def _returning_tensors(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def _write_dynamo(
-    model: nn.Module, x: Arguments, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Arguments, path: Path, axes: Dynamic, options: dict[str, Any]
 ) -> None:
-    batch = {0: torch.export.Dim("batch")}
-    dynamic: Any = dict.fromkeys(x.tensors, batch) if x.are_keywords else (batch,) * len(x.tensors)
+    # Sizes may be bound to multiples, which only torch.export finds: a batch never is.
+    batch = torch.export.Dim("batch")
+    dims = {
+        name: {axis: torch.export.Dim.AUTO if axis else batch for axis in axes.get(name, {})}
+        for name in x.tensors
+    }
+    dynamic: Any = dims if x.are_keywords else tuple(dims.values())
     program = torch.onnx.export(
         model,
         x.by_place,
@@ -108,29 +116,66 @@ def _write_dynamo(
         dynamo=True,
         optimize=True,
         verbose=False,
-        dynamic_shapes=dynamic if dynamic_batch else None,
+        dynamic_shapes=dynamic if axes else None,
         **options,
     )
     assert program is not None
     _forget_machine(program.model.graph)
+    _name_axes(program.model.graph.inputs, axes)
     program.save(path, external_data=_needs_two_files(model))
 
 
 def _write_legacy(
-    model: nn.Module, x: Arguments, path: Path, dynamic_batch: bool, options: dict[str, Any]
+    model: nn.Module, x: Arguments, path: Path, axes: Dynamic, options: dict[str, Any]
 ) -> None:
-    names = [*options["input_names"], *options["output_names"]]
     torch.onnx.export(
         model,
         x.by_place,
         path,
         kwargs=x.by_name,
         dynamo=False,
-        dynamic_axes={name: {0: "batch"} for name in names} if dynamic_batch else None,
+        dynamic_axes=_with_outputs(axes, model, x, options["output_names"]),
         external_data=_needs_two_files(model),
         **options,
     )
     _name_outputs(path, options["output_names"])
+
+
+def _open_axes(inputs: Inputs, settings: OnnxSettings) -> dict[str, dict[int, str]]:
+    """Return by input the names of its axes that are left open."""
+    batch = {0: "batch"} if settings.dynamic_batch else {}
+    axes = {name: {**batch, **settings.dynamic.get(name, {})} for name in inputs}
+    return axes if any(axes.values()) else {}
+
+
+def _with_outputs(
+    axes: Dynamic, model: nn.Module, x: Arguments, outputs: Sequence[str]
+) -> dict[str, dict[int, str]] | None:
+    """Return open axes by input and by output: all of an output that may follow from them."""
+    if not axes:
+        return None
+    found = {name: dict(each) for name, each in axes.items()}
+    is_batch_open = any(0 in each for each in axes.values())
+    is_size_open = any(set(each) - {0} for each in axes.values())
+    named = named_tensors(outputs_of(model, x), x.tensors)
+    for name, output in zip(outputs, named.values(), strict=True):
+        open_ = range(1, output.ndim) if is_size_open else ()
+        found[name] = {axis: f"{name}_{axis}" for axis in open_}
+        if is_batch_open:
+            found[name][0] = "batch"
+    return found
+
+
+def _name_axes(inputs: Sequence[Any], axes: Dynamic) -> None:
+    """Give the open axes of a graph's inputs their names where torch.export chose others."""
+    import onnx_ir
+
+    for value in inputs:
+        sizes = list(value.shape)
+        for axis, name in axes.get(value.name, {}).items():
+            if not isinstance(sizes[axis], int):
+                sizes[axis] = name
+        value.shape = onnx_ir.Shape(sizes)
 
 
 def _name_outputs(path: Path, names: Sequence[str]) -> None:
@@ -167,7 +212,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _check_written(path: Path, settings: OnnxSettings) -> None:
+def _check_written(path: Path, settings: OnnxSettings, axes: Dynamic) -> None:
     """Check what the exporters are known to get wrong without a word."""
     import onnx
 
@@ -178,12 +223,15 @@ def _check_written(path: Path, settings: OnnxSettings) -> None:
             f"the exporter wrote opset {written} where {settings.opset} was asked for: "
             f"choose opset {written}"
         )
-    batch = next(iter(model.graph.input)).type.tensor_type.shape.dim[0]
-    if settings.dynamic_batch and not batch.HasField("dim_param"):
-        raise ModelError(
-            f"the exporter fixed the batch size to {batch.dim_value}, since the network's forward "
-            "depends on it: export it without dynamic_batch, or with legacy_exporter"
-        )
+    for info in model.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        for axis, name in axes.get(info.name, {}).items():
+            if not dims[axis].HasField("dim_param"):
+                what, setting = (name, "dynamic") if axis else ("the batch size", "dynamic_batch")
+                raise ModelError(
+                    f"the exporter fixed {what} to {dims[axis].dim_value}, since the network's "
+                    f"forward depends on it: export it without {setting}, or with legacy_exporter"
+                )
 
 
 def _needs_two_files(model: nn.Module) -> bool:

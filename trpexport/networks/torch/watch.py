@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -28,10 +29,18 @@ class TorchCandidate:
         cuts: its cuts.
         samples: what it runs on.
         memory: bytes of intermediate results to keep.
+        outputs: globs of the names of those outputs that count; all where there are none.
     """
 
-    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
-        self._replay = Replay(copied(model), cuts, samples, memory)
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        outputs: Sequence[str] = (),
+    ) -> None:
+        self._replay = Replay(copied(model), cuts, samples, memory, outputs=outputs)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -63,14 +72,23 @@ class TorchWatch:
         cuts: its cuts.
         samples: unlabelled inputs.
         memory: bytes of intermediate results to keep of each network.
+        outputs: globs of the names of those outputs that count; all where there are none.
     """
 
-    def __init__(self, model: nn.Module, cuts: Cuts, samples: Samples, memory: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Cuts,
+        samples: Samples,
+        memory: int,
+        outputs: Sequence[str] = (),
+    ) -> None:
         self.samples = samples
         self._model = model
         self._cuts = cuts
         self._memory = memory
-        self._replay = Replay(model, cuts, samples, memory, is_final=True)
+        self._counted = outputs
+        self._replay = Replay(model, cuts, samples, memory, outputs=outputs, is_final=True)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -103,7 +121,7 @@ class TorchWatch:
 
     def candidate(self) -> TorchCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
-        return TorchCandidate(self._model, self._cuts, self.samples, self._memory)
+        return TorchCandidate(self._model, self._cuts, self.samples, self._memory, self._counted)
 
     @cached_property
     def _outputs(self) -> list[dict[str, Tensor]]:
@@ -113,4 +131,4 @@ class TorchWatch:
     def _metrics(self) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
         batches = (batch_of(self._model, some, index) for index in range(some.batches))
-        return output_metrics(self._model, batches)
+        return output_metrics(self._model, batches, self._counted)

@@ -24,7 +24,7 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         worst = _worst(outputs["rewrite"])
         rows.append(("Equivalent", ("factors = the dense layers they stand for, ", *worst)))
     *_, last = outputs.values()
-    rows.append(("Equivalent", ("ONNX Runtime = PyTorch, ", *_worst(last))))
+    rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
     rows += [("Note", note) for note in report["notes"]]

@@ -37,13 +37,23 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         ),
         title=(
             f"{facts['architecture']}, input ",
-            Value(tuple(facts["input_shape"]), Kind.SHAPE),
+            *_inputs(facts),
             f", {facts['scheme']}; ranks up to the break-even one are cheaper",
         ),
         faint=frozenset(i for i, layer in enumerate(layers) if layer["reason_kept"] is not None),
     )
     reasons = [(layer["name"], layer["reason_kept"]) for layer in layers]
     return table, *not_counted(unknown), *kept_tables(reasons)
+
+
+def _inputs(facts: Mapping[str, Any]) -> tuple[Value | str, ...]:
+    """Return the shape of the only input, or of each by name."""
+    if "input_shape" in facts:
+        return (Value(tuple(facts["input_shape"]), Kind.SHAPE),)
+    found: list[Value | str] = []
+    for name, one in facts["inputs"].items():
+        found += [f"{', ' if found else ''}{name} ", Value(tuple(one["shape"]), Kind.SHAPE)]
+    return tuple(found)
 
 
 def _row(layer: Mapping[str, Any]) -> dict[str, Any]:

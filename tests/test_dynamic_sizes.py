@@ -1,0 +1,98 @@
+"""Files with open sizes: they compute what the network does at sizes that it was not traced at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import trpexport
+from tests.networks.torch.several import Detector, Pyramid, Square
+from trpexport.artifact.reference import ReferenceRuns
+from trpexport.errors import ModelError
+from trpexport.inputs import Inputs
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.tensors import Arrays
+
+RANK = trpexport.ByCriterion("spatial", "rank:3")
+
+
+@pytest.mark.parametrize(
+    ("network", "legacy"), [(Detector, False), (Pyramid, False), (Pyramid, True)]
+)
+def test_a_file_runs_at_other_sizes(tmp_path: Path, network: type[nn.Module], legacy: bool) -> None:
+    small = trpexport.decompose(network(), RANK, example=(1, 3, 16, 16))
+    out = tmp_path / "out"
+    report = trpexport.export(
+        small, out, dynamic=["height", "width"], dynamic_batch=True, legacy_exporter=legacy,
+        verify_seconds=0,
+    )  # fmt: skip
+    assert "verified at 1x3x24x24; 1x3x12x12; 1x3x12x24 as well" in report.data["notes"]
+    facts = json.loads((out / "manifest.json").read_text())
+    assert facts["dynamic"] == {"input": {"2": "height", "3": "width"}}
+    file = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    assert file.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    x = torch.randn(2, 3, 40, 28)
+    expected = small.module(x)
+    first = expected["boxes"][0] if isinstance(expected, dict) else expected
+    np.testing.assert_allclose(
+        file.run(None, {"input": x.numpy()})[0], first.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+    assert trpexport.verify(out).is_equivalent
+    assert trpexport.verify(out / "model.onnx", out).is_equivalent
+    costs = [
+        trpexport.count(out / "model.onnx", shapes={"input": (1, 3, size, size)}).macs
+        for size in (16, 32)
+    ]
+    assert costs[1] == 4 * costs[0]
+
+
+def test_a_network_of_one_size_is_exported_at_that_size(tmp_path: Path) -> None:
+    small = trpexport.decompose(Square(), RANK, example=(1, 3, 6, 6))
+    report = trpexport.export(small, tmp_path / "out", dynamic=["height"], verify_seconds=0)
+    assert any(
+        "height are not open in it: the network runs at no other size" in note
+        for note in report.data["notes"]
+    )
+    file = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert file.get_inputs()[0].shape == [1, 3, 6, 6]
+    with pytest.raises(ModelError, match="names no dimension") as caught:
+        trpexport.export(small, tmp_path / "other", dynamic=["depth"], verify_seconds=0)
+    assert caught.value.parameters == ("dynamic",)
+    assert not (tmp_path / "other").exists()
+
+
+def test_sizes_are_multiples_of_what_runs() -> None:
+    network = TorchNetwork.open(Pyramid(), (1, 3, 10, 10))
+    reference = ReferenceRuns(network, Inputs.of((1, 3, 10, 10)), macs=1)
+    sized = reference.at_other_sizes({"input": {2: "height", 3: "width"}})
+    # 15 and 8, which is 7.5 rounded, at multiples of one: 15 is odd, so 16 is taken.
+    assert [one.first.shape[2:] for one in sized.others] == [(16, 16), (8, 8), (8, 16)]
+
+
+class Stiff:
+    """A file that is right at the size of its export alone."""
+
+    def run(self, feeds: Arrays) -> dict[str, Any]:
+        x = feeds["input"]
+        return {"output": x if x.shape[-1] == 4 else 2 * x}
+
+
+class Same:
+    """What the file has to compute."""
+
+    def run(self, feeds: Arrays) -> dict[str, Any]:
+        return {"output": feeds["input"]}
+
+
+def test_a_file_that_is_wrong_at_another_size_is_found_out() -> None:
+    reference = ReferenceRuns(Same(), Inputs.of((1, 3, 4, 4)), macs=1)
+    assert reference.compare(Stiff(), seconds=0)["output"].is_equivalent()
+    sized = reference.at_other_sizes({"input": {3: "width"}})
+    assert not sized.compare(Stiff(), seconds=0)["output"].is_equivalent()
