@@ -93,6 +93,8 @@ def revised(
     wanted = {layer.name: layer for layer in edited.layers}
     layers = tuple(
         _revise_layer(network, layer, wanted[layer.name], keep_expensive, source)
+        if layer.name in wanted
+        else LayerSpectrum(layer, None, None).kept("the plan does not name it")
         for layer in network.layers
     )
     same = [*map(_bare, layers)] == [*map(_bare, edited.layers)]
@@ -148,6 +150,8 @@ def _check_same_network(
     for name in [*there, *ops]:
         if name not in ops:
             detail = f"it has a layer {name}, the network has none"
+        elif name not in there and (ops[name].window.transposed or not ops[name].ndim):
+            continue  # plans once were of convolutions alone
         elif name not in there:
             detail = f"the network has a layer {name}, it has none"
         elif ops[name] != there[name]:

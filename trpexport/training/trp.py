@@ -139,7 +139,8 @@ class TrainedRankPruning:
             if reasons[layer.name] is None and layer.shares is None  # its weight once is enough
         ]
         if not self._layers:
-            why = next(iter(reasons.values()), "it has none")
+            convolutions = (x for x in traced.layers if isinstance(x.module, CONVOLUTIONS))
+            why = next((reasons[x.name] for x in convolutions), "it has none")
             raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
         chosen = {layer.name for layer in self._layers}
         self._prices: Prices | None = None

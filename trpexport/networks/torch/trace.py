@@ -275,6 +275,8 @@ def _fixed(module: LinearLayer) -> str | None:
             "is parametrized by what changes from pass to pass: "
             "torch.nn.utils.parametrize.remove_parametrizations makes it plain"
         )
+    if not module.weight.is_floating_point():
+        return f"its weight is {str(module.weight.dtype).removeprefix('torch.')}"
     if any(_COMPUTING & vars(kind).keys() for kind in _kinds_above_base(type(module))):
         return f"{type(module).__name__} may compute more than its base class"
     if any(True for _ in module.children()):
