@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from trpexport.errors import ModelError
 from trpexport.networks.onnx.layers import OnnxLayer
-from trpexport.networks.onnx.program import Compiled, Step, compiled
+from trpexport.networks.onnx.program import Compiled, compiled
+from trpexport.networks.onnx.steps import Step
 from trpexport.networks.torch.modules import LinearLayer, make_layer, set_kernel
 
 

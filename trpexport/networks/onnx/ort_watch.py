@@ -21,6 +21,7 @@ from trpexport.networks.onnx.constants import Constants
 from trpexport.networks.onnx.layers import OnnxLayer
 from trpexport.networks.onnx.saving import open_model
 from trpexport.networks.samples import Samples
+from trpexport.networks.torch.outputs import picked
 from trpexport.networks.torch.replay import by_sample
 from trpexport.runtime.session import Session, run_in_batches
 from trpexport.tensors import Array, Arrays
@@ -36,6 +37,10 @@ class Graph(Protocol):
     @property
     def layers(self) -> tuple[OnnxLayer, ...]:
         """Its layers."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Globs of the names of the outputs whose errors count; all where there are none."""
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs by name for inputs by name."""
@@ -162,7 +167,7 @@ def _outputs(network: Graph, samples: Samples, index: int) -> dict[str, Tensor]:
     feeds = samples.batch(index)
     images = len(next(iter(feeds.values())))
     found = {name: _tensor(array) for name, array in network.run(feeds).items()}
-    return by_sample(found, images)
+    return by_sample(picked(found, network.outputs), images)
 
 
 def _behind(layer: OnnxLayer, constants: Constants) -> _Behind:

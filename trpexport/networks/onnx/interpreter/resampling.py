@@ -187,8 +187,8 @@ def _along(use: Use, x: Tensor, axis: _Axis, places: Tensor, how: str) -> Tensor
         x.index_select(axis.axis, tap) * weight.reshape(shape)
         for tap, weight in zip(taps.T, weights.T, strict=True)
     )
-    total: Tensor = reduce(torch.add, parts)
-    return total
+    found: Tensor = reduce(torch.add, parts)
+    return found
 
 
 def _taps(use: Use, axis: _Axis, places: Tensor, how: str) -> tuple[Tensor, Tensor]:
