@@ -195,3 +195,17 @@ def test_an_open_size_must_be_given(tmp_path: Path) -> None:
         tx.decompose(path, CHOOSER)
     with pytest.raises(NothingToDoError):
         tx.decompose(path, CHOOSER, example=(1, 3, 8, 8))
+
+
+def test_an_output_that_never_varies_proves_little(tmp_path: Path) -> None:
+    last = nn.Conv2d(16, 4, 3)
+    nn.init.constant_(last.get_parameter("bias"), -100.0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), last, nn.ReLU())
+    path = tmp_path / "still.onnx"
+    TorchNetwork(model, SHAPE).write_onnx(path, OnnxSettings())
+    small = tx.decompose(path, CHOOSER)
+    said = "output does not vary over random inputs"
+    assert any(said in note for note in tx.export(small, tmp_path / "out").data["notes"])
+    real = np.random.default_rng(0).standard_normal((8, *SHAPE[1:])).astype(np.float32)
+    report = tx.export(small, tmp_path / "other", inputs=real)
+    assert not any(said in note for note in report.data["notes"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from trpexport import bundle
 from trpexport.artifact.facts import (
     manifest_facts,
@@ -148,6 +150,12 @@ def export_bundle(
 def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
     yield from network.notes
+    still = _still_outputs(reference) if reference.given is None else []
+    if still:
+        yield (
+            f"{', '.join(still)} does not vary over random inputs, by which little is told: give "
+            "inputs of the kind that it was trained on"
+        )
     if reference.batch is not None:
         reason = (
             "what the network makes of an image depends on the others in its batch"
@@ -157,6 +165,18 @@ def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> I
         yield f"{reason}: verified at a batch size of {reference.batch} alone"
         if is_dynamic and not reference.takes_others:
             yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
+
+
+def _still_outputs(reference: ReferenceRuns) -> list[str]:
+    """Return the names of the outputs that are the same for each of the first few images."""
+    outputs = reference.network.run(reference.golden())
+    return [
+        name
+        for name, values in outputs.items()
+        if values.dtype.kind == "f"
+        and len(values) > 1
+        and np.ptp(values, axis=0).max(initial=0) == 0
+    ]
 
 
 def _note_on_sizes(reference: ReferenceRuns, dynamic: Sequence[str]) -> str:
