@@ -59,7 +59,7 @@ ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\xf2\x01"
     [
         (b"", "is empty: download"),
         (LFS, "Git LFS pointer, not the file itself: run git lfs pull"),
-        (ONNX, "is an ONNX file: give it to `trpexport flops` or `trpexport verify`"),
+        (ONNX, "is an ONNX file: trpexport decompose, inspect, verify and flops take it"),
         (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "web page"),
         (b"\n<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
         (b'{"lr": 0.1}', "text file"),

@@ -54,7 +54,7 @@ def test_nothing_to_do_shows_what_would_do(
     result = run("decompose", checkpoint, "--scheme", "spatial")
     assert result.code == 3
     assert "no layer of resnet20-a gets cheaper" in result.error
-    assert re.search(r"energy:0\.9 +18 of 19 +1\.45x +31\.2 %", result.out)
+    assert re.search(r"energy:0\.9 +18 of 20 +1\.45x +31\.2 %", result.out)
     (command,) = re.findall(r"^ +trpexport (decompose .*)$", result.out, re.MULTILINE)
     assert not list(tmp_path.iterdir())
     # The command that it suggests works as it stands.
@@ -162,7 +162,7 @@ def test_real_inputs(run: Run, checkpoint: Path, shared: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["decompose"], "Missing argument 'CHECKPOINT'"),
+        (["decompose"], "Missing argument 'NETWORK'"),
         (["decompose", "x.pth", "--scheem", "spatial"], "No such option"),
         (["decompoze"], "No such command 'decompoze'"),
         (["decompose", "nowhere.pth"], "nowhere.pth"),

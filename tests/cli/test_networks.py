@@ -80,16 +80,25 @@ def test_where_no_criterion_helps_the_reasons_are_shown(
     (tmp_path / "line.py").write_text(
         "from torch import nn\n"
         "def factory():\n"
-        "    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.Conv1d(8, 8, 3), nn.Flatten())\n"
+        "    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.Conv1d(8, 8, 1), nn.Flatten())\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    weights = {"0.weight": (8, 2, 3), "0.bias": (8,), "1.weight": (8, 8, 3), "1.bias": (8,)}
+    weights = {"0.weight": (8, 2, 3), "0.bias": (8,), "1.weight": (8, 8, 1), "1.bias": (8,)}
     torch.save({name: torch.ones(shape) for name, shape in weights.items()}, "line.pth")
-    options = ("--model", "line:factory", "--input-shape", "1x2x20", "--include", "1")
+    options = (
+        "--model",
+        "line:factory",
+        "--input-shape",
+        "1x2x20",
+        "--include",
+        "1",
+        "--scheme",
+        "tucker2",
+    )
     result = run("decompose", "line.pth", *options)
     assert result.code == 3
-    assert re.search(r"^1 +spatial pairs need a 2-D convolution, not 1-D", result.out, re.MULTILINE)
+    assert re.search(r"^1 +of a 1x1 kernel it is no better", result.out, re.MULTILINE)
     assert "try another --scheme" in result.out
 
 
@@ -165,7 +174,7 @@ def test_files_of_the_wrong_kind(run: Run, shared: Path, tmp_path: Path) -> None
     checkpoint = shared / "checkpoints/resnet20-12fca82f.th"
     assert run("export", checkpoint, "-o", tmp_path / "out", *QUICK).code == 0
     model = tmp_path / "out" / bundle.MODEL
-    result = run("decompose", model)
+    result = run("export", model)
     assert result.code == 2
     assert "ONNX" in result.error
     result = run("verify", checkpoint, model)

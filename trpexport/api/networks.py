@@ -106,8 +106,10 @@ def decompose(
     else:
         expected = _expectation(expect, preprocessing)
         source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
-    drawn: CalibrationData | CalibrationImages | None = _array_images(images)
-    if data is not None:
+    drawn: CalibrationData | CalibrationImages | None
+    if data is None:
+        drawn = _array_images(images)
+    else:
         drawn = CalibrationData(data, preprocessing=preprocessing)
     return source.decompose(chooser, drawn, outputs=outputs, stages=stages)
 

@@ -20,7 +20,7 @@ def is_program(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive fails in any way: BadZipFile, UnicodeDecodeError, ...
         return False
     return "archive_format" in names or "serialized_exported_program.json" in names
 

@@ -118,5 +118,5 @@ def test_a_network_that_returns_no_tensors_is_one_line() -> None:
             return str(self.conv(x).shape)
 
     watch = TorchNetwork.open(Silent(), SHAPE).watch(Samples({"input": X[:4]}))
-    with pytest.raises(DataError, match="returns no tensors"):
+    with pytest.raises(DataError, match="returns no tensor"):
         watch.outputs(0)
