@@ -18,6 +18,9 @@ from trpexport.networks.onnx.interpreter import OPERATORS, unknown_operators
 from trpexport.networks.onnx.module import OnnxModule
 from trpexport.networks.onnx.program import tensor_of
 
+# Collecting the cases takes 20 s.
+pytestmark = pytest.mark.slow
+
 # How an operator says that it leaves a case to ONNX Runtime.
 LEFT_OUT = ("not computed", "in training mode", "is not known")
 # The case takes 2.4 for the length of two pixels; the specification's words and ONNX Runtime don't.
