@@ -43,7 +43,9 @@ def products(write_onnx: WriteOnnx) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def record(products: tuple[Path, Path]) -> dict[str, Any]:
-    return bench(settings_for(*products, threads=(1, 2), batch=3, min_time=0.05, memory=True))
+    return bench(
+        settings_for(*products, threads=(1, 2), batch=3, min_time=0.05, max_time=3.0, memory=True)
+    )
 
 
 # --- the record -----------------------------------------------------------------------------

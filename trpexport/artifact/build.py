@@ -174,6 +174,7 @@ def _still_outputs(reference: ReferenceRuns) -> list[str]:
         name
         for name, values in outputs.items()
         if values.dtype.kind == "f"
+        and values.ndim
         and len(values) > 1
         and np.ptp(values, axis=0).max(initial=0) == 0
     ]

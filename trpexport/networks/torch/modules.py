@@ -168,8 +168,12 @@ def make_layer(op: LinearOp) -> LinearLayer:
         else:
             kinds, padding = _UNEVEN_TRANSPOSED, (0,) * op.ndim
             attributes = {"pads": window.pads, "extra": window.output_pads}
-    elif not is_even and window.pads == _same(window.kernel, window.dilation):
-        padding = "same"
+    elif (
+        not is_even
+        and max(window.stride) == 1
+        and window.pads == _same(window.kernel, window.dilation)
+    ):
+        padding = "same"  # PyTorch knows it without strides alone
     elif not is_even:
         kinds, padding, attributes = _UNEVEN, (0,) * op.ndim, {"pads": window.pads}
     module = _skipping(
