@@ -145,5 +145,5 @@ def test_a_small_array_has_no_others() -> None:
     assert np.array_equal(images.unseen(), values)
     assert images.facts()["data"] == "array"
     assert images.notes == ("verified on the images that it was calibrated on",)
-    with pytest.raises(DataError, match="give a data set, or a budget that needs none"):
+    with pytest.raises(DataError, match="give a data set, tensors with targets"):
         images.labelled()

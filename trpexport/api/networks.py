@@ -360,7 +360,9 @@ def _images(
     if data is None:
         return _array_images(images)
     if isinstance(data, TensorSet):
-        return ArrayImages(data.given(inputs), name=data.name, count=_CALIBRATED)
+        return ArrayImages(
+            data.given(inputs), name=data.name, count=_CALIBRATED, targets=data.known_targets
+        )
     if preprocessing is None:
         raise DataError(
             f"nobody says how images of {data.name} become the network's input: give "

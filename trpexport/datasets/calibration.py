@@ -31,13 +31,15 @@ class LabelledPixels:
     """Images whose classes are known.
 
     Attributes:
-        name: what they are, for the reader.
+        data: the data set as the user typed it.
+        name: which part of it, for the reader.
         classes: number of classes of the data.
         pixels: (images, channels, height, width).
         labels: (images,).
         preprocessing: how pixels become input.
     """
 
+    data: str
     name: str
     classes: int
     pixels: NDArray[Any]
@@ -49,6 +51,31 @@ class LabelledPixels:
         for start in range(0, len(self.pixels), _BATCH):
             some = slice(start, start + _BATCH)
             yield self.preprocessing.normalise(self.pixels[some]), self.labels[some]
+
+
+@dataclass(frozen=True)
+class LabelledTensors:
+    """Raw tensors with targets.
+
+    Attributes:
+        data: what the user typed.
+        name: which part of them, for the reader.
+        inputs: by input, or of the only one (samples, *shape of one).
+        targets: likewise by output.
+        classes: None: targets may be anything.
+    """
+
+    data: str
+    name: str
+    inputs: Array | Arrays
+    targets: Array | Arrays
+    classes: None = None
+
+    def batches(self) -> Iterator[tuple[Array | Arrays, Array | Arrays]]:
+        """Yield inputs of the network and their targets."""
+        for start in range(0, images_of(self.inputs), _BATCH):
+            some = slice(start, start + _BATCH)
+            yield rows(self.inputs, some), rows(self.targets, some)
 
 
 class DatasetImages:
@@ -149,6 +176,7 @@ class DatasetImages:
                 "labels could be gone by: calibrate on fewer of them, or save labels with them"
             )
         return LabelledPixels(
+            data=self._dataset.name,
             name=name,
             classes=len(self._dataset.classes),
             pixels=self._pixels(split, indices),
@@ -201,6 +229,7 @@ class ArrayImages:
         count: how many to calibrate on, spread evenly; all but a fifth where that is as many as
             there are, or None. Of few none are held out.
         seed: which ones.
+        targets: what the network should make of them, by output, or of the only one.
 
     Attributes:
         inputs: those to calibrate on, as they were given.
@@ -214,16 +243,18 @@ class ArrayImages:
         name: str = "array",
         count: int | None = None,
         seed: int = 0,
+        targets: Array | Arrays | None = None,
     ) -> None:
         self._name = name
-        self._seed = None if count is None else seed
+        self._given, self._targets = inputs, targets
+        self._seed, self._drawn_by = None if count is None else seed, seed
         total = images_of(inputs)
         everything = np.arange(total)
         drawn = count is not None and count < total
         chosen = spread(total, count, seed) if drawn and count else fitted_to(everything)
         self.inputs: Any = inputs if len(chosen) == total else rows(inputs, chosen)
-        rest = np.setdiff1d(everything, chosen)
-        self._others = rows(inputs, rest[spread(len(rest), min(_VERIFIED, len(rest)), seed)])
+        self._left = np.setdiff1d(everything, chosen)
+        self._others = rows(inputs, self._drawn(_VERIFIED))
         self.notes = (
             f"verified on {images_of(self._others)} images that it was not calibrated on"
             if images_of(self._others)
@@ -242,13 +273,32 @@ class ArrayImages:
         """Return inputs to verify on."""
         return rows(self._others if images_of(self._others) else self.inputs, slice(_VERIFIED))
 
-    def labelled(self) -> LabelledPixels:
-        """Return images whose classes are known.
+    def labelled(self) -> LabelledTensors:
+        """Return samples whose targets are known, none of them calibrated on.
 
         Raises:
             DataError: there are none.
         """
-        raise DataError("a drop is told by labels: give a data set, or a budget that needs none")
+        if self._targets is None:
+            raise DataError(
+                "a drop is told by labels: give a data set, tensors with targets, or a budget that "
+                "needs none"
+            )
+        which = self._drawn(_LABELLED)
+        if not len(which):
+            raise DataError(
+                f"{self._name} has no samples besides those to calibrate on, whose targets could "
+                "be gone by: give more, or calibrate on fewer of them"
+            )
+        return LabelledTensors(
+            self._name, "held-out", rows(self._given, which), rows(self._targets, which)
+        )
+
+    def _drawn(self, count: int) -> NDArray[np.int64]:
+        """Return the numbers of some samples that are not calibrated on."""
+        left = self._left
+        drawn: NDArray[np.int64] = left[spread(len(left), min(count, len(left)), self._drawn_by)]
+        return drawn
 
 
 def _public_name(name: str) -> str:
