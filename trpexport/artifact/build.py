@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from trpexport import bundle
 from trpexport.artifact.facts import (
     manifest_facts,
@@ -21,6 +19,7 @@ from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
+from trpexport.compare import note_on_still
 from trpexport.files import write_json
 from trpexport.golden import write_golden
 from trpexport.networks.base import Network, Origin
@@ -150,12 +149,6 @@ def export_bundle(
 def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
     yield from network.notes
-    still = _still_outputs(reference) if reference.given is None else []
-    if still:
-        yield (
-            f"{', '.join(still)} does not vary over random inputs, by which little is told: give "
-            "inputs of the kind that it was trained on"
-        )
     if reference.batch is not None:
         reason = (
             "what the network makes of an image depends on the others in its batch"
@@ -165,19 +158,6 @@ def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> I
         yield f"{reason}: verified at a batch size of {reference.batch} alone"
         if is_dynamic and not reference.takes_others:
             yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
-
-
-def _still_outputs(reference: ReferenceRuns) -> list[str]:
-    """Return the names of the outputs that are the same for each of the first few images."""
-    outputs = reference.network.run(reference.golden())
-    return [
-        name
-        for name, values in outputs.items()
-        if values.dtype.kind == "f"
-        and values.ndim
-        and len(values) > 1
-        and np.ptp(values, axis=0).max(initial=0) == 0
-    ]
 
 
 def _note_on_sizes(reference: ReferenceRuns, dynamic: Sequence[str]) -> str:
@@ -279,6 +259,8 @@ class _Job:
         steps, seconds = (*check.steps, *passes), self.stages.seconds
         if is_fixed():
             steps, seconds = tuple(replace(step, seconds=0.0) for step in steps), {}
+        inputs_are = "random inputs" if self.reference.given is None else "the inputs given"
+        notes = [*(step.note for step in steps), note_on_still(steps[-1].outputs, inputs_are)]
         report = {
             **report_facts(self.plan, check.layers, steps, size),
             "parameters": {
@@ -288,7 +270,7 @@ class _Job:
             "notes": [
                 *(source.notes if source else ()),
                 *self.notes,
-                *(step.note for step in steps if step.note is not None),
+                *(note for note in notes if note is not None),
             ],
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
         }
