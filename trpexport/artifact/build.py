@@ -23,7 +23,7 @@ from trpexport.compare import note_on_still
 from trpexport.files import write_json
 from trpexport.golden import write_golden
 from trpexport.networks.base import Network, Origin
-from trpexport.networks.dynamic import parse_dynamic
+from trpexport.networks.dynamic import dimensions, parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -122,9 +122,11 @@ def export_bundle(
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
     is_dynamic = settings.dynamic_batch and reference.takes_others
     dynamic = parse_dynamic(settings.dynamic, plan.inputs)
-    if dynamic:
-        reference = reference.at_other_sizes(dynamic)
-        notes = (*notes, _note_on_sizes(reference, settings.dynamic))
+    tried = dynamic or network.dynamic
+    if dimensions(tried):
+        reference = reference.at_other_sizes(tried)
+        names = settings.dynamic if dynamic else dimensions(tried)
+        notes = (*notes, *_note_on_sizes(reference, names, is_open=not dynamic))
         dynamic = dynamic if reference.others else {}
     job = _Job(
         network=network,
@@ -160,13 +162,28 @@ def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> I
             yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
 
 
-def _note_on_sizes(reference: ReferenceRuns, dynamic: Sequence[str]) -> str:
+def _note_on_sizes(
+    reference: ReferenceRuns, names: Sequence[str], *, is_open: bool
+) -> Iterator[str]:
+    """Say at which other sizes the file is verified, or that there are none.
+
+    Args:
+        reference: what it is compared with.
+        names: of the dimensions.
+        is_open: whether the file leaves them open even then.
+    """
     if reference.others:
-        return f"verified at {'; '.join(map(str, reference.others))} as well"
-    return (
-        f"the ONNX file takes {reference.inputs}, and {', '.join(dynamic)} are not open in it: the "
-        "network runs at no other size"
-    )
+        yield f"verified at {'; '.join(map(str, reference.others))} as well"
+    elif is_open:
+        yield (
+            f"verified at {reference.inputs} alone: the file leaves {', '.join(names)} open, but "
+            "none of the other sizes that were tried runs"
+        )
+    elif names:
+        yield (
+            f"the ONNX file takes {reference.inputs}, and {', '.join(names)} are not open in it: "
+            "the network runs at no other size"
+        )
 
 
 @dataclass(frozen=True)
