@@ -16,7 +16,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 from trpexport.inputs import images_of, rows
-from trpexport.tensors import Array, Arrays
+from trpexport.tensors import Array, Arrays, laid_out
 
 # Images that a network is verified on, and those whose labels it is judged by.
 _VERIFIED = 256
@@ -37,6 +37,7 @@ class LabelledPixels:
         pixels: (images, channels, height, width).
         labels: (images,).
         preprocessing: how pixels become input.
+        shape: of the network's input, batch first.
     """
 
     data: str
@@ -45,12 +46,13 @@ class LabelledPixels:
     pixels: NDArray[Any]
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
+    shape: Sequence[int]
 
     def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Yield inputs of the network and their classes."""
         for start in range(0, len(self.pixels), _BATCH):
             some = slice(start, start + _BATCH)
-            yield self.preprocessing.normalise(self.pixels[some]), self.labels[some]
+            yield self.preprocessing.inputs(self.pixels[some], self.shape), self.labels[some]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class DatasetImages:
     @cached_property
     def inputs(self) -> NDArray[np.float32]:
         """Inputs of the network to calibrate on, (images, *input shape)."""
-        return self._preprocessing.normalise(self._pixels(self._split, self._chosen))
+        return self._inputs(self._split, self._chosen)
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
@@ -153,7 +155,7 @@ class DatasetImages:
                 name, split, indices = others
         if not len(indices):
             return name, self.inputs[:0]
-        return name, self._preprocessing.normalise(self._pixels(split, indices))
+        return name, self._inputs(split, indices)
 
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on, none of them calibrated on if there are others."""
@@ -161,7 +163,7 @@ class DatasetImages:
         if not len(indices):
             return self.inputs[:_VERIFIED]
         self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
-        return self._preprocessing.normalise(self._pixels(split, indices))
+        return self._inputs(split, indices)
 
     def labelled(self, count: int = _LABELLED) -> LabelledPixels:
         """Return images whose classes are known, at most ``count``, none of them calibrated on.
@@ -182,6 +184,7 @@ class DatasetImages:
             pixels=self._pixels(split, indices),
             labels=np.asarray(split.labels)[indices],
             preprocessing=self._preprocessing,
+            shape=self._shape,
         )
 
     def _others(self, count: int) -> tuple[str, Split, NDArray[np.int64]]:
@@ -209,10 +212,14 @@ class DatasetImages:
             raise DataError(f"{self._dataset.name} has no {name} images: check the path")
         return split
 
+    def _inputs(self, split: Split, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._preprocessing.inputs(self._pixels(split, indices), self._shape)
+
     def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
-        if pixels.shape[1:] != self._shape[1:]:
-            found, wanted = ("x".join(map(str, s[1:])) for s in (pixels.shape, self._shape))
+        shape = laid_out(pixels[:1], self._shape).shape
+        if shape[1:] != self._shape[1:]:
+            found, wanted = ("x".join(map(str, s[1:])) for s in (shape, self._shape))
             raise DataError(
                 f"{self._dataset.name} gives images of {found}, the network takes {wanted}: choose "
                 "size and resize, or the data set that it was trained on"
