@@ -296,7 +296,7 @@ def settings(
     simplify: bool | None,
     seconds: float,
     force: bool,
-    baseline: bool = False,
+    **others: bool,
 ) -> ExportSettings:
     """Say how to export.
 
@@ -313,9 +313,9 @@ def settings(
         dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
-        baseline=baseline,
         verify_seconds=seconds,
         replace=force,
+        **others,
     )
 
 

@@ -43,6 +43,8 @@ class ExportSettings:
         dynamic_batch: leave the batch size of the ONNX file open.
         dynamic: other dimensions to leave open: ``height``, ``width``, or ``NAME:AXIS=DIMENSION``.
         legacy_exporter: use the TorchScript-based exporter.
+        keep_norms: leave batch norms apart from the kernels before them, for a file that is to be
+            decomposed; the legacy exporter writes it, and nothing simplifies it.
         simplify: run onnxsim on the file; None leaves that to the network.
         baseline: write the original network into the bundle as well, to bench against.
         verify_seconds: how long whole networks are compared, all comparisons together.
@@ -57,10 +59,11 @@ class ExportSettings:
     baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
+    keep_norms: bool = False
 
     def passes(self, network: Network) -> tuple[str, ...]:
         """Return the passes that make a network's file, in their order."""
-        if self.simplify is None:
+        if self.simplify is None and not self.keep_norms:
             return network.passes
         return ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
 
@@ -134,7 +137,9 @@ def export_bundle(
         plan=plan,
         source=source,
         settings=settings,
-        onnx=OnnxSettings(settings.opset, is_dynamic, settings.legacy_exporter, dynamic),
+        onnx=OnnxSettings(
+            settings.opset, is_dynamic, settings.legacy_exporter, dynamic, settings.keep_norms
+        ),
         reference=reference,
         notes=notes,
         stages=stages or Stages(),
