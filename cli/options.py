@@ -67,7 +67,7 @@ Exclude = Annotated[
     list[str] | None, typer.Option(help="No layers whose name matches this glob. Repeatable.")
 ]
 Stride1Only = Annotated[
-    bool, typer.Option("--stride-1-only", help="Leave strided convolutions as they are.")
+    bool, typer.Option("--stride-1-only", help="Leave strided layers as they are.")
 ]
 Out = Annotated[
     Path | None,

@@ -47,7 +47,7 @@ def decompose(
     expect: Dataset | str | None = None,
     announce: Announce | None = None,
 ) -> Decomposed[Any]:
-    """Rewrite the convolutions of a network as chains of cheaper ones.
+    """Rewrite the linear layers of a network as chains of cheaper ones.
 
     Args:
         model: a module, which is left as it is, or the path of a checkpoint or of an ONNX file,
