@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from . import options as opt
@@ -24,6 +26,14 @@ def export(
     dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
+    keep_norms: Annotated[
+        bool,
+        typer.Option(
+            "--keep-norms",
+            help="Leave batch norms apart from the kernels before them, for a file that is to be "
+            "decomposed: with the ranks of the checkpoint.",
+        ),
+    ] = False,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -43,7 +53,8 @@ def export(
     from trpexport.pipeline import default_directory, export_checkpoint
     from trpexport.report.views.bundle import bundle_view
 
-    opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+    folding = opt.Idle(("simplify",), beside="keep_norms")
+    opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"), folding)
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
     labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
@@ -56,6 +67,7 @@ def export(
         simplify=simplify,
         seconds=verify_seconds,
         force=force,
+        keep_norms=keep_norms,
     )
     array = opt.read_inputs(inputs)
     with progress() as stages:

@@ -67,7 +67,7 @@ Exclude = Annotated[
     list[str] | None, typer.Option(help="No layers whose name matches this glob. Repeatable.")
 ]
 Stride1Only = Annotated[
-    bool, typer.Option("--stride-1-only", help="Leave strided convolutions as they are.")
+    bool, typer.Option("--stride-1-only", help="Leave strided layers as they are.")
 ]
 Out = Annotated[
     Path | None,
@@ -296,7 +296,7 @@ def settings(
     simplify: bool | None,
     seconds: float,
     force: bool,
-    baseline: bool = False,
+    **others: bool,
 ) -> ExportSettings:
     """Say how to export.
 
@@ -313,9 +313,9 @@ def settings(
         dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
-        baseline=baseline,
         verify_seconds=seconds,
         replace=force,
+        **others,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
-from trpexport.datasets.labelled import LabelledImages
+from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
 from trpexport.lowrank.chain import Chain
@@ -76,8 +76,8 @@ class CalibrationImages(Protocol):
     def unseen(self) -> Array | Arrays:
         """Return inputs to verify on, none of them calibrated on if there are others."""
 
-    def labelled(self) -> LabelledImages:
-        """Return images whose classes are known, none of them calibrated on.
+    def labelled(self) -> LabelledSamples:
+        """Return samples with what should come out, none of them calibrated on.
 
         Raises:
             DataError: there are none.

@@ -237,12 +237,13 @@ class Budgeter:
             )
         return found
 
-    def to_drop(self, accuracy: Callable[[Network], float], drop: float) -> Outcome:
-        """Return the cheapest network found whose accuracy is at most ``drop`` points lower.
+    def to_drop(self, loss: Callable[[Network], float], drop: float, of: str = "points") -> Outcome:
+        """Return the cheapest network found that is at most ``drop`` worse by some measure.
 
         Args:
-            accuracy: returns the accuracy of a network in percent, on images with labels.
-            drop: in points, not negative.
+            loss: returns how much worse than the original a network is, on samples with labels.
+            drop: not negative, in the same unit.
+            of: the unit, and what it is of, for messages.
 
         Raises:
             PlanError: the drop is negative.
@@ -250,18 +251,18 @@ class Budgeter:
         """
         if not drop >= 0:
             raise PlanError(f"a drop of {drop:g} points is out of range: give 0 or more")
-        before = accuracy(self._network)
-        drops: list[float] = []
+        losses: list[float] = []
 
         def accepts(outcome: Outcome) -> bool:
-            drops.append(before - accuracy(self._network.rewritten(outcome.calibrated.chains)))
-            return drops[-1] <= drop
+            losses.append(loss(self._network.rewritten(outcome.calibrated.chains)))
+            return losses[-1] <= drop
 
         found = self._bisect(accepts, f"max-drop:{drop:g}")
         if found is None:
+            finite = [one for one in losses if math.isfinite(one)]
+            best = f"loses {min(finite):.4g}" if finite else "has no finite value"
             raise NothingToDoError(
-                f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
-                f"{min(drops):.2f}"
+                f"a drop of at most {drop:g} {of} can't be met: the best that saves MACs {best}"
             )
         return found
 
