@@ -178,7 +178,7 @@ def _wide(matrices: Tensor) -> Tensor:
 def _parts(wide: Tensor) -> Iterator[Tensor]:
     """Yield some columns of matrices after others, in float64."""
     batch, rows, _ = wide.shape
-    for part in wide.split(max(1, _PART_ELEMENTS // (batch * rows)), dim=2):
+    for part in torch.split(wide, max(1, _PART_ELEMENTS // (batch * rows)), dim=2):
         yield part.to(torch.float64)
 
 

@@ -89,26 +89,12 @@ def weight_bytes(model: ir.Model) -> int:
 
 def _content(model: ir.Model) -> bytes:
     """Return a network as the content of one file, the tensors of other files in it."""
-    outside = {
-        value: value.const_value
-        for graph in [model.graph, *model.graph.subgraphs()]
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    for value, tensor in outside.items():
-        value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
-    try:
-        message = ir.to_proto(model)
-        # onnx_ir tells the types of stored tensors twice.
-        told = [
-            value
-            for value in message.graph.value_info
-            if value.name not in model.graph.initializers
-        ]
-        del message.graph.value_info[:]
-        message.graph.value_info.extend(told)
-        content: bytes = message.SerializeToString()
-        return content
-    finally:
-        for value, tensor in outside.items():
-            value.const_value = tensor
+    message = ir.to_proto(model)
+    # onnx_ir tells the types of stored tensors twice.
+    told = [
+        value for value in message.graph.value_info if value.name not in model.graph.initializers
+    ]
+    del message.graph.value_info[:]
+    message.graph.value_info.extend(told)
+    content: bytes = message.SerializeToString()
+    return content
