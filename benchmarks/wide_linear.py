@@ -71,13 +71,11 @@ def decomposed(case: str, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{case}: exit code {os.waitstatus_to_exitcode(status)}")
-    report = json.loads((out / "report.json").read_text())
     plan = json.loads((out / "plan.json").read_text())
     return {
         "seconds": seconds,
         "processor_seconds": usage.ru_utime + usage.ru_stime,
         "peak_mib": usage.ru_maxrss / 1024,
-        "stages": report.get("stages"),
         "ranks": {
             layer["name"]: layer["rank"] for layer in plan["layers"] if layer["rank"] is not None
         },
