@@ -23,7 +23,6 @@ from onnx import helper, numpy_helper
 from benchmarks.environment import RESULTS, environment, run
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.measure.machine import machine_facts
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -90,10 +89,7 @@ def main() -> None:
             "seconds": {key: statistics.median(one[key] for one in rounds) for key in rounds[0]},
             "whole_seconds": statistics.median(sum(one.values()) for one in rounds),
             "rounds": rounds,
-            "environment": {
-                **environment(),
-                "instruction_sets": machine_facts()["instruction_sets"],
-            },
+            "environment": environment(),
         }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["seconds"]), result["whole_seconds"])

@@ -26,7 +26,6 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.environment import RESULTS, environment, run
-from trpexport.measure.machine import machine_facts
 
 RESULT = RESULTS / "wide_linear.json"
 CASES = (
@@ -91,8 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for case in args.cases:
             found = decomposed(case, Path(folder))
-            sets = machine_facts()["instruction_sets"]
-            results[case] = {**found, "environment": {**environment(), "instruction_sets": sets}}
+            results[case] = {**found, "environment": environment()}
             RESULT.write_text(json.dumps(results, indent=1) + "\n")
             print(case, found)
 
