@@ -77,16 +77,19 @@ BYTES: dict[str, Callable[[bytes, Random], bytes]] = {
 
 
 def _node(model: ModelProto, random: Random) -> NodeProto:
-    return random.choice(list(model.graph.node))
+    nodes: list[NodeProto] = list(model.graph.node)
+    return random.choice(nodes)
 
 
 def _weight(model: ModelProto, random: Random) -> TensorProto:
-    return random.choice([one for one in model.graph.initializer if len(one.dims) > 1])
+    weights: list[TensorProto] = [one for one in model.graph.initializer if len(one.dims) > 1]
+    return random.choice(weights)
 
 
 def _layer(model: ModelProto, random: Random) -> NodeProto:
     kinds = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-    return random.choice([node for node in model.graph.node if node.op_type in kinds])
+    layers: list[NodeProto] = [node for node in model.graph.node if node.op_type in kinds]
+    return random.choice(layers)
 
 
 def _missing_initializer(model: ModelProto, random: Random) -> None:

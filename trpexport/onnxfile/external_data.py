@@ -119,11 +119,11 @@ def _bytes(tensor: TensorProto) -> int:
     from onnx.helper import tensor_dtype_to_np_dtype
 
     try:
-        width = _PACKED_BITS.get(tensor.data_type)
-        width = width or 8 * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        packed = _PACKED_BITS.get(tensor.data_type)
+        width: int = packed or 8 * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except (KeyError, TypeError):
         return 0
-    return -(-prod(tensor.dims) * width // 8)
+    return -(-prod(map(int, tensor.dims)) * width // 8)
 
 
 def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:

@@ -90,7 +90,7 @@ def _unmapped(tensor: ir.ExternalTensor, home: Path) -> ir.TensorProtocol:
         return tensor
     dtype = tensor.dtype.numpy()
 
-    def read() -> ir.Tensor:
+    def read() -> ir.Tensor[Any]:
         count, offset = tensor.nbytes, tensor.offset or 0
         data = np.fromfile(home / tensor.location, np.uint8, count=count, offset=offset)
         values = data.view(dtype.newbyteorder("<")).reshape(tensor.shape.numpy())
