@@ -11,6 +11,7 @@ from types import MappingProxyType
 from trpexport.choose.allotment import Allotment, allot, plan_for, smallest_fraction
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.distance import worst
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable
@@ -120,6 +121,7 @@ class Budgeter:
         self._network = network
         self._table = table
         self._gatherer = gatherer
+        self._factorizer = Factorizer(network)
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
@@ -291,8 +293,15 @@ class Budgeter:
             criterion=criterion,
             selection=self._selection,
             architecture=self._architecture,
+            factorizer=self._factorizer,
         )
-        calibrated = calibrate(self._network, plan, self._gatherer, announce=self._announce)
+        calibrated = calibrate(
+            self._network,
+            plan,
+            self._gatherer,
+            factorizer=self._factorizer,
+            announce=self._announce,
+        )
         self._announce(f"output error of the network {calibrated.error:.3f}")
         return Outcome(calibrated, choice)
 
