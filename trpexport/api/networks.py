@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from trpexport.bundle import MODEL
+from trpexport.bundle import locate
 from trpexport.errors import DataError, PlanError
 from trpexport.stages import Stages
 
@@ -222,7 +222,7 @@ def count(
         from trpexport.onnxfile.counting import count_onnx
         from trpexport.onnxfile.recognition import is_checkpoint
 
-        path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
+        path, _ = locate(Path(model))
         if not is_checkpoint(path):
             return count_onnx(path, shapes=shapes or {})
     from torch import nn

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trpexport.onnxfile.target import TargetRuntime
 from trpexport.tensors import Arrays
@@ -36,3 +37,16 @@ class QuantizationSettings:
     max_drop: float | None = None
     provider: str = "cpu"
     target: TargetRuntime | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer says of the file that it wrote.
+
+    Attributes:
+        facts: what it found, JSON-ready.
+        note: what a user should know.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None

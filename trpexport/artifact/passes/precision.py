@@ -1,0 +1,59 @@
+"""What the passes that write a network in numbers of fewer bits have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, final
+
+from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
+from trpexport.errors import ModelError
+from trpexport.quantize.settings import QuantizationSettings
+
+
+class Precision(Pass):
+    """Writes the network in another precision, into a file of its own beside the float32 one.
+
+    Attributes:
+        needs_images: whether it is calibrated.
+    """
+
+    claim = Approximate()
+    needs_images: ClassVar[bool] = False
+
+    @final
+    def claim_in(self, context: Context) -> Claim:
+        """Return that it is near, as near as was asked for."""
+        return Approximate(_settings(context).max_error)
+
+    @final
+    def apply(self, file: Path, context: Context) -> PassResult:
+        """Change a copy of the float32 file, beside which weights outside of it still lie."""
+        settings = _settings(context)
+        self.check(settings)
+        return self.convert(file, settings)
+
+    def check(self, settings: QuantizationSettings) -> None:
+        """Refuse what can't be before any work is done.
+
+        Raises:
+            ModelError: nobody gave images, or the provider or the target can't run it.
+        """
+        if self.needs_images and not settings.calibration:
+            raise ModelError(
+                f"{self.name} takes its ranges from images: give some to calibrate on",
+                parameters=("calib",),
+            )
+
+    @abstractmethod
+    def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
+        """Change an ONNX file in its place.
+
+        Raises:
+            ModelError: it can't be written so.
+            NothingToDoError: it can't be as near as was asked for.
+        """
+
+
+def _settings(context: Context) -> QuantizationSettings:
+    return context.quantization or QuantizationSettings()
