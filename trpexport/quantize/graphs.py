@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, NameFixPass
 
+from trpexport.runtime.session import Session, open_session
+
 WHOLE_BYTES = 1_900_000_000  # a protobuf message may be 2 GB
 # Without them ONNX Runtime advises to prepare the file; its tools leave the second.
 _PREPARED = "onnx.quant.pre_process"
@@ -58,6 +60,19 @@ def weight_bytes(model: ir.Model) -> int:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
+
+
+@contextmanager
+def opened(model: ir.Model, provider: str = "cpu") -> Iterator[Session]:
+    """Yield a network ready to run as it stands, nothing in it fused.
+
+    Raises:
+        ModelError: ONNX Runtime can't run it.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        yield open_session(path, provider=provider, graph_optimization="disable")
 
 
 @contextmanager
