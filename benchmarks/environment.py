@@ -13,6 +13,7 @@ from typing import Any
 
 from trpexport.artifact.facts import versions
 from trpexport.errors import TrpexportError
+from trpexport.measure.machine import machine_facts
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,22 +27,17 @@ def run(main: Callable[[], None]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return machine, versions, commit and date."""
+    """Return machine, instruction sets, versions, commit and date."""
+    machine = machine_facts()
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": _cpu_model(),
+        "cpu": machine["cpu"] or platform.processor(),
+        "instruction_sets": machine["instruction_sets"],
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "versions": versions(),
         "commit": _commit(),
     }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _commit() -> str:

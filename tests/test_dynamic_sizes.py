@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import trpexport
@@ -96,3 +98,51 @@ def test_a_file_that_is_wrong_at_another_size_is_found_out() -> None:
     assert reference.compare(Stiff(), seconds=0)["output"].is_equivalent()
     sized = reference.at_other_sizes({"input": {3: "width"}})
     assert not sized.compare(Stiff(), seconds=0)["output"].is_equivalent()
+
+
+def open_file(path: Path, usual: str | None = None) -> Path:
+    """Write a network whose height and width are open, with what its metadata say of them."""
+    weight = numpy_helper.from_array(np.full((8, 3, 3, 3), 0.1, np.float32), "w")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3])], "net",
+        [value("x", TensorProto.FLOAT, ["n", 3, "h", "w_"])],
+        [value("y", TensorProto.FLOAT, ["n", 8, None, None])], [weight],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if usual is not None:
+        helper.set_model_props(model, {"trpexport.input_shapes": usual})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_bundle_remembers_the_size_that_it_was_made_at(tmp_path: Path) -> None:
+    path = open_file(tmp_path / "open.onnx")
+    kept = trpexport.ByCriterion("spatial", "rank:3", include=("*",))
+    small = trpexport.decompose(path, kept, example=(1, 3, 20, 12))
+    out = tmp_path / "out"
+    trpexport.export(small, out, baseline=True, verify_seconds=0)
+    before, after = (trpexport.count(out / name).macs for name in ("baseline.onnx", "model.onnx"))
+    assert before == 8 * 3 * 9 * 18 * 10
+    assert after == 3 * (3 * 3) * 18 * 12 + 8 * (3 * 3) * 18 * 10
+    record = trpexport.bench([out], threads=(1,), min_time=0, min_runs=1, memory=False)
+    shapes = [entry["inputs"] for entry in record["results"][0]["models"]]
+    assert shapes == [{"x": [1, 3, 20, 12]}] * 2
+    assert trpexport.count(out / "model.onnx", shapes={"x": (1, 3, 4, 4)}).macs < after
+    assert trpexport.decompose(out / "baseline.onnx", kept).plan.inputs["x"].shape == (1, 3, 20, 12)
+
+
+@pytest.mark.parametrize(
+    "usual",
+    ["no JSON", "[1]", '{"x": "1x3x8x8"}', '{"x": [1, 4, 8, 8]}', '{"x": [1, 3, 8]}',
+     '{"x": [1, 3, 0, 8]}', '{"x": []}', '{"y": [1, 3, 8, 8]}', "[" * 100_000],
+    ids=str.split("text list string channels rank zero empty other nested"),
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_asked_for(tmp_path: Path, usual: str) -> None:
+    path = open_file(tmp_path / "open.onnx", usual)
+    with pytest.raises(ModelError, match="give its shape"):
+        trpexport.count(path)
+    with pytest.raises(ModelError, match="give its shape"):
+        trpexport.bench([path], threads=(1,), min_time=0, min_runs=1, memory=False)
+    with pytest.raises(ModelError, match="give its shape"):
+        trpexport.decompose(path, RANK)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from trpexport.errors import ModelError
+from trpexport.schema import each, fits, whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = Mapping[str, Array]
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 NO_SHAPES: Shapes = MappingProxyType({})
+USUAL_SHAPES = "trpexport.input_shapes"  # what a file's metadata call the sizes of its inputs
 UNNAMED = "?"  # stands for a dynamic dimension without a name
 
 
@@ -28,11 +31,13 @@ class TensorInfo:
         shape: one entry a dimension, a name where it is dynamic (:data:`UNNAMED` if it
             has none). Empty for a scalar, and where the file does not say.
         dtype: the element type.
+        usual: the sizes that it gets where nobody names others; empty where none are known.
     """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: np.dtype[Any]
+    usual: Shape = ()
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape can stand here."""
@@ -57,6 +62,24 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return "x".join(map(str, shape))
 
 
+def with_usual_shapes(
+    inputs: Iterable[TensorInfo], metadata: Mapping[str, str]
+) -> list[TensorInfo]:
+    """Return inputs with the sizes that the metadata of their file name as usual, if they fit."""
+    try:
+        usual = json.loads(metadata.get(USUAL_SHAPES, "{}"))
+    except (ValueError, RecursionError):
+        usual = {}
+    if not fits(usual, each([whole(1)])):
+        usual = {}
+    return [
+        replace(info, usual=tuple(usual[info.name]))
+        if info.shape and info.accepts(usual.get(info.name, ()))
+        else info
+        for info in inputs
+    ]
+
+
 def resolve_shapes(
     inputs: Sequence[TensorInfo], overrides: Shapes, batch: int = 1
 ) -> dict[str, Shape]:
@@ -70,7 +93,7 @@ def resolve_shapes(
 
     Raises:
         ModelError: an override is for no input or does not fit; or a dimension other than the
-            first is dynamic and has none.
+            first is dynamic and has neither that nor a usual size.
     """
     _check_names(inputs, overrides)
     sizes: dict[str, int] = {}
@@ -162,6 +185,10 @@ def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shap
     shape = [sizes.get(n, n) if isinstance(n, str) else n for n in info.shape]
     if shape and isinstance(shape[0], str):
         shape[0] = batch
+    if info.usual:
+        shape = [
+            usual if isinstance(n, str) else n for n, usual in zip(shape, info.usual, strict=True)
+        ]
     fixed = tuple(n for n in shape if isinstance(n, int))
     if len(fixed) < len(shape):
         raise ModelError(

@@ -64,6 +64,7 @@ class FakeOnnxruntime(ModuleType):
         return SimpleNamespace(
             get_inputs=real.get_inputs,
             get_outputs=real.get_outputs,
+            get_modelmeta=real.get_modelmeta,
             get_providers=lambda: self.active,
             get_provider_graph_assignment_info=lambda: placed,
             run=real.run,

@@ -19,6 +19,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.base import Origin
 from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
+from trpexport.tensors import USUAL_SHAPES
 from trpexport.timestamps import timestamp
 
 REPORT_SCHEMA_VERSION = 2
@@ -43,6 +44,7 @@ def provenance(plan: Plan, source: Origin | None) -> dict[str, str]:
         "trpexport.scheme": plan.scheme,
         "trpexport.criterion": plan.criterion,
         "trpexport.ranks": json.dumps(ranks),
+        USUAL_SHAPES: json.dumps({name: one.shape for name, one in plan.inputs.items()}),
     }
     if plan.architecture is not None:
         facts["trpexport.architecture"] = plan.architecture

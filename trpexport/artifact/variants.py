@@ -29,11 +29,13 @@ class Variant:
         precision: the precision.
         file: its file.
         step: what was done, and how far the outputs are from those of the float32 file.
+        provider: who runs it.
     """
 
     precision: str
     file: Path
     step: Step
+    provider: str = "cpu"
 
     def to_json(self, golden: Golden) -> dict[str, Any]:
         """Return what a manifest says of it.
@@ -42,7 +44,7 @@ class Variant:
             golden: what the network gives for some inputs, which the file is compared with now, so
                 that its errors may be known again elsewhere.
         """
-        outputs = OnnxFile(self.file).run(golden.inputs)
+        outputs = OnnxFile(self.file, self.provider).run(golden.inputs)
         found = compare_outputs([(golden.outputs, outputs)])
         step = self.step.to_json()
         return {
@@ -102,6 +104,7 @@ def write_variants(
     """
     reference = replace(context.reference, network=OnnxFile(model))
     context = replace(context, reference=reference)
+    provider = (context.quantization or QuantizationSettings()).provider
     found = []
     for name in names:
         if name == FLOAT32:
@@ -109,7 +112,7 @@ def write_variants(
         shutil.copyfile(model, files[name])
         step = precision_of(name)(files[name], context, seconds=seconds)
         _check_finite(name, step)
-        found.append(Variant(name, files[name], step))
+        found.append(Variant(name, files[name], step, provider))
     return tuple(found)
 
 

@@ -31,6 +31,7 @@ from trpexport.tensors import (
     bind_dimensions,
     free_dimensions,
     resolve_shapes,
+    with_usual_shapes,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def graph_of(model: ModelProto, path: Path, shapes: Shapes) -> Graph:
         ModelError: the shapes do not fit or suffice.
     """
     constants = {info.name: info for info in _constants(model.graph)}
-    _fix_dimensions(model.graph, constants, shapes)
+    _fix_dimensions(model, constants, shapes)
     inferred = _infer(path, model)
     for _ in range(_MAX_NESTING):
         if not take_known_branches(model, inferred.values):
@@ -240,8 +241,10 @@ def _constants(graph: GraphProto) -> Iterator[TensorInfo]:
         yield TensorInfo(name, tuple(tensor.dims), _dtype(name, tensor.data_type))
 
 
-def _fix_dimensions(graph: GraphProto, constants: dict[str, TensorInfo], shapes: Shapes) -> None:
+def _fix_dimensions(model: ModelProto, constants: dict[str, TensorInfo], shapes: Shapes) -> None:
     """Give every input a fixed shape, and the dimensions that share a name with one of its."""
+    graph = model.graph
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     inputs = [value for value in graph.input if value.name not in constants]
     for value in inputs:
         if not value.type.tensor_type.HasField("shape") and value.name not in shapes:
@@ -249,7 +252,7 @@ def _fix_dimensions(graph: GraphProto, constants: dict[str, TensorInfo], shapes:
                 f"the input {value.name} has no shape: give it one, as in {value.name}=1x3x224x224",
                 parameters=("shapes",),
             )
-    infos = [_input_info(value) for value in inputs]
+    infos = with_usual_shapes((_input_info(value) for value in inputs), metadata)
     resolved = resolve_shapes(infos, shapes)
     sizes: dict[str, int] = {}
     for info in infos:

@@ -47,6 +47,7 @@ from trpexport.tensors import (
     free_dimensions,
     resolve_shapes,
     shape_text,
+    with_usual_shapes,
 )
 
 _NUMPY_NAMES = {
@@ -101,7 +102,9 @@ class Session:
         self.label = label
         self.provider = provider
         self.placement = node_placement(runtime)
-        self.inputs = tuple(_tensor_info(value, label) for value in runtime.get_inputs())
+        infos = (_tensor_info(value, label) for value in runtime.get_inputs())
+        metadata = runtime.get_modelmeta().custom_metadata_map
+        self.inputs = tuple(with_usual_shapes(infos, metadata))
         self.outputs = tuple(_tensor_info(value, label) for value in runtime.get_outputs())
 
     @property

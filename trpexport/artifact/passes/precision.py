@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, final
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
+from trpexport.artifact.reference import OnnxFile
 from trpexport.errors import ModelError
 from trpexport.quantize.settings import QuantizationSettings
 
@@ -31,7 +33,20 @@ class Precision(Pass):
         """Change a copy of the float32 file, beside which weights outside of it still lie."""
         settings = _settings(context)
         self.check(settings)
+        if warning := self.warning(settings):
+            context.stages.say(warning)
+        if not settings.calibration:
+            settings = replace(settings, calibration=context.reference.golden())
         return self.convert(file, settings)
+
+    @final
+    def opened(self, file: Path, context: Context) -> OnnxFile:
+        """Return the file, run by the provider that it is for."""
+        return OnnxFile(file, _settings(context).provider)
+
+    def warning(self, settings: QuantizationSettings) -> str | None:
+        """Return what a user should know before it is written; None for nothing."""
+        return None
 
     def check(self, settings: QuantizationSettings) -> None:
         """Refuse what can't be before any work is done.

@@ -10,7 +10,7 @@ from trpexport.errors import ModelError
 from trpexport.inputs import INPUT, Input, Inputs, InputsLike
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.onnxfile.input_values import Choice, whole_numbers
-from trpexport.tensors import UNNAMED, TensorInfo, resolve_shapes
+from trpexport.tensors import UNNAMED, TensorInfo, resolve_shapes, with_usual_shapes
 
 
 def inputs_of(source: OnnxSource, given: InputsLike | None) -> Inputs:
@@ -50,11 +50,12 @@ def _input(info: TensorInfo, shape: tuple[int, ...], choices: Mapping[str, Choic
 
 def taken(model: ir.Model) -> list[TensorInfo]:
     """Return what a network takes: its inputs that are not stored."""
-    return [
+    infos = (
         TensorInfo(value.name or "", _dimensions(value), value.dtype.numpy())
         for value in model.graph.inputs
         if not value.is_initializer() and value.dtype is not None
-    ]
+    )
+    return with_usual_shapes(infos, model.metadata_props)
 
 
 def _dimensions(value: ir.Value) -> tuple[int | str, ...]:
