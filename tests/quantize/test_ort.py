@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.quantize.networks import classifier
-from trpexport.errors import ModelError
 from trpexport.quantize.formats import NumberFormat
-from trpexport.quantize.ort import check_is_float, quantizable, quantized, ready, serialized
+from trpexport.quantize.ort import quantizable, quantized, ready, serialized
 from trpexport.runtime.session import import_onnxruntime, open_session
 
 Write = Callable[..., Path]
@@ -166,29 +165,6 @@ def test_nothing_is_said_or_left_behind(
     assert (logging.getLogger().handlers, logging.root.manager.disable) == (handlers, disabled)
     assert list(tmp_path.iterdir()) == []
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_a_quantized_file_is_refused(write_onnx: Write) -> None:
-    path = classifier(write_onnx)
-    model = quantized(ready(path), dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0)), NumberFormat())
-    onnx.save(model, path)
-    with pytest.raises(ModelError, match=r"is quantized already .* give the file in float32"):
-        check_is_float(path)
-
-
-@pytest.mark.parametrize("kind", [np.float16, np.float64])
-def test_another_precision_is_refused(kind: Any, write_onnx: Write) -> None:
-    code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    path = write_onnx(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        {"x": (2, 3)},
-        {"y": (2, 4)},
-        {"w": np.ones((3, 4), kind)},
-        types={"x": code, "y": code},
-    )
-    name = TensorProto.DataType.Name(code).lower()
-    with pytest.raises(ModelError, match=f"is of {name}, not of float32"):
-        check_is_float(path)
 
 
 FLOAT_NODES: dict[str, tuple[list[str], dict[str, Any]]] = {
