@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, help="folder of craft.onnx")
     parser.add_argument("--work", type=Path, required=True, help="where files are kept")
     parser.add_argument("--min-runs", type=int, default=10)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     for case in CASES:
         if case.name in args.names and args.stage == "prepare":
             prepare(case, Material(args.shared, args.networks), args.work)

@@ -53,6 +53,19 @@ def test_entropy_keeps_a_range_that_is_used_evenly() -> None:
     assert (low, high) == pytest.approx((0, 3), abs=0.01)
 
 
+def test_least_squares_weighs_rounding_against_cutting_off() -> None:
+    values = np.append(np.random.default_rng(0).normal(size=100_000), 30.0).astype(np.float32)
+
+    def lost(low: float, high: float) -> float:
+        step = (high - low) / 255
+        return float(np.square(np.clip(np.round(values / step) * step, low, high) - values).sum())
+
+    low, high = counted(values).least_squares()
+    assert lost(low, high) < lost(float(values.min()), 30.0)
+    tried = [lost(low * share, high * share) for share in (0.6, 0.8, 1.25, 1.6)]
+    assert lost(low, high) < min(tried)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("parts", "expected"),
