@@ -136,7 +136,7 @@ def measure(case: Case, work: Path, min_runs: int) -> None:
     )
     record = bench(settings)
     times = {
-        entry["label"]: {"latency": entry["latency"], "ratio": entry["ratio"]}
+        entry["label"]: {"seconds": entry["seconds"], "ratio": entry["ratio"]}
         for entry in record["results"][0]["models"]
     }
     add(case, times=times, environment=environment())
