@@ -40,7 +40,8 @@ def export(
     is written then.
     """
     tell_written(out)  # what comes now takes its time
-    from trpexport.pipeline import default_directory, export_checkpoint
+    from trpexport.exporting import export_checkpoint
+    from trpexport.pipeline import default_directory
     from trpexport.report.views.bundle import bundle_view
 
     opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))

@@ -28,32 +28,7 @@ _PER_CHANNEL_SINCE = 13  # operator set in which QuantizeLinear has an axis
 _IR_OF_IT = 7
 _DEFAULTS_SINCE_IR = 4  # until then each weight had to be an input; since, it is a default
 _LARGEST = (1 << 31) - 1  # bytes of a protobuf
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "DynamicQuantize")
 _MARK = "onnxruntime.quant"  # what its steps write into a file's metadata
-
-
-def check_is_float(path: Path) -> None:
-    """Refuse a file that is not of float32 numbers.
-
-    Raises:
-        ModelError: it is quantized already, or of another precision; or no ONNX file.
-    """
-    from onnx import TensorProto
-
-    model = load_proto(path)
-    for node in model.graph.node:
-        if node.op_type.startswith(_QUANTIZED) or node.op_type.endswith("Integer"):
-            raise ModelError(
-                f"{path} is quantized already (it has a node {node.op_type}): give the file in "
-                "float32 that it was made from"
-            )
-    types = Counter[int]()
-    for tensor in model.graph.initializer:
-        types[tensor.data_type] += int(np.prod(tensor.dims))
-    for kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
-        if types[kind] > types[TensorProto.FLOAT]:
-            name = TensorProto.DataType.Name(kind).lower()
-            raise ModelError(f"{path} is of {name}, not of float32: give the float32 file")
 
 
 def ready(path: Path) -> ModelProto:

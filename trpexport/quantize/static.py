@@ -12,10 +12,11 @@ import numpy as np
 from trpexport.errors import DataError
 from trpexport.files import staged_file
 from trpexport.measure.machine import instruction_sets
+from trpexport.onnxfile.precision import check_float32
 from trpexport.quantize.chains import find_links, rescale
 from trpexport.quantize.formats import NumberFormat, number_format
 from trpexport.quantize.observing import channel_statistics, histograms
-from trpexport.quantize.ort import check_is_float, quantized, ready, serialized
+from trpexport.quantize.ort import quantized, ready, serialized
 from trpexport.quantize.ranges import METHODS, Range
 from trpexport.quantize.search import Found, Search, Trials, find_units
 from trpexport.quantize.settings import QuantizationSettings, Quantized
@@ -52,7 +53,7 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
         NothingToDoError: the limits can't be met.
     """
     numbers = number_format(settings.provider, instruction_sets())
-    check_is_float(source)
+    check_float32(source)
     session = open_session(source)
     calibration = _checked(session.named(settings.calibration), "the calibration images")
     if settings.held_out:
