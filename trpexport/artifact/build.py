@@ -68,13 +68,18 @@ class ExportSettings:
     precisions: Sequence[str] = ()
     max_error: float | None = None
 
-    def check(self, *, has_images: bool) -> None:
+    def check(self, *, has_images: bool, provider: str = "cpu") -> None:
         """Refuse precisions that can't be written, before any work is done.
+
+        Args:
+            has_images: whether there are images to calibrate on.
+            provider: who will run them.
 
         Raises:
             TrpexportError: one is unknown, needs images, or can't be run here.
         """
-        check_precisions(self.precisions, self.quantization(), has_images=has_images)
+        settings = replace(self.quantization(), provider=provider)
+        check_precisions(self.precisions, settings, has_images=has_images)
 
     def quantization(
         self, images: CalibrationImages | None = None, inputs: Inputs | None = None

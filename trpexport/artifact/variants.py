@@ -52,6 +52,7 @@ class Variant:
             "claim": step["claim"],
             "outputs": step["outputs"],
             "facts": dict(self.step.facts),
+            "note": self.step.note,
             "tolerance": asdict(_tolerance(found)),
         }
 
