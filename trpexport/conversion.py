@@ -239,11 +239,7 @@ def _deliver(file: Path, target: Path) -> None:
     """Put a file into its place, with the weights beside it if there are any."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    for data in external_files(file):
-        with (
-            staged_file(target.with_name(str(data))) as copy,
-            (file.parent / data).open("rb") as of,
-        ):
-            shutil.copyfileobj(of, copy)
-    with staged_file(target) as copy, file.open("rb") as of:
-        shutil.copyfileobj(of, copy)
+    for name in (file.name, *map(str, external_files(file))):
+        place = target if name == file.name else target.with_name(name)
+        with staged_file(place) as copy, (file.parent / name).open("rb") as content:
+            shutil.copyfileobj(content, copy)
