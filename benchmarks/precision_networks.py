@@ -145,7 +145,9 @@ def _write_trp(material: Material, _: Images, version: str, out: Path) -> None:
     small.export(out, settings=_EXPORT)
 
 
-def _write_calibrated(path: str, factory: str | None, scheme: str) -> Callable[..., None]:
+def _write_calibrated(
+    path: str, factory: str | None, scheme: str, *, fitted: int | None = None
+) -> Callable[..., None]:
     def write(material: Material, images: Images, version: str, out: Path) -> None:
         file = path.format(shared=material.shared, networks=material.networks)
         if version != "dense":
@@ -153,7 +155,7 @@ def _write_calibrated(path: str, factory: str | None, scheme: str) -> Callable[.
             chooser = tx.ByBudget(
                 macs=share, scheme=scheme, rank_multiple=MULTIPLE, cache=out.parent / "tables"
             )
-            small = tx.decompose(file, chooser, images=images, factory=factory)
+            small = tx.decompose(file, chooser, images=images[:fitted], factory=factory)
             small.export(out, settings=_EXPORT)
         elif file.endswith(".onnx"):
             out.mkdir(parents=True)
@@ -204,8 +206,8 @@ CASES = (
     Case(
         "CRAFT at 224",
         "craft_mlt_25k",
-        _photographs(224, 64, 64, caffe=False),
-        _write_calibrated("{networks}/craft.onnx", None, "spatial"),
+        _photographs(224, 32, 32, caffe=False),
+        _write_calibrated("{networks}/craft.onnx", None, "spatial", fitted=8),
     ),
     Case(
         "ResNet-18 at 224",

@@ -7,7 +7,6 @@ import io
 import logging
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +42,12 @@ def ready(path: Path) -> ModelProto:
     with _silence(), tempfile.TemporaryDirectory(prefix="trpexport-") as folder:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        made = Path(folder) / "ready.onnx"
+        whole, made = Path(folder) / "whole.onnx", Path(folder) / "ready.onnx"
         try:
+            onnx.save(onnx.load(path), whole)  # weights that lie in other files get lost in between
             # Types that inference does not find are seen when the network runs, so that the slow
             # symbolic inference of shapes, which needs sympy, is not missed.
-            quant_pre_process(str(path), str(made), skip_symbolic_shape=True)
+            quant_pre_process(str(whole), str(made), skip_symbolic_shape=True)
             model = onnx.load(made)
             if _opset(model) < _PER_CHANNEL_SINCE:
                 model = onnx.version_converter.convert_version(model, _PER_CHANNEL_SINCE)
@@ -122,9 +122,11 @@ def quantized(
             extra_options=options,
         )
         try:
-            result: ModelProto = quantizer.quantize_model()
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
         except Exception as error:  # bare ones of many types
             raise ModelError(f"the network can't be quantized: {first_line(error)}") from error
+    result: ModelProto = quantizer.model.model
     marks = [prop for prop in result.metadata_props if prop.value == _MARK]
     for mark in marks:
         result.metadata_props.remove(mark)
@@ -156,13 +158,15 @@ def _opset(model: ModelProto) -> int:
 
 
 def _name_nodes(model: ModelProto) -> None:
-    """Give every node a name of its own."""
-    taken = Counter(node.name for node in model.graph.node)
+    """Name the nodes that have no name."""
+    taken = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
-        if not node.name or taken[node.name] > 1:
-            taken[node.name] -= 1
-            node.name = f"{node.name or node.op_type}_{index}"
-            taken[node.name] += 1
+        if not node.name:
+            free = f"{node.op_type}_{index}"
+            while free in taken:
+                free += "_"
+            taken.add(free)
+            node.name = free
 
 
 def _stored_only(model: ModelProto) -> None:
