@@ -75,7 +75,7 @@ def test_weights_are_halved_and_inputs_and_outputs_stay(write_onnx: Write, tmp_p
     assert 0 < np.abs(found - expected).max() < 8 * 2**-11 * np.abs(expected).max()
 
 
-CASES = {
+CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
     "an output that is used as well": (
         [node("Relu", "p", "r"), node("Neg", "r", "y")],
         {"outputs": {"r": None, "y": None}},
@@ -183,7 +183,7 @@ def test_nothing_is_left_to_convert(write_onnx: Write, tmp_path: Path) -> None:
     source = write_onnx(
         [node("Mul", "x c", "y")], {"x": (4, 8)}, {"y": None}, {"c": np.full(1, 1e9, np.float32)}
     )
-    with pytest.raises(ModelError, match="nothing in .* can be computed in float16"):
+    with pytest.raises(ModelError, match=r"nothing in .* can be computed in float16"):
         converted(source, tmp_path)
 
 
@@ -201,6 +201,7 @@ def test_bfloat16_is_written_where_onnx_defines_it(write_onnx: Write, tmp_path: 
     # ONNX Runtime has no kernels for it on processors; ONNX's own evaluator has.
     from onnx.reference import ReferenceEvaluator
 
-    found = ReferenceEvaluator(str(target)).run(None, dict(FEEDS))[0]
+    outputs: Any = ReferenceEvaluator(str(target)).run(None, dict(FEEDS))
+    found = outputs[0]
     expected = run(source)["y"]
     assert np.abs(np.asarray(found) - expected).max() < 0.03 * np.abs(expected).max()

@@ -185,8 +185,9 @@ def export(
         TrpexportError: the network can't be exported, or the place can't be written.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.exporting import export_checkpoint
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import Source, export_checkpoint
+    from trpexport.pipeline import Source
 
     how, stages = ExportSettings(**settings), Stages(announce)
     if not isinstance(model, str | Path):

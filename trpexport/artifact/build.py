@@ -21,9 +21,11 @@ from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.variants import Variant, check_precisions, write_variants
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import save_checkpoint
+from trpexport.choose.base import CalibrationImages
 from trpexport.choose.spectra import keep_all
 from trpexport.files import write_json
 from trpexport.golden import Golden, write_golden
+from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
@@ -51,6 +53,8 @@ class ExportSettings:
         verify_seconds: how long whole networks are compared, all comparisons together.
         replace: replace a bundle that stands in the place.
         precisions: in which precisions besides float32 the network is written.
+        max_error: largest error of any output that these may have, over its variation; None for
+            any.
     """
 
     opset: int = DEFAULT_OPSET
@@ -62,6 +66,42 @@ class ExportSettings:
     verify_seconds: float = 20.0
     replace: bool = False
     precisions: Sequence[str] = ()
+    max_error: float | None = None
+
+    def check(self, *, has_images: bool, provider: str = "cpu") -> None:
+        """Refuse precisions that can't be written, before any work is done.
+
+        Args:
+            has_images: whether there are images to calibrate on.
+            provider: who will run them.
+
+        Raises:
+            TrpexportError: one is unknown, needs images, or can't be run here.
+        """
+        settings = replace(self.quantization(), provider=provider)
+        check_precisions(self.precisions, settings, has_images=has_images)
+
+    def quantization(
+        self, images: CalibrationImages | None = None, inputs: Inputs | None = None
+    ) -> QuantizationSettings:
+        """Return on what other precisions are calibrated, and how much they may lose.
+
+        Args:
+            images: what to calibrate on; None for nothing.
+            inputs: the network's.
+
+        Raises:
+            DataError: the images do not fit the network.
+        """
+        limits = QuantizationSettings(max_error=self.max_error)
+        if images is None or inputs is None or not self.precisions:
+            return limits
+        _, others = images.held_out()
+        return replace(
+            limits,
+            calibration=inputs.named(images.inputs, "calibration images"),
+            held_out=inputs.named(others, "held-out images") if images_of(others) else {},
+        )
 
     def passes(self, network: Network) -> tuple[str, ...]:
         """Return the passes that make a network's file, in their order."""
@@ -125,7 +165,9 @@ def export_bundle(
     """
     settings = settings or ExportSettings()
     out = Path(out)
-    check_precisions(settings.precisions, quantization)
+    quantization = quantization or settings.quantization()
+    has_images = bool(quantization.calibration)
+    check_precisions(settings.precisions, quantization, has_images=has_images)
     bundle.check_target(out, replace=settings.replace)
     reference = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.artifact.passes import PRECISIONS, Context, Step
+from trpexport.artifact.passes import PRECISIONS, Context, Precision, Step
 from trpexport.artifact.reference import OnnxFile
 from trpexport.bundle import FLOAT32
 from trpexport.compare import FLOAT32 as ROUNDING
 from trpexport.compare import Comparison, Tolerance, compare_outputs
-from trpexport.errors import ModelError, TrpexportError
+from trpexport.errors import ModelError, NothingToDoError, TrpexportError
 from trpexport.golden import Golden
 from trpexport.quantize.settings import QuantizationSettings
 
@@ -52,24 +52,40 @@ class Variant:
             "claim": step["claim"],
             "outputs": step["outputs"],
             "facts": dict(self.step.facts),
+            "note": self.step.note,
             "tolerance": asdict(_tolerance(found)),
         }
 
 
-def check_precisions(names: Sequence[str], settings: QuantizationSettings | None) -> None:
+def check_precisions(
+    names: Sequence[str], settings: QuantizationSettings, *, has_images: bool
+) -> None:
     """Refuse precisions that can't be written, before any work is done.
 
+    Args:
+        names: the precisions.
+        settings: who will run them.
+        has_images: whether there are images to calibrate on.
+
     Raises:
-        TrpexportError: one is unknown, twice there, lacks images, or the provider can't run it.
+        ModelError: one needs images, or the provider can't run it.
+        TrpexportError: one is unknown, or twice there.
     """
     if len(set(names)) < len(names):
         raise TrpexportError(f"{', '.join(names)}: name each precision once")
     for name in names:
-        if name != FLOAT32:
-            precision_of(name).check(settings or QuantizationSettings())
+        if name == FLOAT32:
+            continue
+        one = precision_of(name)
+        if one.needs_images and not has_images:
+            raise ModelError(
+                f"{name} takes its ranges from images: give some to calibrate on",
+                parameters=("calib",),
+            )
+        one.check(settings)
 
 
-def precision_of(name: str) -> Any:
+def precision_of(name: str) -> Precision:
     """Return the pass that writes a precision other than float32.
 
     Raises:
@@ -112,8 +128,26 @@ def write_variants(
         shutil.copyfile(model, files[name])
         step = precision_of(name)(files[name], context, seconds=seconds)
         _check_finite(name, step)
+        step = _judged(step, files[name], context.quantization)
         found.append(Variant(name, files[name], step, provider))
     return tuple(found)
+
+
+def _judged(step: Step, file: Path, settings: QuantizationSettings | None) -> Step:
+    """Return a step with how many points of accuracy it costs, where there are labels.
+
+    Raises:
+        NothingToDoError: they are more than was asked for.
+    """
+    if settings is None or settings.judge is None:
+        return step
+    drop = settings.judge(file)
+    if settings.max_drop is not None and drop > settings.max_drop:
+        raise NothingToDoError(
+            f"{step.name} costs {drop:.2f} points of accuracy, more than the {settings.max_drop:g} "
+            "allowed: nothing was written, allow more, or choose another precision"
+        )
+    return replace(step, facts={**step.facts, "drop": drop})
 
 
 def _check_finite(name: str, step: Step) -> None:

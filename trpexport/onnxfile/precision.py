@@ -1,82 +1,68 @@
-"""In numbers of how many bits an ONNX file computes."""
+"""In which numbers an ONNX file computes: what is quantized already is not quantized again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trpexport.errors import ModelError
 from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.graph import load_proto
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto
 
-# What quantizers leave in a graph, of ONNX and of ONNX Runtime's own operators.
-_QUANTIZED = {
-    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
-    *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm", "QAttention"),
-    *("MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearAdd"),
-}
+# How the names begin of what quantizers leave in a graph.
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "QLinear", "QGemm")
+_QUANTIZED_TOO = ("MatMulNBits", "QAttention", "MatMulIntegerToFloat")
 
 
 def check_float32(path: Path) -> None:
-    """Refuse a network that is quantized, or not in float32.
+    """Refuse a file that is not of float32 numbers.
 
     Raises:
-        ModelError: it is, or is no ONNX network.
+        ModelError: it is quantized already, or of another precision; or no ONNX file.
     """
-    check_unquantized(path)
-    types = sorted(_weight_types(_skeleton(path)) - {"float32"})
-    if types:
-        raise ModelError(
-            f"{path} has weights in {', '.join(types)}: give the file in float32 that it was made "
-            "from"
-        )
+    from onnx import TensorProto, helper
+
+    external_files(path)  # refuses what is no ONNX file, in one line
+    model = load_proto(path)
+    check_unquantized(path, _operators(model.graph))
+    sizes = Counter[int]()
+    for tensor in model.graph.initializer:
+        sizes[tensor.data_type] += len(tensor.dims) > 1
+    for kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
+        if sizes[kind] > sizes[TensorProto.FLOAT]:
+            name = str(helper.tensor_dtype_to_np_dtype(kind))
+            raise ModelError(
+                f"{path} computes in {name}: give the file in float32 that it was made from"
+            )
 
 
-def check_unquantized(path: Path) -> None:
-    """Refuse a network that is quantized already: nothing can be told of what it was.
+def check_unquantized(path: Path, operators: Iterable[str]) -> None:
+    """Refuse a file that is quantized already.
+
+    Args:
+        path: the file.
+        operators: the kinds of its nodes.
 
     Raises:
-        ModelError: it is, or is no ONNX network.
+        ModelError: it is.
     """
-    kinds = sorted({node.op_type for node in _nodes(_skeleton(path).graph)} & _QUANTIZED)
-    if kinds:
-        raise ModelError(
-            f"{path} is quantized already (it has {', '.join(kinds)}): give the file in float32 "
-            "that it was made from"
-        )
+    for kind in operators:
+        if kind.startswith(_QUANTIZED) or kind.endswith("Integer") or kind in _QUANTIZED_TOO:
+            raise ModelError(
+                f"{path} is quantized already (it has a node {kind}): give the file in float32 "
+                "that it was made from"
+            )
 
 
-def _skeleton(path: Path) -> ModelProto:
-    import onnx
-
-    external_files(path)  # refuses what is no ONNX
-    return onnx.load(path, load_external_data=False)
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Yield all nodes of a graph and of the graphs inside them."""
+def _operators(graph: GraphProto) -> Iterator[str]:
+    """Yield the kinds of all nodes of a graph and of the graphs inside them."""
     for node in graph.node:
-        yield node
+        yield node.op_type
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
-
-
-def _weight_types(model: ModelProto) -> set[str]:
-    """Return the types of floats among the stored weights of more than one dimension."""
-    from onnx import TensorProto
-
-    names = {
-        TensorProto.FLOAT: "float32",
-        TensorProto.FLOAT16: "float16",
-        TensorProto.BFLOAT16: "bfloat16",
-        TensorProto.DOUBLE: "float64",
-    }
-    return {
-        names[tensor.data_type]
-        for tensor in model.graph.initializer
-        if tensor.data_type in names and len(tensor.dims) > 1
-    }
+                yield from _operators(inner)

@@ -9,7 +9,6 @@ from typing import ClassVar, final
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
 from trpexport.artifact.reference import OnnxFile
-from trpexport.errors import ModelError
 from trpexport.quantize.settings import QuantizationSettings
 
 
@@ -52,13 +51,8 @@ class Precision(Pass):
         """Refuse what can't be before any work is done.
 
         Raises:
-            ModelError: nobody gave images, or the provider or the target can't run it.
+            ModelError: the provider or the target can't run it.
         """
-        if self.needs_images and not settings.calibration:
-            raise ModelError(
-                f"{self.name} takes its ranges from images: give some to calibrate on",
-                parameters=("calib",),
-            )
 
     @abstractmethod
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
