@@ -26,6 +26,7 @@ from .flops import flops
 from .gate import gate
 from .inspect import inspect
 from .interrupts import InterruptedCommand, ended_by_signals
+from .quantize import quantize
 from .train import train
 from .verify import verify
 
@@ -77,6 +78,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "decompose": decompose,
     "finetune": finetune,
     "export": export,
+    "quantize": quantize,
     "verify": verify,
     "flops": flops,
     "bench": bench,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
+_LIMITING = opt.Idle(("max_error",), without="precision")
 _PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
 _JUDGING = opt.Idle(("metric", "metric_lower_is_better"), without="max_drop")
@@ -128,6 +129,8 @@ def decompose(
     size: Size = None,
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
+    precision: opt.Precision = None,
+    max_error: opt.MaxError = None,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -155,7 +158,7 @@ def decompose(
     if target is None:
         idle = ("rank_multiple", "calib_cache")
         opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE))
+    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING)
     how = (mean, std, size, resize, data_preprocessing)
     data = _calibration_data(calib, target, images=calib_images, seed=calib_seed, how=how)
     selection = {
@@ -187,6 +190,8 @@ def decompose(
         seconds=verify_seconds,
         force=force,
         baseline=baseline,
+        precision=precision,
+        max_error=max_error,
     )
     array = opt.read_inputs(inputs)
     try:

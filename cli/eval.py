@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
     from trpexport.judge.scoring import Score, Scores
+    from trpexport.pipeline import CalibrationData
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
@@ -256,6 +257,25 @@ def preprocessing(
             raise TrpexportError("--size and --resize need --mean and --std with them")
         return None
     return replace(found, size=_size(size), resize=resize)
+
+
+def calibration(
+    data: str | None,
+    images: int,
+    seed: int,
+    how: tuple[str | None, str | None, str | None, int | None, bool],
+) -> CalibrationData | None:
+    """Return what to calibrate on, as it was typed; None where it was not.
+
+    Raises:
+        TrpexportError: a part is missing, or is not what it should be.
+    """
+    from trpexport.pipeline import CalibrationData
+
+    if data is None:
+        return None
+    dataset = open_data(data)
+    return CalibrationData(dataset, images, seed, preprocessing(dataset, *how))
 
 
 def expectation(

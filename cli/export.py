@@ -8,7 +8,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json, written
-from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, expectation
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
 from .interrupts import tell_written
 
 
@@ -39,6 +39,14 @@ def export(
     size: Size = None,
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
+    precision: opt.Precision = None,
+    calib: Annotated[
+        str | None,
+        typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
+    ] = None,
+    calib_images: opt.CalibImages = 512,
+    calib_seed: opt.CalibSeed = 0,
+    max_error: opt.MaxError = None,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -50,11 +58,18 @@ def export(
     is written then.
     """
     tell_written(out)  # what comes now takes its time
-    from trpexport.pipeline import default_directory, export_checkpoint
+    from trpexport.exporting import export_checkpoint
+    from trpexport.pipeline import default_directory
     from trpexport.report.views.bundle import bundle_view
 
-    folding = opt.Idle(("simplify",), beside="keep_norms")
-    opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"), folding)
+    opt.refuse_idle(
+        context,
+        opt.Idle(("simplify",), beside="keep_norms"),
+        opt.Idle(("max_error",), without="precision"),
+        opt.Idle(("calib_images", "calib_seed"), without="calib"),
+    )
+    if calib is None:
+        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
     labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
@@ -68,10 +83,16 @@ def export(
         seconds=verify_seconds,
         force=force,
         keep_norms=keep_norms,
+        precision=precision,
+        max_error=max_error,
     )
     array = opt.read_inputs(inputs)
+    how = (mean, std, size, resize, data_preprocessing)
+    data = calibration(calib, calib_images, calib_seed, how)
     with progress() as stages:
-        result = export_checkpoint(source, out, settings=settings, inputs=array, stages=stages)
+        result = export_checkpoint(
+            source, out, data, settings=settings, inputs=array, stages=stages
+        )
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:

@@ -32,12 +32,11 @@ def flops(
     Convolutions and matrix products are counted; biases, activations and normalisation are left
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
     """
-    from trpexport.bundle import MODEL
+    from trpexport.bundle import locate
     from trpexport.onnxfile.recognition import is_checkpoint
     from trpexport.report.views.cost import cost_view
 
-    if network.is_dir():
-        network = network / MODEL
+    network, _ = locate(network)
     if is_checkpoint(network):
         opt.refuse_typed(context, ("shape",), "for a checkpoint")
         source = opt.checkpoint_source(network, arch, model, input_shape, unsafe_pickle)

@@ -97,6 +97,19 @@ Simplify = Annotated[
 VerifySeconds = Annotated[
     float, typer.Option(help="Time to spend on comparing networks; at least 8 inputs are run.")
 ]
+Precision = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, beside fp32; several by commas. "
+        "Repeatable."
+    ),
+]
+MaxError = Annotated[
+    float | None,
+    typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
+]
+CalibImages = Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")]
+CalibSeed = Annotated[int, typer.Option(min=0, help="Which of them.")]
 Inputs = Annotated[
     Path | None,
     typer.Option(
@@ -296,6 +309,8 @@ def settings(
     simplify: bool | None,
     seconds: float,
     force: bool,
+    precision: list[str] | None = None,
+    max_error: float | None = None,
     **others: bool,
 ) -> ExportSettings:
     """Say how to export.
@@ -315,8 +330,15 @@ def settings(
         simplify=simplify,
         verify_seconds=seconds,
         replace=force,
+        precisions=precisions(precision),
+        max_error=max_error,
         **others,
     )
+
+
+def precisions(texts: list[str] | None) -> tuple[str, ...]:
+    """Return the precisions that were typed, by commas or one by one."""
+    return tuple(one.strip() for text in texts or () for one in text.split(","))
 
 
 def read_inputs(path: Path | None) -> Any:

@@ -49,30 +49,32 @@ def verify(
 ) -> None:
     """Compare a bundle with its golden outputs, or two ONNX files with each other.
 
-    One bundle: its model.onnx against the outputs that PyTorch gave when it was exported. An ONNX
-    file and a bundle: that file against the bundle's golden outputs. Two ONNX files, or two
-    bundles: one against the other on the same random inputs, or on those of --inputs. Whole numbers
-    go by how many are equal. Needs no torch. Exit code 4: they differ by more than float32
-    rounding, or than --tolerance.
+    One bundle: its model.onnx against the outputs that PyTorch gave when it was exported;
+    BUNDLE@int8 is the network in another precision, which may be off by twice what it was when it
+    was written. An ONNX file and a bundle: that file against the bundle's golden outputs. Two ONNX
+    files, or two bundles: one against the other on the same random inputs, or on those of --inputs.
+    Whole numbers go by how many are equal. Needs no torch. Exit code 4: they differ by more than
+    float32 rounding, or than --tolerance.
     """
-    from trpexport.compare import FLOAT32, Tolerance
+    from trpexport.compare import Tolerance
     from trpexport.report.views.verification import verification_view
 
     drawing = ("count", "seconds", "seed", "shape")
-    if second is None or first.is_dir() != second.is_dir():
+    if second is None or _is_golden(first) != _is_golden(second):
         idle = (*drawing, "inputs")
         refuse_typed(context, idle, "where a bundle's golden outputs are compared")
     if inputs is not None:
         refuse_typed(context, drawing, "beside --inputs")
-    allowed = FLOAT32 if tolerance is None else Tolerance.of(tolerance)
+    allowed = None if tolerance is None else Tolerance.of(tolerance)
     drawn = _Drawn(count, seconds, seed, parse_named_shapes(shape))
-    result, what = _compare(first, second, drawn, inputs, allowed)
+    result, what, limit = _compare(first, second, drawn, inputs, allowed)
+    if tolerance is not None:
+        limit = f"a tolerance of {tolerance:g}"
     if as_json:
         show_json({"compared": what, **result.to_json()})
     else:
         show(*verification_view(result, what))
     if not result.is_equivalent:
-        limit = "float32 rounding" if tolerance is None else f"a tolerance of {tolerance:g}"
         raise VerificationError(f"not the same network: the outputs differ by more than {limit}")
 
 
@@ -86,35 +88,50 @@ class _Drawn:
     shapes: Shapes
 
 
+def _is_golden(path: Path) -> bool:
+    """Whether a path names a bundle, and so its golden outputs."""
+    from trpexport.bundle import FLOAT32, split_name
+
+    named = split_name(path)
+    return named is not None and named[1] == FLOAT32
+
+
 def _compare(
-    first: Path, second: Path | None, drawn: _Drawn, inputs: Path | None, tolerance: Tolerance
-) -> tuple[Verification, str]:
-    from trpexport.bundle import MODEL, is_directory, read_manifest
+    first: Path,
+    second: Path | None,
+    drawn: _Drawn,
+    inputs: Path | None,
+    tolerance: Tolerance | None,
+) -> tuple[Verification, str, str]:
+    """Return the outcome, what was compared, and what was allowed."""
+    from trpexport.bundle import FLOAT32, locate, split_name
+    from trpexport.compare import FLOAT32 as ROUNDING
     from trpexport.measure.inputs import read_inputs
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
+    rounding = "float32 rounding"
     if second is None:
-        if not is_directory(first):
+        named = split_name(first)
+        if named is None:
             raise TrpexportError(
                 f"{first} is no bundle: give a bundle, or a second ONNX file to compare with"
             )
-        return verify_bundle(first, tolerance=tolerance), f"{first} against its golden outputs"
-    if is_directory(first) != is_directory(second):
-        bundle, model = (first, second) if first.is_dir() else (second, first)
-        return (
-            verify_against_golden(model, bundle, tolerance=tolerance),
-            f"{model} against the golden outputs of {bundle}",
-        )
+        limit = rounding if named[1] == FLOAT32 else f"{named[1]} did when it was written"
+        what = f"{first} against its golden outputs"
+        return verify_bundle(first, tolerance=tolerance), what, limit
+    allowed = tolerance or ROUNDING
+    if _is_golden(first) != _is_golden(second):
+        bundle, model = (first, second) if _is_golden(first) else (second, first)
+        file, _ = locate(model)
+        what = f"{model} against the golden outputs of {bundle}"
+        return verify_against_golden(file, bundle, tolerance=allowed), what, rounding
     what = f"{second} against {first} on {'random inputs' if inputs is None else inputs}"
-    if first.is_dir():
-        read_manifest(first)
-        read_manifest(second)
-        first, second = first / MODEL, second / MODEL
+    (truth, _), (suspect, _) = locate(first), locate(second)
     result = verify_models(
-        first,
-        second,
+        truth,
+        suspect,
         inputs=None if inputs is None else read_inputs(inputs),
-        tolerance=tolerance,
+        tolerance=allowed,
         **vars(drawn),
     )
-    return result, what
+    return result, what, rounding

@@ -28,6 +28,7 @@ from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.by_plan import ByPlan
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, TrpexportError
+from trpexport.exporting import export_checkpoint
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.pipeline import (
     CalibrationData,
@@ -36,7 +37,6 @@ from trpexport.pipeline import (
     decompose_network,
     decompose_to_bundle,
     default_directory,
-    export_checkpoint,
 )
 
 QUICK = ExportSettings(opset=17, legacy_exporter=True, verify_seconds=0, simplify=False)

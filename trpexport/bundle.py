@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from trpexport.directories import check_directory, place_reserved, restore
 from trpexport.directories import staged_directory as staged
 from trpexport.errors import ModelError, OccupiedError, OutputError
 from trpexport.files import read_json, sha256_of, write_json, writing
-from trpexport.schema import MayLack, check, each, text
+from trpexport.schema import MayLack, check, each, not_negative, text
 
 MODEL = "model.onnx"
 BASELINE = "baseline.onnx"
@@ -21,12 +22,72 @@ GOLDEN = "golden.npz"
 REPORT = "report.json"
 MANIFEST = "manifest.json"
 
+FLOAT32 = "fp32"  # the precision of MODEL, beside which others may stand
+
 SCHEMA_VERSION = 1
-_MANIFEST = {"files": each({"sha256": text}), "baseline": MayLack((None, text))}
+_TOLERANCE = dict.fromkeys(("max_error", "rms_error", "agreement"), not_negative)
+_MANIFEST = {
+    "files": each({"sha256": text}),
+    "baseline": MayLack((None, text)),
+    "variants": MayLack(each({"file": text, "tolerance": _TOLERANCE})),
+}
 
 
 _FILES = {MODEL, f"{MODEL}.data", BASELINE, f"{BASELINE}.data", WEIGHTS, PLAN, GOLDEN, REPORT}
+_VARIANT = re.compile(r"model\.(?P<precision>[a-z0-9-]+)\.(onnx|ort)(\.data)?")
 _NAMED = 3  # files that a message names
+
+
+def variant_name(precision: str) -> str:
+    """Return what the file of a network in some precision is called."""
+    return MODEL if precision == FLOAT32 else f"model.{precision}.onnx"
+
+
+def label_of(file: Path) -> str:
+    """Return what the file of a bundle is called: by its directory, as in ``DIR@int8``."""
+    directory = file.resolve().parent.name
+    if file.name == MODEL:
+        return directory
+    variant = _VARIANT.fullmatch(file.name)
+    return f"{directory}@{variant['precision']}" if variant else file.name
+
+
+def split_name(path: Path) -> tuple[Path, str] | None:
+    """Return the bundle and the precision that a path names, as in ``DIR@int8``; None for a file.
+
+    Raises:
+        OutputError: as :func:`is_directory`.
+    """
+    if is_directory(path):
+        return path, FLOAT32
+    name, at, precision = path.name.rpartition("@")
+    directory = path.parent / name
+    return (directory, precision) if at and not path.exists() and is_directory(directory) else None
+
+
+def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Return the ONNX file that a path names, and the manifest of the bundle if it names one.
+
+    Args:
+        path: a bundle, a variant of one as in ``DIR@int8``, or a file, which is returned as it is.
+
+    Raises:
+        ModelError: a directory is no bundle, was changed after its export, or has no such variant.
+    """
+    named = split_name(path)
+    if named is None:
+        return path, None
+    directory, precision = named
+    manifest = read_manifest(directory)
+    files = {FLOAT32: MODEL} | {
+        name: str(variant["file"]) for name, variant in manifest.get("variants", {}).items()
+    }
+    if precision not in files:
+        raise ModelError(
+            f"{directory} has no variant {precision!r}: it has {', '.join(files)}; "
+            "trpexport quantize adds others"
+        )
+    return directory / files[precision], manifest
 
 
 def is_bundle(directory: Path) -> bool:
@@ -55,7 +116,8 @@ def other_files(directory: Path) -> list[str]:
     return sorted(
         path.name
         for path in directory.iterdir()
-        if path.name not in ours | {MANIFEST} or (path.is_dir() and not path.is_symlink())
+        if not (path.name in ours | {MANIFEST} or _VARIANT.fullmatch(path.name))
+        or (path.is_dir() and not path.is_symlink())
     )
 
 
@@ -147,6 +209,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         hashes = {Path(name): facts["sha256"] for name, facts in manifest["files"].items()}
         if any(name.name != str(name) for name in hashes):
             raise ValueError("a file outside of the bundle")
+        variants = manifest.get("variants", {}).values()
+        if any(Path(variant["file"]) not in hashes for variant in variants):
+            raise ValueError("a variant without its file")
     except OSError:
         raise ModelError(
             f"{directory} is not a bundle: it has no {MANIFEST}; make one with trpexport decompose"

@@ -10,6 +10,7 @@ from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.onnxfile.precision import check_unquantized
 from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
 from trpexport.stages import Stages
 
@@ -33,10 +34,11 @@ class OnnxFileSource:
 
         Raises:
             ModelError: it is no ONNX network, is not valid, or keeps weights outside its folder;
-                or nobody says how large an input is.
+                it is quantized; or nobody says how large an input is.
         """
         with stages("read the ONNX file"):
             source = OnnxSource(self.path, read_model(self.path))
+            check_unquantized(self.path, (node.op_type for node in source.model.graph.all_nodes()))
             return source, OnnxNetwork.open(source, self.inputs, self.outputs)
 
     def decompose(

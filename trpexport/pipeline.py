@@ -19,7 +19,6 @@ from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
-from trpexport.choose.spectra import keep_all
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
@@ -225,7 +224,7 @@ class Decomposed(Generic[N_co]):
             VerificationError: the rewrite or the ONNX file is not equivalent.
             TrpexportError: as :func:`trpexport.artifact.build.export_bundle`.
         """
-        notes = self.notes
+        notes, settings = self.notes, settings or ExportSettings()
         if inputs is None and self.images is not None:
             known = len(self.images.notes)
             inputs = self.images.unseen()
@@ -238,6 +237,7 @@ class Decomposed(Generic[N_co]):
             source=self.source,
             settings=settings,
             inputs=inputs,
+            quantization=settings.quantization(self.images, self.network.inputs),
             notes=notes,
             stages=stages,
         )
@@ -355,43 +355,12 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    settings.check(has_images=data is not None)
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
         small = source.decompose(chooser, data, outputs=outputs, stages=stages)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
-
-
-def export_checkpoint(
-    source: Source,
-    out: Path | None = None,
-    *,
-    settings: ExportSettings | None = None,
-    inputs: Array | Arrays | None = None,
-    stages: Stages | None = None,
-) -> BundleReport:
-    """Load a checkpoint, export it as it is, verify: all of it or nothing.
-
-    Raises:
-        TrpexportError: as the steps themselves.
-    """
-    settings, stages = settings or ExportSettings(), stages or Stages()
-    timestamp()  # a wrong one is said before any work is done
-    out = out or default_directory(source.path, "onnx")
-    with bundle.reserved(out, replace=settings.replace):
-        with stages("load the checkpoint"):
-            checkpoint = source.load()
-        network = TorchNetwork(checkpoint.module, checkpoint.known_inputs)
-        plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
-        return export_bundle(
-            network,
-            plan,
-            out,
-            source=checkpoint,
-            settings=settings,
-            inputs=inputs,
-            stages=stages,
-        )
 
 
 def default_directory(checkpoint: Path, suffix: str) -> Path:

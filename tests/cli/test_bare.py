@@ -17,7 +17,8 @@ from trpexport import bundle
 @pytest.mark.timeout(600)
 def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> None:
     from trpexport.artifact.build import ExportSettings
-    from trpexport.pipeline import Source, export_checkpoint
+    from trpexport.exporting import export_checkpoint
+    from trpexport.pipeline import Source
 
     out = tmp_path / "out"
     checkpoint = Source(shared / "checkpoints/resnet20-12fca82f.th")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from trpexport.bundle import MODEL
+from trpexport.bundle import locate
 from trpexport.errors import DataError, PlanError
 from trpexport.stages import Stages
 
@@ -185,8 +185,9 @@ def export(
         TrpexportError: the network can't be exported, or the place can't be written.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.exporting import export_checkpoint
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import Source, export_checkpoint
+    from trpexport.pipeline import Source
 
     how, stages = ExportSettings(**settings), Stages(announce)
     if not isinstance(model, str | Path):
@@ -222,7 +223,7 @@ def count(
         from trpexport.onnxfile.counting import count_onnx
         from trpexport.onnxfile.recognition import is_checkpoint
 
-        path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
+        path, _ = locate(Path(model))
         if not is_checkpoint(path):
             return count_onnx(path, shapes=shapes or {})
     from torch import nn

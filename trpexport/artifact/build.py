@@ -16,17 +16,21 @@ from trpexport.artifact.facts import (
 )
 from trpexport.artifact.passes import Context, Step, run_passes
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.variants import Variant, check_precisions, write_variants
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import save_checkpoint
+from trpexport.choose.base import CalibrationImages
 from trpexport.choose.spectra import keep_all
 from trpexport.compare import note_on_still
 from trpexport.files import write_json
-from trpexport.golden import write_golden
+from trpexport.golden import Golden, write_golden
+from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import dimensions, parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
+from trpexport.quantize.settings import QuantizationSettings
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
@@ -49,6 +53,9 @@ class ExportSettings:
         baseline: write the original network into the bundle as well, to bench against.
         verify_seconds: how long whole networks are compared, all comparisons together.
         replace: replace a bundle that stands in the place.
+        precisions: in which precisions besides float32 the network is written.
+        max_error: largest error of any output that these may have, over its variation; None for
+            any.
     """
 
     opset: int = DEFAULT_OPSET
@@ -60,6 +67,43 @@ class ExportSettings:
     verify_seconds: float = 20.0
     replace: bool = False
     keep_norms: bool = False
+    precisions: Sequence[str] = ()
+    max_error: float | None = None
+
+    def check(self, *, has_images: bool, provider: str = "cpu") -> None:
+        """Refuse precisions that can't be written, before any work is done.
+
+        Args:
+            has_images: whether there are images to calibrate on.
+            provider: who will run them.
+
+        Raises:
+            TrpexportError: one is unknown, needs images, or can't be run here.
+        """
+        settings = replace(self.quantization(), provider=provider)
+        check_precisions(self.precisions, settings, has_images=has_images)
+
+    def quantization(
+        self, images: CalibrationImages | None = None, inputs: Inputs | None = None
+    ) -> QuantizationSettings:
+        """Return on what other precisions are calibrated, and how much they may lose.
+
+        Args:
+            images: what to calibrate on; None for nothing.
+            inputs: the network's.
+
+        Raises:
+            DataError: the images do not fit the network.
+        """
+        limits = QuantizationSettings(max_error=self.max_error)
+        if images is None or inputs is None or not self.precisions:
+            return limits
+        _, others = images.held_out()
+        return replace(
+            limits,
+            calibration=inputs.named(images.inputs, "calibration images"),
+            held_out=inputs.named(others, "held-out images") if images_of(others) else {},
+        )
 
     def passes(self, network: Network) -> tuple[str, ...]:
         """Return the passes that make a network's file, in their order."""
@@ -92,6 +136,7 @@ def export_bundle(
     source: Origin | None = None,
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
+    quantization: QuantizationSettings | None = None,
     notes: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> BundleReport:
@@ -110,16 +155,21 @@ def export_bundle(
         settings: how to export; the defaults where it is None.
         inputs: real inputs (images, channels, height, width) to verify on, by name where there are
             several; standard normal ones where it is None.
+        quantization: on what other precisions are calibrated, and how much they may lose.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
 
     Raises:
         VerificationError: the rewrite or the ONNX file is not equivalent; nothing is written.
+        NothingToDoError: a precision can't be as near as was asked for; nothing is written.
         ModelError: the network can't be exported.
         OutputError: the place can't be written.
     """
     settings = settings or ExportSettings()
     out = Path(out)
+    quantization = quantization or settings.quantization()
+    has_images = bool(quantization.calibration)
+    check_precisions(settings.precisions, quantization, has_images=has_images)
     bundle.check_target(out, replace=settings.replace)
     reference = ReferenceRuns.of(network, plan.inputs, plan.macs_after, inputs, network.dtype)
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
@@ -143,13 +193,15 @@ def export_bundle(
         reference=reference,
         notes=notes,
         stages=stages or Stages(),
+        quantization=quantization,
     )
     check = job.verify_rewrite()
     with bundle.staged_directory(out, replace=settings.replace) as staging:
         steps = job.write_onnx(staging / bundle.MODEL)
         if settings.baseline and plan.rewritten and original is not None:
             job.write_baseline(staging / bundle.BASELINE)
-        report = job.write_rest(staging, check, steps)
+        variants = job.write_variants(staging)
+        report = job.write_rest(staging, check, steps, variants)
     return BundleReport(out, plan, report)
 
 
@@ -205,6 +257,7 @@ class _Job:
         reference: what the file has to compute.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
+        quantization: on what other precisions are calibrated.
     """
 
     network: Network
@@ -216,6 +269,7 @@ class _Job:
     reference: ReferenceRuns
     notes: tuple[str, ...]
     stages: Stages
+    quantization: QuantizationSettings | None = None
 
     def verify_rewrite(self) -> FactorizationCheck:
         """Check the factorized network against its plan; there is no check of a plan of nothing."""
@@ -232,16 +286,28 @@ class _Job:
 
     def write_onnx(self, path: Path) -> tuple[Step, ...]:
         """Write the ONNX file, pass by pass."""
-        context = Context(
+        share = 2 if self.plan.rewritten else 1  # the rewrite had its half
+        seconds = self.settings.verify_seconds / share
+        return run_passes(self.settings.passes(self.network), path, self._context, seconds=seconds)
+
+    @property
+    def _context(self) -> Context:
+        return Context(
             network=self.network,
             reference=self.reference,
             settings=self.onnx,
             metadata=provenance(self.plan, self.source),
             stages=self.stages,
+            quantization=self.quantization,
         )
-        share = 2 if self.plan.rewritten else 1  # the rewrite had its half
-        seconds = self.settings.verify_seconds / share
-        return run_passes(self.settings.passes(self.network), path, context, seconds=seconds)
+
+    def write_variants(self, directory: Path) -> tuple[Variant, ...]:
+        """Write the network in the other precisions that were asked for."""
+        names = self.settings.precisions
+        files = {name: directory / bundle.variant_name(name) for name in names}
+        seconds = self.settings.verify_seconds / 4 if names else 0.0
+        model = directory / bundle.MODEL
+        return write_variants(names, model, files, self._context, seconds=seconds)
 
     def write_baseline(self, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
@@ -258,7 +324,11 @@ class _Job:
             ).write_onnx(path)
 
     def write_rest(
-        self, directory: Path, check: FactorizationCheck, passes: Sequence[Step]
+        self,
+        directory: Path,
+        check: FactorizationCheck,
+        passes: Sequence[Step],
+        variants: Sequence[Variant],
     ) -> dict[str, Any]:
         """Write all other files of the bundle and return the report."""
         source, module = self.source, self.network.module
@@ -278,11 +348,12 @@ class _Job:
                 )
             write_json(directory / bundle.PLAN, self.plan.to_json())
         size = sum(file.stat().st_size for file in directory.glob(f"{bundle.MODEL}*"))
-        steps, seconds = (*check.steps, *passes), self.stages.seconds
+        steps = (*check.steps, *passes, *(variant.step for variant in variants))
+        seconds = self.stages.seconds
         if is_fixed():
             steps, seconds = tuple(replace(step, seconds=0.0) for step in steps), {}
         inputs_are = "random inputs" if self.reference.given is None else "the inputs given"
-        notes = [*(step.note for step in steps), note_on_still(steps[-1].outputs, inputs_are)]
+        notes = [*(step.note for step in steps), note_on_still(passes[-1].outputs, inputs_are)]
         report = {
             **report_facts(self.plan, check.layers, steps, size),
             "parameters": {
@@ -301,6 +372,9 @@ class _Job:
         facts = manifest_facts(self.plan, source, written_as) | preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE
+        if variants:
+            golden = Golden(inputs, outputs)
+            facts["variants"] = {one.precision: one.to_json(golden) for one in variants}
         bundle.write_manifest(directory, facts)
         return report
 

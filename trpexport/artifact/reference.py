@@ -46,12 +46,16 @@ class Runnable(Protocol):
 class OnnxFile:
     """An ONNX file, run by ONNX Runtime in batches of its own size where that is fixed.
 
+    Args:
+        path: the file.
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
+
     Raises:
-        ModelError: it can't be opened.
+        ModelError: it can't be opened, or the provider does not run it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._session = open_session(path)
+    def __init__(self, path: Path, provider: str = "cpu") -> None:
+        self._session = open_session(path, provider=provider)
 
     def run(self, feeds: Arrays) -> Arrays:
         """Return its outputs."""

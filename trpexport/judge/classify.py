@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.bundle import MANIFEST, MODEL, is_directory, read_manifest
+from trpexport import bundle
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
 from trpexport.judge.images import Images
@@ -78,17 +78,19 @@ def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """Return the ONNX file that a user means, and the manifest of the bundle that it is part of.
 
     Args:
-        path: a bundle, or an ONNX file; one that lies in a bundle and is named there belongs to it.
+        path: a bundle, a variant of one as in ``DIR@int8``, or an ONNX file; one that lies in a
+            bundle and is named there belongs to it.
 
     Raises:
         ModelError: there is no such file, or it can't be an ONNX file; a directory is no bundle, or
             the bundle was changed after its export.
     """
-    if is_directory(path):
-        return path / MODEL, read_manifest(path)
+    file, named = bundle.locate(path)
+    if named is not None:
+        return file, named
     check_onnx_file(path)
-    if (path.parent / MANIFEST).is_file():
-        manifest = read_manifest(path.parent)
+    if (path.parent / bundle.MANIFEST).is_file():
+        manifest = bundle.read_manifest(path.parent)
         if path.name in manifest["files"]:
             return path, manifest
     return path, None

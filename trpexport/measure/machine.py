@@ -94,6 +94,16 @@ def machine_facts(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
+def instruction_sets(root: Path = ROOT) -> list[str]:
+    """Return the instruction sets of this machine that ONNX Runtime has kernels for.
+
+    Args:
+        root: where ``/proc`` is.
+    """
+    cpuinfo = _cpuinfo(root) if (root / "proc").is_dir() else {}
+    return _instruction_sets(cpuinfo, {} if cpuinfo else _sysctl())
+
+
 def fingerprint(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts by which a machine is told from others; not what changes while it runs.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import MODEL, is_directory, read_manifest
+from trpexport.bundle import MODEL, label_of, locate
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
@@ -194,8 +194,8 @@ def _tuples(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
 def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
     """Return the ONNX files that a user means by files and bundles.
 
-    A bundle stands for its network; a bundle alone whose manifest names a baseline stands for
-    two, the baseline first.
+    A bundle stands for its network, and ``DIR@int8`` for that in another precision; a bundle alone
+    whose manifest names a baseline stands for two, the baseline first.
 
     Args:
         paths: ONNX files, and directories that are bundles.
@@ -206,18 +206,16 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if not is_directory(path):
-            found.append(path)
-            continue
-        baseline = read_manifest(path).get(_BASELINE)
-        if baseline is not None and len(paths) == 1:
+        file, manifest = locate(path)
+        baseline = (manifest or {}).get(_BASELINE)
+        if baseline is not None and len(paths) == 1 and file.name == MODEL:
             if not (path / str(baseline)).is_file():
                 raise ModelError(
                     f"{path} lacks its baseline {baseline}: export the bundle again, or name the "
                     f"baseline, as in trpexport bench base.onnx {path}"
                 )
             found.append(path / str(baseline))
-        found.append(path / MODEL)
+        found.append(file)
     return tuple(
         ModelFile(str(path), label) for path, label in zip(found, _labels(found), strict=True)
     )
@@ -225,7 +223,7 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Return what files are called: a bundle by its directory; by the whole path if need be."""
-    short = [path.resolve().parent.name if path.name == MODEL else path.name for path in paths]
+    short = [label_of(path) for path in paths]
     count = Counter(short)
     return [
         label if count[label] == 1 else str(path) for path, label in zip(paths, short, strict=True)

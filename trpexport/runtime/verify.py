@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trpexport.bundle import GOLDEN, MODEL, read_manifest
+from trpexport.bundle import FLOAT32 as FLOAT32_FILE
+from trpexport.bundle import GOLDEN, locate, read_manifest, split_name
 from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs, note_on_still
 from trpexport.errors import ModelError
 from trpexport.golden import read_golden
@@ -109,14 +110,32 @@ def verify_models(
     return result
 
 
-def verify_bundle(directory: Path, *, tolerance: Tolerance = FLOAT32) -> Verification:
+def verify_bundle(path: Path, *, tolerance: Tolerance | None = None) -> Verification:
     """Compare a bundle's network with the golden outputs that its export wrote down.
 
+    Args:
+        path: the bundle, or one in another precision, as in ``DIR@int8``.
+        tolerance: how far the outputs may differ; None allows float32 rounding, or twice
+            what this precision was off when it was written.
+
     Raises:
-        ModelError: it is no bundle, a file was changed since the export, or the network can't be
-            run here.
+        ModelError: it is no bundle, a file was changed since the export, it has no such precision,
+            or the network can't be run here.
     """
-    return verify_against_golden(directory / MODEL, directory, tolerance=tolerance)
+    named = split_name(path)
+    if named is None:
+        raise ModelError(f"{path} is not a bundle: make one with trpexport decompose")
+    directory, precision = named
+    file, manifest = locate(path)
+    allowed = tolerance or _tolerance_of(manifest or {}, precision)
+    return verify_against_golden(file, directory, tolerance=allowed)
+
+
+def _tolerance_of(manifest: Mapping[str, Any], precision: str) -> Tolerance:
+    """Return how far a variant may be off."""
+    if precision == FLOAT32_FILE:
+        return FLOAT32
+    return Tolerance(**manifest["variants"][precision]["tolerance"])
 
 
 def verify_against_golden(

@@ -9,12 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Equivalent, Pass, Step
+from trpexport.artifact.passes.precision import Precision
 from trpexport.artifact.reference import OnnxFile
 from trpexport.registry import Registry
 
-__all__ = ["PASSES", "Approximate", "Claim", "Context", "Equivalent", "Pass", "Step", "run_passes"]
+__all__ = [
+    "PASSES",
+    "PRECISIONS",
+    "Approximate",
+    "Claim",
+    "Context",
+    "Equivalent",
+    "Pass",
+    "Precision",
+    "Step",
+    "run_passes",
+]
 
 PASSES: Registry[Pass] = Registry("pass")
+PRECISIONS: Registry[Precision] = Registry("precision")
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

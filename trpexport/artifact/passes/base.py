@@ -12,11 +12,12 @@ from typing import Any, ClassVar, final
 
 from trpexport.artifact.drift import remedy
 from trpexport.artifact.reference import Comparisons, OnnxFile, ReferenceRuns
-from trpexport.compare import FLOAT32, Tolerance
-from trpexport.errors import ModelError, TrpexportError, VerificationError
+from trpexport.compare import FLOAT32, Comparison, Tolerance
+from trpexport.errors import ModelError, NothingToDoError, TrpexportError, VerificationError
 from trpexport.foreign import first_line
 from trpexport.networks.base import Network
 from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.quantize.settings import QuantizationSettings
 from trpexport.stages import Stages
 
 
@@ -42,15 +43,31 @@ class Equivalent:
 
 @dataclass(frozen=True)
 class Approximate:
-    """The network computes something near: the difference is reported, never passed."""
+    """The network computes something near: the difference is reported, never passed.
+
+    Attributes:
+        limit: largest error of any output that is asked for, as :func:`error_of`; None for any.
+    """
+
+    limit: float | None = None
 
     def broken_by(self, outputs: Comparisons) -> str | None:
-        """Return None: no difference breaks the claim."""
-        return None
+        """Return the first output that is further off than was asked for, or None."""
+        if self.limit is None:
+            return None
+        limit = self.limit
+        wrong = (name for name, found in outputs.items() if not error_of(found) <= limit)
+        return next(wrong, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the claim as JSON-ready data."""
-        return {"kind": "approximate", "tolerance": None}
+        limit = {} if self.limit is None else {"limit": self.limit}
+        return {"kind": "approximate", "tolerance": None, **limit}
+
+
+def error_of(found: Comparison) -> float:
+    """Return the RMS error of an output over its variation; of whole numbers, how many differ."""
+    return found.variation_error if found.agreement is None else 1 - found.agreement
 
 
 Claim = Equivalent | Approximate
@@ -66,6 +83,7 @@ class Step:
         outputs: the comparison of the two, by output; empty where the step was left out.
         seconds: how long it took, with the comparison.
         note: what a user should know.
+        facts: what it found besides, JSON-ready.
     """
 
     name: str
@@ -73,6 +91,7 @@ class Step:
     outputs: Comparisons
     seconds: float
     note: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as JSON-ready data."""
@@ -82,6 +101,7 @@ class Step:
             "outputs": {name: found.to_json() for name, found in self.outputs.items()},
             "seconds": round(self.seconds, 3),
             "note": self.note,
+            **({"facts": dict(self.facts)} if self.facts else {}),
         }
 
 
@@ -96,6 +116,7 @@ class Context:
         settings: how ONNX is written.
         metadata: what the file says about where it comes from.
         stages: times and announces the stages.
+        quantization: on what a network is quantized; None where nobody said.
     """
 
     network: Network
@@ -103,6 +124,7 @@ class Context:
     settings: OnnxSettings
     metadata: Mapping[str, str] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
+    quantization: QuantizationSettings | None = None
 
     def first_drift(self, file: Path, tolerance: Tolerance) -> str | None:
         """Return the first layer whose output in ``file`` is not the network's.
@@ -124,9 +146,11 @@ class PassResult:
 
     Attributes:
         note: what a user should know.
+        facts: what it found, JSON-ready.
     """
 
     note: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pass(ABC):
@@ -148,6 +172,14 @@ class Pass(ABC):
     is_optional: ClassVar[bool] = False
     advice: ClassVar[str] = "please report this"
 
+    def claim_in(self, context: Context) -> Claim:
+        """Return what it claims under the settings of a context."""
+        return self.claim
+
+    def opened(self, file: Path, context: Context) -> OnnxFile:
+        """Return the file that it leaves, ready to run."""
+        return OnnxFile(file)
+
     @abstractmethod
     def apply(self, file: Path, context: Context) -> PassResult:
         """Change an ONNX file in its place.
@@ -167,16 +199,22 @@ class Pass(ABC):
 
         Raises:
             VerificationError: the pass breaks its claim; the first layer that drifts is named.
+            NothingToDoError: an approximation is further off than was asked for.
             ModelError: the pass can't be applied, or what it leaves can't be run.
         """
         if self.is_optional:
             return self._attempt(file, context, seconds)
         step = self._apply_and_compare(file, context, seconds)
-        wrong = self.claim.broken_by(step.outputs)
+        wrong = step.claim.broken_by(step.outputs)
         if wrong is not None:
-            assert isinstance(self.claim, Equivalent)
-            where = context.first_drift(file, self.claim.tolerance)
             broken = step.outputs[wrong]
+            if isinstance(step.claim, Approximate):
+                raise NothingToDoError(
+                    f"{self.name} moves {wrong} by {error_of(broken):.2%} of its variation, more "
+                    f"than the {step.claim.limit:.2%} allowed: nothing was written, allow more, or "
+                    "choose another precision"
+                )
+            where = context.first_drift(file, step.claim.tolerance)
             advice = remedy(context.network, context.reference.golden(), broken, self.advice)
             raise VerificationError(
                 f"{where or 'the network'} drifts: the pass {self.name} changed what the network "
@@ -191,7 +229,7 @@ class Pass(ABC):
         shutil.copyfile(file, copy)
         try:
             step = self._apply_and_compare(copy, context, seconds)
-            wrong = self.claim.broken_by(step.outputs)
+            wrong = step.claim.broken_by(step.outputs)
             if wrong is None:
                 copy.replace(file)
                 return step
@@ -209,13 +247,14 @@ class Pass(ABC):
         with context.stages("verify the ONNX file"):
             try:
                 _check_valid(file)
-                outputs = context.reference.compare(OnnxFile(file), seconds=seconds)
+                outputs = context.reference.compare(self.opened(file, context), seconds=seconds)
             except ModelError as error:
                 what_to_do = "" if self.is_optional else f": {self.advice}"
                 raise ModelError(
                     f"the file that {self.name} wrote can't be used ({error}){what_to_do}"
                 ) from error
-        return Step(self.name, self.claim, outputs, time.perf_counter() - started, result.note)
+        claim, seconds = self.claim_in(context), time.perf_counter() - started
+        return Step(self.name, claim, outputs, seconds, result.note, result.facts)
 
 
 def _check_valid(file: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from trpexport.report.blocks import Block, Bound, Column, Kind, Phrase, Table, Value
 from trpexport.report.views.uncounted import counts_text
 
+_NAMED = 3  # nodes that are named
 _COLUMNS = (Column("what", "", Kind.NAME), Column("how", "", Kind.PROSE))
 
 
@@ -19,16 +20,55 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         report: the content of ``report.json``.
     """
     rows: list[tuple[str, Phrase]] = [*_costs(report)]
-    outputs = {step["name"]: step["outputs"] for step in report["steps"] if step["outputs"]}
+    done = [step for step in report["steps"] if step["outputs"]]
+    outputs = {step["name"]: step["outputs"] for step in done}
     if "rewrite" in outputs:
         worst = _worst(outputs["rewrite"])
         rows.append(("Equivalent", ("factors = the dense layers they stand for, ", *worst)))
-    *_, last = outputs.values()
+    *_, last = (step["outputs"] for step in done if step["claim"]["kind"] == "equivalent")
     rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
+    rows += variant_rows(
+        {
+            step["name"]: step
+            for step in done
+            if step["claim"]["kind"] == "approximate" and step["name"] != "decompose"
+        }
+    )
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
+
+
+def variant_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Phrase]]:
+    """Return what each further precision costs: by its name, its ``outputs`` and ``facts``."""
+    rows: list[tuple[str, Phrase]] = []
+    for name, variant in variants.items():
+        facts = variant.get("facts", {})
+        drop = facts.get("drop")
+        lost = () if drop is None else ("; top-1 falls by ", f"{drop:.2f} points")
+        rows.append((name, (*_error(variant["outputs"]), *lost)))
+        if kept := [_label(one) for one in facts.get("float32", facts.get("excluded", ()))]:
+            more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+            rows.append(("In float32", f"{name} keeps {', '.join(kept[:_NAMED])}{more}"))
+    return rows
+
+
+def conversion_view(facts: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Show the precisions that a file was written in.
+
+    Args:
+        facts: ``variants``, one entry each.
+        paths: by precision, what names the file.
+    """
+    rows = variant_rows(facts["variants"])
+    rows += [("Note", one["note"]) for one in facts["variants"].values() if one["note"] is not None]
+    rows += [("Written", str(path)) for path in paths.values()]
+    return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
+
+
+def _label(one: Any) -> str:
+    return f"{one['node']} ({one['reason']})" if isinstance(one, Mapping) else str(one)
 
 
 def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:

@@ -1,0 +1,116 @@
+"""``trpexport quantize``: a bundle or an ONNX file that stands, in other precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .console import progress, show, show_json
+from .eval import (
+    PREPARING,
+    Data,
+    DataPreprocessing,
+    Limit,
+    Mean,
+    Provider,
+    Resize,
+    Size,
+    Split,
+    Std,
+    calibration,
+    open_data,
+    preprocessing,
+)
+from .interrupts import tell_written
+
+
+def quantize(
+    context: typer.Context,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A bundle, or an ONNX file in float32.")
+    ],
+    precision: opt.Precision = None,
+    calib: Annotated[
+        str | None,
+        typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
+    ] = None,
+    calib_images: opt.CalibImages = 512,
+    calib_seed: opt.CalibSeed = 0,
+    max_error: opt.MaxError = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="Points of top-1 that may be lost on --data.")
+    ] = None,
+    data: Data = None,
+    split: Split = "test",
+    limit: Limit = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    input_shape: opt.InputShape = None,
+    provider: Provider = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Of a bundle, where a copy goes; of a file, a file or a directory. Else the "
+            "bundle itself, or MODEL.int8.onnx here.",
+        ),
+    ] = None,
+    verify_seconds: opt.VerifySeconds = 20.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Write a bundle or an ONNX file in int8, fp16 and other precisions, verified against float32.
+
+    int8 is calibrated on images, and what costs most stays in float32 until --max-error or, with
+    labels, --max-drop holds. BUNDLE@int8 names the result in verify, bench, eval, gate and flops.
+    Exit code 3: a limit can't be met; nothing is written then.
+    """
+    tell_written(out)
+    from trpexport.conversion import Conversion, Labelled
+    from trpexport.judge.images import choose_images
+    from trpexport.report.views.bundle import conversion_view
+
+    opt.refuse_idle(
+        context,
+        opt.Idle(("calib_images", "calib_seed"), without="calib"),
+        opt.Idle(("max_drop", "split", "limit"), without="data"),
+    )
+    if calib is None:
+        opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
+    settings = opt.settings(
+        opset=18,
+        dynamic_batch=False,
+        dynamic=None,
+        legacy=False,
+        simplify=None,
+        seconds=verify_seconds,
+        force=force,
+        precision=precision or ["int8"],
+        max_error=max_error,
+    )
+    how = (mean, std, size, resize, data_preprocessing)
+    labelled = None
+    if data is not None:
+        dataset = open_data(data)
+        images = choose_images(dataset, split, limit)
+        labelled = Labelled(images, preprocessing(dataset, *how), max_drop)
+    job = Conversion(
+        settings,
+        calibration(calib, calib_images, calib_seed, how),
+        labelled,
+        provider,
+        opt.parse_inputs(input_shape),
+    )
+    with progress() as stages:
+        result = job(model, out, stages)
+    if as_json:
+        show_json({"files": {n: str(p) for n, p in result.paths.items()}, **result.data})
+    else:
+        show(*conversion_view(result.data, result.paths))

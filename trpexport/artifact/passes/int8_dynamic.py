@@ -1,0 +1,26 @@
+"""int8 weights, and activations that are quantized while the network runs: without calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trpexport.artifact.passes import PRECISIONS
+from trpexport.artifact.passes.base import PassResult
+from trpexport.artifact.passes.precision import Precision
+from trpexport.quantize.dynamic import quantize_dynamic
+from trpexport.quantize.settings import QuantizationSettings
+
+
+class Int8Dynamic(Precision):
+    """Quantizes by ONNX Runtime's dynamic quantizer."""
+
+    name = "int8-dynamic"
+    title = "quantize, ranges found while it runs"
+
+    def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
+        """Quantize the file."""
+        found = quantize_dynamic(file, file, settings)
+        return PassResult(found.note, found.facts)
+
+
+PRECISIONS.register(Int8Dynamic.name, Int8Dynamic())

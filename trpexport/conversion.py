@@ -1,0 +1,245 @@
+"""A bundle or an ONNX file that stands, in further precisions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from trpexport import bundle
+from trpexport.artifact.build import ExportSettings
+from trpexport.artifact.passes import Context
+from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.variants import Variant, write_variants
+from trpexport.choose.base import CalibrationImages
+from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.errors import ModelError, OccupiedError, TrpexportError
+from trpexport.expectations import stored_preprocessing
+from trpexport.files import read_json, staged_file, write_json, writing
+from trpexport.golden import Golden, read_golden
+from trpexport.inputs import Inputs, InputsLike
+from trpexport.judge.images import Images
+from trpexport.networks.onnx.network import OnnxNetwork
+from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.precision import check_float32
+from trpexport.pipeline import CalibrationData
+from trpexport.quantize.judging import TopOneJudge
+from trpexport.stages import Stages
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images that say what accuracy a precision costs.
+
+    Attributes:
+        images: they.
+        preprocessing: how they become input; None as the bundle says.
+        max_drop: how many points of top-1 may be lost; None for any.
+    """
+
+    images: Images
+    preprocessing: Preprocessing | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written.
+
+    Attributes:
+        paths: by precision, the files, or where they lie in a bundle as in ``DIR@int8``.
+        data: JSON-ready facts: ``variants``, one entry each, as in a manifest.
+    """
+
+    paths: Mapping[str, Path]
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a file is written in further precisions.
+
+    Attributes:
+        settings: the precisions, the error that they may have, whether to replace what stands in
+            the place, and for how long each is compared.
+        data: what they are calibrated on; None for nothing.
+        labelled: labelled images; None where accuracy is not judged.
+        provider: who will run them.
+        inputs: shapes of the inputs of a file that leaves them open.
+    """
+
+    settings: ExportSettings
+    data: CalibrationData | CalibrationImages | None = None
+    labelled: Labelled | None = None
+    provider: str = "cpu"
+    inputs: InputsLike | None = None
+
+    def __call__(
+        self, model: Path, out: Path | None = None, stages: Stages | None = None
+    ) -> ConversionReport:
+        """Write a bundle or a file in further precisions, each verified against float32.
+
+        Args:
+            model: a bundle, to which they are added, or an ONNX file in float32.
+            out: of a bundle, where a copy with them goes; of a file, the file to write if there is
+                one precision, else a directory. None for the bundle itself, or files here that are
+                named after the model.
+            stages: times and announces the stages.
+
+        Raises:
+            OccupiedError: one stands there already and was not asked to be replaced.
+            NothingToDoError: one can't be as near as was asked for; nothing is written.
+            TrpexportError: the model, the images or the place can't be used.
+        """
+        stages = stages or Stages()
+        self.settings.check(has_images=self.data is not None, provider=self.provider)
+        if not self._names:
+            raise TrpexportError("float32 is what the file is in: name another precision")
+        named = bundle.split_name(model)
+        if named is None:
+            return self._convert_file(model, out, stages)
+        directory, precision = named
+        if precision != bundle.FLOAT32:
+            raise ModelError(f"{model} is in {precision} already: name the bundle, {directory}")
+        return self._convert_bundle(directory, out, stages)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.settings.precisions if name != bundle.FLOAT32)
+
+    def _convert_bundle(
+        self, directory: Path, out: Path | None, stages: Stages
+    ) -> ConversionReport:
+        manifest = bundle.read_manifest(directory)
+        known = manifest.get("variants", {})
+        if out is None and not self.settings.replace and (there := known.keys() & {*self._names}):
+            raise OccupiedError(
+                f"{directory} has {', '.join(sorted(there))} already: have it replaced, or choose "
+                "another place"
+            )
+        replaces = out is None or self.settings.replace
+        with bundle.staged_directory(out or directory, replace=replaces) as staging:
+            with writing(staging):
+                for name in manifest["files"]:
+                    shutil.copyfile(directory / name, staging / name)
+            metadata = {key: manifest[key] for key in ("preprocessing",) if key in manifest}
+            golden = read_golden(staging / bundle.GOLDEN)
+            inputs = self.inputs or Inputs.from_json(manifest)
+            found, _ = self._write(staging / bundle.MODEL, staging, inputs, metadata, stages)
+            entries = {one.precision: one.to_json(golden) for one in found}
+            _add_to_report(staging / bundle.REPORT, found)
+            facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
+            bundle.write_manifest(staging, {**facts, "variants": {**known, **entries}})
+        place = out or directory
+        paths = {name: place.with_name(f"{place.name}@{name}") for name in entries}
+        return ConversionReport(paths, {"model": str(place), "variants": entries})
+
+    def _convert_file(self, model: Path, out: Path | None, stages: Stages) -> ConversionReport:
+        targets = self._targets(model, out)
+        for target in targets.values():
+            if target.exists() and not self.settings.replace:
+                raise OccupiedError(f"{target} exists: choose another place, or have it replaced")
+        check_float32(model)
+        with TemporaryDirectory() as folder:
+            staging = Path(folder)
+            copy = staging / bundle.MODEL
+            shutil.copyfile(model, copy)
+            for file in external_files(model):
+                (staging / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model.resolve().parent / file, staging / file)
+            found, golden = self._write(copy, staging, self.inputs, {}, stages, label=model)
+            entries = {one.precision: one.to_json(golden) for one in found}
+            for one in found:
+                _deliver(one.file, targets[one.precision])
+                entries[one.precision]["file"] = str(targets[one.precision])
+        return ConversionReport(targets, {"model": str(model), "variants": entries})
+
+    def _targets(self, model: Path, out: Path | None) -> dict[str, Path]:
+        """Return where the files of a bare model go.
+
+        Raises:
+            TrpexportError: several can't go to one file.
+        """
+        if out is not None and out.suffix == ".onnx":
+            if len(self._names) > 1:
+                raise TrpexportError(
+                    f"{out} can't hold {' and '.join(self._names)}: name a directory",
+                    parameters=("out",),
+                )
+            return {self._names[0]: out}
+        place = out or Path()
+        return {name: place / f"{model.stem}.{name}.onnx" for name in self._names}
+
+    def _write(
+        self,
+        model: Path,
+        directory: Path,
+        inputs: InputsLike | None,
+        metadata: Mapping[str, Any],
+        stages: Stages,
+        *,
+        label: Path | None = None,
+    ) -> tuple[tuple[Variant, ...], Golden]:
+        """Write the variants of a float32 file beside it; return them and what it gives itself."""
+        check_float32(model)
+        with stages("read the ONNX file"):
+            source = OnnxSource(label or model, read_model(model), metadata=metadata)
+            network = OnnxNetwork.open(source, inputs)
+        images = None if isinstance(self.data, CalibrationData) else self.data
+        if isinstance(self.data, CalibrationData):
+            with stages("read calibration images"):
+                images, facts = self.data.read_for(source, network.inputs)
+            source = replace(source, metadata={**metadata, **facts})
+        given = None if images is None else images.unseen()
+        macs = network.cost.macs
+        reference = ReferenceRuns.of(network, network.inputs, macs, given, network.dtype)
+        quantization = replace(
+            self.settings.quantization(images, network.inputs),
+            provider=self.provider,
+            judge=self._judge(model, source),
+            max_drop=None if self.labelled is None else self.labelled.max_drop,
+        )
+        context = Context(
+            network=network,
+            reference=reference,
+            settings=OnnxSettings(),
+            stages=stages,
+            quantization=quantization,
+        )
+        files = {name: directory / bundle.variant_name(name) for name in self._names}
+        seconds = self.settings.verify_seconds / 4
+        found = write_variants(self._names, model, files, context, seconds=seconds)
+        feeds = reference.golden()
+        return found, Golden(feeds, network.run(feeds))
+
+    def _judge(self, model: Path, source: OnnxSource) -> Callable[[Path], float] | None:
+        if self.labelled is None:
+            return None
+        preprocessing = self.labelled.preprocessing or stored_preprocessing(source)
+        return TopOneJudge(model, self.labelled.images, preprocessing, self.provider)
+
+
+def _add_to_report(path: Path, variants: Sequence[Variant]) -> None:
+    """Add what was done to the report of a bundle, in the place of what was there of it."""
+    report = read_json(path)
+    new = {variant.precision for variant in variants}
+    steps = [step for step in report["steps"] if step["name"] not in new]
+    report["steps"] = [*steps, *(variant.step.to_json() for variant in variants)]
+    notes = [variant.step.note for variant in variants if variant.step.note is not None]
+    report["notes"] = [*report["notes"], *(note for note in notes if note not in report["notes"])]
+    write_json(path, report)
+
+
+def _deliver(file: Path, target: Path) -> None:
+    """Put a file into its place, with the weights beside it if there are any."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    for name in (file.name, *map(str, external_files(file))):
+        place = target if name == file.name else target.with_name(name)
+        with staged_file(place) as copy, (file.parent / name).open("rb") as content:
+            shutil.copyfileobj(content, copy)

@@ -1,0 +1,1 @@
+"""An ONNX network in numbers of fewer bits."""

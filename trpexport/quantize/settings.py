@@ -1,0 +1,52 @@
+"""What it takes to write a network in fewer bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trpexport.onnxfile.target import TargetRuntime
+from trpexport.tensors import Arrays
+
+Judge = Callable[[Path], float]
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """On what a network is quantized, and how much it may lose.
+
+    Attributes:
+        calibration: inputs by name, the first dimension counting images, whose values say which
+            ranges tensors need; empty where there are none.
+        held_out: others, which choices are compared on; empty where there are none.
+        max_error: largest error of any output on them, as
+            :attr:`~trpexport.compare.Comparison.variation_error`; None for no such limit.
+        judge: returns how many points of accuracy a file loses against the float32 one; None
+            without labels.
+        max_drop: how many points it may lose; None for no such limit.
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`: who will run it.
+        target: the oldest ONNX Runtime that has to read it; None for this one.
+    """
+
+    calibration: Arrays = field(default_factory=dict)
+    held_out: Arrays = field(default_factory=dict)
+    max_error: float | None = None
+    judge: Judge | None = None
+    max_drop: float | None = None
+    provider: str = "cpu"
+    target: TargetRuntime | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer says of the file that it wrote.
+
+    Attributes:
+        facts: what it found, JSON-ready.
+        note: what a user should know.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None

@@ -1,0 +1,199 @@
+"""Static int8: ranges come from images, ONNX Runtime's quantizer writes the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trpexport.errors import DataError
+from trpexport.files import staged_file
+from trpexport.measure.machine import instruction_sets
+from trpexport.onnxfile.precision import check_float32
+from trpexport.quantize.chains import find_links, rescale
+from trpexport.quantize.formats import NumberFormat, number_format
+from trpexport.quantize.observing import channel_statistics, histograms
+from trpexport.quantize.ort import quantized, ready, serialized
+from trpexport.quantize.ranges import METHODS, Range
+from trpexport.quantize.search import Found, Search, Trials, find_units
+from trpexport.quantize.settings import QuantizationSettings, Quantized
+from trpexport.runtime.session import open_session
+from trpexport.tensors import Array, Arrays
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_KEPT_BACK = 5  # one calibration image in so many is held out where no others are given
+
+
+def quantize_static(source: Path, target: Path, settings: QuantizationSettings) -> Quantized:
+    """Write a network with int8 weights and activations.
+
+    Of the methods that choose ranges, the one that loses least on held-out images is taken. The
+    diagonal between operators that follow each other directly is chosen for the quantizer. Nodes
+    are ranked by what the quantization of each alone does to the outputs, and the worst stay in
+    float32 until the limits hold.
+
+    Args:
+        source: an ONNX file of float32.
+        target: where the quantized one goes; ``source`` is allowed.
+        settings: images, limits, and who will run it.
+
+    Returns:
+        Facts: ``numbers``; ``method`` and the error of each in ``methods``; ``chains``, with how
+        much the expected error falls between each two operators; ``ranking``; ``excluded``;
+        ``error`` and ``drop``; how many ``images``.
+
+    Raises:
+        ModelError: the file is quantized already or can't be, or the provider has no int8.
+        DataError: there are no images, or they say nothing.
+        NothingToDoError: the limits can't be met.
+    """
+    numbers = number_format(settings.provider, instruction_sets())
+    check_float32(source)
+    session = open_session(source)
+    calibration = _checked(session.named(settings.calibration), "the calibration images")
+    if settings.held_out:
+        held_out = _checked(session.named(settings.held_out), "the held-out images")
+    else:
+        calibration, held_out = _divided(calibration)
+    del session
+    model = ready(source)
+    chains = _rescaled(model, calibration, numbers)
+    measured = _measured(model, calibration)
+    units = find_units(model, numbers, measured.tensors)
+    trials = Trials(model, held_out)
+    method, errors = _best_method(model, measured, numbers, trials)
+    ranges = measured.ranges[method]
+    bounded = [unit for unit in units if measured.unbounded.isdisjoint(unit.nodes)]
+    ranking = trials.ranking(bounded, ranges, numbers)
+    found = Search(model, ranges, numbers, measured.unbounded, trials, settings)(ranking)
+    with staged_file(target) as file:
+        file.write(serialized(found.model))
+    facts = {
+        "numbers": numbers.name,
+        "provider": settings.provider,
+        "method": method,
+        "methods": errors,
+        "chains": chains,
+        "ranking": [
+            {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
+            for unit, error in ranking
+        ],
+        "excluded": [*(unit.label for unit in found.excluded), *sorted(measured.unbounded)],
+        "error": found.error,
+        "drop": found.drop,
+        "images": {"calibration": _count(calibration), "held_out": _count(held_out)},
+    }
+    return Quantized(facts, _note(found, numbers, measured.unbounded))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What tensors take.
+
+    Attributes:
+        ranges: by method and tensor.
+        tensors: names of all of float32.
+        unbounded: names of nodes that touch values which are not finite.
+    """
+
+    ranges: Mapping[str, Mapping[str, Range]]
+    tensors: frozenset[str]
+    unbounded: frozenset[str]
+
+
+def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
+    found = histograms(model, calibration)
+    endless = {name for name, histogram in found.items() if not histogram.is_finite}
+    unbounded = (
+        node.name
+        for node in model.graph.node
+        if not endless.isdisjoint((*node.input, *node.output))
+    )
+    ranges = {
+        method: {name: choose(histogram) for name, histogram in found.items()}
+        for method, choose in METHODS.items()
+    }
+    return _Measured(ranges, frozenset(found), frozenset(unbounded))
+
+
+def _best_method(
+    model: ModelProto, measured: _Measured, numbers: NumberFormat, trials: Trials
+) -> tuple[str, dict[str, float]]:
+    errors = {
+        method: trials.error(
+            serialized(quantized(model, ranges, numbers, without=measured.unbounded))
+        )
+        for method, ranges in measured.ranges.items()
+    }
+    return min(errors, key=lambda method: errors[method]), errors
+
+
+def _rescaled(
+    model: ModelProto, calibration: Arrays, numbers: NumberFormat
+) -> list[dict[str, Any]]:
+    links = find_links(model)
+    if not links:
+        return []
+    channels = channel_statistics(model, {link.tensor: link.axis for link in links}, calibration)
+    facts = []
+    for link in links:
+        found = rescale(model, link, channels[link.tensor], is_symmetric=numbers.is_symmetric)
+        gain = found.before / found.after if found.after else 1.0
+        facts.append({"nodes": [link.first.name, link.second.name], "error_ratio": 1 / gain})
+    return facts[::-1]
+
+
+def _checked(inputs: Arrays, label: str) -> dict[str, Array]:
+    """Return images that say something of ranges.
+
+    Raises:
+        DataError: they don't.
+    """
+    counts = {len(array) if array.ndim else 0 for array in inputs.values()}
+    if counts == {0} or not counts:
+        raise DataError(f"{label} are none: int8 takes its ranges from some", parameters=("calib",))
+    if len(counts) > 1:
+        raise DataError(f"{label} are not as many in every input: {sorted(counts)}")
+    floats = [array for array in inputs.values() if array.dtype.kind == "f"]
+    for array in floats:
+        if not np.isfinite(array).all():
+            raise DataError(f"{label} hold NaN or infinite values: leave those images out")
+    if floats and all(_is_flat(array) for array in floats):
+        raise DataError(
+            f"{label} are each of a single value, from which no ranges follow: give real ones",
+            parameters=("calib",),
+        )
+    return dict(inputs)
+
+
+def _is_flat(array: Array) -> bool:
+    """Whether each image is one value all over."""
+    rows = array.reshape(len(array), -1)
+    return rows.shape[1] > 1 and bool((rows == rows[:, :1]).all())
+
+
+def _divided(inputs: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return what ranges come from and what they are compared on; all of a few for both."""
+    rows = np.arange(_count(inputs))
+    is_held_out = rows % _KEPT_BACK == _KEPT_BACK - 1
+    if not is_held_out.any():
+        return dict(inputs), dict(inputs)
+    kept, others = rows[~is_held_out], rows[is_held_out]
+    return (
+        {name: array[kept] for name, array in inputs.items()},
+        {name: array[others] for name, array in inputs.items()},
+    )
+
+
+def _count(inputs: Arrays) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _note(found: Found, numbers: NumberFormat, unbounded: frozenset[str]) -> str | None:
+    names = [unit.label for unit in found.excluded] + sorted(unbounded)
+    return f"stays in float32: {', '.join(names)}" if names else None
