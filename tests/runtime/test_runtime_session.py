@@ -265,7 +265,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path, WriteOnnx], Path], str]] = {
         "is a checkpoint",
     ),
     "external data missing": (lone_external, r"its weights in .*weights\.data, which is missing"),
-    "external data cut short": (cut_external, "its weights in a second file, which is missing or"),
+    "external data cut short": (
+        cut_external,
+        "keeps w in bytes 0 to 4 of weights.data, which has 2: that file is cut",
+    ),
     "custom domain": (
         lambda _, write: custom(write, "my.ops", {"": 17, "my.ops": 1}),
         "operator FancyPool of the domain 'my.ops'",

@@ -88,21 +88,22 @@ def _factor_error(layer: LayerPlan, kernel: Tensor, weight: Tensor) -> float:
     Of one unfolded matrix the truncation is the closest product of its rank, and how close it is
     stands in the plan (Eckart and Young, "The approximation of one matrix by another of lower
     rank", 1936): factors that are as close are a truncation, and no SVD is computed once more.
-    The squares of errors that lie within products of this rank add up nearly.
+    The squares of errors that lie within products of this rank add up nearly. Where they are not as
+    close, the plan may be of other weights, as that of factors that were trained since.
     """
     assert layer.scheme is not None
     assert layer.rank is not None
-    if layer.weight_error is None or not isinstance(
-        SCHEMES[layer.scheme].form(layer.op), MatrixScheme
-    ):
-        cut = truncated(weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
-        return relative_rms(cut.product, kernel)
-    original = weight.to(torch.float64)
-    energy, lost = float(original.square().sum()), layer.weight_error**2
-    distance = float((original - kernel).square().sum())
-    if not energy:
-        return math.sqrt(distance)
-    return math.sqrt(abs(distance / energy - lost) / (1 - lost)) if lost < 1 else math.inf
+    lost = layer.weight_error
+    if lost is not None and isinstance(SCHEMES[layer.scheme].form(layer.op), MatrixScheme):
+        original = weight.to(torch.float64)
+        energy = float(original.square().sum())
+        distance = float((original - kernel).square().sum())
+        if lost < 1 and energy:
+            excess = math.sqrt(abs(distance / energy - lost**2) / (1 - lost**2))
+            if excess <= FACTOR_TOLERANCE:
+                return excess
+    cut = truncated(weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
+    return relative_rms(cut.product, kernel)
 
 
 def relative_rms(reference: Tensor, candidate: Tensor) -> float:
