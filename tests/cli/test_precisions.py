@@ -150,3 +150,21 @@ def test_a_gemm_weight_that_two_share_is_quantized_right(
     entry = json.loads(done.out)["variants"]["int8-dynamic"]
     assert entry["facts"]["nodes"] == {"MatMulInteger": 2}
     assert entry["outputs"]["y"]["variation_error"] < 0.05
+
+
+def test_int8_is_calibrated_from_python_and_keeps_to_its_limits(copy: Path, tmp_path: Path) -> None:
+    import trpexport
+    from trpexport.datasets import Preprocessing
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", images=pixels, labels=random.integers(0, 10, 40))
+    how = Preprocessing((0.5,) * 3, (0.25,) * 3)
+    data = f"npz:{tmp_path / 'd.npz'}"
+    limits = {"max_error": 0.5, "max_drop": 100.0}
+    found = trpexport.quantize(copy, images=data, preprocessing=how, data=data, **limits)
+    entry = found.data["variants"]["int8"]
+    assert entry["outputs"]["output"]["variation_error"] <= 0.5
+    assert entry["facts"]["drop"] <= 100
+    assert set(bundle.read_manifest(copy)["variants"]) == {*PRECISIONS, "int8"}
+    assert trpexport.bench([copy, found.paths["int8"]], min_time=0, min_runs=1, memory=False)

@@ -63,8 +63,8 @@ def conversion_view(facts: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple
 
 def _is_variant(step: Mapping[str, Any]) -> bool:
     """Whether a step wrote the network in another precision."""
-    is_near = step.get("claim", {}).get("kind") == "approximate"
-    return is_near and step["name"] != "decompose"
+    is_near = bool(step.get("claim", {}).get("kind") == "approximate")
+    return is_near and bool(step["name"] != "decompose")
 
 
 def _label(one: Any) -> str:
