@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -161,7 +162,7 @@ def test_int8_is_calibrated_from_python_and_keeps_to_its_limits(copy: Path, tmp_
     np.savez(tmp_path / "d.npz", images=pixels, labels=random.integers(0, 10, 40))
     how = Preprocessing((0.5,) * 3, (0.25,) * 3)
     data = f"npz:{tmp_path / 'd.npz'}"
-    limits = {"max_error": 0.5, "max_drop": 100.0}
+    limits: dict[str, Any] = {"max_error": 0.5, "max_drop": 100.0}
     found = trpexport.quantize(copy, images=data, preprocessing=how, data=data, **limits)
     entry = found.data["variants"]["int8"]
     assert entry["outputs"]["output"]["variation_error"] <= 0.5

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
 from trpexport.artifact.reference import OnnxFile
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.settings import QuantizationSettings
 
 
 class Precision(Pass):

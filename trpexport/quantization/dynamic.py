@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
-from trpexport.quantize import graphs
-from trpexport.quantize.settings import QuantizationSettings, Quantized
+from trpexport.quantization import graphs
+from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.session import import_onnxruntime
 
 _KINDS = ("Conv", "MatMul")
