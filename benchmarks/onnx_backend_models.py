@@ -1,7 +1,9 @@
 """Every backend test of the package onnx with a linear layer: decomposed, or kept with a reason.
 
-None may crash, and what is decomposed must verify. Run it with ``python -m
-benchmarks.onnx_backend_models``; it prints what became of each, and fails where one crashed.
+None may crash, and what is decomposed must verify. What ONNX Runtime can't run, as Gemm before
+operator set 7, is refused in one line. Run it with ``python -m benchmarks.onnx_backend_models``;
+it prints what became of each, writes that to ``results/onnx_backend_models.json``, and fails where
+one crashed or was not verified.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -19,7 +22,8 @@ from onnx.backend.test.case.node import collect_testcases
 from trpexport.artifact.build import ExportSettings
 from trpexport.choose.base import NothingCheaperError
 from trpexport.choose.by_criterion import ByCriterion
-from trpexport.errors import TrpexportError
+from trpexport.errors import TrpexportError, VerificationError
+from trpexport.files import write_json
 from trpexport.networks.onnx.operators import OPERATORS
 from trpexport.onnx_files import OnnxFileSource
 
@@ -66,22 +70,29 @@ def outcome(path: Path, out: Path) -> tuple[str, str]:
     try:
         out.parent.mkdir(exist_ok=True)
         small.export(out, settings=ExportSettings(verify_seconds=0))
-    except TrpexportError as error:
+    except VerificationError as error:
         return "not verified", str(error)
+    except TrpexportError as error:
+        return "refused", str(error)
     return "decomposed", ", ".join(layer.name for layer in small.plan.rewritten)
 
 
 def main() -> int:
     """Try all of them."""
-    counts: Counter[str] = Counter()
+    models: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for path in linear_models(Path(folder)):
             try:
                 found, reason = outcome(path, Path(folder) / "bundles" / path.parent.name)
             except Exception as error:  # what is looked for
                 found, reason = "crashed", f"{type(error).__name__}: {error}"
-            counts[found] += 1
+            reason = " ".join(reason.replace(folder, "...").split())
+            models.append({"model": path.parent.name, "outcome": found, "reason": reason})
             print(f"{found:12} {path.parent.name}: {reason}", flush=True)
+    counts = Counter(model["outcome"] for model in models)
+    versions = {name: version(name) for name in ("onnx", "onnxruntime")}
+    result = {"versions": versions, "counts": counts, "models": models}
+    write_json(Path(__file__).parent / "results" / "onnx_backend_models.json", result)
     print(dict(counts))
     return 1 if counts["crashed"] or counts["not verified"] else 0
 

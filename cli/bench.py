@@ -76,7 +76,7 @@ def bench(
         bool, typer.Option("--no-memory", help="Do not measure peak memory.")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Show the time of every convolution instead.")
+        bool, typer.Option("--profile", help="Show the time of every layer instead.")
     ] = False,
     host: Annotated[
         str | None, typer.Option(help="Measure on user@device, over your own ssh.")

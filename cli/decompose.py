@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from .console import progress, show, show_json, written
 from .eval import (
     PREPARING,
     DataPreprocessing,
+    LowerIsBetter,
     Mean,
+    OfMetric,
     Resize,
     Size,
     Std,
@@ -42,8 +45,9 @@ _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _LIMITING = opt.Idle(("max_error",), without="precision")
 _PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
-_IDLE = (_PLANNED, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
-_IDLE_WITH_LABELS = (_PLANNED, opt.Idle(_CALIBRATING, without="calib"))
+_JUDGING = opt.Idle(("metric", "metric_lower_is_better"), without="max_drop")
+_IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
+_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -101,8 +105,14 @@ def decompose(
         Share, typer.Option(help="Save what this output error on the images allows, as in 0.05.")
     ] = None,
     max_drop: Annotated[
-        Share, typer.Option(help="Save what this drop of top-1 allows, in points; needs labels.")
+        Share,
+        typer.Option(
+            help="Save what this drop of top-1 allows, in points; of --metric, points of top5 and "
+            "miou, else its own unit. Needs labels."
+        ),
     ] = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
     output: Annotated[
         list[str] | None,
         typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
@@ -159,7 +169,10 @@ def decompose(
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)
-        chooser = _budget(target, scheme, _multiple(rank_multiple), calib_cache, selection)
+        judging = {"metric": metric, "lower_is_better": metric_lower_is_better}
+        chooser = _budget(
+            target, scheme, _multiple(rank_multiple), calib_cache, {**selection, **judging}
+        )
     elif plan is not None:
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
@@ -247,10 +260,8 @@ def _target(
     if not typed:
         return None
     ((kind, limit),) = typed
-    if kind == "drop" and not 0 <= limit < 100:
-        raise TrpexportError(
-            f"--max-drop {limit:g} is out of range: give points from 0 to below 100"
-        )
+    if kind == "drop" and not 0 <= limit < math.inf:
+        raise TrpexportError(f"--max-drop {limit:g} is out of range: give 0 or more")
     if kind != "drop" and not 0 < limit < 1:
         name = "params" if kind == "parameters" else kind
         raise TrpexportError(
@@ -274,7 +285,7 @@ def _budget(
     scheme: str,
     multiple: int,
     cache: Path | None,
-    selection: Mapping[str, Any],
+    others: Mapping[str, Any],
 ) -> Chooser:
     from trpexport.choose.by_budget import ByBudget
     from trpexport.files import cache_folder
@@ -286,7 +297,7 @@ def _budget(
         scheme=scheme,
         rank_multiple=multiple,
         cache=cache_folder(cache),
-        **selection,
+        **others,
     )
 
 

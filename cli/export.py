@@ -26,6 +26,14 @@ def export(
     dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
+    keep_norms: Annotated[
+        bool,
+        typer.Option(
+            "--keep-norms",
+            help="Leave batch norms apart from the kernels before them, for a file that is to be "
+            "decomposed: with the ranks of the checkpoint.",
+        ),
+    ] = False,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -56,6 +64,7 @@ def export(
 
     opt.refuse_idle(
         context,
+        opt.Idle(("simplify",), beside="keep_norms"),
         opt.Idle(("max_error",), without="precision"),
         opt.Idle(("calib_images", "calib_seed"), without="calib"),
     )
@@ -73,6 +82,7 @@ def export(
         simplify=simplify,
         seconds=verify_seconds,
         force=force,
+        keep_norms=keep_norms,
         precision=precision,
         max_error=max_error,
     )

@@ -110,14 +110,13 @@ def gate(
 ) -> None:
     """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
 
-    Limits are given here or in the section [gate] of trpexport.toml ([tool.trpexport.gate] of
-    pyproject.toml); what is typed wins. The drop is paired, image by image. Too few
-    images to tell a limit from twice that limit fail. Latency is measured here and now, both
-    networks in turns. Each network is measured at its own input size, and where the two sizes
-    differ, images that --mean and --std prepare are cut to it.
+    Limits and metric are given here or in the section [gate] of trpexport.toml
+    ([tool.trpexport.gate] of pyproject.toml); what is typed wins. The drop is paired, image by
+    image. Too few images to tell a limit from twice that limit fail. Latency is measured here and
+    now, both networks in turns. Each network is measured at its own input size, and where the two
+    sizes differ, images that --mean and --std prepare are cut to it.
     """
     from trpexport.files import write_atomically, write_json
-    from trpexport.judge.examples import find_judge
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.ci import junit_xml
     from trpexport.judge.gate.config import read_limits
@@ -130,10 +129,14 @@ def gate(
     tell_written(history, save, junit)
     typed = {name: context.params[name.replace("-", "_")] for name in RULES}
     refuse_idle(context, Idle(_IMAGES, without="data"))
-    judge = None
-    if data is not None:
-        judge = find_judge(data, metric, lower_is_better=metric_lower_is_better)
-    limits = read_limits(typed, confident=confident, config=config, metric=judge)
+    limits = read_limits(
+        typed,
+        confident=confident,
+        config=config,
+        data=data or "the data",
+        metric=metric,
+        lower_is_better=metric_lower_is_better,
+    )
     _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
     models = find_models([candidate] if baseline is None else [baseline, candidate])
@@ -155,7 +158,7 @@ def gate(
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         drawn = {"split": split, "limit": limit}
-        found = _judged(settings, dataset, judge, drawn, preprocessing=how, output=output)
+        found = _judged(settings, dataset, limits.metric, drawn, preprocessing=how, output=output)
     with progress() as stages:
         result = run_gate(limits, settings, announce=stages.say, **found)
     regressions = () if accepted is None else compare(result, accepted)

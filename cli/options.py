@@ -67,7 +67,7 @@ Exclude = Annotated[
     list[str] | None, typer.Option(help="No layers whose name matches this glob. Repeatable.")
 ]
 Stride1Only = Annotated[
-    bool, typer.Option("--stride-1-only", help="Leave strided convolutions as they are.")
+    bool, typer.Option("--stride-1-only", help="Leave strided layers as they are.")
 ]
 Out = Annotated[
     Path | None,
@@ -309,9 +309,9 @@ def settings(
     simplify: bool | None,
     seconds: float,
     force: bool,
-    baseline: bool = False,
     precision: list[str] | None = None,
     max_error: float | None = None,
+    **others: bool,
 ) -> ExportSettings:
     """Say how to export.
 
@@ -328,11 +328,11 @@ def settings(
         dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
-        baseline=baseline,
         verify_seconds=seconds,
         replace=force,
         precisions=precisions(precision),
         max_error=max_error,
+        **others,
     )
 
 

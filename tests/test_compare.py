@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from trpexport.compare import Comparer, Comparison, Tolerance, compare_outputs
+from trpexport.compare import Comparer, Comparison, Tolerance, compare_outputs, note_on_still
 from trpexport.errors import ModelError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -152,7 +152,37 @@ def test_one_line_of_text_and_json() -> None:
         "top1_agreement": 1.0,
         "agreement": None,
         "variation_error": 0.0,
+        "varies": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("batches", "varies"),
+    [
+        ([[[1.0, 2.0], [1.0, 2.0]], [[1.0, 2.0]]], False),
+        ([[[1.0, 2.0], [1.0, 2.0]], [[1.0, 3.0]]], True),  # the last batch alone differs
+        ([[[1.0], [2.0]], [[1.0], [2.0]]], True),
+        ([[[0.0]], [[0.0]]], False),
+        ([[[0.0]]], None),  # one image
+        ([0.5, 0.5], False),
+        ([[[1.0], [1.0]], [[1.0, 2.0]]], False),  # of another size
+        ([[[1], [1]]], None),  # classes may well be the same
+    ],
+)
+def test_outputs_that_never_vary(batches: list[Any], varies: bool | None) -> None:
+    comparer = Comparer()
+    for batch in batches:
+        comparer.update(np.array(batch), np.array(batch))
+    assert comparer.result().varies is varies
+
+
+def test_what_is_said_of_them() -> None:
+    same, other = np.ones((3, 2)), np.eye(3)
+    found = compare_outputs([({"a": same, "b": other, "c": same},) * 2])
+    assert str(note_on_still(found, "random inputs")).startswith(
+        "a, c do not vary over random inputs, by which little is told"
+    )
+    assert note_on_still({"b": found["b"]}, "random inputs") is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import nn
 import trpexport
 from tests.networks.torch.several import Detector, Pyramid, Square
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.verification import _against
 from trpexport.errors import ModelError
 from trpexport.inputs import Inputs
 from trpexport.networks.torch.network import TorchNetwork
@@ -98,6 +99,62 @@ def test_a_file_that_is_wrong_at_another_size_is_found_out() -> None:
     assert reference.compare(Stiff(), seconds=0)["output"].is_equivalent()
     sized = reference.at_other_sizes({"input": {3: "width"}})
     assert not sized.compare(Stiff(), seconds=0)["output"].is_equivalent()
+
+
+# --- ONNX files with open sizes of their own --------------------------------------------------
+
+
+def onnx_file(folder: Path, network: nn.Module, size: int = 16, **settings: Any) -> Path:
+    """The dense network, written with its sizes open."""
+    small = trpexport.decompose(network, RANK, example=(1, 3, size, size))
+    how: dict[str, Any] = {"dynamic": ["height", "width"], "baseline": True, "verify_seconds": 0}
+    return trpexport.export(small, folder, **(how | settings)).path / "baseline.onnx"
+
+
+@pytest.mark.parametrize("network", [Detector, Pyramid])
+def test_an_onnx_file_is_verified_at_other_sizes_by_itself(
+    tmp_path: Path, network: type[nn.Module]
+) -> None:
+    file = onnx_file(tmp_path / "dense", network())
+    small = trpexport.decompose(file, RANK, example=(1, 3, 16, 16))
+    report = trpexport.export(small, tmp_path / "out", verify_seconds=0)
+    assert "verified at 1x3x24x24; 1x3x12x12; 1x3x12x24 as well" in report.data["notes"]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert session.get_inputs()[0].shape[2:] == ["height", "width"]
+    seen = {s["name"]: s["outputs"].popitem()[1]["inputs"] for s in report.data["steps"]}
+    # One of each other size; the error over the variation is of one size alone.
+    assert seen["annotate"] == seen["rewrite"] == seen["decompose"] + 3
+
+
+def test_a_rewrite_that_is_wrong_at_another_size_is_found_out() -> None:
+    reference = ReferenceRuns(Same(), Inputs.of((1, 3, 4, 4)), macs=1)
+    assert _against([Stiff()], reference, 0)[0]["output"].is_equivalent()
+    sized = reference.at_other_sizes({"input": {3: "width"}})
+    first, second = _against([Stiff(), Stiff()], sized, 0)
+    assert not first["output"].is_equivalent()
+    assert second["output"].is_equivalent()  # what it is to be like, not what it is
+
+
+def test_an_onnx_file_whose_open_sizes_run_at_one_size_alone_says_so(tmp_path: Path) -> None:
+    file = onnx_file(tmp_path / "dense", Square(), 6, dynamic=[])
+    model = onnx.load(file)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    onnx.save(model, file)
+    small = trpexport.decompose(file, RANK, example=(1, 3, 6, 6))
+    report = trpexport.export(small, tmp_path / "out", verify_seconds=0)
+    (note,) = report.data["notes"]
+    assert note.startswith("verified at 1x3x6x6 alone: the file leaves height open, but")
+
+
+def test_sizes_that_give_no_numbers_are_not_taken() -> None:
+    class Brittle:
+        def run(self, feeds: Arrays) -> dict[str, Any]:
+            x = feeds["input"]
+            return {"output": x if x.shape[-1] <= 4 else x * np.nan}
+
+    reference = ReferenceRuns(Brittle(), Inputs.of((1, 3, 4, 4)), macs=1)
+    sized = reference.at_other_sizes({"input": {3: "width"}})
+    assert [one.first.shape for one in sized.others] == [(1, 3, 4, 3)]
 
 
 def open_file(path: Path, usual: str | None = None) -> Path:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import trpexport as tx
 from cli.app import app
+from tests.conftest import Run
 from trpexport.errors import ModelError, NothingToDoError, PlanError, TrpexportError
 from trpexport.networks.onnx.reading import read_model
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -59,6 +60,29 @@ def test_an_onnx_file_gives_what_its_module_gives(file: Path, tmp_path: Path) ->
     (expected,) = theirs.network.run({"input": x}).values()
     scores = ours.network.run({"image": x})["output"]
     assert np.abs(scores - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_file_with_its_norms_apart_has_the_ranks_of_the_checkpoint(
+    run: Run, tmp_path: Path
+) -> None:
+    model = network()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.1, 3.0)  # other scales, other spectra
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    dense = ("export", tmp_path / "w.pt", "--model", "tests.test_onnx_files:network")
+    shape = ("--input-shape", "1x3x12x12", "--verify-seconds", "0")
+    chooser, ranks = tx.ByCriterion("spatial", "energy:0.8"), {}
+    for name, how in (("apart", ["--keep-norms"]), ("folded", ["--legacy-exporter"])):
+        result = run(*dense, *shape, *how, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+        small = tx.decompose(
+            tmp_path / name / "model.onnx", tx.ByCriterion("spatial", "energy:0.8")
+        )
+        ranks[name] = [layer.rank for layer in small.plan.layers]
+    theirs = tx.decompose(model, chooser, example=SHAPE)
+    assert ranks["apart"] == [layer.rank for layer in theirs.plan.layers] != ranks["folded"]
+    refused = run(*dense, *shape, "--keep-norms", "--simplify", "-o", tmp_path / "other")
+    assert "--simplify does nothing beside --keep-norms" in refused.error
 
 
 def test_the_bundle_says_what_it_was_made_of(file: Path, tmp_path: Path) -> None:

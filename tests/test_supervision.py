@@ -57,6 +57,17 @@ def test_a_crash_is_one_line_that_names_the_file(name: str) -> None:
     assert f"error: a library crashed ({name}) while opening a.onnx: " in err
 
 
+@pytest.mark.parametrize("doing", ["", " while opening a.onnx"])
+def test_what_the_system_ends_for_want_of_memory_is_one_line(doing: str) -> None:
+    work = "os.kill(os.getpid(), signal.SIGKILL)"
+    if doing:
+        work = f"with guarded('opening a.onnx', memory=None, seconds=9):\n    {work}"
+    code, out, err = ended(work)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f"error: the system ended this process{doing}: there is not enough memory" in err
+
+
 def test_what_does_not_end_is_stopped() -> None:
     work = (
         "with guarded('outer', memory=None, seconds=None):\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,6 +67,8 @@ class Comparison:
             as places of maxima, whose differences mean nothing; None for floats.
         variation_error: RMS of the difference, over the variation of the reference: its RMS about
             its mean over all images, as in calibration; over its RMS where nothing varies.
+        varies: whether the reference differs between any two images, so that something is told by
+            it; None for whole numbers, and where there are no two.
     """
 
     inputs: int
@@ -76,6 +78,7 @@ class Comparison:
     top1_agreement: float | None
     agreement: float | None = None
     variation_error: float = math.nan
+    varies: bool | None = None
 
     def is_equivalent(self, tolerance: Tolerance = FLOAT32) -> bool:
         """Whether both errors, or the agreement of whole numbers, keep within ``tolerance``."""
@@ -119,6 +122,8 @@ class Comparer:
         self._agreeing: int | None = 0
         self._total: Array | None = None  # over images, element by element
         self._counts_images = True
+        self._first: Array | None = None  # image, of the reference
+        self._varies = False
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Take in one batch of outputs.
@@ -152,6 +157,7 @@ class Comparer:
             self._candidate_squares += float(np.square(b).sum())
             self._products += float((a * b).sum())
             self._add_total(a)
+        self._follow(a)
         self._inputs += len(a) if a.ndim else 1
         self._elements += a.size
         self._count_rows(a, b)
@@ -179,6 +185,7 @@ class Comparer:
             variation_error=_relative(
                 math.sqrt(self._difference_squares), self._variation(reference)
             ),
+            varies=self._varies if self._agreeing is None and self._inputs > 1 else None,
         )
 
     def _variation(self, reference: float) -> float:
@@ -190,6 +197,14 @@ class Comparer:
         square = self._reference_squares - float(np.square(self._total).sum()) / self._inputs
         # All images the same: there is no variation to compare with.
         return math.sqrt(square) if square > _CONSTANT * self._reference_squares else reference
+
+    def _follow(self, a: Array) -> None:
+        """Go on to look for two images that differ; those of another size tell nothing."""
+        images = a if a.ndim else a[None]
+        if self._first is None:
+            self._first = images[0].copy()
+        if not self._varies and images.shape[1:] == self._first.shape:
+            self._varies = bool((images != self._first).any())
 
     def _add_total(self, a: Array) -> None:
         """Add up over images; outputs of another size from batch to batch do not count them."""
@@ -242,6 +257,22 @@ class OutputComparer:
         if not self._comparers:
             raise ModelError("nothing was compared: give at least one input")
         return {name: comparer.result() for name, comparer in self._comparers.items()}
+
+
+def note_on_still(outputs: Mapping[str, Comparison], inputs: str) -> str | None:
+    """Return what to say of outputs that are the same for every image; None where there are none.
+
+    Args:
+        outputs: comparisons by output.
+        inputs: what they were compared on.
+    """
+    still = [name for name, found in outputs.items() if found.varies is False]
+    if not still:
+        return None
+    return (
+        f"{', '.join(still)} {'does' if len(still) == 1 else 'do'} not vary over {inputs}, by "
+        "which little is told: give inputs of the kind that it was trained on"
+    )
 
 
 def compare_outputs(batches: Iterable[tuple[Arrays, Arrays]]) -> dict[str, Comparison]:

@@ -146,7 +146,8 @@ class CalibrationData:
         chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
         if isinstance(self.dataset, TensorSet):
             given = self.dataset.given(inputs)
-            return ArrayImages(given, name=self.dataset.name, **chosen), {}
+            chosen |= {"name": self.dataset.name, "targets": self.dataset.known_targets}
+            return ArrayImages(given, **chosen), {}
         preprocessing = self.preprocessing or stored_preprocessing(source)
         images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
         return images, {"preprocessing": preprocessing.to_json()}

@@ -174,8 +174,11 @@ def _outcome(code: int, doing: str) -> int:
             f"a library crashed ({name}){during}: the file is damaged, or meets a bug of the "
             "library that reads it; export it again, or try another version"
         )
-    if number == signal.SIGKILL and doing:
-        return _fail(f"the system ended this process{during}: there is not enough memory")
+    if number == signal.SIGKILL:
+        return _fail(
+            f"the system ended this process{during}: there is not enough memory; give smaller "
+            "inputs, or fewer at once"
+        )
     return 128 + number  # as shells have it
 
 

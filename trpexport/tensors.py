@@ -197,3 +197,19 @@ def _fixed_shape(info: TensorInfo, sizes: Mapping[str, int], batch: int) -> Shap
             parameters=("shapes",),
         )
     return fixed
+
+
+def has_channels_last(shape: Sequence[int | str], channels: int) -> bool:
+    """Whether a shape, batch first, has so many channels in its last place, not its second."""
+    return len(shape) > 1 and shape[-1] == channels and shape[1] != channels
+
+
+def laid_out(images: Array, shape: Sequence[int | str]) -> Array:
+    """Return images, (n, channels, height, width), with the channels last if a shape has them so.
+
+    Args:
+        images: the images.
+        shape: of the network's input, batch first; names stand for sizes that are open.
+    """
+    is_last = len(shape) == images.ndim and has_channels_last(shape, images.shape[1])
+    return np.ascontiguousarray(np.moveaxis(images, 1, -1)) if is_last else images

@@ -51,6 +51,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, nn.Modul
     return out, small.plan, small.module
 
 
+@pytest.mark.parametrize(
+    ("given", "inputs"), [(False, "random inputs"), (True, "the inputs given")]
+)
+def test_outputs_that_never_vary_are_noted(tmp_path: Path, given: bool, inputs: str) -> None:
+    still = nn.Sequential(tiny(), nn.Hardtanh(1e6, 2e6)).eval()  # a million, whatever comes
+    x = np.random.default_rng(0).random((9, *SHAPE[1:]), dtype=np.float32) if given else None
+    found = export_modules(still, kept(still), tmp_path / "b", settings=QUICK, inputs=x)
+    assert found.data["steps"][-1]["outputs"]["output"]["varies"] is False
+    (note,) = found.data["notes"]
+    assert f"output does not vary over {inputs}" in note
+
+
 def test_a_bundle_is_complete(made: tuple[Path, Plan, nn.Module]) -> None:
     out, plan, small = made
     assert {path.name for path in out.iterdir()} == {

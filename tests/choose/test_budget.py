@@ -61,12 +61,14 @@ def test_a_target_out_of_reach_says_what_the_best_is(measured: Measured) -> None
         budgeter.to_fraction(0.01)
     assert caught.value.exit_code == 3
 
-    def accuracy(candidate: Network) -> float:
-        """An accuracy that every rewrite ruins."""
-        return 90.0 if candidate is network else 83.0
+    def loss(candidate: Network) -> float:
+        """Every rewrite ruins the network."""
+        return 0.0 if candidate is network else 7.0
 
-    with pytest.raises(NothingToDoError, match="the best that saves MACs loses 7"):
-        budgeter.to_drop(accuracy, 1.0)
+    with pytest.raises(NothingToDoError, match=r"1 points of miou can't be .* MACs loses 7"):
+        budgeter.to_drop(loss, 1.0, "points of miou")
+    with pytest.raises(NothingToDoError, match="MACs has no finite value"):
+        budgeter.to_drop(lambda _: float("nan"), 1.0)
 
 
 def test_the_target_error_is_kept(measured: Measured) -> None:

@@ -75,10 +75,11 @@ def test_an_error_and_a_drop_that_are_allowed(decompose: Decompose) -> None:
     assert calibration(error)["output_error"] <= 0.2
     assert error.plan.macs_before > error.plan.macs_after
     drop = decompose(drop=20, include=["conv2"])
-    top1 = calibration(drop)["top1"]
-    assert top1["before"] == 100  # by how the labels were made
-    assert top1["after"] >= 80
-    assert (top1["images"], top1["split"]) == (16, "test")
+    judged = calibration(drop)["judged"]
+    assert judged["metric"] == "top1"
+    assert judged["before"] == 1  # by how the labels were made
+    assert judged["after"] >= 0.8
+    assert (judged["images"], judged["split"]) == (16, "test")
 
 
 @pytest.mark.parametrize("budget", [{"macs": 0.01}, {"parameters": 0.01}, {"error": 1e-6}])
@@ -105,8 +106,8 @@ def test_the_table_is_measured_once(
 
 def test_images_to_judge_by_are_not_those_of_the_calibration(decompose: Decompose) -> None:
     alone = made_dataset(test=pixels(24))
-    top1 = calibration(decompose(alone, drop=50))["top1"]
-    assert (top1["images"], top1["split"]) == (8, "other test")
+    judged = calibration(decompose(alone, drop=50))["judged"]
+    assert (judged["images"], judged["split"]) == (8, "other test")
     with pytest.raises(DataError, match="calibrate on fewer of them"):
         decompose(made_dataset(test=pixels(16)), count=16, drop=50)
 
@@ -129,6 +130,12 @@ def test_a_rank_multiple_and_the_schemes_are_kept_to(decompose: Decompose) -> No
         ({"drop": -1}, "a drop of -1 points is out of range"),
         ({"drop": 100}, "a drop of 100 points is out of range"),
         ({"drop": math.nan}, "a drop of nan points is out of range"),
+        ({"drop": 100, "metric": "miou"}, "a drop of 100 points is out of range"),
+        ({"drop": math.inf, "metric": "mae"}, "a drop of inf is out of range: from 0 on"),
+        ({"drop": 1, "metric": "mious"}, "did you mean miou"),
+        ({"drop": 1, "metric": "nowhere_at_all:f"}, "there is no module nowhere_at_all"),
+        ({"drop": 1, "lower_is_better": True}, "nobody says by which metric"),
+        ({"macs": 0.5, "metric": "miou"}, "a metric says what a drop is of"),
     ],
 )
 def test_misuse_is_said_before_any_work(budget: dict[str, Any], message: str) -> None:

@@ -193,10 +193,10 @@ def test_an_unknown_scheme_is_one_line(measured: Measured) -> None:
 def test_candidate_ranks_share_the_multiple_and_reach_the_last_cheaper_one(
     measured: Measured,
 ) -> None:
-    analysis = analyse(measured.network, "spatial")
     scheme = SCHEMES["spatial"]
-    for layer in (each for each in analysis.layers if each.values is not None):
-        last = scheme.break_even_rank(layer.op, layer.layer.calls)
+    analysis = analyse(measured.network, "spatial")
+    for layer in (each.layer for each in analysis.layers if each.values is not None):
+        last = scheme.break_even_rank(layer.op, layer.calls)
         assert candidate_ranks(scheme, layer, 1)[-1] == last
         assert candidate_ranks(scheme, layer, 1)[0] == 1
         assert all(rank % 4 == 0 for rank in candidate_ranks(scheme, layer, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,29 @@ def test_from_the_command_line(run: Run, place: Path) -> None:
     assert "prepare images: leave them out" in refused.error
     wrong = run("decompose", "w.pt", *options[:2], "--input-shape", "1x2x8x8", *how, "-o", "c")
     assert wrong.code == 2
+
+
+def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
+    """Targets that are what the network gives: the mean error is what is lost."""
+    torch.save(network().state_dict(), place / "w.pt")
+    again = network()
+    again.load_state_dict(torch.load(place / "w.pt", weights_only=True))
+    x = np.load(place / "x.npz")["anything"]
+    with torch.no_grad():
+        np.savez(place / "t.npz", input=x, target=again(torch.from_numpy(x)).numpy())
+    (place / "mine.py").write_text("def lost(p, t):\n    return abs(p - t).mean()\n")
+    model = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--calib", "tensors:t.npz")
+    rest = ("--verify-seconds", "0", "--no-simplify", "--calib-cache", "cache")
+    bare = run("decompose", "w.pt", *model, "--max-drop", "0.1", *rest, "-o", "out")
+    assert bare.code == 2
+    assert "nobody says by which metric tensors:t.npz" in bare.error and "(--metric)" in bare.error
+    how = ("--metric", "mine:lost", "--metric-lower-is-better", "--max-drop", "0.1")
+    result = run("decompose", "w.pt", *model, *how, *rest, "-o", "out")
+    assert result.code == 0, result.err
+    assert re.search(r"mine:lost \S+ -> 0\.0\d+ on 12 held-out", " ".join(result.out.split()))
+    judged = json.loads((place / "out" / bundle.REPORT).read_text())["calibration"]["judged"]
+    assert judged["before"] < 1e-5 < judged["after"] <= 0.1
+    assert judged["images"] == 12
 
 
 def test_from_python(place: Path) -> None:

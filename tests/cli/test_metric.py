@@ -189,6 +189,17 @@ def test_gate_by_a_function_of_everything(
     assert gate(run, network(0), network(0.5), data, *options)[0] == 1
 
 
+def test_gate_by_the_metric_of_its_file(
+    run: Run, network: Callable[..., Path], data: str, place: Path
+) -> None:
+    (place / "trpexport.toml").write_text("[gate]\nmetric = 'rmse'\nmax-drop = 0.3\n")
+    code, found = gate(run, network(0.1), network(0.35), data)
+    assert (code, found["metric"], found["rules"][0]["title"]) == (0, "rmse", "rise of rmse")
+    assert gate(run, network(0.1), network(0.5), data)[0] == 1
+    typed = gate(run, network(0.1), network(0.35), data, "--metric", "mae", "--max-drop", "0.2")
+    assert (typed[0], typed[1]["metric"]) == (1, "mae")
+
+
 def test_gate_counts_one_number_a_sample_pairwise(
     run: Run, network: Callable[..., Path], data: str
 ) -> None:

@@ -41,6 +41,9 @@ def test_real_inputs_decide(pair: tuple[Path, Path], tmp_path: Path, run: Run) -
     assert same.code == 0
     assert str(below) in same.out
     assert run("verify", *pair, "--inputs", above).code == 4
+    # Below zero all outputs are 1, whatever the network is.
+    assert "y does not vary over the inputs compared" in same.err + same.out
+    assert json.loads(run("verify", *pair, "--inputs", below, "--json").out)["note"]
     other = run("verify", *pair, "--inputs", below, "--count", 3)
     assert other.code == 2
     assert "--count does nothing beside --inputs" in other.error

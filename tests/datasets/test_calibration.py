@@ -39,6 +39,27 @@ def test_images_come_from_the_training_split_and_others_from_the_test_split() ->
     assert sum(len(labels) for _, labels in batches) == 16
 
 
+def test_channels_are_last_where_the_network_takes_them_so() -> None:
+    _, channels, height, width = SHAPE
+    images, usual = (
+        DatasetImages(BOTH, HOW, shape, count=16) for shape in ((1, height, width, channels), SHAPE)
+    )
+    for last, first in (
+        (images.inputs, usual.inputs),
+        (images.held_out()[1], usual.held_out()[1]),
+        (images.unseen(), usual.unseen()),
+        *(
+            (one[0], other[0])
+            for one, other in zip(
+                images.labelled().batches(), usual.labelled().batches(), strict=True
+            )
+        ),
+    ):
+        assert np.array_equal(last, first.transpose(0, 2, 3, 1))
+    with pytest.raises(DataError, match=f"images of {height}x{width}x3, the network takes 9x9x3"):
+        _ = DatasetImages(BOTH, HOW, (1, 9, 9, 3), count=16).inputs
+
+
 def test_of_an_only_split_others_are_those_that_are_left() -> None:
     images = drawn(made_dataset(test=pixels(24)), 16)
     whole = rows(HOW.normalise(pixels(24)))
@@ -145,5 +166,5 @@ def test_a_small_array_has_no_others() -> None:
     assert np.array_equal(images.unseen(), values)
     assert images.facts()["data"] == "array"
     assert images.notes == ("verified on the images that it was calibrated on",)
-    with pytest.raises(DataError, match="give a data set, or a budget that needs none"):
+    with pytest.raises(DataError, match="give a data set, tensors with targets"):
         images.labelled()

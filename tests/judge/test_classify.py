@@ -21,8 +21,11 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import ArraySplit
 from trpexport.errors import DataError, ModelError, OutputError, TrpexportError
 from trpexport.judge.classify import evaluate, locate, open_classifier
+from trpexport.judge.examples import ImageExamples
 from trpexport.judge.images import choose_images
+from trpexport.judge.metrics import METRICS
 from trpexport.judge.predictions import Evaluation, read_evaluation, save_evaluation
+from trpexport.judge.scoring import score
 
 PIXELS = Preprocessing((0.0,), (1.0,))
 Make = Callable[..., Any]
@@ -248,6 +251,41 @@ def test_the_same_images_are_told_by_their_pixels(network: Make) -> None:
     fogged[2, 0] += 1  # one pixel of one image
     for pixels, other in ((fogged, labels), (shown[::-1], labels), (shown, [1, 1, 1])):
         assert run(network(2), dataset(pixels, other)).fingerprint != found.fingerprint
+
+
+@pytest.mark.parametrize("size", [("height", 3), ("height", "width")])
+def test_a_network_with_its_channels_last_gets_them_last(
+    network: Make, write_onnx: Make, size: tuple[Any, Any]
+) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["input"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Flatten", ["first"], ["output"]),
+    ]
+    last = write_onnx(nodes, {"input": ("n", *size, 1)}, {"output": ("n", 3)})
+    data = random_dataset(7, classes=3)
+    found, usual = run(last, data), run(network(3), data)
+    assert found.losses.tolist() == usual.losses.tolist()
+    assert found.fingerprint == usual.fingerprint
+    classifier = open_classifier(last, preprocessing=PIXELS)
+    (scored,) = score([classifier], ImageExamples(choose_images(data)), METRICS["top1"]).models
+    assert scored.value == usual.top1
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (("n", 1, 5, 3), (5, 3)),
+        (("n", 5, 3, 1), (5, 3)),
+        (("n", 1, 3, 1), (3, 1)),  # as most networks have it, where both could be meant
+        (("n", "height", 3, 1), None),
+    ],
+)
+def test_height_and_width_are_where_the_channels_are_not(
+    write_onnx: Make, shape: tuple[Any, ...], size: tuple[int, int] | None
+) -> None:
+    nodes = [helper.make_node("Flatten", ["input"], ["output"])]
+    path = write_onnx(nodes, {"input": shape}, {"output": ("n", "classes")})
+    assert open_classifier(path, preprocessing=PIXELS).image_size == size
 
 
 def test_networks_of_different_input_sizes_see_the_same_images(

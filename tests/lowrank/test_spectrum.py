@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trpexport.errors import PlanError
-from trpexport.lowrank.spectrum import relative_error, svd
+from trpexport.lowrank import spectrum
+from trpexport.lowrank.spectrum import Basis, relative_error, svd
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,3 +87,34 @@ def test_nan_has_no_spectrum() -> None:
 
 def test_error_of_nothing_is_nothing() -> None:
     assert relative_error(np.zeros((2, 3)), 1) == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 30), (2, 30, 7), (1, 9, 9)])
+@pytest.mark.parametrize("elements", [1, 1 << 24])
+def test_a_basis_gives_values_and_truncations_of_the_svd(
+    shape: tuple[int, int, int], elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spectrum, "_PART_ELEMENTS", elements)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(*shape, generator=generator)
+    a[:, :, 0] *= 1e4  # so that some values are small beside the largest
+    basis = Basis.of(a)
+    u, s, vh = torch.linalg.svd(a.double(), full_matrices=False)
+    torch.testing.assert_close(basis.values, s, rtol=1e-9, atol=0)
+    left, right = basis.truncated(a, 3).factors(3)
+    torch.testing.assert_close(left @ right, (u[:, :, :3] * s[:, None, :3]) @ vh[:, :3])
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_small_values_of_a_basis_are_the_errors_of_its_truncations(level: float) -> None:
+    """Eigenvalues of the Gram matrix are lost below 1e-8 of the largest singular value."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(12, 12, generator=generator, dtype=torch.float64))[0]
+    v = torch.linalg.qr(torch.randn(40, 12, generator=generator, dtype=torch.float64))[0]
+    s = torch.cat([torch.ones(6), torch.full((6,), level)]).double()
+    a = ((u * s) @ v.mT)[None]
+    basis = Basis.of(a)
+    left, right = basis.truncated(a, 6).factors(6)
+    lost = float(torch.linalg.norm(a - left @ right))
+    assert float(basis.values[0, 6:].norm()) == pytest.approx(lost, rel=1e-4, abs=1e-15)
+    assert lost == pytest.approx(level * 6**0.5, rel=1e-3, abs=1e-15)

@@ -77,3 +77,50 @@ def test_a_network_behind_a_link_has_its_weights_where_it_lies(
     assert external_paths(link) == (path.resolve().parent / "w.data",)
     inputs = {"x": np.arange(8, dtype=np.float32)[None]}
     assert np.array_equal(open_session(link).run(inputs)["y"], inputs["x"])
+
+
+def say(path: Path, **entries: str | None) -> None:
+    """Change what a file says of where its weight lies; None takes it away."""
+    model = onnx.load(path, load_external_data=False)
+    tensor = model.graph.initializer[0]
+    told = {entry.key: entry.value for entry in tensor.external_data} | entries
+    del tensor.external_data[:]
+    for key, value in told.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("length", ["256", None])
+def test_a_weight_that_is_cut_short_is_told_before_it_is_read(
+    network: Callable[[str], Path], length: str | None
+) -> None:
+    path = network("w.data")
+    say(path, length=length)
+    assert external_files(path)
+    data = path.parent / "w.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"w in bytes 0 to 256 of w\.data, which has 255"):
+        external_files(path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"offset": "4"}, "bytes 4 to 260 of w.data, which has 256"),
+        ({"offset": str(1 << 60)}, "which has 256"),
+        ({"length": str(1 << 60)}, "which has 256"),
+        ({"length": "255"}, "nothing that makes sense"),
+        ({"offset": "-4"}, "nothing that makes sense"),
+        ({"offset": "x"}, "nothing that makes sense"),
+        ({"length": "-256"}, "nothing that makes sense"),
+    ],
+)
+def test_a_place_that_is_none_is_told(
+    network: Callable[[str], Path], entries: dict[str, str | None], message: str
+) -> None:
+    path = network("w.data")
+    say(path, **entries)
+    with pytest.raises(ModelError, match=message) as caught:
+        external_files(path)
+    assert "\n" not in str(caught.value)

@@ -43,6 +43,7 @@ def test_a_scaled_model_differs_by_its_scale(linear: WriteOnnx) -> None:
         "is_equivalent": True,
         "tolerance": {"max_error": 0.1, "rms_error": 0.02, "agreement": 0.999},
         "outputs": {"output": loose.outputs["output"].to_json()},
+        "note": None,
     }
     assert str(loose) == f"output: {loose.outputs['output']}"
 

@@ -47,7 +47,7 @@ def decompose(
     expect: Dataset | str | None = None,
     announce: Announce | None = None,
 ) -> Decomposed[Any]:
-    """Rewrite the convolutions of a network as chains of cheaper ones.
+    """Rewrite the linear layers of a network as chains of cheaper ones.
 
     Args:
         model: a module, which is left as it is, or the path of a checkpoint or of an ONNX file,
@@ -361,7 +361,9 @@ def _images(
     if data is None:
         return _array_images(images)
     if isinstance(data, TensorSet):
-        return ArrayImages(data.given(inputs), name=data.name, count=_CALIBRATED)
+        return ArrayImages(
+            data.given(inputs), name=data.name, count=_CALIBRATED, targets=data.known_targets
+        )
     if preprocessing is None:
         raise DataError(
             f"nobody says how images of {data.name} become the network's input: give "

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from trpexport import bundle
 from trpexport.artifact.facts import (
     manifest_facts,
@@ -23,11 +21,12 @@ from trpexport.artifact.verification import FactorizationCheck, verify_factoriza
 from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.base import CalibrationImages
 from trpexport.choose.spectra import keep_all
+from trpexport.compare import note_on_still
 from trpexport.files import write_json
 from trpexport.golden import Golden, write_golden
 from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network, Origin
-from trpexport.networks.dynamic import parse_dynamic
+from trpexport.networks.dynamic import dimensions, parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -48,6 +47,8 @@ class ExportSettings:
         dynamic_batch: leave the batch size of the ONNX file open.
         dynamic: other dimensions to leave open: ``height``, ``width``, or ``NAME:AXIS=DIMENSION``.
         legacy_exporter: use the TorchScript-based exporter.
+        keep_norms: leave batch norms apart from the kernels before them, for a file that is to be
+            decomposed; the legacy exporter writes it, and nothing simplifies it.
         simplify: run onnxsim on the file; None leaves that to the network.
         baseline: write the original network into the bundle as well, to bench against.
         verify_seconds: how long whole networks are compared, all comparisons together.
@@ -65,6 +66,7 @@ class ExportSettings:
     baseline: bool = False
     verify_seconds: float = 20.0
     replace: bool = False
+    keep_norms: bool = False
     precisions: Sequence[str] = ()
     max_error: float | None = None
 
@@ -105,7 +107,7 @@ class ExportSettings:
 
     def passes(self, network: Network) -> tuple[str, ...]:
         """Return the passes that make a network's file, in their order."""
-        if self.simplify is None:
+        if self.simplify is None and not self.keep_norms:
             return network.passes
         return ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
 
@@ -173,9 +175,11 @@ def export_bundle(
     notes = (*notes, *_notes(network, reference, is_dynamic=settings.dynamic_batch))
     is_dynamic = settings.dynamic_batch and reference.takes_others
     dynamic = parse_dynamic(settings.dynamic, plan.inputs)
-    if dynamic:
-        reference = reference.at_other_sizes(dynamic)
-        notes = (*notes, _note_on_sizes(reference, settings.dynamic))
+    tried = dynamic or network.dynamic
+    if dimensions(tried):
+        reference = reference.at_other_sizes(tried)
+        names = settings.dynamic if dynamic else dimensions(tried)
+        notes = (*notes, *_note_on_sizes(reference, names, is_open=not dynamic))
         dynamic = dynamic if reference.others else {}
     job = _Job(
         network=network,
@@ -183,7 +187,9 @@ def export_bundle(
         plan=plan,
         source=source,
         settings=settings,
-        onnx=OnnxSettings(settings.opset, is_dynamic, settings.legacy_exporter, dynamic),
+        onnx=OnnxSettings(
+            settings.opset, is_dynamic, settings.legacy_exporter, dynamic, settings.keep_norms
+        ),
         reference=reference,
         notes=notes,
         stages=stages or Stages(),
@@ -202,12 +208,6 @@ def export_bundle(
 def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> Iterator[str]:
     """Say what is done otherwise than a user may expect."""
     yield from network.notes
-    still = _still_outputs(reference) if reference.given is None else []
-    if still:
-        yield (
-            f"{', '.join(still)} does not vary over random inputs, by which little is told: give "
-            "inputs of the kind that it was trained on"
-        )
     if reference.batch is not None:
         reason = (
             "what the network makes of an image depends on the others in its batch"
@@ -219,26 +219,28 @@ def _notes(network: Network, reference: ReferenceRuns, *, is_dynamic: bool) -> I
             yield f"the ONNX file takes batches of {reference.batch}, not any, as the network does"
 
 
-def _still_outputs(reference: ReferenceRuns) -> list[str]:
-    """Return the names of the outputs that are the same for each of the first few images."""
-    outputs = reference.network.run(reference.golden())
-    return [
-        name
-        for name, values in outputs.items()
-        if values.dtype.kind == "f"
-        and values.ndim
-        and len(values) > 1
-        and np.ptp(values, axis=0).max(initial=0) == 0
-    ]
+def _note_on_sizes(
+    reference: ReferenceRuns, names: Sequence[str], *, is_open: bool
+) -> Iterator[str]:
+    """Say at which other sizes the file is verified, or that there are none.
 
-
-def _note_on_sizes(reference: ReferenceRuns, dynamic: Sequence[str]) -> str:
+    Args:
+        reference: what it is compared with.
+        names: of the dimensions.
+        is_open: whether the file leaves them open even then.
+    """
     if reference.others:
-        return f"verified at {'; '.join(map(str, reference.others))} as well"
-    return (
-        f"the ONNX file takes {reference.inputs}, and {', '.join(dynamic)} are not open in it: the "
-        "network runs at no other size"
-    )
+        yield f"verified at {'; '.join(map(str, reference.others))} as well"
+    elif is_open:
+        yield (
+            f"verified at {reference.inputs} alone: the file leaves {', '.join(names)} open, but "
+            "none of the other sizes that were tried runs"
+        )
+    elif names:
+        yield (
+            f"the ONNX file takes {reference.inputs}, and {', '.join(names)} are not open in it: "
+            "the network runs at no other size"
+        )
 
 
 @dataclass(frozen=True)
@@ -350,6 +352,8 @@ class _Job:
         seconds = self.stages.seconds
         if is_fixed():
             steps, seconds = tuple(replace(step, seconds=0.0) for step in steps), {}
+        inputs_are = "random inputs" if self.reference.given is None else "the inputs given"
+        notes = [*(step.note for step in steps), note_on_still(passes[-1].outputs, inputs_are)]
         report = {
             **report_facts(self.plan, check.layers, steps, size),
             "parameters": {
@@ -359,7 +363,7 @@ class _Job:
             "notes": [
                 *(source.notes if source else ()),
                 *self.notes,
-                *(step.note for step in steps if step.note is not None),
+                *(note for note in notes if note is not None),
             ],
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
         }

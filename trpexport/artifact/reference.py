@@ -153,7 +153,7 @@ class ReferenceRuns:
         Raises:
             ModelError: the candidate can't run the inputs, or its outputs are of another kind.
         """
-        runs = chain(self.runs(seconds), self._resized_runs())
+        runs = chain(self.runs(seconds), self.resized_runs())
         return compare_outputs((outputs, candidate.run(feeds)) for feeds, outputs in runs)
 
     def at_other_sizes(self, dynamic: Dynamic) -> Self:
@@ -167,14 +167,15 @@ class ReferenceRuns:
         return replace(self, others=tuple(inputs for inputs in found if inputs is not None))
 
     def _runs(self, inputs: Inputs) -> bool:
-        """Whether the network runs inputs of another size."""
+        """Whether the network runs inputs of another size, and gives numbers for them."""
         try:
-            self.network.run(arrays_for(inputs, 0, self.dtype))
+            outputs = self.network.run(arrays_for(inputs, 0, self.dtype))
+            check_numbers(outputs, is_drawn=True)
         except ModelError:
             return False
         return True
 
-    def _resized_runs(self) -> Iterator[tuple[Arrays, Arrays]]:
+    def resized_runs(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yield (inputs, outputs) of each other size."""
         for inputs in self.others:
             feeds = arrays_for(inputs, 0, self.dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from trpexport.choose.by_plan import revised
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.knapsack import ROUNDING, least_error
 from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import keep_all
@@ -122,6 +123,7 @@ def plan_for(
     criterion: str,
     selection: Selection,
     architecture: str | None = None,
+    factorizer: Factorizer | None = None,
 ) -> Plan:
     """Return the plan of a choice.
 
@@ -132,6 +134,7 @@ def plan_for(
         criterion: the target, as text, for the reader.
         selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader.
+        factorizer: of the same network, which then knows the SVDs.
 
     Raises:
         NothingToDoError: the choice is to leave every layer as it is.
@@ -156,7 +159,7 @@ def plan_for(
         layers=tuple(rows),
         options=selection.options,
     )
-    plan = revised(network, wanted)
+    plan = revised(network, wanted, factorizer=factorizer)
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
     return replace(plan, criterion=criterion)

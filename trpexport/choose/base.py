@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
-from trpexport.datasets.labelled import LabelledImages
+from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
 from trpexport.lowrank.chain import Chain
@@ -76,8 +77,8 @@ class CalibrationImages(Protocol):
     def unseen(self) -> Array | Arrays:
         """Return inputs to verify on, none of them calibrated on if there are others."""
 
-    def labelled(self) -> LabelledImages:
-        """Return images whose classes are known, none of them calibrated on.
+    def labelled(self) -> LabelledSamples:
+        """Return samples with what should come out, none of them calibrated on.
 
         Raises:
             DataError: there are none.
@@ -132,9 +133,20 @@ class Price(Protocol):
 
 
 def applied(
-    network: Network, plan: Plan, images: CalibrationImages | None, stages: Stages
+    network: Network,
+    plan: Plan,
+    images: CalibrationImages | None,
+    stages: Stages,
+    factorizer: Factorizer,
 ) -> Choice:
     """Return a plan with its factors: those of the SVD, or fitted to images where there are any.
+
+    Args:
+        network: the network.
+        plan: which layers are rewritten, how, and at which ranks.
+        images: what to fit to, or None.
+        stages: times and announces what is going on.
+        factorizer: of the same network.
 
     Raises:
         NothingCheaperError: the plan rewrites nothing.
@@ -149,10 +161,10 @@ def applied(
         )
     if images is None:
         with stages("factorize"):
-            return Choice(plan, truncations(network, plan))
+            return Choice(plan, truncations(network, plan, factorizer))
     gatherer = gathered(network, images)
     with stages("calibrate"):
-        found = calibrate(network, plan, gatherer, announce=stages.say)
+        found = calibrate(network, plan, gatherer, factorizer=factorizer, announce=stages.say)
     held_out = HeldOut(network, *images.held_out())
     return calibrated_choice(network, found, images, held_out, {})
 

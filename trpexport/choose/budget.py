@@ -11,6 +11,7 @@ from types import MappingProxyType
 from trpexport.choose.allotment import Allotment, allot, plan_for, smallest_fraction
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.distance import worst
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable
@@ -120,6 +121,7 @@ class Budgeter:
         self._network = network
         self._table = table
         self._gatherer = gatherer
+        self._factorizer = Factorizer(network)
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
@@ -237,12 +239,13 @@ class Budgeter:
             )
         return found
 
-    def to_drop(self, accuracy: Callable[[Network], float], drop: float) -> Outcome:
-        """Return the cheapest network found whose accuracy is at most ``drop`` points lower.
+    def to_drop(self, loss: Callable[[Network], float], drop: float, of: str = "points") -> Outcome:
+        """Return the cheapest network found that is at most ``drop`` worse by some measure.
 
         Args:
-            accuracy: returns the accuracy of a network in percent, on images with labels.
-            drop: in points, not negative.
+            loss: returns how much worse than the original a network is, on samples with labels.
+            drop: not negative, in the same unit.
+            of: the unit, and what it is of, for messages.
 
         Raises:
             PlanError: the drop is negative.
@@ -250,18 +253,18 @@ class Budgeter:
         """
         if not drop >= 0:
             raise PlanError(f"a drop of {drop:g} points is out of range: give 0 or more")
-        before = accuracy(self._network)
-        drops: list[float] = []
+        losses: list[float] = []
 
         def accepts(outcome: Outcome) -> bool:
-            drops.append(before - accuracy(self._network.rewritten(outcome.calibrated.chains)))
-            return drops[-1] <= drop
+            losses.append(loss(self._network.rewritten(outcome.calibrated.chains)))
+            return losses[-1] <= drop
 
         found = self._bisect(accepts, f"max-drop:{drop:g}")
         if found is None:
+            finite = [one for one in losses if math.isfinite(one)]
+            best = f"loses {min(finite):.4g}" if finite else "has no finite value"
             raise NothingToDoError(
-                f"a drop of at most {drop:g} points can't be met: the best that saves MACs loses "
-                f"{min(drops):.2f}"
+                f"a drop of at most {drop:g} {of} can't be met: the best that saves MACs {best}"
             )
         return found
 
@@ -290,8 +293,15 @@ class Budgeter:
             criterion=criterion,
             selection=self._selection,
             architecture=self._architecture,
+            factorizer=self._factorizer,
         )
-        calibrated = calibrate(self._network, plan, self._gatherer, announce=self._announce)
+        calibrated = calibrate(
+            self._network,
+            plan,
+            self._gatherer,
+            factorizer=self._factorizer,
+            announce=self._announce,
+        )
         self._announce(f"output error of the network {calibrated.error:.3f}")
         return Outcome(calibrated, choice)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from trpexport.choose.base import (
 )
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.held_out import HeldOut
+from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, sensitivity_table
-from trpexport.datasets.labelled import LabelledImages
-from trpexport.errors import DataError, PlanError
+from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
+from trpexport.judge.examples import find_judge
+from trpexport.judge.metrics import Metric
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.plan import CALIBRATION
@@ -39,12 +43,15 @@ class ByBudget(Selection):
         error: output error that is allowed, RMS relative to the variation of the output, of the
             worst one if there are several, on images that were not calibrated on if there are any;
             as much is saved as that leaves room for.
-        drop: points of top-1 that may be lost on images with labels, likewise.
+        drop: what may be lost of ``metric`` on samples with labels, likewise; in points of a share.
         share: of what ``price`` says is scarce that may remain.
         price: what is scarce, where it is neither MACs nor parameters.
         scheme: name of the scheme; ``auto`` chooses for each layer.
         rank_multiple: ranks are multiples of it.
         cache: folder where tables of what each layer loses are kept; None for nowhere.
+        metric: what a drop is of, as for :func:`trpexport.evaluate`: ``"miou"``,
+            ``"package.module:function"``, a function; None counts images whose class is right.
+        lower_is_better: of one's own metric, whether a smaller number is the better one.
     """
 
     macs: float | None = None
@@ -56,6 +63,8 @@ class ByBudget(Selection):
     scheme: str = "spatial"
     rank_multiple: int = 1
     cache: Path | None = None
+    metric: Metric | Callable[..., Any] | str | None = None
+    lower_is_better: bool = False
 
     @property
     def label(self) -> str:
@@ -75,12 +84,13 @@ class ByBudget(Selection):
         """
         kind, limit = self._target
         if kind == "drop":
-            if not 0 <= limit < 100:
-                raise PlanError(f"a drop of {limit:g} points is out of range: from 0 to below 100")
+            self._check_drop(limit)
         elif not 0 < limit < 1:
             raise PlanError(
                 f"a budget of {limit:g} ({kind}) is out of range: it must be between 0 and 1"
             )
+        elif self.metric is not None:
+            raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
         if (self.share is None) != (self.price is None):
             raise PlanError("share and price belong together: give both, or neither")
         if self.rank_multiple < 1:
@@ -103,7 +113,8 @@ class ByBudget(Selection):
         kind, limit = self._target
         if kind == "macs":
             check_known(network)
-        judge = _Judge(network, images.labelled()) if kind == "drop" else None
+        labelled = images.labelled() if kind == "drop" else None
+        metric = None if labelled is None else self._metric(labelled.data)
         gatherer = gathered(network, images)
         held_out = HeldOut(network, *images.held_out())
         with stages("measure what each rank costs and loses"):
@@ -131,9 +142,11 @@ class ByBudget(Selection):
             "rank_multiple": self.rank_multiple,
         }
         with stages("calibrate"):
-            if judge is not None:
-                outcome = budgeter.to_drop(judge.top1, limit)
-                facts["top1"] = judge.facts(network.rewritten(outcome.calibrated.chains))
+            if labelled is not None:
+                most = gatherer.watch.samples.max_batch
+                judge = NetworkJudge(network, labelled, metric, max_batch=most)
+                outcome = budgeter.to_drop(judge.loss, limit, judge.unit)
+                facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
             elif kind == "error":
                 outcome = budgeter.to_error(limit, held_out.errors)
             else:
@@ -162,6 +175,24 @@ class ByBudget(Selection):
             )
         return given[0]
 
+    def _check_drop(self, limit: float) -> None:
+        metric = self._metric()
+        in_points = metric is None or metric.is_share
+        if not 0 <= limit < (100 if in_points else math.inf):
+            unit, below = (" points", "to below 100") if in_points else ("", "on")
+            raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
+
+    def _metric(self, data: str = "the data") -> Metric | None:
+        """Return what a drop is of; None for images whose class is right.
+
+        Args:
+            data: what networks are judged on, as the user typed it.
+
+        Raises:
+            TrpexportError: there is no such metric, or raw tensors come without one.
+        """
+        return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
+
     @property
     def _resource(self) -> str:
         if self.price is not None:
@@ -176,39 +207,6 @@ class ByBudget(Selection):
             for name, price in PRICES.items()
             if self.price is None or name != self.price.resource
         ] + ([] if self.price is None else [self.price])
-
-
-class _Judge:
-    """Tells how many images a network classifies right, on images that nothing is calibrated on."""
-
-    def __init__(self, network: Network, images: LabelledImages) -> None:
-        self._network = network
-        self._images = images
-
-    def top1(self, network: Network) -> float:
-        """Return the share of images that a network classifies right, in percent."""
-        right = count = 0
-        for inputs, labels in self._images.batches():
-            scores = list(network.run({"input": inputs}).values())
-            wanted = (len(inputs), self._images.classes)
-            if len(scores) != 1 or scores[0].shape != wanted:
-                found = list(scores[0].shape[1:]) if len(scores) == 1 else f"{len(scores)} outputs"
-                raise DataError(
-                    f"the network puts out {found} an image, the data has {wanted[1]} classes: a "
-                    "drop needs the data set that the network was trained on"
-                )
-            right += int((scores[0].argmax(1) == labels).sum())
-            count += len(inputs)
-        return 100.0 * right / count
-
-    def facts(self, network: Network) -> dict[str, Any]:
-        """Return the accuracy of the original network and of another one, JSON-ready."""
-        return {
-            "before": self.top1(self._network),
-            "after": self.top1(network),
-            "images": sum(len(labels) for _, labels in self._images.batches()),
-            "split": self._images.name,
-        }
 
 
 def _with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:

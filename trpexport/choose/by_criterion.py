@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import analyse
 from trpexport.errors import PlanError
@@ -62,11 +63,14 @@ class ByCriterion(Selection):
             TrpexportError: as :meth:`check` and :func:`~trpexport.choose.spectra.analyse`.
         """
         self.check()
+        factorizer = Factorizer(network)
         with stages("compute spectra"):
-            analysis = analyse(network, self.scheme, self, architecture=label)
+            analysis = analyse(
+                network, self.scheme, self, architecture=label, factorizer=factorizer
+            )
             plan = analysis.plan(self._criterion, keep_expensive=self.keep_expensive)
         try:
-            return applied(network, plan, images, stages)
+            return applied(network, plan, images, stages, factorizer)
         except NothingCheaperError as error:
             raise NothingCheaperError(str(error), plan, analysis) from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trpexport.choose.base import CalibrationImages, Choice, applied
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.spectra import LayerSpectrum, guarded, keep_all
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
@@ -58,9 +59,16 @@ class ByPlan:
         """
         edited = self._read()
         source = "the plan" if isinstance(self.plan, Plan) else str(self.plan)
+        factorizer = Factorizer(network)
         with stages("compute spectra"):
-            plan = revised(network, edited, keep_expensive=self.keep_expensive, source=source)
-        choice = applied(network, plan, images, stages)
+            plan = revised(
+                network,
+                edited,
+                keep_expensive=self.keep_expensive,
+                source=source,
+                factorizer=factorizer,
+            )
+        choice = applied(network, plan, images, stages, factorizer)
         if images is None and CALIBRATION in edited.options:
             note = (
                 f"{source} is of a calibrated network, these factors are plain SVD: give images to "
@@ -74,7 +82,12 @@ class ByPlan:
 
 
 def revised(
-    network: Network, edited: Plan, *, keep_expensive: bool = False, source: str = "the plan"
+    network: Network,
+    edited: Plan,
+    *,
+    keep_expensive: bool = False,
+    source: str = "the plan",
+    factorizer: Factorizer | None = None,
 ) -> Plan:
     """Derive a whole plan for a network from the schemes and ranks of an edited one.
 
@@ -85,14 +98,18 @@ def revised(
         edited: a plan whose layers' ``scheme`` and ``rank`` count; the rest is derived again.
         keep_expensive: rewrite a layer even where that does not make it cheaper.
         source: where the plan comes from, for messages.
+        factorizer: of the same network, which then knows the SVDs.
 
     Raises:
         PlanError: it is another network's, or a rank is below 1 or above the full rank.
     """
     _check_same_network(network.ops, edited.layers, source)
     wanted = {layer.name: layer for layer in edited.layers}
+    # Bases are only worth their memory to one who goes on to truncate.
     layers = tuple(
-        _revise_layer(network, layer, wanted[layer.name], keep_expensive, source)
+        _revise_layer(
+            factorizer or Factorizer(network), layer, wanted[layer.name], keep_expensive, source
+        )
         if layer.name in wanted
         else LayerSpectrum(layer, None, None).kept("the plan does not name it")
         for layer in network.layers
@@ -116,7 +133,7 @@ def _bare(layer: LayerPlan) -> LayerPlan:
 
 
 def _revise_layer(
-    network: Network, layer: Layer, wanted: LayerPlan, keep_expensive: bool, source: str
+    factorizer: Factorizer, layer: Layer, wanted: LayerPlan, keep_expensive: bool, source: str
 ) -> LayerPlan:
     bare = LayerSpectrum(layer, None, None)
     if wanted.scheme is None:
@@ -138,8 +155,7 @@ def _revise_layer(
         raise PlanError(
             f"{source}: {layer.name} has rank {wanted.rank}, it must be from 1 to {full}"
         )
-    weight, _ = network.weights(layer.name)
-    values = scheme.spectrum(weight, layer.op).cpu().numpy()
+    values = factorizer.spectrum(layer, scheme)
     return guarded(replace(bare, values=values), scheme, wanted.rank, keep_expensive)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from trpexport.choose.distance import distance, worst
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.errors import PlanError
-from trpexport.lowrank.chain import Chain, truncated
+from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.layer import LayerFit, relative
 from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.narrowing import is_fitted
@@ -90,6 +91,7 @@ def calibrate(
     plan: Plan,
     gatherer: Gatherer,
     *,
+    factorizer: Factorizer | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Calibrated:
     """Decompose a network by a plan so that it keeps its outputs on some images, without labels.
@@ -105,6 +107,7 @@ def calibrate(
         network: the original network.
         plan: which layers are rewritten, how, and at which ranks.
         gatherer: of the same network, on the images.
+        factorizer: of the same network, where it knows SVDs.
         announce: called with a line on each layer when it is done.
 
     Raises:
@@ -113,7 +116,7 @@ def calibrate(
     """
     candidate = gatherer.watch.candidate()
     layers = {layer.name: layer for layer in network.layers}
-    planned = truncations(network, plan)
+    planned = truncations(network, plan, factorizer)
     shared = {layer.shares for layer in network.layers} | {
         layer.name for layer in network.layers if layer.shares
     }
@@ -154,28 +157,36 @@ def calibrate(
     return Calibrated(chains, plan, tuple(done.values()), errors, notes)
 
 
-def truncations(network: Network, plan: Plan) -> dict[str, Chain]:
+def truncations(
+    network: Network, plan: Plan, factorizer: Factorizer | None = None
+) -> dict[str, Chain]:
     """Return the factors that the SVD gives the layers of a plan.
 
     Layers that share a weight share the factors' kernels.
 
+    Args:
+        network: the network.
+        plan: which layers are rewritten, how, and at which ranks.
+        factorizer: of the same network, where it knows SVDs.
+
     Raises:
         PlanError: the plan is for another network, or a weight holds NaN or infinity.
     """
+    factorizer = factorizer or Factorizer(network)
     layers = {layer.name: layer for layer in network.layers}
     found: dict[str, Chain] = {}
     for row in plan.rewritten:
         layer = _planned(layers.get(row.name), row)
         assert row.scheme is not None
         assert row.rank is not None
-        weight, bias = network.weights(row.name)
         owner = found.get(layer.shares or "")
         if owner is not None and (owner.scheme, owner.op.kernel) == (row.scheme, row.op.kernel):
             ops = SCHEMES[row.scheme].factor_ops(row.op, row.rank)
             if [op.out_channels for op in ops] == [op.out_channels for op in owner.ops]:
+                _, bias = network.weights(row.name)
                 found[row.name] = replace(owner, op=row.op, ops=ops, bias=bias)
                 continue
-        found[row.name] = truncated(weight, bias, row.op, scheme=row.scheme, rank=row.rank)
+        found[row.name] = factorizer.chain(layer, row.scheme, row.rank)
     return found
 
 

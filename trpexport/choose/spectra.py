@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.selection import Selection, together
 from trpexport.cost import macs
 from trpexport.errors import PlanError
@@ -179,6 +180,7 @@ def analyse(
     selection: Selection | None = None,
     *,
     architecture: str | None = None,
+    factorizer: Factorizer | None = None,
 ) -> Analysis:
     """Compute the spectra of the layers that ``scheme`` may rewrite.
 
@@ -187,6 +189,7 @@ def analyse(
         scheme: name of the scheme.
         selection: the layers that may be rewritten.
         architecture: what the network is called, for the reader of the plan.
+        factorizer: of the same network, which then knows the SVDs.
 
     Raises:
         TrpexportError: the scheme is unknown.
@@ -199,8 +202,8 @@ def analyse(
         reason = reasons[layer.name]
         values = None
         if reason is None:
-            weight, _ = network.weights(layer.name)
-            values = chosen.spectrum(weight, layer.op).cpu().numpy()
+            # Bases are only worth their memory to one who goes on to truncate.
+            values = (factorizer or Factorizer(network)).spectrum(layer, chosen)
         layers.append(LayerSpectrum(layer, values, reason))
     bare = keep_all(network, architecture=architecture)
     return Analysis(chosen, tuple(layers), replace(bare, options=selection.options))

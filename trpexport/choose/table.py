@@ -18,7 +18,6 @@ from trpexport.choose.distance import output_errors, worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
-from trpexport.choose.spectra import Analysis, LayerSpectrum, analyse
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
 from trpexport.lowrank.chain import Chain
@@ -26,7 +25,7 @@ from trpexport.lowrank.fit.layer import LayerFit, with_bias
 from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
-from trpexport.ops import LinearOp
+from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 
 SCHEMA_VERSION = 7
@@ -178,7 +177,7 @@ def sensitivity_table(
 
     Raises:
         TrpexportError: the scheme is unknown.
-        PlanError: as :func:`trpexport.choose.spectra.analyse`.
+        PlanError: the network can't run, or a pattern matches no layer.
         NothingToDoError: no layer would get cheaper at any rank.
         OutputError: the cache can't be written.
     """
@@ -199,17 +198,21 @@ def sensitivity_table(
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
-    analyses = {name: analyse(network, name, selection) for name in names}
-    table = _Measurer(network, gatherer, prices, rank_multiple).table(key, analyses, announce)
+    free = {
+        name: [layer for layer, reason in reasons.items() if reason is None]
+        for name in names
+        for reasons in [selection.reasons_to_stay(network, SCHEMES[name])]
+    }
+    table = _Measurer(network, gatherer, prices, rank_multiple).table(key, free, announce)
     if path is not None:
         with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
             write_json(path, table.to_json())
     return table
 
 
-def candidate_ranks(scheme: Scheme, layer: LayerSpectrum, multiple: int) -> list[int]:
+def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
     """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
-    largest = scheme.break_even_rank(layer.op, layer.layer.calls)
+    largest = scheme.break_even_rank(layer.op, layer.calls)
     ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
     if len(ranks) <= _MAX_RANKS:
         return ranks
@@ -243,23 +246,28 @@ class _Measurer:
         }
 
     def table(
-        self, key: str, analyses: Mapping[str, Analysis], announce: Callable[[str], None] | None
+        self,
+        key: str,
+        free: Mapping[str, Sequence[str]],
+        announce: Callable[[str], None] | None,
     ) -> SensitivityTable:
         """Return the options of all layers.
+
+        Args:
+            key: of the table.
+            free: names of the layers that each scheme may rewrite.
+            announce: called with a line on each layer.
 
         Raises:
             NothingToDoError: there is none but to leave every layer as it is.
         """
-        first = next(iter(analyses.values()))
         fixed = {price.resource: price.whole(self._network) for price in self._prices}
         layers = []
-        for index, layer in enumerate(first.layers):
+        for layer in self._network.layers:
             ranks = {
-                name: candidate_ranks(analysis.scheme, layer, self._multiple)
-                for name, analysis in analyses.items()
-                if analysis.layers[index].values is not None
-                and layer.name not in self._shared
-                and is_fitted(layer.op)
+                name: candidate_ranks(SCHEMES[name], layer, self._multiple)
+                for name, names in free.items()
+                if layer.name in names and layer.name not in self._shared and is_fitted(layer.op)
             }
             if not any(ranks.values()):
                 continue
@@ -276,8 +284,8 @@ class _Measurer:
             )
         return SensitivityTable(key, tuple(layers), fixed)
 
-    def _layer(self, layer: LayerSpectrum, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
-        moments = self._gatherer.gather(layer.layer)
+    def _layer(self, layer: Layer, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
+        moments = self._gatherer.gather(layer)
         weight, _ = self._network.weights(layer.name)
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
@@ -288,12 +296,12 @@ class _Measurer:
                 options += found
         return LayerOptions(layer.name, gains, tuple(options))
 
-    def _costs(self, layer: LayerSpectrum, ops: Sequence[LinearOp]) -> dict[str, float]:
+    def _costs(self, layer: Layer, ops: Sequence[LinearOp]) -> dict[str, float]:
         """Return what ``ops`` need of each resource in the place of a layer."""
-        return {price.resource: price.of(layer.layer, ops) for price in self._prices}
+        return {price.resource: price.of(layer, ops) for price in self._prices}
 
     def _options(
-        self, layer: LayerSpectrum, name: str, ranks: Sequence[int], fit: LayerFit
+        self, layer: Layer, name: str, ranks: Sequence[int], fit: LayerFit
     ) -> tuple[list[Option], float]:
         """Return the options of a layer under one scheme, and its gain."""
         variance = fit.everything.variance(fit.moments.metric)

@@ -16,7 +16,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError
 from trpexport.inputs import images_of, rows
-from trpexport.tensors import Array, Arrays
+from trpexport.tensors import Array, Arrays, laid_out
 
 # Images that a network is verified on, and those whose labels it is judged by.
 _VERIFIED = 256
@@ -31,24 +31,53 @@ class LabelledPixels:
     """Images whose classes are known.
 
     Attributes:
-        name: what they are, for the reader.
+        data: the data set as the user typed it.
+        name: which part of it, for the reader.
         classes: number of classes of the data.
         pixels: (images, channels, height, width).
         labels: (images,).
         preprocessing: how pixels become input.
+        shape: of the network's input, batch first.
     """
 
+    data: str
     name: str
     classes: int
     pixels: NDArray[Any]
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
+    shape: Sequence[int]
 
     def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Yield inputs of the network and their classes."""
         for start in range(0, len(self.pixels), _BATCH):
             some = slice(start, start + _BATCH)
-            yield self.preprocessing.normalise(self.pixels[some]), self.labels[some]
+            yield self.preprocessing.inputs(self.pixels[some], self.shape), self.labels[some]
+
+
+@dataclass(frozen=True)
+class LabelledTensors:
+    """Raw tensors with targets.
+
+    Attributes:
+        data: what the user typed.
+        name: which part of them, for the reader.
+        inputs: by input, or of the only one (samples, *shape of one).
+        targets: likewise by output.
+        classes: None: targets may be anything.
+    """
+
+    data: str
+    name: str
+    inputs: Array | Arrays
+    targets: Array | Arrays
+    classes: None = None
+
+    def batches(self) -> Iterator[tuple[Array | Arrays, Array | Arrays]]:
+        """Yield inputs of the network and their targets."""
+        for start in range(0, images_of(self.inputs), _BATCH):
+            some = slice(start, start + _BATCH)
+            yield rows(self.inputs, some), rows(self.targets, some)
 
 
 class DatasetImages:
@@ -102,7 +131,7 @@ class DatasetImages:
     @cached_property
     def inputs(self) -> NDArray[np.float32]:
         """Inputs of the network to calibrate on, (images, *input shape)."""
-        return self._preprocessing.normalise(self._pixels(self._split, self._chosen))
+        return self._inputs(self._split, self._chosen)
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
@@ -126,7 +155,7 @@ class DatasetImages:
                 name, split, indices = others
         if not len(indices):
             return name, self.inputs[:0]
-        return name, self._preprocessing.normalise(self._pixels(split, indices))
+        return name, self._inputs(split, indices)
 
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on, none of them calibrated on if there are others."""
@@ -134,7 +163,7 @@ class DatasetImages:
         if not len(indices):
             return self.inputs[:_VERIFIED]
         self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
-        return self._preprocessing.normalise(self._pixels(split, indices))
+        return self._inputs(split, indices)
 
     def labelled(self, count: int = _LABELLED) -> LabelledPixels:
         """Return images whose classes are known, at most ``count``, none of them calibrated on.
@@ -149,11 +178,13 @@ class DatasetImages:
                 "labels could be gone by: calibrate on fewer of them, or save labels with them"
             )
         return LabelledPixels(
+            data=self._dataset.name,
             name=name,
             classes=len(self._dataset.classes),
             pixels=self._pixels(split, indices),
             labels=np.asarray(split.labels)[indices],
             preprocessing=self._preprocessing,
+            shape=self._shape,
         )
 
     def _others(self, count: int) -> tuple[str, Split, NDArray[np.int64]]:
@@ -181,10 +212,14 @@ class DatasetImages:
             raise DataError(f"{self._dataset.name} has no {name} images: check the path")
         return split
 
+    def _inputs(self, split: Split, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._preprocessing.inputs(self._pixels(split, indices), self._shape)
+
     def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
-        if pixels.shape[1:] != self._shape[1:]:
-            found, wanted = ("x".join(map(str, s[1:])) for s in (pixels.shape, self._shape))
+        shape = laid_out(pixels[:1], self._shape).shape
+        if shape[1:] != self._shape[1:]:
+            found, wanted = ("x".join(map(str, s[1:])) for s in (shape, self._shape))
             raise DataError(
                 f"{self._dataset.name} gives images of {found}, the network takes {wanted}: choose "
                 "size and resize, or the data set that it was trained on"
@@ -201,6 +236,7 @@ class ArrayImages:
         count: how many to calibrate on, spread evenly; all but a fifth where that is as many as
             there are, or None. Of few none are held out.
         seed: which ones.
+        targets: what the network should make of them, by output, or of the only one.
 
     Attributes:
         inputs: those to calibrate on, as they were given.
@@ -214,16 +250,18 @@ class ArrayImages:
         name: str = "array",
         count: int | None = None,
         seed: int = 0,
+        targets: Array | Arrays | None = None,
     ) -> None:
         self._name = name
-        self._seed = None if count is None else seed
+        self._given, self._targets = inputs, targets
+        self._seed, self._drawn_by = None if count is None else seed, seed
         total = images_of(inputs)
         everything = np.arange(total)
         drawn = count is not None and count < total
         chosen = spread(total, count, seed) if drawn and count else fitted_to(everything)
         self.inputs: Any = inputs if len(chosen) == total else rows(inputs, chosen)
-        rest = np.setdiff1d(everything, chosen)
-        self._others = rows(inputs, rest[spread(len(rest), min(_VERIFIED, len(rest)), seed)])
+        self._left = np.setdiff1d(everything, chosen)
+        self._others = rows(inputs, self._drawn(_VERIFIED))
         self.notes = (
             f"verified on {images_of(self._others)} images that it was not calibrated on"
             if images_of(self._others)
@@ -242,13 +280,32 @@ class ArrayImages:
         """Return inputs to verify on."""
         return rows(self._others if images_of(self._others) else self.inputs, slice(_VERIFIED))
 
-    def labelled(self) -> LabelledPixels:
-        """Return images whose classes are known.
+    def labelled(self) -> LabelledTensors:
+        """Return samples whose targets are known, none of them calibrated on.
 
         Raises:
             DataError: there are none.
         """
-        raise DataError("a drop is told by labels: give a data set, or a budget that needs none")
+        if self._targets is None:
+            raise DataError(
+                "a drop is told by labels: give a data set, tensors with targets, or a budget that "
+                "needs none"
+            )
+        which = self._drawn(_LABELLED)
+        if not len(which):
+            raise DataError(
+                f"{self._name} has no samples besides those to calibrate on, whose targets could "
+                "be gone by: give more, or calibrate on fewer of them"
+            )
+        return LabelledTensors(
+            self._name, "held-out", rows(self._given, which), rows(self._targets, which)
+        )
+
+    def _drawn(self, count: int) -> NDArray[np.int64]:
+        """Return the numbers of some samples that are not calibrated on."""
+        left = self._left
+        drawn: NDArray[np.int64] = left[spread(len(left), min(count, len(left)), self._drawn_by)]
+        return drawn
 
 
 def _public_name(name: str) -> str:

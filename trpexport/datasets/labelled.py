@@ -10,6 +10,26 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.locations import damaged
 from trpexport.datasets.splits import ArraySplit
+from trpexport.tensors import Array, Arrays
+
+
+class LabelledSamples(Protocol):
+    """Inputs of a network, and what it should make of them."""
+
+    @property
+    def data(self) -> str:
+        """The data as the user typed them."""
+
+    @property
+    def name(self) -> str:
+        """Which part of them, for the reader."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the data; None where they have none."""
+
+    def batches(self) -> Iterator[tuple[Array | Arrays, Array | Arrays]]:
+        """Yield inputs, by name or of the only one, and targets, of one output or of several."""
 
 
 class LabelledImages(Protocol):
@@ -17,7 +37,7 @@ class LabelledImages(Protocol):
 
     @property
     def name(self) -> str:
-        """What they are, for the reader."""
+        """Which part of the data they are, for the reader."""
 
     @property
     def classes(self) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trpexport.datasets.packages import require
 from trpexport.errors import DataError
+from trpexport.tensors import laid_out
 
 if TYPE_CHECKING:
     from trpexport.datasets.splits import Split
@@ -133,6 +134,21 @@ class Preprocessing:
             scaled /= np.float32(255)
         result: NDArray[np.float32] = (scaled - mean) / std
         return result
+
+    def inputs(self, images: NDArray[Any], shape: Sequence[int | str]) -> NDArray[np.float32]:
+        """Normalise images and lay them out as a network takes them.
+
+        Args:
+            images: as for :meth:`normalise`.
+            shape: the network's, batch first; names stand for sizes that are open.
+
+        Returns:
+            (n, channels, height, width); (n, height, width, channels) where the shape is of such.
+
+        Raises:
+            DataError: the images have another number of channels.
+        """
+        return laid_out(self.normalise(images), shape)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""

@@ -64,6 +64,13 @@ class TensorSet:
         named = self.inputs_of(names)
         return named if len(named) > 1 else next(iter(named.values()))
 
+    @property
+    def known_targets(self) -> Array | Arrays | None:
+        """What should come out for all samples: of one output, or of several; None if unknown."""
+        if not self.targets:
+            return None
+        return self.targets if len(self.targets) > 1 else next(iter(self.targets.values()))
+
     def target(self, which: Sequence[int] | Array, output: str | None = None) -> Array | Arrays:
         """Return what should come out for some samples.
 

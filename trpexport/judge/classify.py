@@ -19,7 +19,7 @@ from trpexport.judge.pixels import HashedSplit
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches
-from trpexport.tensors import Array, Shape, shape_text
+from trpexport.tensors import Array, Shape, has_channels_last, laid_out, shape_text
 
 if TYPE_CHECKING:  # the data sets come from above: a device that only benches has none
     from trpexport.datasets.preprocessing import Preprocessing
@@ -50,7 +50,9 @@ class Classifier:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width of the images that it takes; None where it leaves them open."""
-        height, width = self.session.inputs[0].shape[2:] or ("", "")
+        shape = self.session.inputs[0].shape or ("",) * 4
+        channels = len(self.preprocessing.mean)
+        height, width = shape[1:3] if has_channels_last(shape, channels) else shape[2:]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
@@ -63,7 +65,7 @@ class Evaluations:
         differences: sum over the outputs of the squared difference to the first classifier, one
             row a classifier and one column an image; NaN where either is broken.
         squares: sum of the squares of the first classifier's outputs, (n,).
-        inputs: shape of one image as each classifier took it, (channels, height, width).
+        inputs: shape of one image as each classifier took it.
     """
 
     classifiers: tuple[Evaluation, ...]
@@ -138,7 +140,8 @@ def open_classifier(
     if len(session.inputs) != 1 or len(session.inputs[0].shape) not in {0, 4}:
         raise ModelError(
             f"{label} has the inputs {', '.join(map(str, session.inputs)) or '(none)'}: "
-            "eval needs a network with one input, images x channels x height x width"
+            "eval needs a network with one input, images x channels x height x width, or with the "
+            "channels last"
         )
     if session.inputs[0].dtype.kind != "f":
         raise ModelError(f"{label} takes {session.inputs[0]}: eval needs an input of floats")
@@ -278,6 +281,7 @@ class _Tally:
         """Run a batch and take its outputs in; they stay in ``last``, (n, classes)."""
         session = self.classifier.session
         info = session.inputs[0]
+        inputs = laid_out(inputs, info.shape)
         self.input_shape = inputs.shape[1:]
         check_image_shape(self.classifier, inputs.shape, self._images.data)
         feed = {info.name: inputs.astype(info.dtype, copy=False)}

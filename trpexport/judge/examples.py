@@ -112,9 +112,9 @@ class ImageExamples:
         """Return the images as a network takes them."""
         assert isinstance(model, Classifier)
         how = model.preprocessing
-        inputs = how.normalise(how.prepare_split(self._pixels, which))
-        check_image_shape(model, inputs.shape, self.data)
         info = model.session.inputs[0]
+        inputs = how.inputs(how.prepare_split(self._pixels, which), info.shape)
+        check_image_shape(model, inputs.shape, self.data)
         return {info.name: inputs.astype(info.dtype, copy=False)}
 
     def targets(self, model: Judged, which: NDArray[np.int64]) -> Values:

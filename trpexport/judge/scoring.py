@@ -155,7 +155,9 @@ def score(
             outputs = run_in_batches(model.session, feeds)
             seconds[place] += clock() - started
             targets = examples.targets(model, which)
-            tallies[place].add(_predictions(model, outputs, targets, len(which)), targets)
+            if model.output is not None:
+                outputs = {model.output: outputs[model.output]}
+            tallies[place].add(predictions(model.label, outputs, targets, len(which)), targets)
         if advance is not None:
             advance(len(which))
     fingerprint = examples.sha256()
@@ -176,19 +178,28 @@ def score(
     return Scores(tuple(found), tuple(shapes))
 
 
-def _predictions(model: Judged, outputs: Arrays, targets: Values, count: int) -> Values:
-    """Return what a network put out: one array of one output, or of several by name."""
-    if model.output is not None:
-        outputs = {model.output: outputs[model.output]}
+def predictions(label: str, outputs: Arrays, targets: Values, count: int) -> Values:
+    """Return what a network put out as metrics take it: one array of one output, else by name.
+
+    Args:
+        label: what the network is called.
+        outputs: by name.
+        targets: what should have come out.
+        count: of how many samples.
+
+    Raises:
+        DataError: there is a target for no output.
+        ModelError: an output does not have one entry a sample.
+    """
     if isinstance(targets, Mapping) and not targets.keys() <= {*outputs}:
         raise DataError(
-            f"there are targets for {', '.join(targets)}, {model.label} puts out "
+            f"there are targets for {', '.join(targets)}, {label} puts out "
             f"{', '.join(outputs)}: save them under the names of outputs"
         )
     for name, array in outputs.items():
         if array.shape[:1] != (count,):
             raise ModelError(
-                f"the output {name} of {model.label} is {shape_text(array.shape) or 'a scalar'} "
+                f"the output {name} of {label} is {shape_text(array.shape) or 'a scalar'} "
                 f"for {count} samples, not one entry a sample: choose another output, or have it "
                 "padded to one",
                 parameters=("output",),

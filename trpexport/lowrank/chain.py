@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trpexport.lowrank.schemes import SCHEMES
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme
+from trpexport.lowrank.spectrum import Basis
 from trpexport.ops import LinearOp
 
 
@@ -40,7 +41,13 @@ class Chain:
 
 
 def truncated(
-    weight: Tensor, bias: Tensor | None, op: LinearOp, *, scheme: str, rank: int
+    weight: Tensor,
+    bias: Tensor | None,
+    op: LinearOp,
+    *,
+    scheme: str,
+    rank: int,
+    basis: Basis | None = None,
 ) -> Chain:
     """Return the factors of a layer's kernel, cut to ``rank``.
 
@@ -50,16 +57,22 @@ def truncated(
         op: the layer.
         scheme: name of the scheme.
         rank: at least 1.
+        basis: of the unfolded kernel, where it is known.
 
     Raises:
         PlanError: the kernel holds NaN or infinity.
     """
     chosen = SCHEMES[scheme]
+    form = chosen.form(op)
+    if basis is not None and isinstance(form, MatrixScheme):
+        kernels = form.truncate_by(basis, weight, op, rank)
+    else:
+        kernels = chosen.truncate(weight, op, rank)
     return Chain(
         op=op,
         scheme=scheme,
         ops=chosen.factor_ops(op, rank),
-        kernels=chosen.truncate(weight, op, rank),
+        kernels=kernels,
         bias=bias,
         is_truncation=True,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from trpexport.cost import Cost
 from trpexport.inputs import Inputs
+from trpexport.networks.dynamic import Dynamic
 from trpexport.ops import Layer, LinearOp
 from trpexport.tensors import Arrays
 
@@ -127,6 +128,10 @@ class Network(Protocol):
     @property
     def tolerance(self) -> Tolerance:
         """How far rounding may carry its outputs."""
+
+    @property
+    def dynamic(self) -> Dynamic:
+        """By input, the axes besides the batch that it leaves open whatever the settings."""
 
     @property
     def notes(self) -> tuple[str, ...]:

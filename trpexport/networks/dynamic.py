@@ -53,16 +53,21 @@ def _axes(text: str, inputs: Inputs) -> Iterator[tuple[str, int, str]]:
     yield name, axis, parts[3]
 
 
+def dimensions(dynamic: Dynamic) -> list[str]:
+    """Return the names of the dimensions that are open, each once."""
+    return list(dict.fromkeys(name for axes in dynamic.values() for name in axes.values()))
+
+
 def other_sizes(inputs: Inputs, dynamic: Dynamic) -> Iterator[Sequence[Inputs]]:
     """Yield inputs of other sizes to try, in groups of which one that runs will do.
 
     The groups are larger ones, smaller ones, and those whose dimensions change by turns; in each
     the sizes are multiples of ever larger numbers, as networks that halve and double need them.
     """
-    dimensions = list(dict.fromkeys(name for axes in dynamic.values() for name in axes.values()))
-    groups = [dict.fromkeys(dimensions, factor) for factor in (_GROWN, _SHRUNK)]
-    if len(dimensions) > 1:
-        groups.append({d: (_SHRUNK, _GROWN)[i % 2] for i, d in enumerate(dimensions)})
+    names = dimensions(dynamic)
+    groups = [dict.fromkeys(names, factor) for factor in (_GROWN, _SHRUNK)] if names else []
+    if len(names) > 1:
+        groups.append({name: (_SHRUNK, _GROWN)[i % 2] for i, name in enumerate(names)})
     for factors in groups:
         sizes = [_resized(inputs, dynamic, factors, multiple) for multiple in _MULTIPLES]
         yield [size for size in sizes if size != inputs]

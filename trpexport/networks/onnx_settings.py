@@ -20,17 +20,20 @@ class OnnxSettings:
         dynamic_batch: leave the batch size open.
         dynamic: by input, the names of axes besides that are left open.
         legacy_exporter: use the TorchScript-based exporter.
+        keep_norms: leave batch norms apart from the kernels before them, as the network has them,
+            which the legacy exporter does alone.
     """
 
     opset: int = DEFAULT_OPSET
     dynamic_batch: bool = False
     legacy_exporter: bool = False
     dynamic: Dynamic = field(default_factory=dict)
+    keep_norms: bool = False
 
     @property
     def is_legacy(self) -> bool:
-        """Whether the legacy exporter writes it: opsets below 18 need it, asked for or not."""
-        return self.legacy_exporter or self.opset < _DYNAMO_MIN_OPSET
+        """Whether the legacy exporter writes it, asked for or not: opsets below 18 need it."""
+        return self.legacy_exporter or self.keep_norms or self.opset < _DYNAMO_MIN_OPSET
 
     @property
     def exporter(self) -> str:

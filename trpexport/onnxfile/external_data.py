@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from trpexport.onnxfile.recognition import check_onnx_file, not_onnx
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, TensorProto
 
+# Bits of the element types that share bytes: 4-bit, 2-bit and 6-bit numbers of onnx.TensorProto.
+_PACKED_BITS = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2, 27: 6, 28: 6}
+
 
 def external_files(model: Path) -> tuple[PurePosixPath, ...]:
     """Return the files that hold weights of ``model``, relative to the directory it really lies in.
@@ -21,7 +25,7 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
 
     Raises:
         ModelError: it is no ONNX network; or names a file outside its directory, also by a link,
-            or one that is missing or is no plain file.
+            or one that is missing, is no plain file, or ends before a weight does.
         MissingDependencyError: the package onnx is not installed.
     """
     check_onnx_file(model)
@@ -37,19 +41,21 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         content = onnx.load(model, format="protobuf", load_external_data=False)
     except DecodeError:
         raise not_onnx(str(model)) from None
-    locations = {
-        entry.value
+    tensors = [
+        tensor
         for graph in (content.graph, *content.functions)
         for tensor in _tensors(graph)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    # A name that is damaged is no text: protobuf gives it as bytes.
-    if not all(isinstance(location, str) for location in locations):
+        if tensor.external_data
+    ]
+    entries = [(entry.key, entry.value) for tensor in tensors for entry in tensor.external_data]
+    # What is damaged is no text: protobuf gives it as bytes.
+    if not all(isinstance(some, str) for entry in entries for some in entry):
         raise not_onnx(str(model))
-    files = {PurePosixPath(location) for location in locations}
+    files = {PurePosixPath(value) for key, value in entries if key == "location"}
     for file in files:
         _check(model, file)
+    for tensor in tensors:
+        _check_extent(model, tensor)
     return tuple(sorted(files))
 
 
@@ -81,6 +87,43 @@ def _check(model: Path, file: PurePosixPath) -> None:
         raise ModelError(
             f"{model} keeps its weights in {file}, which is missing: copy that file as well"
         )
+
+
+def _check_extent(model: Path, tensor: TensorProto) -> None:
+    """Refuse a weight that does not lie whole within its file."""
+    told = {entry.key: entry.value for entry in tensor.external_data}
+    if "location" not in told:
+        return
+    try:
+        offset, length = (int(told.get(key, 0)) for key in ("offset", "length"))
+        needed = max(length, _bytes(tensor))
+    except ValueError:
+        offset, needed = -1, 0
+    file = _home(model) / told["location"]
+    size = file.stat().st_size
+    if min(offset, needed, *tensor.dims, 0) < 0 or ("length" in told and length < needed):
+        raise ModelError(
+            f"{model} says nothing that makes sense of where {tensor.name} lies in {file.name} "
+            f"(offset {told.get('offset', 0)}, length {told.get('length', 'unsaid')}, shape "
+            f"{list(tensor.dims)}): the file is damaged, export it again"
+        )
+    if offset + needed > size:
+        raise ModelError(
+            f"{model} keeps {tensor.name} in bytes {offset} to {offset + needed} of {file.name}, "
+            f"which has {size}: that file is cut short or another one, copy it again"
+        )
+
+
+def _bytes(tensor: TensorProto) -> int:
+    """Return how many bytes a tensor's numbers take; 0 where its type is not known."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    try:
+        packed = _PACKED_BITS.get(tensor.data_type)
+        width: int = packed or 8 * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, TypeError):
+        return 0
+    return -(-prod(map(int, tensor.dims)) * width // 8)
 
 
 def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from trpexport.bundle import FLOAT32 as FLOAT32_FILE
 from trpexport.bundle import GOLDEN, locate, read_manifest, split_name
-from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs
+from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs, note_on_still
 from trpexport.errors import ModelError
 from trpexport.golden import read_golden
 from trpexport.runtime.session import Session, open_session, run_in_batches
@@ -38,12 +38,18 @@ class Verification:
         """Whether every output keeps within the tolerance."""
         return all(output.is_equivalent(self.tolerance) for output in self.outputs.values())
 
+    @property
+    def note(self) -> str | None:
+        """What a reader should know of it: outputs by which little is told."""
+        return note_on_still(self.outputs, "the inputs compared")
+
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON-ready data."""
         return {
             "is_equivalent": self.is_equivalent,
             "tolerance": asdict(self.tolerance),
             "outputs": {name: output.to_json() for name, output in self.outputs.items()},
+            "note": self.note,
         }
 
     def __str__(self) -> str:

@@ -37,6 +37,26 @@ def test_flags_override_files() -> None:
     ]
 
 
+def test_a_metric_stands_in_the_file_or_is_typed() -> None:
+    Path("ownrules.py").write_text("def gap(p, t):\n    return 0.0\n")
+    own = "metric = 'ownrules:gap'\nmetric-lower-is-better = true\n"
+    write("trpexport.toml", f"[gate]\n{own}max-drop = 70\n")
+    found = read_limits({}, data="tensors:x.npz")
+    assert found.metric is not None
+    assert (found.metric.name, found.metric.lower_is_better) == ("ownrules:gap", True)
+    assert found.limits == {"max-drop": 70}  # in a unit of its own
+    # What is typed replaces all that the file says of a metric.
+    typed = read_limits({"max-drop": 1}, config=write("a.toml", f"[gate]\n{own}"), metric="miou")
+    assert typed.metric is not None and not typed.metric.lower_is_better
+    lower = write("b.toml", "[gate]\nmetric = 'ownrules:gap'\nmax-drop = 1\n")
+    found = read_limits({}, config=lower, lower_is_better=True)
+    assert found.metric is not None and found.metric.lower_is_better
+    classes = write("c.toml", "[gate]\nmax-drop = 1\n")
+    assert read_limits({}, config=classes).metric is None
+    with pytest.raises(TrpexportError, match="nobody says by which metric tensors:x"):
+        read_limits({}, config=classes, data="tensors:x.npz")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -56,6 +76,20 @@ def test_flags_override_files() -> None:
         ('[gate]\nmax-drop = "1k"', "can't be '1k'"),
         ("[gate]\nmin-agreement = 100", "can't be 100"),
         ("[gate]\nconfident = 1", "true or false"),
+        ("[gate]\nmetric = 1\nmax-drop = 1", "metric in trpexport.toml can't be 1: give its name"),
+        ("[gate]\nmetric = ['miou']\nmax-drop = 1", "give its name"),
+        ("[gate]\nmetric = 'mious'\nmax-drop = 1", "in trpexport.toml: .* did you mean miou"),
+        ("[gate]\nmetric = 'no_such:f'\nmax-drop = 1", "there is no module no_such"),
+        ("[gate]\nmetrics = 'miou'", "did you mean metric"),
+        ("[gate]\nmetric = 'miou'\nmax-drop = 51", "the drop of miou is at most .* 50 points"),
+        ("[gate]\nmetric = 'miou'\nmin-agreement = 90", "needs classes, miou tells none"),
+        ("[gate]\nmetric-lower-is-better = 'yes'\nmax-drop = 1", "true or false"),
+        ("[gate]\nmetric-lower-is-better = true\nmax-drop = 1", "is of no metric"),
+        (
+            "[gate]\nmetric = 'miou'\nmetric-lower-is-better = true\nmax-drop = 1",
+            "of miou more is better",
+        ),
+        ("[gate]\nmetric = 'miou'", "there is no limit"),
         ("gate = 3", "must be a section"),
         ("[gates]\nmax-drop = 1", "unknown key 'gates' in trpexport.toml: did you mean gate"),
         ("[gate]\nmax-drop = 1\n[extra]\n", "unknown key 'extra'"),

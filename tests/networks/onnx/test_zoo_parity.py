@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.networks.torch.presets import preset
 from trpexport.choose.by_criterion import ByCriterion
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.pipeline import decompose_network
@@ -25,15 +24,10 @@ SLOW = ("alexnet", "densenet-40-12", "preresnet20", "resnet18-cifar", "wrn-16-4"
 def test_the_graph_is_decomposed_as_the_module_is(name: str, tmp_path: Path) -> None:
     shape, path = (1, 3, 32, 32), tmp_path / "net.onnx"
     model = preset(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Batch norms stay where they are: multiplied into kernels, they change the spectra.
-        torch.onnx.export(
-            model, (torch.zeros(shape),), path, dynamo=False, opset_version=13,
-            training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
-            input_names=["input"], output_names=["output"],
-        )  # fmt: skip
-    theirs = decompose_network(TorchNetwork.open(model, shape), CHOOSER)
+    # Batch norms stay where they are: multiplied into kernels, they change the spectra.
+    network = TorchNetwork.open(model, shape)
+    network.write_onnx(path, OnnxSettings(opset=13, keep_norms=True))
+    theirs = decompose_network(network, CHOOSER)
     ours = OnnxFileSource(path).decompose(CHOOSER)
     ranks = {layer.name: layer.rank for layer in theirs.plan.layers}
     assert {layer.name: layer.rank for layer in ours.plan.layers} == ranks

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from tests.networks.torch.plain import SHAPE, Plain
 from trpexport.errors import ModelError, PlanError, TrpexportError
+from trpexport.inputs import Inputs
+from trpexport.networks.torch.arguments import drawn
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import noting, outputs_of
 
@@ -94,3 +96,11 @@ def test_notes_are_taken_of_forwards_that_are_called_themselves() -> None:
         conv.forward(torch.zeros(1, 3, 2, 2))
     assert seen == [conv, conv]
     assert "forward" not in vars(conv)
+
+
+@pytest.mark.parametrize("side", [1 << 30, 1 << 22])
+def test_inputs_beyond_all_memory_are_one_line(side: int) -> None:
+    with pytest.raises(ModelError, match="more memory than there is") as caught:
+        drawn(Inputs.of((1, 3, side, side)))
+    assert caught.value.parameters == ("input_shape",)
+    assert "\n" not in str(caught.value)

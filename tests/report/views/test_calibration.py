@@ -10,10 +10,13 @@ from trpexport.report.blocks import Kind, Table, Text, Value
 from trpexport.report.views.calibration import calibration_view
 
 NAMES = ("layer3.0.downsample.0", "layer1.0.conv1")
-TOP1 = {"before": 91.25, "after": 90.5, "images": 517, "split": "test"}
+JUDGED = {
+    **{"metric": "top1", "is_share": True, "before": 0.9125, "after": 0.905},
+    **{"images": 517, "split": "test"},
+}
 
 
-def report(top1: dict[str, Any] | None, share: float | None) -> dict[str, Any]:
+def report(judged: dict[str, Any] | None, share: float | None) -> dict[str, Any]:
     layers = [
         {
             **{"name": name, "scheme": "input-channel", "rank": 128, "weight_error": 1.25},
@@ -27,7 +30,7 @@ def report(top1: dict[str, Any] | None, share: float | None) -> dict[str, Any]:
         "macs": {"after": 100},
         "calibration": {
             **{"images": 512, "data": "cifar10:[here]", "split": "train", "output_error": 0.0625},
-            **{"layers": layers, **({} if top1 is None else {"top1": top1})},
+            **{"layers": layers, **({} if judged is None else {"judged": judged})},
         },
     }
 
@@ -49,7 +52,7 @@ def test_what_was_not_predicted_is_not_shown(share: float | None) -> None:
 
 
 def test_the_sentence() -> None:
-    _, text = calibration_view(report(TOP1, None))
+    _, text = calibration_view(report(JUDGED, None))
     assert isinstance(text, Text) and isinstance(text.content, tuple)
     start, moved, _, _, before, _, after, where = text.content
     assert "512 images of cifar10:[here] (train)" in str(start)
@@ -57,6 +60,10 @@ def test_the_sentence() -> None:
     assert before == Value(0.9125, Kind.SHARE, digits=2)
     assert after == Value(0.905, Kind.SHARE, digits=2)
     assert where == " on 517 test images"
+    mae = {**JUDGED, "metric": "mae", "is_share": False, "before": 0.25, "after": 0.5}
+    _, text = calibration_view(report(mae, None))
+    assert isinstance(text, Text) and isinstance(text.content, tuple)
+    assert text.content[3:5] == ("; mae ", Value(0.25, Kind.NUMBER, digits=4))
     _, shorter = calibration_view(report(None, None))
     assert isinstance(shorter, Text) and len(shorter.content) == 3
 

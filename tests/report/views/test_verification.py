@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trpexport.compare import Comparison
 from trpexport.report.blocks import Role, Table, Text, Tone
 from trpexport.report.views.verification import verification_view
@@ -18,6 +20,13 @@ def test_an_output_is_a_row_and_the_verdict_is_last() -> None:
     shown = [column.key for column in table.columns]
     assert [table.rows[0][key] for key in shown] == ["a", 6e-7, 2e-7, 1.0, 1.0, 64]
     assert verdict == Text("the same network, up to float32 rounding", Role.VERDICT, Tone.GOOD)
+
+
+def test_outputs_that_never_vary_are_said() -> None:
+    still = replace(SAME, varies=False)
+    blocks = verification_view(Verification({"a": still, "b": SAME}), "x")
+    (note,) = [block for block in blocks if isinstance(block, Text) and block.role is Role.WARNING]
+    assert "a does not vary over the inputs compared, by which little is told" in str(note.content)
 
 
 def test_the_verdict_on_what_differs_is_the_error() -> None:

@@ -11,12 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from trpexport.errors import TrpexportError
+from trpexport.judge.examples import find_judge
 from trpexport.judge.gate.rules import RULES, Need, rule_for
+from trpexport.judge.metrics import find_metric
 from trpexport.judge.metrics.base import Metric
 
 OWN_FILE, PROJECT_FILE = "trpexport.toml", "pyproject.toml"
 _SECTIONS = {OWN_FILE: ("gate",), PROJECT_FILE: ("tool", "trpexport", "gate")}
-_CONFIDENT = "confident"
+_CONFIDENT, _METRIC, _LOWER = "confident", "metric", "metric-lower-is-better"
+_OTHERS = {_CONFIDENT: bool, _METRIC: str, _LOWER: bool}  # keys that are no rules, and their types
+_SAID = {bool: "say true or false", str: "give its name, as in 'miou'"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ def read_limits(
     *,
     confident: bool | None = None,
     config: Path | None = None,
-    metric: Metric | None = None,
+    data: str = "the data",
+    metric: str | None = None,
+    lower_is_better: bool = False,
 ) -> Limits:
     """Return the limits of the configuration file, overridden by those that were typed.
 
@@ -52,25 +58,33 @@ def read_limits(
         confident: what was typed; None for nothing.
         config: the file; None looks in the working directory for ``trpexport.toml``, then for
             a section in ``pyproject.toml``.
-        metric: what networks are judged by; None for classes that are right.
+        data: what networks are judged on, as it was typed.
+        metric: the metric that was typed, which replaces that of the file; None for nothing.
+        lower_is_better: whether it was typed that less is better, of whichever metric.
 
     Raises:
         TrpexportError: a file can't be read; a key is unknown; a limit is no number, of the wrong
-            sign or out of range; or there is no limit at all.
+            sign or out of range; there is no limit at all; or no such metric, or none for raw
+            tensors.
     """
     section, source = _section(config)
-    found: dict[str, float] = {}
     for key, value in section.items():
-        if key == _CONFIDENT:
-            if not isinstance(value, bool):
-                raise TrpexportError(f"{key} in {source} can't be {value!r}: say true or false")
-            continue
-        if key not in RULES:
-            raise _unknown(key, source, [*RULES, _CONFIDENT])
-        found[key] = rule_for(key, metric).parse(value, f"{key} in {source}")
+        if key not in {*RULES, *_OTHERS}:
+            raise _unknown(key, source, [*RULES, *_OTHERS])
+        if key in _OTHERS and not isinstance(value, _OTHERS[key]):
+            raise TrpexportError(f"{key} in {source} can't be {value!r}: {_SAID[_OTHERS[key]]}")
+    if metric is None:
+        judge = _metric_of(section, source, data, lower_is_better)
+    else:
+        judge = find_judge(data, metric, lower_is_better=lower_is_better)
+    found = {
+        key: rule_for(key, judge).parse(value, f"{key} in {source}")
+        for key, value in section.items()
+        if key not in _OTHERS
+    }
     stands = bool(section.get(_CONFIDENT)) if confident is None else confident
     return parsed_limits(
-        {name: value for name, value in typed.items() if value is not None}, stands, found, metric
+        {name: value for name, value in typed.items() if value is not None}, stands, found, judge
     )
 
 
@@ -101,6 +115,21 @@ def parsed_limits(
             parameters=("max-drop",),
         )
     return Limits({name: found[name] for name in RULES if name in found}, confident, metric)
+
+
+def _metric_of(
+    section: Mapping[str, Any], source: str, data: str, lower_is_better: bool
+) -> Metric | None:
+    """Return the metric of a file's section; None for classes that are right."""
+    name, lower = section.get(_METRIC), bool(section.get(_LOWER))
+    if name is None:
+        if lower:
+            raise TrpexportError(f"{_LOWER} in {source} is of no metric: name it, as {_METRIC}")
+        return find_judge(data, None, lower_is_better=lower_is_better)
+    try:
+        return find_metric(name, lower_is_better=lower or lower_is_better)
+    except TrpexportError as error:
+        raise TrpexportError(f"{_METRIC} in {source}: {error}") from error
 
 
 def _section(config: Path | None) -> tuple[Mapping[str, Any], str]:

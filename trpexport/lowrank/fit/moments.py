@@ -10,10 +10,9 @@ from torch import Tensor
 
 from trpexport.lowrank.fit.narrowing import Narrowing
 from trpexport.lowrank.fit.patches import seen_through
+from trpexport.lowrank.spectrum import add_square, whole_square
 from trpexport.ops import LinearOp
 
-# Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
-_BLOCK = 128
 _SCALE_FLOOR = 1e-6
 
 
@@ -65,9 +64,9 @@ class Moments:
             y: targets (groups, pixels, O).
         """
         p, y = p.to(torch.float64), y.to(torch.float64)
-        _add_square(self.pp, p)
+        add_square(self.pp, p)
         self.yp.baddbmm_(y.mT, p)
-        _add_square(self.yy, y)
+        add_square(self.yy, y)
         self.p.add_(p.sum(1))
         self.y.add_(y.sum(1))
         return replace(self, count=self.count + p.shape[1])
@@ -115,7 +114,7 @@ class Moments:
     @property
     def whole_pp(self) -> Tensor:
         """Sum of p pᵀ with the blocks below the diagonal, (groups, K, K)."""
-        return _whole(self.pp)
+        return whole_square(self.pp)
 
     @property
     def mean_p(self) -> Tensor:
@@ -143,7 +142,7 @@ class Moments:
     def target_covariance(self) -> Tensor:
         """Covariance of (y, y), (groups, O, O)."""
         y = self.mean_y
-        return _whole(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1)
+        return whole_square(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1)
 
     @property
     def cross_covariance(self) -> Tensor:
@@ -170,7 +169,7 @@ class Moments:
 
     def power(self, metric: Tensor | None = None) -> float:
         """Return the mean square of the targets at a pixel, summed over channels."""
-        return _trace(_whole(self.yy / max(1, self.count)), metric)
+        return _trace(whole_square(self.yy / max(1, self.count)), metric)
 
     def variance(self, metric: Tensor | None = None) -> float:
         """Return the variance of the targets over pixels, summed over channels."""
@@ -218,21 +217,6 @@ def scale_metric(scale: Tensor, groups: int) -> Tensor:
     largest = weight.amax(1, keepdim=True)
     weight = torch.where(largest > 0, weight / torch.where(largest > 0, largest, 1.0), 1.0)
     return torch.diag_embed(weight.clamp_min(_SCALE_FLOOR))
-
-
-def _add_square(total: Tensor, some: Tensor) -> None:
-    """Add the products of columns (groups, rows, columns), blocks below the diagonal left out."""
-    for start in range(0, some.shape[2], _BLOCK):
-        columns = slice(start, start + _BLOCK)
-        total[:, columns, start:].baddbmm_(some[:, :, columns].mT, some[:, :, start:])
-
-
-def _whole(square: Tensor) -> Tensor:
-    """Fill in the blocks below the diagonal, in place."""
-    for start in range(_BLOCK, square.shape[2], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        square[:, rows, :start] = square[:, :start, rows].mT
-    return square
 
 
 def _trace(square: Tensor, metric: Tensor | None) -> float:

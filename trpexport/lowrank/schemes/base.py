@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from trpexport.cost import macs
-from trpexport.lowrank.spectrum import svd
+from trpexport.lowrank.spectrum import Basis
 from trpexport.ops import Call, LinearOp
 
 if TYPE_CHECKING:
@@ -121,11 +121,26 @@ class MatrixScheme(Scheme):
 
     def spectrum(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Return the singular values of each matrix, largest first."""
-        return svd(self.unfold(weight, op)).values
+        return self.basis(weight, op).values
 
     def truncate(self, weight: Tensor, op: LinearOp, rank: int) -> tuple[Tensor, ...]:
         """Return the factors of the truncated SVD: there are no closer ones."""
-        return self.factor_weights(*svd(self.unfold(weight, op)).factors(rank), op)
+        return self.truncate_by(self.basis(weight, op), weight, op, rank)
+
+    def basis(self, weight: Tensor, op: LinearOp) -> Basis:
+        """Return what the spectrum and all truncations of a kernel follow from.
+
+        Raises:
+            PlanError: the kernel holds NaN or infinity.
+        """
+        return Basis.of(self.unfold(weight, op))
+
+    def truncate_by(
+        self, basis: Basis, weight: Tensor, op: LinearOp, rank: int
+    ) -> tuple[Tensor, ...]:
+        """Return what :meth:`truncate` does, of a kernel whose basis is known."""
+        found = basis.truncated(self.unfold(weight, op), rank)
+        return self.factor_weights(*found.factors(rank), op)
 
 
 def restrict(op: LinearOp, kept: Sequence[bool]) -> LinearOp:

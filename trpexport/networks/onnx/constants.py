@@ -64,6 +64,8 @@ class Constant:
         """
         try:
             array: Array = self.tensor.numpy()
+        except MemoryError:
+            raise
         except Exception as error:  # numpy's, the system's or onnx_ir's, for each way to be cut
             raise ModelError(
                 f"the tensor {self.source.name} is damaged ({first_line(error)}): copy the file, "

@@ -58,6 +58,18 @@ def taken(model: ir.Model) -> list[TensorInfo]:
     return with_usual_shapes(infos, model.metadata_props)
 
 
+def open_axes(model: ir.Model) -> dict[str, dict[int, str]]:
+    """Return by input the axes besides the first that a graph leaves open, and their names."""
+    return {
+        info.name: {
+            axis: f"{info.name}:{axis}" if size == UNNAMED else size
+            for axis, size in enumerate(info.shape)
+            if axis and isinstance(size, str)
+        }
+        for info in taken(model)
+    }
+
+
 def _dimensions(value: ir.Value) -> tuple[int | str, ...]:
     if value.shape is None:
         raise ModelError(

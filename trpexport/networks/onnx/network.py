@@ -21,7 +21,7 @@ from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
 from trpexport.networks.onnx.drift import first_difference
-from trpexport.networks.onnx.inputs import inputs_of, taken
+from trpexport.networks.onnx.inputs import inputs_of, open_axes, taken
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
 from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource
@@ -149,6 +149,11 @@ class OnnxNetwork:
         """How far rounding may carry its outputs."""
         types = {layer.weight.dtype for layer in self.layers if layer.weight is not None}
         return _HALF if types & _LOW_PRECISION else FLOAT32
+
+    @property
+    def dynamic(self) -> dict[str, dict[int, str]]:
+        """By input, the axes besides the batch that the file leaves open, under their names."""
+        return open_axes(self.source.model)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class OrtTraversal:
         self._layer, self._behind = layer, _behind(layer, Constants(self.network.model))
         wanted = (layer.data, layer.node.outputs[0], self._behind.shortcut)
         inner = [value for value in wanted if value is not None and value.producer() is not None]
-        self._session = open_model(self.network.model, inner)
+        self._session = open_model(self.network.model, inner, only=True)
 
     def observe(self, name: str, batch: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from trpexport.errors import ModelError
@@ -54,7 +55,7 @@ class OnnxSource:
 
 
 def read_model(path: Path) -> ir.Model:
-    """Read an ONNX file; tensors in other files are mapped, not read.
+    """Read an ONNX file; tensors in other files are read each time that they are used.
 
     Raises:
         ModelError: it is no ONNX network, is not valid, or keeps weights outside its own folder.
@@ -71,8 +72,38 @@ def read_model(path: Path) -> ir.Model:
             raise
         except Exception as error:  # onnx_ir raises a dozen types for what it can't make sense of
             raise _invalid(path, error) from error
-    ir.external_data.set_base_dir(model.graph, Path(os.path.realpath(path)).parent)
+    home = Path(os.path.realpath(path)).parent
+    ir.external_data.set_base_dir(model.graph, home)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _unmapped(value.const_value, home)
     return model
+
+
+def _unmapped(tensor: ir.ExternalTensor, home: Path) -> ir.TensorProtocol:
+    """Return a tensor that reads its own bytes, where onnx_ir would map the whole file.
+
+    Each tensor would map it once more, and never let go: a file of 2 GB takes 70 GB of addresses.
+    """
+    if tensor.dtype.bitwidth % 8:
+        return tensor
+    dtype = tensor.dtype.numpy()
+
+    def read() -> ir.Tensor[Any]:
+        count, offset = tensor.nbytes, tensor.offset or 0
+        data = np.fromfile(home / tensor.location, np.uint8, count=count, offset=offset)
+        values = data.view(dtype.newbyteorder("<")).reshape(tensor.shape.numpy())
+        return ir.Tensor(values, tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(
+        read,
+        tensor.dtype,
+        tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def _check(path: Path) -> None:

@@ -26,21 +26,28 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def open_model(
-    model: ir.Model, outputs: Sequence[ir.Value] = (), *, graph_optimization: str = "all"
+    model: ir.Model,
+    outputs: Sequence[ir.Value] = (),
+    *,
+    only: bool = False,
+    graph_optimization: str = "all",
 ) -> Session:
     """Return a network ready to run, with some of its values as further outputs.
 
     Args:
         model: the network.
         outputs: values of its main graph.
+        only: leave its own outputs out, and with them all that no value asked for needs.
         graph_optimization: as for :func:`~trpexport.runtime.session.open_session`.
 
     Raises:
         ModelError: ONNX Runtime can't run it.
     """
-    known = {value.name for value in model.graph.outputs}
+    own = list(model.graph.outputs)
+    kept = [] if only else own
+    known = {value.name for value in kept}
     added = [value for value in dict.fromkeys(outputs) if value.name not in known]
-    model.graph.outputs.extend(added)
+    model.graph.outputs[:] = [*kept, *added]
     try:
         if weight_bytes(model) <= _WHOLE_BYTES:
             return open_session(_content(model), graph_optimization=graph_optimization)
@@ -49,8 +56,7 @@ def open_model(
             save(model, path)
             return open_session(path, graph_optimization=graph_optimization)
     finally:
-        if added:
-            del model.graph.outputs[-len(added) :]
+        model.graph.outputs[:] = own
 
 
 def skeleton(model: ir.Model) -> Any:
@@ -89,26 +95,12 @@ def weight_bytes(model: ir.Model) -> int:
 
 def _content(model: ir.Model) -> bytes:
     """Return a network as the content of one file, the tensors of other files in it."""
-    outside = {
-        value: value.const_value
-        for graph in [model.graph, *model.graph.subgraphs()]
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    for value, tensor in outside.items():
-        value.const_value = ir.tensor(tensor.numpy(), tensor.dtype, name=value.name)
-    try:
-        message = ir.to_proto(model)
-        # onnx_ir tells the types of stored tensors twice.
-        told = [
-            value
-            for value in message.graph.value_info
-            if value.name not in model.graph.initializers
-        ]
-        del message.graph.value_info[:]
-        message.graph.value_info.extend(told)
-        content: bytes = message.SerializeToString()
-        return content
-    finally:
-        for value, tensor in outside.items():
-            value.const_value = tensor
+    message = ir.to_proto(model)
+    # onnx_ir tells the types of stored tensors twice.
+    told = [
+        value for value in message.graph.value_info if value.name not in model.graph.initializers
+    ]
+    del message.graph.value_info[:]
+    message.graph.value_info.extend(told)
+    content: bytes = message.SerializeToString()
+    return content

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trpexport.errors import PlanError
+from trpexport.errors import ModelError, PlanError
 from trpexport.inputs import INPUT, Input, Inputs
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -76,6 +76,9 @@ def drawn(inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
     """Return standard normal numbers for each input, the same for the same seed.
 
     Whole numbers are as likely each.
+
+    Raises:
+        ModelError: they take more memory than there is.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -86,7 +89,13 @@ def drawn(inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
         limit = 2 if dtype == torch.bool else min(one.below, torch.iinfo(dtype).max)
         return torch.randint(0, limit, one.shape, generator=generator).to(dtype)
 
-    return {name: draw(one) for name, one in inputs.items()}
+    try:
+        return {name: draw(one) for name, one in inputs.items()}
+    except RuntimeError as error:  # from its allocator, or before that
+        raise ModelError(
+            f"inputs of {inputs} take more memory than there is: give smaller ones",
+            parameters=("input_shape",),
+        ) from error
 
 
 def are_keywords(model: nn.Module, names: Collection[str]) -> bool:

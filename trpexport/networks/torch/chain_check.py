@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trpexport.lowrank.chain import Chain, truncated
+from trpexport.lowrank.schemes import SCHEMES, MatrixScheme
 from trpexport.networks.torch.modules import make_layer, set_kernel
 from trpexport.ops import LinearOp
 from trpexport.plan import LayerPlan
@@ -31,8 +32,8 @@ class LayerCheck:
 
     Attributes:
         name: the layer.
-        factor_error: product of the factors against the truncated weight, Frobenius; None where
-            they are no truncation, but calibrated.
+        factor_error: product of the factors against the truncated weight, Frobenius, as
+            :func:`_factor_error` has it; None where they are no truncation, but calibrated.
         equivalence_error: output of the chain against the operator with the product as its weight,
             RMS over the layer's real inputs.
         output_error: output of the chain against the original layer: the approximation, RMS;
@@ -66,10 +67,7 @@ def check_chain(
     """
     assert layer.scheme is not None
     assert layer.rank is not None
-    factor_error = None
-    if chain.is_truncation:
-        cut = truncated(weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
-        factor_error = relative_rms(cut.product, chain.product)
+    whole = chain.product
     x = x.double()
     y = x
     for op, kernel in zip(chain.ops, chain.kernels, strict=True):
@@ -78,10 +76,33 @@ def check_chain(
     output_error = relative_rms(_applied(layer.op, weight, bias, x), y)
     return LayerCheck(
         name=layer.name,
-        factor_error=factor_error,
-        equivalence_error=relative_rms(_applied(product, chain.product, chain.bias, x), y),
+        factor_error=_factor_error(layer, whole, weight) if chain.is_truncation else None,
+        equivalence_error=relative_rms(_applied(product, whole, chain.bias, x), y),
         output_error=output_error if math.isfinite(output_error) else None,
     )
+
+
+def _factor_error(layer: LayerPlan, kernel: Tensor, weight: Tensor) -> float:
+    """Return how far a product of factors is from the truncated kernel, relative to this.
+
+    Of one unfolded matrix the truncation is the closest product of its rank, and how close it is
+    stands in the plan (Eckart and Young, "The approximation of one matrix by another of lower
+    rank", 1936): factors that are as close are a truncation, and no SVD is computed once more.
+    The squares of errors that lie within products of this rank add up nearly.
+    """
+    assert layer.scheme is not None
+    assert layer.rank is not None
+    if layer.weight_error is None or not isinstance(
+        SCHEMES[layer.scheme].form(layer.op), MatrixScheme
+    ):
+        cut = truncated(weight, None, layer.op, scheme=layer.scheme, rank=layer.rank)
+        return relative_rms(cut.product, kernel)
+    original = weight.to(torch.float64)
+    energy, lost = float(original.square().sum()), layer.weight_error**2
+    distance = float((original - kernel).square().sum())
+    if not energy:
+        return math.sqrt(distance)
+    return math.sqrt(abs(distance / energy - lost) / (1 - lost)) if lost < 1 else math.inf
 
 
 def relative_rms(reference: Tensor, candidate: Tensor) -> float:

@@ -18,6 +18,7 @@ from trpexport.foreign import told
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
+from trpexport.networks.dynamic import Dynamic
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch import rewrite
@@ -129,6 +130,11 @@ class TorchNetwork:
     def passes(self) -> tuple[str, ...]:
         """The passes that make its file where nobody asks for others."""
         return ("export", "simplify", "annotate")
+
+    @property
+    def dynamic(self) -> Dynamic:
+        """No axes: settings say which its file leaves open."""
+        return {}
 
     @property
     def notes(self) -> tuple[str, ...]:

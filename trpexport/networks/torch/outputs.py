@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from trpexport.errors import DataError, ModelError
 from trpexport.inputs import INPUT
 
 OUTPUT = "output"
+T = TypeVar("T")
 
 
 def named_tensors(output: Any, inputs: Collection[str] = (INPUT,)) -> dict[str, Tensor]:
@@ -52,7 +53,7 @@ def left_out(output: Any) -> dict[str, str]:
     }
 
 
-def picked(named: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+def picked(named: Mapping[str, T], patterns: Sequence[str]) -> dict[str, T]:
     """Return the outputs whose names match one of some globs; all where there are none.
 
     Raises:
@@ -65,8 +66,8 @@ def picked(named: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Te
                 parameters=("outputs",),
             )
     return {
-        name: tensor
-        for name, tensor in named.items()
+        name: value
+        for name, value in named.items()
         if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
     }
 

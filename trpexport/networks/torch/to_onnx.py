@@ -36,7 +36,7 @@ ONE_FILE_LIMIT = 2_000_000_000
 def to_onnx(
     model: nn.Module, inputs: InputsLike, path: Path, settings: OnnxSettings | None = None
 ) -> None:
-    """Write ``model`` as an ONNX file, batch norms folded into the convolutions before them.
+    """Write ``model`` as an ONNX file, batch norms folded into the kernels before them or not.
 
     The file holds no trace of the machine it was made on. Weights of 2 GB and more stand beside
     it, in ``path`` with ``.data`` added.
@@ -67,6 +67,8 @@ def to_onnx(
     as_named = nullcontext() if is_flat(outputs) else _returning_tensors(model)
     write = _write_legacy if settings.is_legacy else _write_dynamo
     options = {"opset_version": settings.opset, "input_names": list(inputs), "output_names": names}
+    if settings.keep_norms:
+        options |= {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     try:
         with evaluating(model), as_named, _quiet():
             write(model, x, path, _open_axes(inputs, settings), options)

@@ -51,9 +51,10 @@ def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
             f"{f'({other}) ' if several and other != worst else ''}by ",
             Value(held_out["output_error"], Kind.SHARE),
         )
-    top1 = facts.get("top1")
-    if top1 is None:
+    judged = facts.get("judged")
+    if judged is None:
         return parts
-    before, after = (Value(top1[when] / 100, Kind.SHARE, digits=2) for when in ("before", "after"))
-    where = f" on {top1['images']} {top1['split']} images"
-    return (*parts, "; top-1 ", before, " -> ", after, where)
+    kind, digits = (Kind.SHARE, 2) if judged["is_share"] else (Kind.NUMBER, 4)
+    before, after = (Value(judged[when], kind, digits=digits) for when in ("before", "after"))
+    where = f" on {judged['images']} {judged['split']} images"
+    return (*parts, f"; {judged['metric']} ", before, " -> ", after, where)

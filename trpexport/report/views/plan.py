@@ -29,7 +29,7 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
-            Column("convolution", "convolution", Kind.NAME, optional=True),
+            Column("convolution", "operator", Kind.NAME, optional=True),
             *((Column("scheme", "scheme", Kind.NAME),) if is_mixed else ()),
             Column("rank", "rank", Kind.WHOLE, absent="kept"),
             Column("before", "MACs", Kind.COUNT),

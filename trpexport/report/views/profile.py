@@ -37,7 +37,7 @@ def _comparison(profile: BenchProfile) -> Table:
     )
     return Table(
         columns=(
-            Column("layer", "convolution", Kind.NAME),
+            Column("layer", "layer", Kind.NAME),
             Column("base", profile.labels[0], Kind.SECONDS),
             Column("other", profile.labels[-1], Kind.SECONDS),
             Column("speedup", "speed-up", Kind.RATIO, optional=True),
@@ -73,7 +73,7 @@ def _verdict(row: LayerComparison) -> Value:
 def _layers(label: str, attribution: Attribution) -> Table:
     return Table(
         columns=(
-            Column("layer", "convolution", Kind.NAME),
+            Column("layer", "layer", Kind.NAME),
             Column("computed", "computed as", Kind.PROSE, optional=True),
             Column("time", "time", Kind.SECONDS),
             Column("mad", "MAD", Kind.SECONDS, optional=True),

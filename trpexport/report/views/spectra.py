@@ -23,7 +23,7 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
-            Column("convolution", "convolution", Kind.NAME, optional=True),
+            Column("convolution", "operator", Kind.NAME, optional=True),
             Column("spectrum", "singular values", Kind.BARS, optional=True),
             Column("full_rank", "full rank", Kind.WHOLE, absent="kept"),
             Column("break_even", "break even", Kind.WHOLE, absent="none"),

@@ -35,6 +35,8 @@ def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
         Table(columns, rows),
         Text("Errors are relative to the RMS of the output."),
     ]
+    if found.note is not None:
+        blocks.append(Text(f"Note: {found.note}", Role.WARNING))
     if found.is_equivalent:
         same = "the same network, up to float32 rounding"
         blocks.append(Text(same, Role.VERDICT, Tone.GOOD))
