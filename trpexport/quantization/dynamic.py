@@ -27,7 +27,7 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizationSettings)
     Args:
         source: the float32 file.
         target: the file to write, which may be the same.
-        settings: the provider that will run it, and the runtime that has to read it.
+        settings: who will run it.
 
     Raises:
         ModelError: nothing in it can be quantized, or the quantizer fails.

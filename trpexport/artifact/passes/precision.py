@@ -51,7 +51,7 @@ class Precision(Pass):
         """Refuse what can't be before any work is done.
 
         Raises:
-            ModelError: the provider or the target can't run it.
+            ModelError: the provider can't run it.
         """
 
     @abstractmethod
