@@ -26,9 +26,9 @@ from benchmarks.precision_networks import CASES, VERSIONS, Case, Images, Materia
 from trpexport.compare import OutputComparer
 from trpexport.measure.bench import BenchSettings, ModelFile, bench
 from trpexport.onnxfile.counting import count_onnx
-from trpexport.quantize.half import FLOAT16, convert
-from trpexport.quantize.settings import QuantizationSettings
-from trpexport.quantize.static import quantize_static
+from trpexport.quantization.half import FLOAT16, convert
+from trpexport.quantization.settings import QuantizationSettings
+from trpexport.quantization.static import quantize_static
 from trpexport.runtime.session import Session, open_session
 
 RESULT = RESULTS / "precision.json"

@@ -36,7 +36,6 @@ def flops(
     from trpexport.onnxfile.recognition import is_checkpoint
     from trpexport.report.views.cost import cost_view
 
-    network, _ = locate(network)
     if is_checkpoint(network):
         opt.refuse_typed(context, ("shape",), "for a checkpoint")
         source = opt.checkpoint_source(network, arch, model, input_shape, unsafe_pickle)
@@ -46,7 +45,8 @@ def flops(
 
         idle = ("arch", "model", "input_shape", "unsafe_pickle")
         opt.refuse_typed(context, idle, "for an ONNX file")
-        cost = count_onnx(network, shapes=opt.parse_named_shapes(shape))
+        file, _ = locate(network)
+        cost = count_onnx(file, shapes=opt.parse_named_shapes(shape))
     if as_json:
         show_json(cost.to_json())
     else:

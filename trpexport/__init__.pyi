@@ -9,6 +9,7 @@ from trpexport.api.networks import decompose as decompose
 from trpexport.api.networks import export as export
 from trpexport.api.networks import load as load
 from trpexport.api.networks import verify as verify
+from trpexport.api.precisions import quantize as quantize
 from trpexport.api.training import train as train
 from trpexport.artifact.build import BundleReport as BundleReport
 from trpexport.artifact.build import ExportSettings as ExportSettings

@@ -28,7 +28,7 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
 from trpexport.pipeline import CalibrationData
-from trpexport.quantize.judging import TopOneJudge
+from trpexport.quantization.judging import TopOneJudge
 from trpexport.stages import Stages
 
 

@@ -30,7 +30,7 @@ from trpexport.networks.dynamic import dimensions, parse_dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed

@@ -15,7 +15,7 @@ from trpexport.compare import FLOAT32 as ROUNDING
 from trpexport.compare import Comparison, Tolerance, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError, TrpexportError
 from trpexport.golden import Golden
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.settings import QuantizationSettings
 
 # What another machine or version of ONNX Runtime may round otherwise.
 _MARGIN = 2.0

@@ -17,7 +17,7 @@ from trpexport.errors import ModelError, NothingToDoError, TrpexportError, Verif
 from trpexport.foreign import first_line
 from trpexport.networks.base import Network
 from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.stages import Stages
 
 

@@ -8,8 +8,8 @@ from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
 from trpexport.errors import ModelError
-from trpexport.quantize.half import BFLOAT16, convert
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.half import BFLOAT16, convert
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.kernels import kernels_of
 
 

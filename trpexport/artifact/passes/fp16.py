@@ -7,8 +7,8 @@ from pathlib import Path
 from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
-from trpexport.quantize.half import FLOAT16, convert, slowness
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.half import FLOAT16, convert, slowness
+from trpexport.quantization.settings import QuantizationSettings
 
 
 class Float16(Precision):

@@ -9,9 +9,9 @@ from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
 from trpexport.measure.machine import instruction_sets
-from trpexport.quantize.formats import number_format
-from trpexport.quantize.settings import QuantizationSettings
-from trpexport.quantize.static import quantize_static
+from trpexport.quantization.formats import number_format
+from trpexport.quantization.settings import QuantizationSettings
+from trpexport.quantization.static import quantize_static
 
 
 class Int8(Precision):

@@ -7,8 +7,8 @@ from pathlib import Path
 from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
-from trpexport.quantize.dynamic import quantize_dynamic
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.dynamic import quantize_dynamic
+from trpexport.quantization.settings import QuantizationSettings
 
 
 class Int8Dynamic(Precision):

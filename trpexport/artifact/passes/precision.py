@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
 from trpexport.artifact.reference import OnnxFile
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.settings import QuantizationSettings
 
 
 class Precision(Pass):
@@ -51,7 +51,7 @@ class Precision(Pass):
         """Refuse what can't be before any work is done.
 
         Raises:
-            ModelError: the provider or the target can't run it.
+            ModelError: the provider can't run it.
         """
 
     @abstractmethod

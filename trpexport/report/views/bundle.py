@@ -25,17 +25,11 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if "rewrite" in outputs:
         worst = _worst(outputs["rewrite"])
         rows.append(("Equivalent", ("factors = the dense layers they stand for, ", *worst)))
-    *_, last = (step["outputs"] for step in done if step["claim"]["kind"] == "equivalent")
+    *_, last = (step["outputs"] for step in done if not _is_variant(step))
     rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
-    rows += variant_rows(
-        {
-            step["name"]: step
-            for step in done
-            if step["claim"]["kind"] == "approximate" and step["name"] != "decompose"
-        }
-    )
+    rows += variant_rows({step["name"]: step for step in done if _is_variant(step)})
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
 
@@ -65,6 +59,12 @@ def conversion_view(facts: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple
     rows += [("Note", one["note"]) for one in facts["variants"].values() if one["note"] is not None]
     rows += [("Written", str(path)) for path in paths.values()]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
+
+
+def _is_variant(step: Mapping[str, Any]) -> bool:
+    """Whether a step wrote the network in another precision."""
+    is_near = bool(step.get("claim", {}).get("kind") == "approximate")
+    return is_near and bool(step["name"] != "decompose")
 
 
 def _label(one: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpexport.quantize.ranges import METHODS, Histogram
+from trpexport.quantization.ranges import METHODS, Histogram
 
 
 def counted(*parts: object) -> Histogram:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trpexport.onnxfile.target import TargetRuntime
 from trpexport.tensors import Arrays
 
 Judge = Callable[[Path], float]
@@ -27,7 +26,6 @@ class QuantizationSettings:
             without labels.
         max_drop: how many points it may lose; None for no such limit.
         provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`: who will run it.
-        target: the oldest ONNX Runtime that has to read it; None for this one.
     """
 
     calibration: Arrays = field(default_factory=dict)
@@ -36,7 +34,6 @@ class QuantizationSettings:
     judge: Judge | None = None
     max_drop: float | None = None
     provider: str = "cpu"
-    target: TargetRuntime | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trpexport.quantize.scaling import Diagonal, Statistics, best_diagonal
+from trpexport.quantization.scaling import Diagonal, Statistics, best_diagonal
 from trpexport.tensors import Array
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trpexport.quantize.scaling import Statistics, best_diagonal
+from trpexport.quantization.scaling import Statistics, best_diagonal
 
 
 def expected_error(

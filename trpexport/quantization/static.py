@@ -13,13 +13,13 @@ from trpexport.errors import DataError
 from trpexport.files import staged_file
 from trpexport.measure.machine import instruction_sets
 from trpexport.onnxfile.precision import check_float32
-from trpexport.quantize.chains import find_links, rescale
-from trpexport.quantize.formats import NumberFormat, number_format
-from trpexport.quantize.observing import channel_statistics, histograms
-from trpexport.quantize.ort import quantized, ready, serialized
-from trpexport.quantize.ranges import METHODS, Range
-from trpexport.quantize.search import Found, Search, Trials, find_units
-from trpexport.quantize.settings import QuantizationSettings, Quantized
+from trpexport.quantization.chains import find_links, rescale
+from trpexport.quantization.formats import NumberFormat, number_format
+from trpexport.quantization.observing import channel_statistics, histograms
+from trpexport.quantization.ort import quantized, ready, serialized
+from trpexport.quantization.ranges import METHODS, Range
+from trpexport.quantization.search import Found, Search, Trials, find_units
+from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.session import open_session
 from trpexport.tensors import Array, Arrays
 

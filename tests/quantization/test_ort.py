@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.quantize.networks import classifier
-from trpexport.quantize.formats import NumberFormat
-from trpexport.quantize.ort import quantizable, quantized, ready, serialized
+from tests.quantization.networks import classifier
+from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.ort import quantizable, quantized, ready, serialized
 from trpexport.runtime.session import import_onnxruntime, open_session
 
 Write = Callable[..., Path]

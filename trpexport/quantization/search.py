@@ -13,12 +13,12 @@ import numpy as np
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.onnxfile.naming import module_name
-from trpexport.quantize.chains import CHANNEL_AXIS
-from trpexport.quantize.formats import NumberFormat
-from trpexport.quantize.observing import batches
-from trpexport.quantize.ort import quantizable, quantized, serialized
-from trpexport.quantize.ranges import Range
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.chains import CHANNEL_AXIS
+from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.observing import batches
+from trpexport.quantization.ort import quantizable, quantized, serialized
+from trpexport.quantization.ranges import Range
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.session import Session, open_session
 from trpexport.tensors import Array, Arrays
 

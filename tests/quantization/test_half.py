@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from trpexport.errors import ModelError
-from trpexport.quantize.half import BFLOAT16, FLOAT16, convert
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.half import BFLOAT16, FLOAT16, convert
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.session import open_session
 
 Write = Callable[..., Path]

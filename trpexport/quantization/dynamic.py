@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
-from trpexport.quantize import graphs
-from trpexport.quantize.settings import QuantizationSettings, Quantized
+from trpexport.quantization import graphs
+from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.session import import_onnxruntime
 
 _KINDS = ("Conv", "MatMul")
@@ -27,7 +27,7 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizationSettings)
     Args:
         source: the float32 file.
         target: the file to write, which may be the same.
-        settings: the provider that will run it, and the runtime that has to read it.
+        settings: who will run it.
 
     Raises:
         ModelError: nothing in it can be quantized, or the quantizer fails.

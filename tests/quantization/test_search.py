@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests.quantize.networks import classifier, images
+from tests.quantization.networks import classifier, images
 from trpexport.errors import ModelError, NothingToDoError
-from trpexport.quantize.formats import NumberFormat
-from trpexport.quantize.observing import histograms
-from trpexport.quantize.ort import quantized, ready, serialized
-from trpexport.quantize.search import Search, Trials, find_units
-from trpexport.quantize.settings import QuantizationSettings
+from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.observing import histograms
+from trpexport.quantization.ort import quantized, ready, serialized
+from trpexport.quantization.search import Search, Trials, find_units
+from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.session import open_session
 
 Write = Callable[..., Path]

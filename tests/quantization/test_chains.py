@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from trpexport.quantize.chains import find_links, rescale
-from trpexport.quantize.observing import channel_statistics
+from trpexport.quantization.chains import find_links, rescale
+from trpexport.quantization.observing import channel_statistics
 from trpexport.runtime.session import open_session
 
 Write = Callable[..., Path]

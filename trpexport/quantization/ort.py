@@ -16,8 +16,8 @@ import numpy as np
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
 from trpexport.onnxfile.graph import load_proto
-from trpexport.quantize.formats import NumberFormat
-from trpexport.quantize.ranges import Range
+from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.ranges import Range
 from trpexport.runtime.session import import_onnxruntime
 
 if TYPE_CHECKING:

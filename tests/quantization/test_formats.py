@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trpexport.errors import ModelError, TrpexportError
-from trpexport.quantize.formats import number_format
+from trpexport.quantization.formats import number_format
 from trpexport.runtime.providers import PROVIDERS
 
 

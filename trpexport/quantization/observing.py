@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trpexport.quantize.ort import serialized
-from trpexport.quantize.ranges import Histogram
-from trpexport.quantize.scaling import Floats, Statistics
+from trpexport.quantization.ort import serialized
+from trpexport.quantization.ranges import Histogram
+from trpexport.quantization.scaling import Floats, Statistics
 from trpexport.runtime.session import Session, open_session
 from trpexport.tensors import Array, Arrays
 

@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from trpexport.inputs import images_of, rows
-from trpexport.quantize import graphs
+from trpexport.quantization import graphs
 from trpexport.tensors import Arrays
 
 _BATCH = 8

@@ -12,12 +12,12 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests.quantize.networks import classifier, images, operators
+from tests.quantization.networks import classifier, images, operators
 from trpexport.compare import compare_outputs
 from trpexport.errors import DataError, ModelError, TrpexportError
-from trpexport.quantize import static
-from trpexport.quantize.settings import QuantizationSettings
-from trpexport.quantize.static import quantize_static
+from trpexport.quantization import static
+from trpexport.quantization.settings import QuantizationSettings
+from trpexport.quantization.static import quantize_static
 from trpexport.runtime.session import open_session
 
 Write = Callable[..., Path]
