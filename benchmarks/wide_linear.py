@@ -60,10 +60,11 @@ def decomposed(case: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), "--arch", name]
     command += ["--scheme", "channel", "--criterion", "fraction:0.25", "--force", "-o", str(out)]
     if kind == "calibrated":
-        images = folder / "images.npy"
+        images = folder / "images.npz"
         shape = (IMAGES, 3, 224, 224)
-        np.save(images, np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-        command += ["--calib", str(images)]
+        values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        np.savez(images, input=values)
+        command += ["--calib", f"tensors:{images}"]
     start = time.perf_counter()
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)
