@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from trpexport.errors import ModelError
-from trpexport.onnxfile.schemas import TypedNode, typed_node
 from trpexport.quantization import graphs
 from trpexport.quantization.magnitudes import largest_values
 from trpexport.quantization.retyping import retype
+from trpexport.quantization.schemas import TypedNode, typed_node
 from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.kernels import kernels_of
 from trpexport.runtime.providers import PROVIDERS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from trpexport.onnxfile.schemas import TypedNode
+from trpexport.quantization.schemas import TypedNode
 
 
 def retype(model: ir.Model, nodes: Iterable[TypedNode], dtype: ir.DataType) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trpexport.compare import Comparison
+from trpexport.compare import Comparison, Tolerance
 from trpexport.report.blocks import Role, Table, Text, Tone
 from trpexport.report.views.verification import verification_view
 from trpexport.runtime.verify import Verification
@@ -20,6 +20,13 @@ def test_an_output_is_a_row_and_the_verdict_is_last() -> None:
     shown = [column.key for column in table.columns]
     assert [table.rows[0][key] for key in shown] == ["a", 6e-7, 2e-7, 1.0, 1.0, 64]
     assert verdict == Text("the same network, up to float32 rounding", Role.VERDICT, Tone.GOOD)
+
+
+def test_what_was_allowed_to_differ_is_not_called_the_same() -> None:
+    found = Verification({"a": OTHER}, Tolerance(max_error=0.6, rms_error=0.125))
+    *_, verdict = verification_view(found, "x")
+    expected = "as near as was allowed: an RMS error of 0.12"
+    assert verdict == Text(expected, Role.VERDICT, Tone.GOOD)
 
 
 def test_outputs_that_never_vary_are_said() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trpexport.compare import FLOAT32, Tolerance
 from trpexport.report.blocks import Block, Column, Kind, Role, Table, Text, Tone
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
     if found.note is not None:
         blocks.append(Text(f"Note: {found.note}", Role.WARNING))
     if found.is_equivalent:
-        same = "the same network, up to float32 rounding"
-        blocks.append(Text(same, Role.VERDICT, Tone.GOOD))
+        blocks.append(Text(_verdict(found.tolerance), Role.VERDICT, Tone.GOOD))
     return tuple(blocks)
+
+
+def _verdict(tolerance: Tolerance) -> str:
+    """Say what two networks are that differ by no more than a tolerance."""
+    if tolerance == FLOAT32:
+        return "the same network, up to float32 rounding"
+    return f"as near as was allowed: an RMS error of {tolerance.rms_error:.2g}"
