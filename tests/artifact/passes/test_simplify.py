@@ -67,6 +67,30 @@ def test_export_goes_on_without_onnxsim(
     assert verify_bundle(tmp_path / "out").is_equivalent
 
 
+def test_weights_that_onnxsim_puts_in_a_second_file_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = subprocess.run
+
+    def divided(command: list[str], **options: Any) -> Any:
+        done = run(command, **options)
+        network = onnx.load(command[-1])
+        onnx.save(network, command[-1], save_as_external_data=True, size_threshold=0)
+        return done
+
+    monkeypatch.setattr(subprocess, "run", divided)
+    model = tiny()
+    report = export_modules(model, kept(model), tmp_path / "out", settings=ExportSettings())
+    step = next(step for step in report.data["steps"] if step["name"] == "simplify")
+    assert step["outputs"] and step["note"] is None
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("golden.npz", "manifest.json", "model.onnx", "model.safetensors"),
+        *("plan.json", "report.json"),
+    }
+    assert report.data["file_bytes"] > 4 * sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize("name", ["onnxsim", "onnx", "numpy", "json"])
 def test_a_file_of_a_librarys_name_in_the_working_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

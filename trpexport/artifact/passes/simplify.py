@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from trpexport.artifact.passes import PASSES
 from trpexport.artifact.passes.base import Context, Equivalent, Pass, PassResult
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.foreign import first_line
 from trpexport.onnxfile.external_data import external_files
 
 SECONDS = 120.0
@@ -34,10 +36,27 @@ class Simplify(Pass):
         """Simplify the file."""
         if external_files(file):
             raise ModelError("onnxsim can't take a file of 2 GB and more")
-        target = file.with_name("simplified.onnx")
-        simplify(file, target)
-        target.replace(file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            target = Path(folder) / file.name
+            simplify(file, target)
+            if external_files(target):  # onnxsim writes a second file from some 100 MB on
+                _join(target)
+            target.replace(file)
         return PassResult()
+
+
+def _join(path: Path) -> None:
+    """Write an ONNX file and the weights beside it as one file.
+
+    Raises:
+        ModelError: it grew to 2 GB or more.
+    """
+    import onnx
+
+    try:
+        onnx.save(onnx.load(path), path)
+    except ValueError as error:
+        raise ModelError(f"onnxsim made a file of 2 GB and more ({first_line(error)})") from error
 
 
 def simplify(source: Path, target: Path, *, seconds: float = SECONDS) -> None:
