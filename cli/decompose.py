@@ -24,9 +24,8 @@ from .eval import (
     Resize,
     Size,
     Std,
+    calibration,
     expectation,
-    open_data,
-    preprocessing,
 )
 from .interrupts import tell_written
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from trpexport.choose.base import Chooser
     from trpexport.choose.survey import CriterionOutcome
-    from trpexport.pipeline import CalibrationData
     from trpexport.report.blocks import Block
 
 Share = float | None
@@ -155,12 +153,10 @@ def decompose(
 
     opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
-    if target is None:
-        idle = ("rank_multiple", "calib_cache")
-        opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
+    _check_target(context, target, calib)
     opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING)
     how = (mean, std, size, resize, data_preprocessing)
-    data = _calibration_data(calib, target, images=calib_images, seed=calib_seed, how=how)
+    data = calibration(calib, calib_images, calib_seed, how)
     selection = {
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
@@ -280,6 +276,19 @@ def _refuse_beside_a_target(criterion: str | None, plan: Path | None, keep_expen
             raise TrpexportError(f"{name} and a target exclude each other: give one of them")
 
 
+def _check_target(
+    context: typer.Context, target: tuple[str, float] | None, calib: str | None
+) -> None:
+    """Refuse options that only serve a target, and a target that nothing says how to meet."""
+    if target is None:
+        idle = ("rank_multiple", "calib_cache")
+        opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
+    elif calib is None:
+        raise TrpexportError(
+            "a target is met by output error on images: give some, as in --calib cifar10:DIR"
+        )
+
+
 def _budget(
     target: tuple[str, float],
     scheme: str,
@@ -313,31 +322,6 @@ def _criterion(
             "--calib cifar10:DIR --target-macs 0.5"
         )
     return ByCriterion(scheme, criterion or DEFAULT, keep_expensive=keep_expensive, **selection)
-
-
-def _calibration_data(
-    data: str | None,
-    target: tuple[str, float] | None,
-    *,
-    images: int,
-    seed: int,
-    how: tuple[str | None, str | None, str | None, int | None, bool],
-) -> CalibrationData | None:
-    """Return what to calibrate on, as it was typed; None where it was not.
-
-    Raises:
-        TrpexportError: a part is missing, or is not what it should be.
-    """
-    from trpexport.pipeline import CalibrationData
-
-    if data is None:
-        if target is not None:
-            raise TrpexportError(
-                "a target is met by output error on images: give some, as in --calib cifar10:DIR"
-            )
-        return None
-    dataset = open_data(data)
-    return CalibrationData(dataset, images, seed, preprocessing(dataset, *how))
 
 
 def _multiple(text: str | None) -> int:

@@ -40,10 +40,7 @@ def export(
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
-    calib: Annotated[
-        str | None,
-        typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
-    ] = None,
+    calib: opt.Calib = None,
     calib_images: opt.CalibImages = 512,
     calib_seed: opt.CalibSeed = 0,
     max_error: opt.MaxError = None,

@@ -108,6 +108,10 @@ MaxError = Annotated[
     float | None,
     typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
 ]
+Calib = Annotated[
+    str | None,
+    typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
+]
 CalibImages = Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")]
 CalibSeed = Annotated[int, typer.Option(min=0, help="Which of them.")]
 Inputs = Annotated[
@@ -320,20 +324,29 @@ def settings(
     """
     from trpexport.artifact.build import ExportSettings
 
-    if not 0 <= seconds < float("inf"):
-        raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
     return ExportSettings(
         opset=opset,
         dynamic_batch=dynamic_batch,
         dynamic=[one for text in dynamic or () for one in text.split(",")],
         legacy_exporter=legacy,
         simplify=simplify,
-        verify_seconds=seconds,
+        verify_seconds=checked_seconds(seconds),
         replace=force,
         precisions=precisions(precision),
         max_error=max_error,
         **others,
     )
+
+
+def checked_seconds(seconds: float) -> float:
+    """Return the time to spend on comparing networks.
+
+    Raises:
+        TrpexportError: it is not a number of seconds.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise TrpexportError(f"--verify-seconds {seconds:g} must be a number of seconds")
+    return seconds
 
 
 def precisions(texts: list[str] | None) -> tuple[str, ...]:

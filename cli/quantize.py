@@ -33,10 +33,7 @@ def quantize(
         Path, typer.Argument(metavar="MODEL", help="A bundle, or an ONNX file in float32.")
     ],
     precision: opt.Precision = None,
-    calib: Annotated[
-        str | None,
-        typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
-    ] = None,
+    calib: opt.Calib = None,
     calib_images: opt.CalibImages = 512,
     calib_seed: opt.CalibSeed = 0,
     max_error: opt.MaxError = None,
@@ -73,6 +70,7 @@ def quantize(
     Exit code 3: a limit can't be met; nothing is written then.
     """
     tell_written(out)
+    from trpexport.artifact.build import ExportSettings
     from trpexport.conversion import Conversion, Labelled
     from trpexport.judge.images import choose_images
     from trpexport.report.views.bundle import conversion_view
@@ -84,16 +82,11 @@ def quantize(
     )
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
-    settings = opt.settings(
-        opset=18,
-        dynamic_batch=False,
-        dynamic=None,
-        legacy=False,
-        simplify=None,
-        seconds=verify_seconds,
-        force=force,
-        precision=precision or ["int8"],
+    settings = ExportSettings(
+        precisions=opt.precisions(precision or ["int8"]),
         max_error=max_error,
+        verify_seconds=opt.checked_seconds(verify_seconds),
+        replace=force,
     )
     how = (mean, std, size, resize, data_preprocessing)
     labelled = None
