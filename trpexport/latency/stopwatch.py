@@ -1,0 +1,170 @@
+"""Who runs networks to time them: this machine, or another one that is asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from trpexport.measure.bench import bench
+from trpexport.measure.machine import fingerprint, machine_facts
+from trpexport.measure.profile.profile import Profile, ProfileSettings, profile_models
+from trpexport.measure.settings import BenchSettings, ModelFile
+from trpexport.measure.statistics import Interval
+from trpexport.runtime.providers import NO_OPTIONS, Options
+from trpexport.tensors import NO_SHAPES, Shapes
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which networks are timed.
+
+    Attributes:
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
+        provider_options: its options.
+        threads: threads that one operator is spread over.
+        batch: images at a time; None for as many as the network's input has.
+        shapes: whole input shapes by name.
+    """
+
+    provider: str = "cpu"
+    provider_options: Options = field(default_factory=lambda: NO_OPTIONS)
+    threads: int = 1
+    batch: int | None = None
+    shapes: Shapes = field(default_factory=lambda: NO_SHAPES)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON-ready data."""
+        return {
+            "provider": self.provider,
+            "provider_options": dict(self.provider_options),
+            "threads": self.threads,
+            "batch": self.batch,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A network that was timed in turns with others.
+
+    Attributes:
+        seconds: median time of a run.
+        speedup: how many times faster than the first one it is.
+    """
+
+    seconds: float
+    speedup: Interval
+
+
+class Stopwatch(Protocol):
+    """Times networks on some machine."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """Under which it does."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for, JSON-ready: the machine, its ONNX Runtime, the conditions."""
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns.
+
+        Raises:
+            TrpexportError: one can't be run.
+        """
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns.
+
+        Args:
+            files: ONNX files.
+            seconds: least time for each; up to ten times that on a busy machine.
+
+        Raises:
+            TrpexportError: one can't be run.
+        """
+
+
+class LocalStopwatch:
+    """Times networks in this process.
+
+    Args:
+        conditions: under which.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for: this machine, its ONNX Runtime, the conditions."""
+        return {"device": device_of(machine_facts()), **self.conditions.to_json()}
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns."""
+        return profile_models(files, profile_settings(self.conditions, runs))
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns."""
+        return raced(bench, self.conditions, files, seconds)
+
+
+def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a machine's facts tells times on it from times elsewhere."""
+    return {
+        **fingerprint(machine),
+        "instruction_sets": sorted(machine["instruction_sets"]),
+        "onnxruntime": machine["versions"]["onnxruntime"],
+    }
+
+
+def profile_settings(conditions: Conditions, runs: int) -> ProfileSettings:
+    """Return how networks run under the profiler."""
+    return ProfileSettings(
+        provider=conditions.provider,
+        provider_options=conditions.provider_options,
+        threads=conditions.threads,
+        batch=conditions.batch,
+        shapes=conditions.shapes,
+        runs=runs,
+    )
+
+
+def raced(
+    run: Callable[[BenchSettings], Mapping[str, Any]],
+    conditions: Conditions,
+    files: Sequence[Path],
+    seconds: float,
+) -> list[Timed]:
+    """Return what a bench says of networks.
+
+    Args:
+        run: runs a bench and returns its record.
+        conditions: under which.
+        files: ONNX files.
+        seconds: least time for each.
+    """
+    record = run(
+        BenchSettings(
+            models=tuple(ModelFile(str(file), file.stem) for file in files),
+            provider=conditions.provider,
+            provider_options=conditions.provider_options,
+            threads=(conditions.threads,),
+            batch=conditions.batch,
+            shapes=conditions.shapes,
+            min_time=seconds,
+            max_time=10 * seconds,
+            memory=False,
+        )
+    )
+    (result,) = record["results"]
+    return [
+        Timed(
+            entry["seconds"]["median"],
+            Interval(1.0, 1.0, 1.0)
+            if entry["ratio"] is None
+            else Interval(*(entry["ratio"][key] for key in ("low", "mid", "high"))),
+        )
+        for entry in result["models"]
+    ]
