@@ -98,9 +98,7 @@ class Blanks:
         return np.resize(self._numbers, shape) / np.float32(max(1, prod(shape[1:])) ** 0.5)
 
 
-def paired(
-    layers: Sequence[Layer], nodes: Sequence[OnnxLayer]
-) -> dict[str, tuple[OnnxLayer, ...]]:
+def paired(layers: Sequence[Layer], nodes: Sequence[OnnxLayer]) -> dict[str, tuple[OnnxLayer, ...]]:
     """Return the nodes of a file that each layer of the network became, by the layer's name.
 
     By name; where an exporter has made up names, by order among those that compute the same.

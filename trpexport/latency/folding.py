@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,17 @@ class Folded:
     layers: Mapping[str, LayerTime]
     seconds: float
     nodes: int
+
+    def without(self, cost: float) -> Folded:
+        """Return what is left of the times where the profiler costs each node so many seconds."""
+        return Folded(
+            {
+                name: replace(time, seconds=max(0.0, time.seconds - cost * time.nodes))
+                for name, time in self.layers.items()
+            },
+            max(0.0, self.seconds - cost * self.nodes),
+            self.nodes,
+        )
 
 
 def folded(profile: Profile, file: Path, owners: Mapping[str, str]) -> Folded:

@@ -20,12 +20,11 @@ _VERSION = 1
 _PATIENCE = 60.0  # seconds to wait while another process writes
 _TABLES = """
 CREATE TABLE IF NOT EXISTS conditions (
-    key TEXT PRIMARY KEY, facts TEXT NOT NULL, node_seconds REAL NOT NULL, created TEXT NOT NULL
+    key TEXT PRIMARY KEY, facts TEXT NOT NULL, created TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS times (
     conditions TEXT NOT NULL, layer TEXT NOT NULL, scheme TEXT NOT NULL, rank INTEGER NOT NULL,
-    seconds REAL NOT NULL, nodes REAL NOT NULL, original REAL NOT NULL,
-    original_nodes REAL NOT NULL, deviation REAL NOT NULL, created TEXT NOT NULL,
+    seconds REAL NOT NULL, original REAL NOT NULL, deviation REAL NOT NULL, created TEXT NOT NULL,
     PRIMARY KEY (conditions, layer, scheme, rank)
 );
 """
@@ -36,30 +35,23 @@ class WayTime:
     """A way to write a layer beside the layer as it is, timed in turns.
 
     Attributes:
-        seconds: of the chain, under the profiler.
-        nodes: how many nodes it is.
-        original: seconds of the layer as it is.
-        original_nodes: how many nodes that is.
+        seconds: of the chain.
+        original: of the layer as it is.
         deviation: standard error of ``seconds``.
     """
 
     seconds: float
-    nodes: float
     original: float
-    original_nodes: float
     deviation: float
 
     @classmethod
     def mean(cls, times: Sequence[WayTime]) -> WayTime:
         """Return the mean of independent times."""
         count = len(times)
-
-        def of(name: str) -> float:
-            return sum(getattr(time, name) for time in times) / count
-
-        deviation = sum(time.deviation**2 for time in times) ** 0.5 / count
         return cls(
-            of("seconds"), of("nodes"), of("original"), of("original_nodes"), deviation
+            seconds=sum(time.seconds for time in times) / count,
+            original=sum(time.original for time in times) / count,
+            deviation=sum(time.deviation**2 for time in times) ** 0.5 / count,
         )
 
     @property
@@ -67,15 +59,10 @@ class WayTime:
         """The standard error, relative to the layer as it is."""
         return self.deviation / self.original if self.original else 0.0
 
-    def ratio(self, node_seconds: float) -> float:
-        """Return the time relative to that of the layer as it is.
-
-        Args:
-            node_seconds: what the profiler itself costs a node.
-        """
-        original = self.original - node_seconds * self.original_nodes
-        chain = self.seconds - node_seconds * self.nodes
-        return max(chain, 0.0) / original if original > 0 else 1.0
+    @property
+    def ratio(self) -> float:
+        """The time relative to that of the layer as it is."""
+        return self.seconds / self.original if self.original else 1.0
 
 
 class Store:
@@ -96,18 +83,6 @@ class Store:
         if self._memory is not None:
             self._memory.close()
 
-    def node_seconds(self, facts: Mapping[str, Any]) -> float | None:
-        """Return what the profiler costs a node under some conditions; None where it is unknown.
-
-        Raises:
-            OutputError: the file is no such database.
-        """
-        with self._connected() as database:
-            found = database.execute(
-                "SELECT node_seconds FROM conditions WHERE key = ?", (key_of(facts),)
-            ).fetchone()
-        return None if found is None else float(found[0])
-
     def times(self, facts: Mapping[str, Any], layer: str) -> dict[Way, WayTime]:
         """Return what is known of a layer under some conditions.
 
@@ -120,8 +95,8 @@ class Store:
         """
         with self._connected() as database:
             rows = database.execute(
-                "SELECT scheme, rank, seconds, nodes, original, original_nodes, deviation "
-                "FROM times WHERE conditions = ? AND layer = ?",
+                "SELECT scheme, rank, seconds, original, deviation FROM times "
+                "WHERE conditions = ? AND layer = ?",
                 (key_of(facts), layer),
             ).fetchall()
         return {Way(str(row[0]), int(row[1])): WayTime(*map(float, row[2:])) for row in rows}
@@ -129,14 +104,12 @@ class Store:
     def put(
         self,
         facts: Mapping[str, Any],
-        node_seconds: float,
         times: Mapping[str, Mapping[Way, WayTime]],
     ) -> None:
         """Keep what was measured under some conditions; all of it or nothing.
 
         Args:
             facts: machine, runtime and conditions.
-            node_seconds: what the profiler costs a node.
             times: by signature of the layer.
 
         Raises:
@@ -145,19 +118,19 @@ class Store:
         key, now = key_of(facts), timestamp()
         rows = [
             (
-                *(key, layer, way.scheme, way.rank, time.seconds, time.nodes),
-                *(time.original, time.original_nodes, time.deviation, now),
+                *(key, layer, way.scheme, way.rank),
+                *(time.seconds, time.original, time.deviation, now),
             )
             for layer, ways in times.items()
             for way, time in ways.items()
         ]
         with self._connected() as database:
             database.execute(
-                "INSERT OR REPLACE INTO conditions VALUES (?, ?, ?, ?)",
-                (key, json.dumps(facts, sort_keys=True), node_seconds, now),
+                "INSERT OR REPLACE INTO conditions VALUES (?, ?, ?)",
+                (key, json.dumps(facts, sort_keys=True), now),
             )
             database.executemany(
-                f"INSERT OR REPLACE INTO times VALUES ({', '.join('?' * 10)})", rows
+                f"INSERT OR REPLACE INTO times VALUES ({', '.join('?' * 8)})", rows
             )
 
     def contents(self) -> list[dict[str, Any]]:
@@ -168,14 +141,17 @@ class Store:
         """
         with self._connected() as database:
             conditions = database.execute(
-                "SELECT key, facts, node_seconds FROM conditions ORDER BY created"
+                "SELECT key, facts FROM conditions ORDER BY created"
             ).fetchall()
             return [
                 {
                     **json.loads(facts),
-                    "node_seconds": cost,
                     "times": [
-                        dict(zip(("layer", "scheme", "rank", "seconds", "original"), row, strict=True))
+                        dict(
+                            zip(
+                                ("layer", "scheme", "rank", "seconds", "original"), row, strict=True
+                            )
+                        )
                         for row in database.execute(
                             "SELECT layer, scheme, rank, seconds, original FROM times "
                             "WHERE conditions = ? ORDER BY layer, scheme, rank",
@@ -183,7 +159,7 @@ class Store:
                         )
                     ],
                 }
-                for key, facts, cost in conditions
+                for key, facts in conditions
             ]
 
     @contextmanager
