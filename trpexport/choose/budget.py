@@ -42,18 +42,23 @@ class Outcome:
     Attributes:
         calibrated: the network, its plan and what became of each layer.
         allotment: the choice, with what the table predicted.
-        merit: what networks are chosen between by, the lower the better: the error, with what its
-            schemes are handicapped by.
+        resource: what is scarce.
     """
 
     calibrated: Calibrated
     allotment: Allotment
-    merit: float
+    resource: str = "macs"
 
     @property
     def error(self) -> float:
         """Output error of the network: see :class:`~trpexport.choose.calibrate.Calibrated`."""
         return self.calibrated.error
+
+    @property
+    def merit(self) -> float:
+        """What networks are chosen between by, the lower the better: the error, handicapped."""
+        handicaps = [handicap(layer.scheme, self.resource) for layer in self.calibrated.layers]
+        return self.error * math.sqrt(sum(handicaps) / len(handicaps)) if handicaps else self.error
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,8 @@ class Budgeter:
             finite = [one for one in losses if math.isfinite(one)]
             best = f"loses {min(finite):.4g}" if finite else "has no finite value"
             raise NothingToDoError(
-                f"a drop of at most {drop:g} {of} can't be met: the best that saves {self._what} {best}"
+                f"a drop of at most {drop:g} {of} can't be met: the best that saves {self._what} "
+                f"{best}"
             )
         return found
 
@@ -308,9 +314,7 @@ class Budgeter:
             announce=self._announce,
         )
         self._announce(f"output error of the network {calibrated.error:.3f}")
-        handicaps = [handicap(layer.scheme, target.resource) for layer in calibrated.layers]
-        merit = calibrated.error * math.sqrt(sum(handicaps) / len(handicaps)) if handicaps else 0.0
-        return Outcome(calibrated, choice, merit)
+        return Outcome(calibrated, choice, target.resource)
 
 
 def handicap(scheme: str, resource: str) -> float:

@@ -133,6 +133,10 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
         from trpexport.device.app_runs import ReplaySettings, replay
 
         return replay(ReplaySettings.from_json(settings))
+    if settings.get("kind") == "profile":
+        from trpexport.measure.profile.jobs import ProfileJob
+
+        return ProfileJob.from_json(settings).run()
     from trpexport.measure.bench import BenchSettings, bench
 
     return bench(BenchSettings.from_json(settings), announce=_announce)

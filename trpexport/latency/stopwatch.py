@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from trpexport.device.remote import run_on_host
 from trpexport.measure.bench import bench
 from trpexport.measure.machine import fingerprint, machine_facts
+from trpexport.measure.profile.jobs import ProfileJob, profiles_of
 from trpexport.measure.profile.profile import Profile, ProfileSettings, profile_models
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Interval
@@ -108,6 +111,57 @@ class LocalStopwatch:
     def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
         """Time networks against the first one, in turns."""
         return raced(bench, self.conditions, files, seconds)
+
+
+class RemoteStopwatch:
+    """Times networks on another machine, over ssh; nothing stays there.
+
+    Args:
+        conditions: under which.
+        host: what ssh knows it by.
+        python: the Python to run there.
+        say: called with a line on each step.
+        ssh: the program and its leading arguments.
+        scp: the same for copies.
+    """
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        host: str,
+        *,
+        python: str = "python3",
+        say: Callable[[str], None] | None = None,
+        ssh: Sequence[str] = ("ssh",),
+        scp: Sequence[str] = ("scp",),
+    ) -> None:
+        self.conditions = conditions
+        self._run = functools.partial(
+            run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for: that machine, its ONNX Runtime, the conditions."""
+        machine = self._run(ProfileJob((), self.conditions.provider))["machine"]
+        return {"device": device_of(machine), **self.conditions.to_json()}
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns."""
+        conditions = self.conditions
+        job = ProfileJob(
+            tuple(ModelFile(str(file), file.stem) for file in files),
+            conditions.provider,
+            conditions.provider_options,
+            conditions.threads,
+            conditions.batch,
+            conditions.shapes,
+            runs,
+        )
+        return profiles_of(self._run(job))
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns."""
+        return raced(self._run, self.conditions, files, seconds)
 
 
 def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:

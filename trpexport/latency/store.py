@@ -171,9 +171,9 @@ class Store:
                     yield self._memory
                 return
             assert self._path is not None
-            with closing(sqlite3.connect(self._path, timeout=_PATIENCE)) as database:
-                with _begun(database):
-                    yield database
+            connection = sqlite3.connect(self._path, timeout=_PATIENCE)
+            with closing(connection) as database, _begun(database):
+                yield database
         except (sqlite3.Error, ValueError) as error:
             raise OutputError(
                 f"{self._path} can't be used as a table of times ({error}): remove it, or name "

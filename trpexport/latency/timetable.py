@@ -119,26 +119,25 @@ def time_layers(
     profiler = _Profiler.of(
         timer, {name: min(some, key=_macs(timer, name)) for name, some in wanted.items()}
     )
-    found: dict[str, dict[Way, WayTime]] = defaultdict(dict)
     seen: dict[tuple[str, Way], list[WayTime]] = defaultdict(list)
     for start in range(0, len(networks), _GROUP):
         group = networks[start : start + _GROUP]
         say(f"profile networks {start + 1} to {start + len(group)} of {len(networks)}")
         for name, way, time in profiler.times(group):
             seen[kinds[name], way].append(time)
-    for (kind, way), times in seen.items():
-        found[kind][way] = WayTime.mean(times)
+    found: dict[str, dict[Way, WayTime]] = defaultdict(dict)
+    for (kind, way), samples in seen.items():
+        found[kind][way] = WayTime.mean(samples)
     store.put(facts, found)
     original = profiler.original()
-    layers, deviations = {}, []
+    layers: dict[str, dict[Way | None, float]] = {}
+    deviations: list[float] = []
     for name, some in wanted.items():
         if name in original.layers:
             times = {**known[kinds[name]], **found.get(kinds[name], {})}
             now = original.layers[name].seconds
-            layers[name] = {
-                None: now,
-                **{way: now * times[way].ratio for way in some if way in times},
-            }
+            layers[name] = {None: now}
+            layers[name].update((way, now * times[way].ratio) for way in some if way in times)
             deviations += [time.relative_deviation for time in times.values()]
     deviation = float(np.median(deviations)) if deviations else 0.0
     table = TimeTable(profiler.latency, original.seconds, layers, deviation, len(networks))
