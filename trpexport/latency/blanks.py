@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from trpexport.errors import ModelError
+from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.latency.ways import Way, Ways
 from trpexport.networks.base import Network
 from trpexport.networks.onnx.layers import OnnxLayer
@@ -25,9 +26,11 @@ from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.networks.onnx.rewrite import Factors
 from trpexport.networks.onnx.saving import save
 from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.onnxfile.simplifying import simplify_in_place
 from trpexport.ops import Layer, LinearOp
 from trpexport.tensors import Array
 
+_SIMPLIFY = "simplify"  # the pass that is part of what is timed
 _RANDOM = 1 << 16  # numbers that weights are made of, over and over
 
 
@@ -47,6 +50,9 @@ class Blanks:
         path = folder / "original.onnx"
         is_open = batch not in (None, network.inputs.batch)
         network.write_onnx(path, OnnxSettings(dynamic_batch=is_open))
+        if _SIMPLIFY in network.passes:
+            with suppress(ModelError, MissingDependencyError):  # it is left out of the export too
+                simplify_in_place(path)
         model = read_model(path)
         _name_nodes(model)
         self._file = OnnxNetwork.open(OnnxSource(path, model), network.inputs)
