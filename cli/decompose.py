@@ -129,6 +129,8 @@ def decompose(
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
     max_error: opt.MaxError = None,
+    target_ort: opt.TargetOrt = None,
+    check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -154,7 +156,7 @@ def decompose(
     opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING)
+    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     data = calibration(calib, calib_images, calib_seed, how)
     selection = {
@@ -188,6 +190,8 @@ def decompose(
         baseline=baseline,
         precision=precision,
         max_error=max_error,
+        target_ort=target_ort,
+        check_target=check,
     )
     array = opt.read_inputs(inputs)
     try:

@@ -108,6 +108,22 @@ MaxError = Annotated[
     float | None,
     typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
 ]
+TargetOrt = Annotated[
+    str | None,
+    typer.Option(
+        help="Oldest ONNX Runtime that has to read the files, as in 1.16: its operator set, its "
+        "version of the format.",
+        metavar="VERSION",
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Run the files in the ONNX Runtime of --target-ort, installed by pip into a virtual "
+        "environment for it, and compare the outputs.",
+    ),
+]
 Calib = Annotated[
     str | None,
     typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
@@ -142,6 +158,9 @@ class Idle:
     options: tuple[str, ...]
     beside: str | None = None
     without: str | None = None
+
+
+CHECKING = Idle(("check",), without="target_ort")
 
 
 def refuse_idle(context: typer.Context, *table: Idle) -> None:
@@ -315,7 +334,7 @@ def settings(
     force: bool,
     precision: list[str] | None = None,
     max_error: float | None = None,
-    **others: bool,
+    **others: Any,
 ) -> ExportSettings:
     """Say how to export.
 

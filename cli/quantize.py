@@ -59,6 +59,8 @@ def quantize(
             "bundle itself, or MODEL.int8.onnx here.",
         ),
     ] = None,
+    target_ort: opt.TargetOrt = None,
+    check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
     as_json: opt.Json = False,
@@ -78,6 +80,7 @@ def quantize(
     opt.refuse_idle(
         context,
         opt.Idle(("calib_images", "calib_seed"), without="calib"),
+        opt.CHECKING,
         opt.Idle(("max_drop", "split", "limit"), without="data"),
     )
     if calib is None:
@@ -85,6 +88,8 @@ def quantize(
     settings = ExportSettings(
         precisions=opt.precisions(precision or ["int8"]),
         max_error=max_error,
+        target_ort=target_ort,
+        check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),
         replace=force,
     )

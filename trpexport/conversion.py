@@ -13,6 +13,7 @@ from trpexport import bundle
 from trpexport.artifact.build import ExportSettings
 from trpexport.artifact.passes import Context
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.targets import variant_facts
 from trpexport.artifact.variants import Variant, write_variants
 from trpexport.choose.base import CalibrationImages
 from trpexport.datasets.preprocessing import Preprocessing
@@ -24,7 +25,6 @@ from trpexport.inputs import Inputs, InputsLike
 from trpexport.judge.images import Images
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
-from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
 from trpexport.pipeline import CalibrationData
@@ -131,7 +131,7 @@ class Conversion:
             golden = read_golden(staging / bundle.GOLDEN)
             inputs = self.inputs or Inputs.from_json(manifest)
             found, _ = self._write(staging / bundle.MODEL, staging, inputs, metadata, stages)
-            entries = {one.precision: one.to_json(golden) for one in found}
+            entries = variant_facts(found, golden, self.settings, stages)
             _add_to_report(staging / bundle.REPORT, found)
             facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
             bundle.write_manifest(staging, {**facts, "variants": {**known, **entries}})
@@ -153,7 +153,7 @@ class Conversion:
                 (staging / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(model.resolve().parent / file, staging / file)
             found, golden = self._write(copy, staging, self.inputs, {}, stages, label=model)
-            entries = {one.precision: one.to_json(golden) for one in found}
+            entries = variant_facts(found, golden, self.settings, stages)
             for one in found:
                 _deliver(one.file, targets[one.precision])
                 entries[one.precision]["file"] = str(targets[one.precision])
@@ -207,7 +207,7 @@ class Conversion:
         context = Context(
             network=network,
             reference=reference,
-            settings=OnnxSettings(),
+            settings=self.settings.onnx(),
             stages=stages,
             quantization=quantization,
         )

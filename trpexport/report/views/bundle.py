@@ -29,6 +29,7 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
     rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
+    rows += _checked({"the ONNX file": report})
     rows += variant_rows({step["name"]: step for step in done if _is_variant(step)})
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
@@ -56,9 +57,19 @@ def conversion_view(facts: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple
         paths: by precision, what names the file.
     """
     rows = variant_rows(facts["variants"])
+    rows += _checked(facts["variants"])
     rows += [("Note", one["note"]) for one in facts["variants"].values() if one["note"] is not None]
     rows += [("Written", str(path)) for path in paths.values()]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
+
+
+def _checked(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Phrase]]:
+    """Return in which other version of ONNX Runtime files were run: by name, with ``target``."""
+    return [
+        ("Checked", (f"{name} in onnxruntime {target['checked']}, ", *_worst(target["outputs"])))
+        for name, facts in files.items()
+        if "checked" in (target := facts.get("target", {}))
+    ]
 
 
 def _is_variant(step: Mapping[str, Any]) -> bool:
