@@ -25,8 +25,8 @@ from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.networks.onnx.rewrite import Factors
 from trpexport.networks.onnx.saving import save
+from trpexport.networks.onnx.simplifying import simplify_in_place
 from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.onnxfile.simplifying import simplify_in_place
 from trpexport.ops import Layer, LinearOp
 from trpexport.tensors import Array
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trpexport.artifact.passes import PASSES
 from trpexport.artifact.passes.base import Context, Equivalent, Pass, PassResult
-from trpexport.onnxfile.simplifying import simplify_in_place
+from trpexport.networks.onnx.simplifying import simplify_in_place
 
 
 class Simplify(Pass):
