@@ -206,7 +206,7 @@ CASES = (
     Case(
         "CRAFT at 224",
         "craft_mlt_25k",
-        _photographs(224, 64, 64, caffe=False),
+        _photographs(224, 64, 32, caffe=False),
         _write_calibrated("{networks}/craft.onnx", None, "spatial", fitted=8),
     ),
     Case(

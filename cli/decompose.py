@@ -129,6 +129,7 @@ def decompose(
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
     max_error: opt.MaxError = None,
+    formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
@@ -190,6 +191,7 @@ def decompose(
         baseline=baseline,
         precision=precision,
         max_error=max_error,
+        formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
     )

@@ -44,6 +44,7 @@ def export(
     calib_images: opt.CalibImages = 512,
     calib_seed: opt.CalibSeed = 0,
     max_error: opt.MaxError = None,
+    formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
@@ -85,6 +86,7 @@ def export(
         keep_norms=keep_norms,
         precision=precision,
         max_error=max_error,
+        formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
     )

@@ -108,6 +108,14 @@ MaxError = Annotated[
     float | None,
     typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
 ]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
+        "of the operators in use.",
+    ),
+]
 TargetOrt = Annotated[
     str | None,
     typer.Option(
@@ -351,7 +359,7 @@ def settings(
         simplify=simplify,
         verify_seconds=checked_seconds(seconds),
         replace=force,
-        precisions=precisions(precision),
+        precisions=names(precision),
         max_error=max_error,
         **others,
     )
@@ -368,8 +376,8 @@ def checked_seconds(seconds: float) -> float:
     return seconds
 
 
-def precisions(texts: list[str] | None) -> tuple[str, ...]:
-    """Return the precisions that were typed, by commas or one by one."""
+def names(texts: list[str] | None) -> tuple[str, ...]:
+    """Return the names that were typed, by commas or one by one."""
     return tuple(one.strip() for text in texts or () for one in text.split(","))
 
 

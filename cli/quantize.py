@@ -59,6 +59,7 @@ def quantize(
             "bundle itself, or MODEL.int8.onnx here.",
         ),
     ] = None,
+    formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
@@ -86,8 +87,9 @@ def quantize(
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
     settings = ExportSettings(
-        precisions=opt.precisions(precision or ["int8"]),
+        precisions=opt.names(precision or ["fp32" if formats else "int8"]),
         max_error=max_error,
+        formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),

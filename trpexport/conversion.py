@@ -11,6 +11,7 @@ from typing import Any
 
 from trpexport import bundle
 from trpexport.artifact.build import ExportSettings
+from trpexport.artifact.mobile import write_mobile
 from trpexport.artifact.passes import Context
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.targets import variant_facts
@@ -19,7 +20,7 @@ from trpexport.choose.base import CalibrationImages
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ModelError, OccupiedError, TrpexportError
 from trpexport.expectations import stored_preprocessing
-from trpexport.files import read_json, staged_file, write_json, writing
+from trpexport.files import read_json, staged_file, write_atomically, write_json, writing
 from trpexport.golden import Golden, read_golden
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.judge.images import Images
@@ -98,8 +99,11 @@ class Conversion:
         """
         stages = stages or Stages()
         self.settings.check(has_images=self.data is not None, provider=self.provider)
-        if not self._names:
-            raise TrpexportError("float32 is what the file is in: name another precision")
+        if not self._written_as:
+            raise TrpexportError(
+                "float32 is what the file is in: name another precision, or another format",
+                parameters=("precision", "formats"),
+            )
         named = bundle.split_name(model)
         if named is None:
             return self._convert_file(model, out, stages)
@@ -112,12 +116,29 @@ class Conversion:
     def _names(self) -> tuple[str, ...]:
         return tuple(name for name in self.settings.precisions if name != bundle.FLOAT32)
 
+    @property
+    def _also_model(self) -> bool:
+        """Whether the float32 file is to be written in ONNX Runtime's format."""
+        return self.settings.is_mobile and bundle.FLOAT32 in self.settings.precisions
+
+    @property
+    def _written_as(self) -> dict[str, str]:
+        """What is written, by the name of the variant: how its file's name ends."""
+        found = {name: f".{name}.onnx" for name in self._names}
+        if self.settings.is_mobile:
+            found |= {f"{name}-{bundle.ORT}": f".{name}.{bundle.ORT}" for name in self._names}
+        return found | ({bundle.ORT: f".{bundle.ORT}"} if self._also_model else {})
+
     def _convert_bundle(
         self, directory: Path, out: Path | None, stages: Stages
     ) -> ConversionReport:
         manifest = bundle.read_manifest(directory)
         known = manifest.get("variants", {})
-        if out is None and not self.settings.replace and (there := known.keys() & {*self._names}):
+        if (
+            out is None
+            and not self.settings.replace
+            and (there := known.keys() & {*self._written_as})
+        ):
             raise OccupiedError(
                 f"{directory} has {', '.join(sorted(there))} already: have it replaced, or choose "
                 "another place"
@@ -157,6 +178,10 @@ class Conversion:
             for one in found:
                 _deliver(one.file, targets[one.precision])
                 entries[one.precision]["file"] = str(targets[one.precision])
+            if self.settings.is_mobile:
+                place = targets[found[-1].precision]
+                operators = (staging / bundle.OPERATORS).read_bytes()
+                write_atomically(place.with_suffix(f".{bundle.OPERATORS}"), operators)
         return ConversionReport(targets, {"model": str(model), "variants": entries})
 
     def _targets(self, model: Path, out: Path | None) -> dict[str, Path]:
@@ -165,15 +190,16 @@ class Conversion:
         Raises:
             TrpexportError: several can't go to one file.
         """
-        if out is not None and out.suffix == ".onnx":
-            if len(self._names) > 1:
+        written = self._written_as
+        if out is not None and out.suffix in {".onnx", f".{bundle.ORT}"}:
+            if len(written) > 1 or not next(iter(written.values())).endswith(out.suffix):
                 raise TrpexportError(
-                    f"{out} can't hold {' and '.join(self._names)}: name a directory",
+                    f"{out} can't hold {' and '.join(written)}: name a directory",
                     parameters=("out",),
                 )
-            return {self._names[0]: out}
+            return dict.fromkeys(written, out)
         place = out or Path()
-        return {name: place / f"{model.stem}.{name}.onnx" for name in self._names}
+        return {name: place / f"{model.stem}{ending}" for name, ending in written.items()}
 
     def _write(
         self,
@@ -214,6 +240,10 @@ class Conversion:
         files = {name: directory / bundle.variant_name(name) for name in self._names}
         seconds = self.settings.verify_seconds / 4
         found = write_variants(self._names, model, files, context, seconds=seconds)
+        if self.settings.is_mobile:
+            found += write_mobile(
+                model, found, context, seconds=seconds, also_model=self._also_model
+            )
         feeds = reference.golden()
         return found, Golden(feeds, network.run(feeds))
 

@@ -103,6 +103,9 @@ CASES: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "--check does nothing without --target-ort: add --target-ort": lambda made: (
         ("export", CHECKPOINT, "--check")
     ),
+    "unknown format 'tflite': choose from onnx, ort": lambda made: (
+        ("export", CHECKPOINT, "--format", "tflite")
+    ),
     "name one from 1.5 on, as in 1.16 or 1.16.3 (--target-ort)": lambda made: (
         ("quantize", made, "--precision", "fp16", "--target-ort", "16")
     ),

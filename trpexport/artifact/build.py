@@ -14,6 +14,7 @@ from trpexport.artifact.facts import (
     provenance,
     report_facts,
 )
+from trpexport.artifact.mobile import write_mobile
 from trpexport.artifact.passes import Context, Step, run_passes
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.settings import ExportSettings
@@ -228,12 +229,15 @@ class _Job:
         )
 
     def write_variants(self, directory: Path) -> tuple[Variant, ...]:
-        """Write the network in the other precisions that were asked for."""
+        """Write the network in the other precisions and formats that were asked for."""
         names = self.settings.precisions
         files = {name: directory / bundle.variant_name(name) for name in names}
         seconds = self.settings.verify_seconds / 4 if names else 0.0
         model = directory / bundle.MODEL
-        return write_variants(names, model, files, self._context, seconds=seconds)
+        found = write_variants(names, model, files, self._context, seconds=seconds)
+        if self.settings.is_mobile:
+            found += write_mobile(model, found, self._context, seconds=seconds)
+        return found
 
     def write_baseline(self, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""

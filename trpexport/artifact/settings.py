@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trpexport.artifact.variants import check_precisions
+from trpexport.bundle import ORT
 from trpexport.choose.base import CalibrationImages
+from trpexport.errors import TrpexportError
 from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network
 from trpexport.networks.dynamic import Dynamic
@@ -14,6 +16,8 @@ from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.onnxfile.targets import Target
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.releases import installed
+
+FORMATS = ("onnx", ORT)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class ExportSettings:
             any.
         target_ort: the version of ONNX Runtime that has to read the files, as in 1.16; None for
             the one here.
+        formats: ``"ort"`` for ONNX Runtime's own format besides, of every file.
         check_target: whether they are run in that version, which is installed for it.
     """
 
@@ -52,6 +57,7 @@ class ExportSettings:
     max_error: float | None = None
     target_ort: str | None = None
     check_target: bool = False
+    formats: Sequence[str] = ()
 
     def check(self, *, has_images: bool, provider: str = "cpu") -> None:
         """Refuse what can't be written, before any work is done.
@@ -62,8 +68,13 @@ class ExportSettings:
 
         Raises:
             TrpexportError: a precision is unknown, needs images, or can't be run here; or the
-                target is unknown, does not read the operator set, or can't be installed.
+                target is unknown, does not read the operator set, or can't be installed; or a
+                format is unknown.
         """
+        if unknown := {*self.formats} - {*FORMATS}:
+            raise TrpexportError(
+                f"unknown format {min(unknown)!r}: choose from {', '.join(FORMATS)}"
+            )
         self.onnx()
         if self.check_target and self.target is not None:
             installed(self.target.version)
@@ -99,6 +110,11 @@ class ExportSettings:
         else:
             names = ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
         return names if self.target is None else (*names[:-1], "lower", names[-1])
+
+    @property
+    def is_mobile(self) -> bool:
+        """Whether files are written in ONNX Runtime's own format as well."""
+        return ORT in self.formats
 
     @property
     def target(self) -> Target | None:

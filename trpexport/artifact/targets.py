@@ -12,6 +12,7 @@ from trpexport.compare import FLOAT32, Tolerance, compare_outputs
 from trpexport.errors import VerificationError
 from trpexport.golden import Golden
 from trpexport.onnxfile.graph import load_proto
+from trpexport.onnxfile.recognition import is_ort
 from trpexport.onnxfile.targets import opset_of
 from trpexport.runtime.releases import installed
 from trpexport.stages import Stages
@@ -56,8 +57,8 @@ def target_facts(
         tolerance: how far the file may be from the golden outputs.
 
     Returns:
-        ``target``: its ``onnxruntime``, and the ``opset`` and ``ir_version`` of the file; where it
-        was run there, the exact version in ``checked`` and the comparison of its ``outputs``.
+        ``target``: its ``onnxruntime``, and of an ONNX file ``opset`` and ``ir_version``; where the
+        file was run there, the exact version in ``checked`` and the comparison of its ``outputs``.
         Nothing without a target.
 
     Raises:
@@ -67,12 +68,10 @@ def target_facts(
     target = settings.target
     if target is None:
         return {}
-    model = load_proto(file)
-    facts: dict[str, Any] = {
-        "onnxruntime": target.version,
-        "opset": opset_of(model),
-        "ir_version": model.ir_version,
-    }
+    facts: dict[str, Any] = {"onnxruntime": target.version}
+    if not is_ort(file):
+        model = load_proto(file)
+        facts |= {"opset": opset_of(model), "ir_version": model.ir_version}
     if settings.check_target:
         release = installed(target.version)
         with stages(f"run in {release}"):

@@ -18,7 +18,7 @@ from trpexport.golden import Golden
 from trpexport.quantization.settings import QuantizationSettings
 
 # What another machine or version of ONNX Runtime may round otherwise.
-_MARGIN = 2.0
+MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _tolerance(found: Mapping[str, Comparison]) -> Tolerance:
     numbers = [one for one in found.values() if one.agreement is None]
     wholes = [one.agreement for one in found.values() if one.agreement is not None]
     return Tolerance(
-        max([ROUNDING.max_error, *(one.max_error * _MARGIN for one in numbers)]),
-        max([ROUNDING.rms_error, *(one.rms_error * _MARGIN for one in numbers)]),
-        min([ROUNDING.agreement, *(max(0.0, 1 - _MARGIN * (1 - share)) for share in wholes)]),
+        max([ROUNDING.max_error, *(one.max_error * MARGIN for one in numbers)]),
+        max([ROUNDING.rms_error, *(one.rms_error * MARGIN for one in numbers)]),
+        min([ROUNDING.agreement, *(max(0.0, 1 - MARGIN * (1 - share)) for share in wholes)]),
     )

@@ -73,7 +73,9 @@ def _checked(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Phrase]]
 
 
 def _is_variant(step: Mapping[str, Any]) -> bool:
-    """Whether a step wrote the network in another precision."""
+    """Whether a step wrote the network in another precision or format."""
+    if "made_of" in step.get("facts", {}):
+        return True
     is_near = bool(step.get("claim", {}).get("kind") == "approximate")
     return is_near and bool(step["name"] != "decompose")
 
