@@ -54,9 +54,10 @@ class Gatherer:
             DataError: the network makes NaN or infinity of these images.
         """
         passes = [self.watch] if candidate is None else [self.watch, candidate]
+        # First of all: it takes memory of its own, before any batch is kept.
+        metric = self.watch.metric(layer.name)
         for some in passes:
             some.advance(layer.name)
-        metric = self.watch.metric(layer.name)
         if self._sees_few_rows(layer):
             return self._rows(layer, passes, metric)
         narrowing = self._narrowing(layer, passes[-1], metric) if is_wide(layer.op) else None
