@@ -22,7 +22,8 @@ from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
 from trpexport.latency.ways import Way
 from trpexport.lowrank.chain import Chain
-from trpexport.lowrank.fit.layer import LayerFit, with_bias
+from trpexport.lowrank.fit.base import LayerFit, with_bias
+from trpexport.lowrank.fit.layer import layer_fit
 from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
@@ -323,11 +324,11 @@ class _Measurer:
         return SensitivityTable(key, tuple(layers), fixed)
 
     def _layer(self, layer: Layer, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
-        moments = self._gatherer.gather(layer)
+        evidence = self._gatherer.gather(layer)
         weight, _ = self._network.weights(layer.name)
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
-            fit = LayerFit(weight, layer.op, name, moments)
+            fit = layer_fit(weight, layer.op, name, evidence)
             possible = [rank for rank in tried if fit.is_seen(rank)]
             if possible:
                 found, gains[name] = self._options(layer, name, possible, fit)
@@ -342,7 +343,7 @@ class _Measurer:
         self, layer: Layer, name: str, ranks: Sequence[int], fit: LayerFit
     ) -> tuple[list[Option], float]:
         """Return the options of a layer under one scheme, and its gain."""
-        variance = fit.everything.variance(fit.moments.metric)
+        variance = fit.variance
         errors = [error / variance if variance else 0.0 for error in fit.errors(ranks)]
         options = [
             Option(
