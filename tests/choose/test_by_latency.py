@@ -18,7 +18,8 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.pipeline import Decomposed, decompose_network
 from trpexport.plan import Plan
 
-Tune = Callable[..., Decomposed]
+Tune = Callable[..., Decomposed[Any]]
+Seconds = dict[tuple[int, ...], float]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> OnnxNetwork:
 
 @pytest.fixture
 def tune(network: OnnxNetwork) -> Tune:
-    def call(stopwatch: FakeStopwatch | None = None, **limit: Any) -> Decomposed:
+    def call(stopwatch: FakeStopwatch | None = None, **limit: Any) -> Decomposed[Any]:
         chooser = ByLatency(
             **{"rank_multiple": 2, "scheme": "spatial", **limit},
             stopwatch=stopwatch or FakeStopwatch(profiler_cost=1e-7),
@@ -77,7 +78,7 @@ def test_an_error_is_bought_with_as_much_time_as_it_can(tune: Tune) -> None:
 
 def test_what_is_slow_for_its_macs_is_not_taken(tune: Tune) -> None:
     # On this machine a chain in the place of `wide` takes ten times as long as the layer itself.
-    slow = {(32, rank, 1, 3): 1e-4 for rank in range(2, 33, 2)}
+    slow: Seconds = {(32, rank, 1, 3): 1e-4 for rank in range(2, 33, 2)}
     small = tune(FakeStopwatch(slow), speedup=1.2)
     ranks = {layer.name: layer.rank for layer in small.plan.layers}
     assert ranks["wide"] is None
@@ -93,7 +94,7 @@ def test_more_than_there_is_to_gain(tune: Tune) -> None:
 @pytest.mark.parametrize("limit", [{"speedup": 1.2}, {"error": 0.5}])
 def test_a_machine_on_which_nothing_pays(tune: Tune, limit: dict[str, float]) -> None:
     # Each chain takes longer than what it stands for.
-    slow = {(r, 16, 3, 1): 1e-3 for r in range(2, 33, 2)}
+    slow: Seconds = {(r, 16, 3, 1): 1e-3 for r in range(2, 33, 2)}
     with pytest.raises(NothingToDoError, match="low rank does not pay here: no layer gets faster"):
         tune(FakeStopwatch(slow), **limit)
 
@@ -101,7 +102,7 @@ def test_a_machine_on_which_nothing_pays(tune: Tune, limit: dict[str, float]) ->
 @pytest.mark.parametrize("seed", range(6))
 def test_no_difference_is_claimed_that_is_not_there(tune: Tune, seed: int) -> None:
     # All kernels take the same time together, on a clock that is off by 30 %.
-    same = {(16, 3, 3, 3): 1e-5, (16, 16, 3, 3): 1e-5, (32, 16, 3, 3): 1e-5}
+    same: Seconds = {(16, 3, 3, 3): 1e-5, (16, 16, 3, 3): 1e-5, (32, 16, 3, 3): 1e-5}
     same |= {(r, 16, 3, 1): 5e-6 for r in range(2, 33, 2)}
     same |= {(out, r, 1, 3): 5e-6 for r in range(2, 33, 2) for out in (16, 32)}
     with pytest.raises(NothingToDoError):

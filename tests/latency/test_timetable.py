@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ WAYS = {
     for name in ("first", "second", "wide")
 }
 # Seconds by kernel: 16 -> r 3x1 and r -> out 1x3, or 16 -> r 3x3 and r -> out 1x1.
-SECONDS = {
+SECONDS: dict[tuple[int, ...], float] = {
     **{(16, 3, 3, 3): 20e-6, (16, 16, 3, 3): 100e-6, (32, 16, 3, 3): 200e-6},
     **{(4, 16, 3, 1): 10e-6, (16, 4, 1, 3): 20e-6, (32, 4, 1, 3): 50e-6},
     **{(8, 16, 3, 1): 30e-6, (16, 8, 1, 3): 40e-6, (32, 8, 1, 3): 90e-6},
@@ -30,7 +31,7 @@ TRUE = {
 }
 
 
-def timer(blanks: Blanks, **facts: float) -> Timer:
+def timer(blanks: Blanks, **facts: Any) -> Timer:
     return Timer(blanks, FakeStopwatch(SECONDS, **facts))
 
 

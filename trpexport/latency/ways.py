@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trpexport.lowrank.fit.layer import with_bias
+from trpexport.lowrank.fit.base import with_bias
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.ops import LinearOp
 
