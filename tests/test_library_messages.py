@@ -23,7 +23,7 @@ FILLED_IN = "x"  # in the place of what an f-string fills in
 
 
 def options_of_commands() -> set[str]:
-    group = typer.main.get_group(import_module("trpexport.cli").app)
+    group = typer.main.get_group(import_module("trpexport.cli").application())
     return {
         option
         for command in group.commands.values()

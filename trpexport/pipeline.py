@@ -319,6 +319,7 @@ def decompose_checkpoint(
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs, outputs)
+    checkpoint = replace(checkpoint, module=network.model)  # one copy of it is enough
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )

@@ -84,7 +84,7 @@ class ByBudget(Selection):
         """
         kind, limit = self._target
         if kind == "drop":
-            self._check_drop(limit)
+            check_drop(limit, self._metric())
         elif not 0 < limit < 1:
             raise PlanError(
                 f"a budget of {limit:g} ({kind}) is out of range: it must be between 0 and 1"
@@ -151,7 +151,7 @@ class ByBudget(Selection):
                 outcome = budgeter.to_error(limit, held_out.errors)
             else:
                 outcome = budgeter.to_fraction(limit, self._resource)
-        facts["layers"] = _with_shares(table, outcome)
+        facts["layers"] = with_shares(table, outcome)
         return calibrated_choice(network, outcome.calibrated, images, held_out, facts)
 
     @property
@@ -174,13 +174,6 @@ class ByBudget(Selection):
                 "a budget is one of macs, parameters, error, drop, and share with a price: give one"
             )
         return given[0]
-
-    def _check_drop(self, limit: float) -> None:
-        metric = self._metric()
-        in_points = metric is None or metric.is_share
-        if not 0 <= limit < (100 if in_points else math.inf):
-            unit, below = (" points", "to below 100") if in_points else ("", "on")
-            raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
 
     def _metric(self, data: str = "the data") -> Metric | None:
         """Return what a drop is of; None for images whose class is right.
@@ -209,7 +202,23 @@ class ByBudget(Selection):
         ] + ([] if self.price is None else [self.price])
 
 
-def _with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:
+def check_drop(limit: float, metric: Metric | None) -> None:
+    """Refuse a drop that can't be.
+
+    Args:
+        limit: what may be lost, in points of a share.
+        metric: what of; None for images whose class is right.
+
+    Raises:
+        PlanError: it is out of range.
+    """
+    in_points = metric is None or metric.is_share
+    if not 0 <= limit < (100 if in_points else math.inf):
+        unit, below = (" points", "to below 100") if in_points else ("", "on")
+        raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
+
+
+def with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:
     """Return the calibrated layers with the share of the squared error that each was to make."""
     chosen = outcome.allotment.chosen
     errors = {layer.name: layer.gain * chosen[layer.name].error for layer in table.layers}

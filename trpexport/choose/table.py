@@ -20,8 +20,10 @@ from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
+from trpexport.latency.ways import Way
 from trpexport.lowrank.chain import Chain
-from trpexport.lowrank.fit.layer import LayerFit, with_bias
+from trpexport.lowrank.fit.base import LayerFit, with_bias
+from trpexport.lowrank.fit.layer import layer_fit
 from trpexport.lowrank.fit.narrowing import is_fitted
 from trpexport.lowrank.schemes import SCHEMES, Scheme
 from trpexport.networks.base import Network
@@ -72,6 +74,13 @@ class Option:
     rank: int | None
     costs: Mapping[str, float]
     error: float
+
+    @property
+    def way(self) -> Way | None:
+        """The scheme and the rank; None for the layer as it is."""
+        if self.scheme is None or self.rank is None:
+            return None
+        return Way(self.scheme, self.rank)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,36 @@ class SensitivityTable:
     def only(self, scheme: str) -> SensitivityTable:
         """Return the table without other schemes."""
         return replace(self, layers=tuple(layer.only(scheme) for layer in self.layers))
+
+    def priced(
+        self, resource: str, whole: float, layers: Mapping[str, Mapping[Way | None, float]]
+    ) -> SensitivityTable:
+        """Return the table with the costs of a further resource, and without what has none.
+
+        Args:
+            resource: what is scarce.
+            whole: how much of it the network needs.
+            layers: by layer, how much of it each way to write it needs; None for the layer as it
+                is.
+        """
+        kept = []
+        for layer in self.layers:
+            costs = layers.get(layer.name, {})
+            options = tuple(
+                replace(option, costs={**option.costs, resource: costs[option.way]})
+                for option in layer.options
+                if option.way in costs
+            )
+            if len(options) > 1:
+                kept.append(replace(layer, options=options))
+        names = {layer.name for layer in kept}
+        fixed = dict(self.fixed)
+        for layer in self.layers:
+            if layer.name not in names:
+                for name, cost in layer.options[0].costs.items():
+                    fixed[name] += cost
+        fixed[resource] = whole - sum(layer.options[0].costs[resource] for layer in kept)
+        return replace(self, layers=tuple(kept), fixed=fixed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON-ready data, with its schema version."""
@@ -285,11 +324,11 @@ class _Measurer:
         return SensitivityTable(key, tuple(layers), fixed)
 
     def _layer(self, layer: Layer, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
-        moments = self._gatherer.gather(layer)
+        evidence = self._gatherer.gather(layer)
         weight, _ = self._network.weights(layer.name)
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
-            fit = LayerFit(weight, layer.op, name, moments)
+            fit = layer_fit(weight, layer.op, name, evidence)
             possible = [rank for rank in tried if fit.is_seen(rank)]
             if possible:
                 found, gains[name] = self._options(layer, name, possible, fit)
@@ -304,7 +343,7 @@ class _Measurer:
         self, layer: Layer, name: str, ranks: Sequence[int], fit: LayerFit
     ) -> tuple[list[Option], float]:
         """Return the options of a layer under one scheme, and its gain."""
-        variance = fit.everything.variance(fit.moments.metric)
+        variance = fit.variance
         errors = [error / variance if variance else 0.0 for error in fit.errors(ranks)]
         options = [
             Option(

@@ -40,7 +40,9 @@ class TorchCandidate:
         memory: int,
         outputs: Sequence[str] = (),
     ) -> None:
-        self._replay = Replay(copied(model), cuts, samples, memory, outputs=outputs)
+        # Chains take the place of modules, which nobody changes: the parameters need no copies.
+        network = copied(model, reused=model.parameters())
+        self._replay = Replay(network, cuts, samples, memory, outputs=outputs)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
