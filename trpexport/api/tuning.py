@@ -65,11 +65,9 @@ def tune(
     from trpexport.tuning import Tuning
 
     path = Path(model)
-    source: Decomposable
-    if is_onnx(path):
-        source = OnnxFileSource(path, inputs)
-    else:
-        source = Source(path, arch, factory, inputs)
+    source: Decomposable = (
+        OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)
+    )
     data = open_data(images) if isinstance(images, str) else images
     job = Tuning(chooser, settings or ExportSettings(), outputs)
     return job(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.choose.alignment import channel_block
+from trpexport.choose.alignment import AlignedSelection
 from trpexport.choose.allotment import Allotment, allot, smallest_fraction
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
@@ -16,7 +16,6 @@ from trpexport.choose.by_budget import check_drop, with_shares
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import SECONDS
-from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
@@ -41,7 +40,7 @@ _TRIES = 4
 
 
 @dataclass(frozen=True)
-class ByLatency(Selection):
+class ByLatency(AlignedSelection):
     """Keeps the output on images as well as a limit allows, and is fast where it will run.
 
     One of the first four attributes is the limit. Time is measured inside the network, by layer
@@ -55,7 +54,6 @@ class ByLatency(Selection):
             network found within it is chosen.
         drop: what may be lost of ``metric``, likewise.
         scheme: name of the scheme; ``auto`` chooses for each layer.
-        rank_multiple: ranks are multiples of it; None for the channel block of this processor.
         conditions: provider, threads and batch that times hold for.
         stopwatch: who times; None for this machine under ``conditions``.
         cache: folder where tables of times and of what layers lose are kept; None for nowhere.
@@ -68,7 +66,6 @@ class ByLatency(Selection):
     error: float | None = None
     drop: float | None = None
     scheme: str = "auto"
-    rank_multiple: int | None = None
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
     cache: Path | None = None
@@ -109,8 +106,7 @@ class ByLatency(Selection):
             check_drop(limit, self._metric())
         elif self.metric is not None:
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
-        if self.rank_multiple is not None and self.rank_multiple < 1:
-            raise PlanError(f"a rank multiple of {self.rank_multiple} is out of range: 1 or more")
+        _ = self.alignment
         if self.scheme != "auto":
             _ = SCHEMES[self.scheme]
 
@@ -147,7 +143,7 @@ class ByLatency(Selection):
                     gatherer,
                     scheme=self.scheme,
                     selection=self,
-                    rank_multiple=self._multiple,
+                    rank_multiple=self.alignment.multiple,
                     cache=self.cache,
                     announce=stages.say,
                 ).priced(SECONDS, times.whole, times.layers)
@@ -162,7 +158,7 @@ class ByLatency(Selection):
                 announce=stages.say,
             )
             search = _Search(timer, times, table, budgeter, stages.say)
-            facts: dict[str, Any] = {"rank_multiple": self._multiple}
+            facts: dict[str, Any] = {}
             with stages("calibrate"):
                 if labelled is not None:
                     assert self.drop is not None
@@ -188,7 +184,9 @@ class ByLatency(Selection):
             "deviation": times.deviation,
             "networks_profiled": times.measured,
         }
-        return calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        options = {**choice.plan.options, **self.alignment.to_json()}
+        return replace(choice, plan=replace(choice.plan, options=options))
 
     @property
     def timekeeper(self) -> Stopwatch:
@@ -213,10 +211,6 @@ class ByLatency(Selection):
             raise PlanError("a limit is one of speedup, seconds, error and drop: give one")
         return given[0]
 
-    @property
-    def _multiple(self) -> int:
-        return channel_block() if self.rank_multiple is None else self.rank_multiple
-
     def _metric(self, data: str = "the data") -> Metric | None:
         return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
 
@@ -235,7 +229,7 @@ class ByLatency(Selection):
                 Way(name, rank)
                 for name in names
                 if reasons[name][layer.name] is None
-                for rank in candidate_ranks(SCHEMES[name], layer, self._multiple)
+                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment.multiple)
             ]
             for layer in network.layers
         }
