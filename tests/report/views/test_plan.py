@@ -27,11 +27,11 @@ def test_every_layer_is_a_row_of_raw_values() -> None:
     table, kept = tables(PLAN)
     stem, body, others = table.rows
     assert stem == {
-        **{"layer": "stem", "convolution": "16->16 3x3", "rank": None},
+        **{"layer": "stem", "operator": "16->16 3x3", "rank": None},
         **{"before": 100, "after": 100},
     }
     assert body == {
-        **{"layer": "body", "convolution": "16->16 3x3", "scheme": "spatial"},
+        **{"layer": "body", "operator": "16->16 3x3", "scheme": "spatial"},
         **{"rank": Portion(9, 48), "before": 900, "after": 300},
         **{"saved": 3.0, "weight_error": 0.25},
     }

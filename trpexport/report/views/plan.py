@@ -29,7 +29,7 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
-            Column("convolution", "operator", Kind.NAME, optional=True),
+            Column("operator", "operator", Kind.NAME, optional=True),
             *((Column("scheme", "scheme", Kind.NAME),) if is_mixed else ()),
             Column("rank", "rank", Kind.WHOLE, absent="kept"),
             Column("before", "MACs", Kind.COUNT),
@@ -61,7 +61,7 @@ def _alignment(plan: Plan) -> tuple[Text, ...]:
 def _row(layer: LayerPlan) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": layer.name,
-        "convolution": str(layer.op),
+        "operator": str(layer.op),
         "rank": None,
         "before": layer.macs,
         "after": layer.factor_macs,
