@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,35 +17,54 @@ from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.targets import variant_facts
 from trpexport.artifact.variants import Variant, write_variants
 from trpexport.choose.base import CalibrationImages
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, OccupiedError, TrpexportError
 from trpexport.expectations import stored_preprocessing
 from trpexport.files import read_json, staged_file, write_atomically, write_json, writing
 from trpexport.golden import Golden, read_golden
 from trpexport.inputs import Inputs, InputsLike
-from trpexport.judge.images import Images
+from trpexport.judge.metrics import Metric
+from trpexport.networks.base import Origin
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
+from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.pipeline import CalibrationData
-from trpexport.quantization.judging import TopOneJudge
+from trpexport.quantization.judging import FileJudge
 from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images that say what accuracy a precision costs.
+    """Labelled samples that say how much worse a precision is by a metric.
 
     Attributes:
-        images: they.
-        preprocessing: how they become input; None as the bundle says.
-        max_drop: how many points of top-1 may be lost; None for any.
+        data: images, or raw tensors with targets.
+        split: which images of it.
+        limit: how many samples; None for all.
+        preprocessing: how images become input; None as the bundle says.
+        metric: judges; None counts images whose class is right.
+        max_drop: how much may be lost, in points of a share, else in the metric's own unit; None
+            for any.
     """
 
-    images: Images
+    data: Dataset | TensorSet
+    split: str = "test"
+    limit: int | None = None
     preprocessing: Preprocessing | None = None
+    metric: Metric | None = None
     max_drop: float | None = None
+
+    def judge(self, model: Path, source: Origin, provider: str) -> FileJudge:
+        """Return who holds files against a float32 one, which comes from somewhere."""
+        how: dict[str, Any] = {"limit": self.limit, "provider": provider}
+        if not isinstance(self.data, TensorSet):
+            preprocessing = self.preprocessing or stored_preprocessing(source)
+            how |= {"split": self.split, "preprocessing": preprocessing}
+        return FileJudge(model, self.data, self.metric, **how)
 
 
 @dataclass(frozen=True)
@@ -98,13 +117,15 @@ class Conversion:
             TrpexportError: the model, the images or the place can't be used.
         """
         stages = stages or Stages()
+        named = bundle.split_name(model)
+        if named is None:
+            check_onnx_file(model)
         self.settings.check(has_images=self.data is not None, provider=self.provider)
         if not self._written_as:
             raise TrpexportError(
                 "float32 is what the file is in: name another precision, or another format",
                 parameters=("precision", "formats"),
             )
-        named = bundle.split_name(model)
         if named is None:
             return self._convert_file(model, out, stages)
         directory, precision = named
@@ -227,9 +248,12 @@ class Conversion:
         quantization = replace(
             self.settings.quantization(images, network.inputs),
             provider=self.provider,
-            judge=self._judge(model, source),
-            max_drop=None if self.labelled is None else self.labelled.max_drop,
         )
+        if self.labelled is not None:
+            judge = self.labelled.judge(model, source, self.provider)
+            quantization = replace(
+                quantization, judge=judge, unit=judge.unit, max_drop=self.labelled.max_drop
+            )
         context = Context(
             network=network,
             reference=reference,
@@ -246,12 +270,6 @@ class Conversion:
             )
         feeds = reference.golden()
         return found, Golden(feeds, network.run(feeds))
-
-    def _judge(self, model: Path, source: OnnxSource) -> Callable[[Path], float] | None:
-        if self.labelled is None:
-            return None
-        preprocessing = self.labelled.preprocessing or stored_preprocessing(source)
-        return TopOneJudge(model, self.labelled.images, preprocessing, self.provider)
 
 
 def _add_to_report(path: Path, variants: Sequence[Variant]) -> None:

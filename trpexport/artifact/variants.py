@@ -134,20 +134,21 @@ def write_variants(
 
 
 def _judged(step: Step, file: Path, settings: QuantizationSettings | None) -> Step:
-    """Return a step with how many points of accuracy it costs, where there are labels.
+    """Return a step with how much worse the file is by a metric, where there are labels.
 
     Raises:
-        NothingToDoError: they are more than was asked for.
+        NothingToDoError: it is by more than was asked for.
     """
     if settings is None or settings.judge is None:
         return step
     drop = settings.judge(file)
-    if settings.max_drop is not None and drop > settings.max_drop:
+    if settings.max_drop is not None and not drop <= settings.max_drop:
         raise NothingToDoError(
-            f"{step.name} costs {drop:.2f} points of accuracy, more than the {settings.max_drop:g} "
-            "allowed: nothing was written, allow more, or choose another precision"
+            f"{step.name} costs {drop:.3g} {settings.unit}, more than the {settings.max_drop:g} "
+            "allowed: nothing was written, allow more, or choose another precision",
+            parameters=("max_drop", "precision"),
         )
-    return replace(step, facts={**step.facts, "drop": drop})
+    return replace(step, facts={**step.facts, "drop": drop, "unit": settings.unit})
 
 
 def _check_finite(name: str, step: Step) -> None:

@@ -173,7 +173,7 @@ class Found:
         model: it.
         excluded: units that stay in float32, the worst first.
         error: how far it is off.
-        drop: points of accuracy that it loses; None where nobody judges.
+        drop: how much worse it is by the judge; None where nobody judges.
     """
 
     model: ModelProto
@@ -267,12 +267,12 @@ class Search:
         text = f"the error is {error.value:.2g}"
         if self.settings.max_error is not None and error.bound > error.value:
             text += f" on {self.trials.count} held-out images, up to {error.bound:.2g} on others"
-        return text if found.drop is None else f"{text} and the drop {found.drop:.2f} points"
+        return text if found.drop is None else f"{text} and the drop {found.drop:.3g}"
 
     def _limits(self) -> str:
         limits = (
             (self.settings.max_error, "an error of {:.2g}"),
-            (self.settings.max_drop, "a drop of {:g} points"),
+            (self.settings.max_drop, f"a drop of {{:g}} {self.settings.unit}"),
         )
         return " and ".join(text.format(limit) for limit, text in limits if limit is not None)
 

@@ -41,7 +41,7 @@ def variant_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, P
     for name, variant in variants.items():
         facts = variant.get("facts", {})
         drop = facts.get("drop")
-        lost = () if drop is None else ("; top-1 falls by ", f"{drop:.2f} points")
+        lost = () if drop is None else ("; it loses ", f"{drop:.3g} {facts['unit']}")
         rows.append((name, (*_error(variant["outputs"]), *lost)))
         if kept := [_label(one) for one in facts.get("float32", facts.get("excluded", ()))]:
             more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
