@@ -28,7 +28,9 @@ def decomposed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Source(shared / "checkpoints/resnet20-12fca82f.th"),
         ByCriterion(criterion="energy:0.9"),
         out,
-        settings=ExportSettings(verify_seconds=0, simplify=False, baseline=True),
+        settings=ExportSettings(
+            17, legacy_exporter=True, verify_seconds=0, simplify=False, baseline=True
+        ),
     )
     return out
 
