@@ -37,7 +37,10 @@ def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
     for typed, quick in (
         ('tx.train("resnet20", "cifar10:DIR"', 'tx.train("resnet20", "npz:tiny.npz"'),
         ("epochs=12", "epochs=2, batch_size=20"),
-        ("threads=(1, 2)", "threads=(1, 2), min_time=0.05, max_time=0.1, min_runs=3"),
+        (
+            "threads=(1, 2)",
+            "threads=(1, 2), min_time=0.05, max_time=0.1, min_runs=3, warmup_seconds=0.1",
+        ),
         ('tx.export(small, "out")', 'tx.export(small, "out", verify_seconds=0.1)'),
         ("baseline=True", "baseline=True, verify_seconds=0.1"),
         ("cifar10:DIR", f"cifar10:{shared / 'data/cifar10-lossless'}"),

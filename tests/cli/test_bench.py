@@ -13,7 +13,10 @@ import pytest
 from tests.conftest import Run
 from trpexport import bundle
 
-QUICK = ("--min-time", "0.05", "--min-runs", "5", "--no-memory")
+QUICK = (
+    *("--min-time", "0.05", "--max-time", "0.5", "--min-runs", "5"),
+    *("--warmup-seconds", "0.2", "--no-memory"),
+)
 
 
 @pytest.fixture(scope="module")
