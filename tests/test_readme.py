@@ -43,6 +43,11 @@ def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
         ),
         ('tx.export(small, "out")', 'tx.export(small, "out", verify_seconds=0.1)'),
         ("baseline=True", "baseline=True, verify_seconds=0.1"),
+        (
+            '"ckpt.pth", tx.ByBudget(macs=0.5)',
+            '"ckpt.pth", tx.ByBudget(macs=0.5, scheme="spatial")',
+        ),
+        ('images="cifar10:DIR"', 'images="npz:tiny.npz"'),
         ("cifar10:DIR", f"cifar10:{shared / 'data/cifar10-lossless'}"),
     ):
         assert typed in code
@@ -66,7 +71,7 @@ def test_every_criterion_and_scheme_is_explained() -> None:
 def test_the_commands_are_typed_right(run: Run) -> None:
     assert run("decompose", "ckpt.pth", "--scheme", "spatial").code == 3
     assert run("inspect", "ckpt.pth", "--scheme", "channel").code == 0
-    assert run("export", "ckpt.pth").code == 0
+    assert run("export", "ckpt.pth", "--verify-seconds", "0").code == 0
     assert run("verify", "ckpt-onnx").code == 0
     assert run("verify", "ckpt-onnx/model.onnx", "ckpt-onnx/model.onnx").code == 0
     assert run("flops", "ckpt-onnx/model.onnx").code == 0
