@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytest_plugins = ["tests.fixtures"]
 
+# How tests of something else export: what they take for granted has tests of its own.
+QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

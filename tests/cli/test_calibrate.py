@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle
 
-LEGACY = ("--legacy-exporter", "--opset", "17")  # quicker
-QUICK = ("--verify-seconds", "0", "--no-simplify", *LEGACY)
 HOW = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from tests.training.processes import Started, start, start_workers, write_digits
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle, load_checkpoint
@@ -87,7 +87,7 @@ def test_each_way_trains_goes_on_decomposes_and_exports(
     assert 0 < line["mean_rank_share"] <= 1
     decomposed = run(
         "decompose", out / "last.safetensors", "--scheme", scheme, "--criterion", "energy:0.5",
-        "--verify-seconds", 0, "--no-simplify", "-o", tmp_path / "bundle",
+        *QUICK, "-o", tmp_path / "bundle",
     )  # fmt: skip
     assert decomposed.code == 0, decomposed.err
     assert (tmp_path / "bundle" / bundle.MODEL).is_file()
@@ -98,8 +98,7 @@ def test_a_bundle_to_start_from(run: Run, tmp_path: Path, digits: str) -> None:
     first, low = tmp_path / "first", tmp_path / "bundle"
     assert run(*command(digits, first, epochs=1)).code == 0
     calib = ("--calib", digits, "--calib-images", 32, "--criterion", "rank:4")
-    quick = ("--verify-seconds", 0, "--no-simplify")
-    assert run("decompose", first / "last.safetensors", *calib, *quick, "-o", low).code == 0
+    assert run("decompose", first / "last.safetensors", *calib, *QUICK, "-o", low).code == 0
     still = ("--lr", 1e-12, "--weight-decay", 0, "--no-augment")
     result = run(*command(digits, tmp_path / "second", "--init", low, *still, epochs=1))
     assert result.code == 0, result.err
