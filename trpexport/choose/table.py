@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -237,11 +237,7 @@ def sensitivity_table(
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
-    free = {
-        name: [layer for layer, reason in reasons.items() if reason is None]
-        for name in names
-        for reasons in [selection.reasons_to_stay(network, SCHEMES[name])]
-    }
+    free = _free(network, names, selection)
     table = _Measurer(network, gatherer, prices, rank_multiple).table(key, free, announce)
     if path is not None:
         with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
@@ -259,6 +255,50 @@ def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
     places = np.geomspace(1, len(ranks), _MAX_RANKS).round().astype(int)
     spread = np.linspace(1, len(ranks), _MAX_RANKS).round().astype(int)
     return [ranks[place - 1] for place in np.unique((places + spread) // 2)]
+
+
+def least(
+    network: Network, price: Price, schemes: Sequence[str], selection: Selection, multiple: int
+) -> float:
+    """Return the smallest share of a resource that candidate ranks leave, whatever is lost.
+
+    Args:
+        network: the network.
+        price: of the resource.
+        schemes: names of those that may be taken.
+        selection: the layers that may be rewritten.
+        multiple: ranks are multiples of it.
+    """
+    whole = price.whole(network)
+    free = _free(network, schemes, selection)
+    saved = 0.0
+    for layer in network.layers:
+        dense = price.of(layer, (layer.op,))
+        lowest = [
+            price.of(layer, with_bias(SCHEMES[name].factor_ops(layer.op, rank)))
+            for name, names in free.items()
+            if layer.name in names
+            for rank in candidate_ranks(SCHEMES[name], layer, multiple)[:1]
+        ]
+        saved += max(0.0, dense - min(lowest, default=dense))
+    return 1 - saved / whole if whole else 1.0
+
+
+def _free(
+    network: Network, schemes: Sequence[str], selection: Selection
+) -> dict[str, frozenset[str]]:
+    """Return the names of the layers that each scheme may rewrite, and that can be fitted."""
+    shared = {layer.shares for layer in network.layers if layer.shares}
+    fitted = {
+        layer.name
+        for layer in network.layers
+        if layer.shares is None and layer.name not in shared and is_fitted(layer.op)
+    }
+    reasons = {name: selection.reasons_to_stay(network, SCHEMES[name]) for name in schemes}
+    return {
+        name: frozenset(layer for layer in fitted if of[layer] is None)
+        for name, of in reasons.items()
+    }
 
 
 class _Measurer:
@@ -280,14 +320,11 @@ class _Measurer:
         self._multiple = rank_multiple
         samples = gatherer.watch.samples
         self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
-        self._shared = {layer.shares for layer in network.layers if layer.shares} | {
-            layer.name for layer in network.layers if layer.shares
-        }
 
     def table(
         self,
         key: str,
-        free: Mapping[str, Sequence[str]],
+        free: Mapping[str, Collection[str]],
         announce: Callable[[str], None] | None,
     ) -> SensitivityTable:
         """Return the options of all layers.
@@ -306,7 +343,7 @@ class _Measurer:
             ranks = {
                 name: candidate_ranks(SCHEMES[name], layer, self._multiple)
                 for name, names in free.items()
-                if layer.name in names and layer.name not in self._shared and is_fitted(layer.op)
+                if layer.name in names
             }
             if not any(ranks.values()):
                 continue
