@@ -29,6 +29,7 @@ LOW_RANK = {
     "trp": ("--trp", "--trp-period", "2"),
     "both": ("--trp", "--nuclear-weight", "3e-4", "--trp-period", "2"),
     "steered": ("--trp", "--target-macs", "0.5", "--trp-period", "2"),
+    "aligned": ("--trp", "--target-macs", "0.5", "--trp-period", "2", "--rank-multiple", "8"),
 }
 
 
