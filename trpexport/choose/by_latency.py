@@ -13,11 +13,12 @@ from trpexport.choose.allotment import Allotment, allot, smallest_fraction
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.by_budget import check_drop, with_shares
+from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.selection import Selection
-from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
