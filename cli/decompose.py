@@ -13,6 +13,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
+from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     PREPARING,
@@ -115,11 +116,8 @@ def decompose(
         list[str] | None,
         typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
     ] = None,
-    rank_multiple: opt.RankMultiple = "auto",
-    provider: Annotated[
-        str | None,
-        typer.Option(help="Provider that is to run it, by whose channel block auto goes."),
-    ] = None,
+    rank_multiple: RankMultiple = "auto",
+    provider: Provider = None,
     calib_cache: Annotated[
         Path | None, typer.Option(help="Folder of sensitivity tables; else the user's cache.")
     ] = None,
@@ -165,7 +163,7 @@ def decompose(
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
         "stride_1_only": stride_1_only,
-        "rank_multiple": opt.multiple(rank_multiple),
+        "rank_multiple": multiple(rank_multiple),
         "provider": provider,
     }
     chooser: Chooser

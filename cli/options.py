@@ -69,13 +69,6 @@ Exclude = Annotated[
 Stride1Only = Annotated[
     bool, typer.Option("--stride-1-only", help="Leave strided layers as they are.")
 ]
-RankMultiple = Annotated[
-    str,
-    typer.Option(
-        help="Ranks are rounded up to multiples of N where that is still cheaper: auto for the "
-        "channel block of the processor, 1 for the paper's ranks."
-    ),
-]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Directory to write; else named after the checkpoint."),
@@ -403,18 +396,3 @@ def read_inputs(path: Path | None) -> Any:
     if not arrays or any(a.dtype.kind not in "fiub" or not a.ndim for a in arrays.values()):
         raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
     return arrays if len(arrays) > 1 else next(iter(arrays.values()))
-
-
-def multiple(text: str) -> int | str:
-    """Return the rank multiple that was typed.
-
-    Raises:
-        TrpexportError: it is neither a number of at least 1 nor auto.
-    """
-    from trpexport.choose.alignment import AUTO
-
-    if text == AUTO:
-        return AUTO
-    if not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise TrpexportError(f"--rank-multiple {text!r} must be a number of at least 1, or auto")
-    return int(text)

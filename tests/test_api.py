@@ -130,7 +130,12 @@ def test_verify_export_count_and_bench(tmp_path: Path) -> None:
     assert tx.count(CHECKPOINT).macs == tx.count(CHECKPOINT, example=(1, 3, 32, 32)).macs > 0
     dense = tx.export(CHECKPOINT, tmp_path / "dense", **QUICK)
     assert not dense.plan.rewritten
-    quick: dict[str, Any] = {"min_time": 0.02, "max_time": 0.1, "min_runs": 3, "warmup_seconds": 0.1}
+    quick: dict[str, Any] = {
+        "min_time": 0.02,
+        "max_time": 0.1,
+        "min_runs": 3,
+        "warmup_seconds": 0.1,
+    }
     record = tx.bench([out, tmp_path / "dense"], threads=1, memory=False, **quick)
     assert record["settings"]["threads"] == [1]
     (result,) = record["results"]

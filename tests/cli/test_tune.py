@@ -68,7 +68,16 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_network_gets_faster(run: Run, network: Path, tensors: str, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    typed = ("tune", network, "--calib", tensors, "--min-speedup", 1.3, "--scheme", "channel")
+    typed: tuple[object, ...] = (
+        "tune",
+        network,
+        "--calib",
+        tensors,
+        "--min-speedup",
+        1.3,
+        "--scheme",
+        "channel",
+    )
     typed = (*typed, "--cache", cache, "--rank-multiple", 16, "--verify-seconds", 1)
     result = run(*typed, "-o", out, "--json")
     assert result.code == 0, result.err
@@ -123,7 +132,16 @@ def test_what_is_typed_wrong_is_told_in_a_line(
 def test_more_than_can_be_is_told_and_writes_nothing(
     run: Run, network: Path, tensors: str, tmp_path: Path
 ) -> None:
-    typed = ("tune", network, "--calib", tensors, "--min-speedup", 500, "--scheme", "channel")
+    typed: tuple[object, ...] = (
+        "tune",
+        network,
+        "--calib",
+        tensors,
+        "--min-speedup",
+        500,
+        "--scheme",
+        "channel",
+    )
     typed = (*typed, "--cache", tmp_path / "cache", "--rank-multiple", 32)
     result = run(*typed, "-o", tmp_path / "out")
     assert result.code == 3
@@ -177,7 +195,16 @@ def test_another_machine_times(
         script.write_text(f'#!/bin/sh\nexec {program.replace(name, real.stdout.strip(), 1)} "$@"\n')
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    typed = ("tune", network, "--calib", tensors, "--min-speedup", 1.3, "--scheme", "channel")
+    typed: tuple[object, ...] = (
+        "tune",
+        network,
+        "--calib",
+        tensors,
+        "--min-speedup",
+        1.3,
+        "--scheme",
+        "channel",
+    )
     typed = (*typed, "--cache", tmp_path / "cache", "--rank-multiple", 32, "--verify-seconds", 1)
     result = run(*typed, "-o", tmp_path / "out", "--host", "device", "--python", sys.executable)
     assert result.code == 0, result.err

@@ -17,10 +17,11 @@ from trpexport.choose.base import (
     gathered,
 )
 from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.candidates import least
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import PRICES, check_known
-from trpexport.choose.table import SensitivityTable, least, sensitivity_table
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge

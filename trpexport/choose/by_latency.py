@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from trpexport.choose.alignment import AlignedSelection
-from trpexport.choose.allotment import Allotment, allot, smallest_fraction
+from trpexport.choose.allotment import Allotment, allot, smallest_fraction, whole_network
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.by_budget import check_drop, with_shares
+from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import SECONDS
-from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
@@ -37,6 +38,8 @@ _MARGIN = 1.01
 # How far from what is aimed at a measured speed-up may lie before another try.
 _NEAR = 0.015
 _TRIES = 4
+# A share of the time that is so much smaller is another choice.
+_STEP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -273,10 +276,11 @@ class _Search:
         goal = 1 / (speedup * _MARGIN)
         share = goal
         for _ in range(_TRIES):
-            measured = self._race(ways_of(self._chosen(share, speedup)))
+            choice = self._chosen(share, speedup)
+            measured = self._race(ways_of(choice))
             if abs(measured.mid * goal - 1) <= _NEAR:
                 break
-            share *= measured.mid * goal
+            share = self._next(share, choice, measured, speedup)
         found: list[tuple[float, Outcome]] = []
         criterion = f"speedup:{speedup:g}"
         for _ in range(_TRIES):
@@ -285,7 +289,7 @@ class _Search:
             found.append((measured.mid, outcome))
             if speedup <= measured.mid <= speedup * (_MARGIN + _NEAR):
                 break
-            share *= measured.mid * goal
+            share = self._next(share, outcome.allotment, measured, speedup)
         fast = [one for mid, one in found if mid >= speedup]
         if not fast:
             fastest = max(mid for mid, _ in found)
@@ -293,6 +297,18 @@ class _Search:
                 f"a speed-up of {speedup:g} can't be met: the best measured is {fastest:.2f}x"
             )
         return min(fast, key=lambda outcome: outcome.error)
+
+    def _next(self, share: float, choice: Allotment, measured: Interval, speedup: float) -> float:
+        """Return the share of the time to try next, corrected by what a choice really took.
+
+        Where that was too slow, it is a share that the choice itself does not fit into: there may
+        be nothing between it and one that is much faster.
+        """
+        found = share * measured.mid / (speedup * _MARGIN)
+        if measured.mid >= speedup:
+            return found
+        taken = choice.costs[SECONDS] / whole_network(self._table).costs[SECONDS]
+        return min(found, taken * (1 - _STEP))
 
     def measured(self, outcome: Outcome) -> Interval:
         """Return how many times faster than the original a chosen network is.
