@@ -12,6 +12,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
+from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     PREPARING,
@@ -82,10 +83,7 @@ def tune(
     precision: opt.Precision = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
-    rank_multiple: Annotated[
-        int | None,
-        typer.Option(min=1, help="Ranks are multiples of N; else of the processor's block."),
-    ] = None,
+    rank_multiple: RankMultiple = "auto",
     arch: opt.Arch = None,
     expect: opt.Expect = None,
     model: opt.Model = None,
@@ -182,7 +180,8 @@ def tune(
         error=max_error,
         drop=max_drop,
         scheme=scheme,
-        rank_multiple=rank_multiple,
+        rank_multiple=multiple(rank_multiple),
+        provider=provider,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         metric=metric,

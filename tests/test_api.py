@@ -19,7 +19,10 @@ from trpexport.errors import DataError, NothingToDoError, OutputError, PlanError
 
 CHECKPOINT = ROOT / "models_zoo/checkpoints/resnet20-plain.safetensors"
 SHAPE = (1, 3, 12, 12)
-QUICK: dict[str, Any] = {"verify_seconds": 0.1, "simplify": False}
+QUICK: dict[str, Any] = {
+    **{"opset": 17, "legacy_exporter": True, "simplify": False},
+    "verify_seconds": 0.1,
+}
 
 
 class Net(nn.Module):
@@ -104,7 +107,7 @@ def test_verify_export_count_and_bench(tmp_path: Path) -> None:
     small = tx.decompose(Net(), tx.ByCriterion("spatial", "rank:4"), example=SHAPE)
     assert tx.verify(small, seconds=0.1).is_equivalent
     out = tmp_path / "out"
-    report = tx.export(small, out, baseline=True, **QUICK)
+    report = tx.export(small, out, baseline=True, verify_seconds=0.1)
     assert report.path == out
     assert report.plan == small.plan
     assert tx.verify(out).is_equivalent
@@ -127,8 +130,13 @@ def test_verify_export_count_and_bench(tmp_path: Path) -> None:
     assert tx.count(CHECKPOINT).macs == tx.count(CHECKPOINT, example=(1, 3, 32, 32)).macs > 0
     dense = tx.export(CHECKPOINT, tmp_path / "dense", **QUICK)
     assert not dense.plan.rewritten
-    quick: dict[str, Any] = {"min_time": 0.02, "max_time": 0.1, "min_runs": 3, "memory": False}
-    record = tx.bench([out, tmp_path / "dense"], threads=1, **quick)
+    quick: dict[str, Any] = {
+        "min_time": 0.02,
+        "max_time": 0.1,
+        "min_runs": 3,
+        "warmup_seconds": 0.1,
+    }
+    record = tx.bench([out, tmp_path / "dense"], threads=1, memory=False, **quick)
     assert record["settings"]["threads"] == [1]
     (result,) = record["results"]
     assert [model["seconds"]["median"] > 0 for model in result["models"]] == [True, True]

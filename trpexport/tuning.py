@@ -12,6 +12,8 @@ from typing import Any
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.choose.by_latency import ByLatency
+from trpexport.conversion import Conversion
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, write_json
 from trpexport.latency.stopwatch import Timed
@@ -69,7 +71,7 @@ class Tuning:
         out = out or default_directory(source.path, self.chooser.label)
         settings = replace(self.settings, baseline=True, replace=False)
         with bundle.reserved(out, replace=self.settings.replace), TemporaryDirectory() as folder:
-            place = Path(folder) / out.name
+            place = Path(folder) / "tuned"
             report = decompose_to_bundle(
                 source,
                 self.chooser,
@@ -80,8 +82,9 @@ class Tuning:
                 inputs=self.inputs,
                 stages=stages,
             )
+            others = self._originals(place, data, Path(folder), stages)
             with stages("time the files"):
-                facts = self._measured(place, report.data)
+                facts = self._measured(place, others, report.data)
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
             manifest = bundle.read_manifest(place)
             write_json(place / bundle.REPORT, content)
@@ -90,8 +93,28 @@ class Tuning:
             _deliver(place, out, replace=self.settings.replace)
         return BundleReport(out, report.plan, content)
 
-    def _measured(self, place: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+    def _originals(
+        self, place: Path, data: CalibrationData, folder: Path, stages: Stages
+    ) -> dict[str, Path]:
+        """Write the original network in the other precisions: what low rank has to beat there."""
+        names = [name for name in self.settings.precisions if name != bundle.FLOAT32]
+        if not names:
+            return {}
+        told = bundle.read_manifest(place).get("preprocessing")
+        if told is not None and data.preprocessing is None:
+            data = replace(data, preprocessing=Preprocessing.from_json(told, str(place)))
+        convert = Conversion(replace(self.settings, precisions=names, replace=False), data)
+        return dict(convert(place / bundle.BASELINE, folder / "originals", stages).paths)
+
+    def _measured(
+        self, place: Path, originals: Mapping[str, Path], report: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return how fast the files of a bundle are, beside what was chosen by.
+
+        Args:
+            place: the bundle.
+            originals: the original network in other precisions.
+            report: the content of the bundle's report.
 
         Raises:
             NothingToDoError: none is measurably faster than the original network.
@@ -99,17 +122,20 @@ class Tuning:
         manifest = bundle.read_manifest(place)
         names = ["fp32", *manifest.get("variants", {})]
         files = [place / bundle.variant_name(name) for name in names]
-        original, *timed = self.chooser.timekeeper.race([place / bundle.BASELINE, *files], _SECONDS)
+        race = self.chooser.timekeeper.race
+        original, *found = race([place / bundle.BASELINE, *files, *originals.values()], _SECONDS)
+        timed, others = found[: len(files)], found[len(files) :]
         if all(one.speedup.verdict != "faster" for one in timed):
-            found = ", ".join(f"{one.speedup.mid:.2f}x" for one in timed)
+            shown = ", ".join(f"{one.speedup.mid:.2f}x" for one in timed)
             raise NothingToDoError(
-                f"the finished network is not measurably faster than the original: {found}"
+                f"the finished network is not measurably faster than the original: {shown}"
             )
         fastest = min(zip(names, timed, strict=True), key=lambda pair: pair[1].seconds)[0]
         return {
             **report["calibration"][LATENCY],
             "seconds": original.seconds,
             "files": {name: _facts(one) for name, one in zip(names, timed, strict=True)},
+            "originals": {name: _facts(one) for name, one in zip(originals, others, strict=True)},
             "fastest": fastest,
         }
 

@@ -120,7 +120,7 @@ def test_no_difference_is_claimed_that_is_not_there(tune: Tune, seed: int) -> No
         ({"error": 1.0}, "between 0 and 1"),
         ({"drop": -1.0}, "out of range"),
         ({"speedup": 2.0, "metric": "miou"}, "says what a drop is of"),
-        ({"speedup": 2.0, "rank_multiple": 0}, "1 or more"),
+        ({"speedup": 2.0, "rank_multiple": 0}, "at least 1"),
     ],
 )
 def test_limits_that_can_not_be(limits: dict[str, Any], says: str) -> None:

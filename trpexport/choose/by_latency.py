@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.choose.alignment import channel_block
-from trpexport.choose.allotment import Allotment, allot, smallest_fraction
+from trpexport.choose.alignment import AlignedSelection
+from trpexport.choose.allotment import Allotment, allot, smallest_fraction, whole_network
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.by_budget import check_drop, with_shares
+from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import SECONDS
-from trpexport.choose.selection import Selection
-from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
@@ -38,10 +38,12 @@ _MARGIN = 1.01
 # How far from what is aimed at a measured speed-up may lie before another try.
 _NEAR = 0.015
 _TRIES = 4
+# A share of the time that is so much smaller is another choice.
+_STEP = 1e-6
 
 
 @dataclass(frozen=True)
-class ByLatency(Selection):
+class ByLatency(AlignedSelection):
     """Keeps the output on images as well as a limit allows, and is fast where it will run.
 
     One of the first four attributes is the limit. Time is measured inside the network, by layer
@@ -55,7 +57,6 @@ class ByLatency(Selection):
             network found within it is chosen.
         drop: what may be lost of ``metric``, likewise.
         scheme: name of the scheme; ``auto`` chooses for each layer.
-        rank_multiple: ranks are multiples of it; None for the channel block of this processor.
         conditions: provider, threads and batch that times hold for.
         stopwatch: who times; None for this machine under ``conditions``.
         cache: folder where tables of times and of what layers lose are kept; None for nowhere.
@@ -68,7 +69,6 @@ class ByLatency(Selection):
     error: float | None = None
     drop: float | None = None
     scheme: str = "auto"
-    rank_multiple: int | None = None
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
     cache: Path | None = None
@@ -109,8 +109,7 @@ class ByLatency(Selection):
             check_drop(limit, self._metric())
         elif self.metric is not None:
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
-        if self.rank_multiple is not None and self.rank_multiple < 1:
-            raise PlanError(f"a rank multiple of {self.rank_multiple} is out of range: 1 or more")
+        _ = self.alignment
         if self.scheme != "auto":
             _ = SCHEMES[self.scheme]
 
@@ -147,7 +146,7 @@ class ByLatency(Selection):
                     gatherer,
                     scheme=self.scheme,
                     selection=self,
-                    rank_multiple=self._multiple,
+                    rank_multiple=self.alignment.multiple,
                     cache=self.cache,
                     announce=stages.say,
                 ).priced(SECONDS, times.whole, times.layers)
@@ -162,7 +161,7 @@ class ByLatency(Selection):
                 announce=stages.say,
             )
             search = _Search(timer, times, table, budgeter, stages.say)
-            facts: dict[str, Any] = {"rank_multiple": self._multiple}
+            facts: dict[str, Any] = {}
             with stages("calibrate"):
                 if labelled is not None:
                     assert self.drop is not None
@@ -188,7 +187,9 @@ class ByLatency(Selection):
             "deviation": times.deviation,
             "networks_profiled": times.measured,
         }
-        return calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        options = {**choice.plan.options, **self.alignment.to_json()}
+        return replace(choice, plan=replace(choice.plan, options=options))
 
     @property
     def timekeeper(self) -> Stopwatch:
@@ -213,10 +214,6 @@ class ByLatency(Selection):
             raise PlanError("a limit is one of speedup, seconds, error and drop: give one")
         return given[0]
 
-    @property
-    def _multiple(self) -> int:
-        return channel_block() if self.rank_multiple is None else self.rank_multiple
-
     def _metric(self, data: str = "the data") -> Metric | None:
         return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
 
@@ -235,7 +232,7 @@ class ByLatency(Selection):
                 Way(name, rank)
                 for name in names
                 if reasons[name][layer.name] is None
-                for rank in candidate_ranks(SCHEMES[name], layer, self._multiple)
+                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment.multiple)
             ]
             for layer in network.layers
         }
@@ -279,10 +276,11 @@ class _Search:
         goal = 1 / (speedup * _MARGIN)
         share = goal
         for _ in range(_TRIES):
-            measured = self._race(ways_of(self._chosen(share, speedup)))
+            choice = self._chosen(share, speedup)
+            measured = self._race(ways_of(choice))
             if abs(measured.mid * goal - 1) <= _NEAR:
                 break
-            share *= measured.mid * goal
+            share = self._next(share, choice, measured, speedup)
         found: list[tuple[float, Outcome]] = []
         criterion = f"speedup:{speedup:g}"
         for _ in range(_TRIES):
@@ -291,7 +289,7 @@ class _Search:
             found.append((measured.mid, outcome))
             if speedup <= measured.mid <= speedup * (_MARGIN + _NEAR):
                 break
-            share *= measured.mid * goal
+            share = self._next(share, outcome.allotment, measured, speedup)
         fast = [one for mid, one in found if mid >= speedup]
         if not fast:
             fastest = max(mid for mid, _ in found)
@@ -299,6 +297,18 @@ class _Search:
                 f"a speed-up of {speedup:g} can't be met: the best measured is {fastest:.2f}x"
             )
         return min(fast, key=lambda outcome: outcome.error)
+
+    def _next(self, share: float, choice: Allotment, measured: Interval, speedup: float) -> float:
+        """Return the share of the time to try next, corrected by what a choice really took.
+
+        Where that was too slow, it is a share that the choice itself does not fit into: there may
+        be nothing between it and one that is much faster.
+        """
+        found = share * measured.mid / (speedup * _MARGIN)
+        if measured.mid >= speedup:
+            return found
+        taken = choice.costs[SECONDS] / whole_network(self._table).costs[SECONDS]
+        return min(found, taken * (1 - _STEP))
 
     def measured(self, outcome: Outcome) -> Interval:
         """Return how many times faster than the original a chosen network is.

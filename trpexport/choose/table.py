@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trpexport.choose.base import Price
+from trpexport.choose.candidates import candidate_ranks, free_layers
 from trpexport.choose.distance import output_errors, worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
@@ -24,15 +23,12 @@ from trpexport.latency.ways import Way
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.base import LayerFit, with_bias
 from trpexport.lowrank.fit.layer import layer_fit
-from trpexport.lowrank.fit.narrowing import is_fitted
-from trpexport.lowrank.schemes import SCHEMES, Scheme
+from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 
 SCHEMA_VERSION = 7
-# Ranks that are tried of each layer and scheme.
-_MAX_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
 # relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
@@ -237,28 +233,12 @@ def sensitivity_table(
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
-    free = {
-        name: [layer for layer, reason in reasons.items() if reason is None]
-        for name in names
-        for reasons in [selection.reasons_to_stay(network, SCHEMES[name])]
-    }
+    free = free_layers(network, names, selection)
     table = _Measurer(network, gatherer, prices, rank_multiple).table(key, free, announce)
     if path is not None:
         with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
             write_json(path, table.to_json())
     return table
-
-
-def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
-    """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
-    largest = scheme.break_even_rank(layer.op, layer.calls)
-    ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
-    if len(ranks) <= _MAX_RANKS:
-        return ranks
-    # Closer together at small ranks, where the error falls fastest.
-    places = np.geomspace(1, len(ranks), _MAX_RANKS).round().astype(int)
-    spread = np.linspace(1, len(ranks), _MAX_RANKS).round().astype(int)
-    return [ranks[place - 1] for place in np.unique((places + spread) // 2)]
 
 
 class _Measurer:
@@ -280,14 +260,11 @@ class _Measurer:
         self._multiple = rank_multiple
         samples = gatherer.watch.samples
         self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
-        self._shared = {layer.shares for layer in network.layers if layer.shares} | {
-            layer.name for layer in network.layers if layer.shares
-        }
 
     def table(
         self,
         key: str,
-        free: Mapping[str, Sequence[str]],
+        free: Mapping[str, Collection[str]],
         announce: Callable[[str], None] | None,
     ) -> SensitivityTable:
         """Return the options of all layers.
@@ -306,7 +283,7 @@ class _Measurer:
             ranks = {
                 name: candidate_ranks(SCHEMES[name], layer, self._multiple)
                 for name, names in free.items()
-                if layer.name in names and layer.name not in self._shared and is_fitted(layer.op)
+                if layer.name in names
             }
             if not any(ranks.values()):
                 continue

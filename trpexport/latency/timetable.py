@@ -123,18 +123,20 @@ def time_layers(
     for start in range(0, len(networks), _GROUP):
         group = networks[start : start + _GROUP]
         say(f"profile networks {start + 1} to {start + len(group)} of {len(networks)}")
+        found: dict[str, dict[Way, WayTime]] = defaultdict(dict)
         for name, way, time in profiler.times(group):
-            seen[kinds[name], way].append(time)
-    found: dict[str, dict[Way, WayTime]] = defaultdict(dict)
-    for (kind, way), samples in seen.items():
-        found[kind][way] = WayTime.mean(samples)
-    store.put(facts, found)
+            samples = seen[kinds[name], way]
+            samples.append(time)
+            found[kinds[name]][way] = WayTime.mean(samples)
+        store.put(facts, found)  # what was measured stays, whatever ends the work
+        for kind, times in found.items():
+            known[kind].update(times)
     original = profiler.original()
     layers: dict[str, dict[Way | None, float]] = {}
     deviations: list[float] = []
     for name, some in wanted.items():
         if name in original.layers:
-            times = {**known[kinds[name]], **found.get(kinds[name], {})}
+            times = known[kinds[name]]
             now = original.layers[name].seconds
             layers[name] = {None: now}
             layers[name].update((way, now * times[way].ratio) for way in some if way in times)

@@ -290,7 +290,7 @@ class OnnxNetwork:
             return OnnxWatch(watch, names_of(self._in_torch))
         if self._session.batch_size is not None:
             samples = samples.whole_batches(self._session.batch_size)
-        return OrtWatch(self, samples, self.rewritten, str(self._in_torch))
+        return OrtWatch(self, samples, self.rewritten, str(self._in_torch), memory)
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: its graph and its weights."""

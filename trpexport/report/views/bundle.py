@@ -89,7 +89,8 @@ def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:
     saved: tuple[str | Value, ...] = ()
     if report["layers_rewritten"] and macs["ratio"]:
         ratio = Value(macs["ratio"], Kind.RATIO, bound="at most" if unknown else None)
-        saved = (" (", ratio, " fewer; speed was not measured)")
+        speed = "" if "latency" in report else "; speed was not measured"
+        saved = (" (", ratio, f" fewer{speed})")
     size = Value(report["file_bytes"], Kind.BYTES)
     return [
         ("MACs", (*_change_of(macs, "at least" if unknown else None), *saved)),

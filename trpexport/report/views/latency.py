@@ -24,7 +24,8 @@ def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("efficiency", "of the MAC ratio", Kind.RATIO),
     )
     rows: list[dict[str, Any]] = [{"name": "original", "seconds": facts["seconds"]}]
-    for name, timed in facts["files"].items():
+    originals = {f"original in {name}": timed for name, timed in facts["originals"].items()}
+    for name, timed in {**originals, **facts["files"]}.items():
         speedup = timed["speedup"]
         rows.append(
             {
