@@ -17,7 +17,7 @@ LIBRARY = ROOT / "trpexport"
 # Options of programs that are run, some of which have the same names as ours.
 OTHER_PROGRAMS = {
     "device/ssh.py": {"-o"},
-    "device/emulate/arm_setup.py": {"-o", "--version"},
+    "device/emulate/arm_setup.py": {"-o", "--version", "--format"},
 }
 OPTION = re.compile(r"(?<![\w-])(?:--[A-Za-z][\w-]*|-[a-z]\b)")
 FILLED_IN = "x"  # in the place of what an f-string fills in
