@@ -12,6 +12,7 @@ and a second run goes on where the first was stopped.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -84,7 +85,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, Any]) -
     """Add to ``known`` what is missing of a checkpoint; each row is written when it is there."""
     curve = Curve(checkpoint, args.data, args.cache)
     jobs: dict[str, Callable[[], Decomposed[TorchNetwork]]] = {
-        f"{checkpoint.stem}/time/{one:g}": lambda one=one: curve.tuned(one) for one in SPEEDUPS
+        f"{checkpoint.stem}/time/{one:g}": functools.partial(curve.tuned, one) for one in SPEEDUPS
     }
     jobs |= {
         f"{checkpoint.stem}/macs/{one:g}": lambda one=one: curve.by_macs(one) for one in SHARES
