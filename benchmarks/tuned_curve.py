@@ -88,7 +88,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, Any]) -
         f"{checkpoint.stem}/time/{one:g}": functools.partial(curve.tuned, one) for one in SPEEDUPS
     }
     jobs |= {
-        f"{checkpoint.stem}/macs/{one:g}": lambda one=one: curve.by_macs(one) for one in SHARES
+        f"{checkpoint.stem}/macs/{one:g}": functools.partial(curve.by_macs, one) for one in SHARES
     }
     for key, job in jobs.items():
         if key in known:

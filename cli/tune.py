@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
-_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
+_FIRST = 1.25  # the speed-up that a front begins with
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -66,6 +67,10 @@ def tune(
         float | None,
         typer.Option(help="Be fastest while at most so many points of top-1, or of --metric, go."),
     ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="A bundle for each of several speed-ups, 1.25x and on."),
+    ] = False,
     scheme: Annotated[
         str, typer.Option(help="auto chooses for each layer; or the name of one.")
     ] = "auto",
@@ -138,10 +143,11 @@ def tune(
     from trpexport.pipeline import default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
-    from trpexport.report.views.latency import latency_view
+    from trpexport.report.views.latency import latency_view, pareto_view
     from trpexport.report.views.plan import plan_view
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
+    from trpexport.tuning import pareto as front
 
     opt.at_most_one(context, *_LIMITS)
     opt.refuse_idle(
@@ -152,7 +158,7 @@ def tune(
     if not any(opt.is_typed(context, name) for name in _LIMITS):
         raise TrpexportError(
             "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --max-error or --max-drop"
+            "--max-latency, --max-error, --max-drop or --pareto"
         )
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
@@ -175,7 +181,7 @@ def tune(
     )
     chooser = ByLatency(
         cache=cache_folder(cache),
-        speedup=min_speedup,
+        speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
         error=max_error,
         drop=max_drop,
@@ -189,13 +195,23 @@ def tune(
     )
     options = parse_provider_options(provider_option or ())
     array = opt.read_inputs(inputs)
-    out = out or default_directory(network, chooser.label)
+    out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress() as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
-        result = tuning(source, data, out, stages)
+        if pareto:
+            place, points = front(tuning, source, data, out, stages)
+        else:
+            result = tuning(source, data, out, stages)
+    if pareto:
+        found = [{"bundle": str(point.path), **point.data} for point in points]
+        if as_json:
+            show_json({"directory": str(place), "bundles": found})
+        else:
+            show(*pareto_view(found))
+        return
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
