@@ -19,7 +19,7 @@ def size_free_forwards(model: nn.Module) -> dict[nn.Module, Callable[..., Tensor
 
     Of poolings to one pixel there is none: those are means, in files too.
     """
-    found = {}
+    found: dict[nn.Module, Callable[..., Tensor]] = {}
     for module in model.modules():
         if isinstance(module, _POOLS):
             axes = _POOLS.index(type(module)) + 1 if type(module) in _POOLS else 0
