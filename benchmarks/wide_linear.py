@@ -88,7 +88,7 @@ def decomposed(case: str, folder: Path) -> dict[str, Any]:
     if not checkpoint.exists():
         write_checkpoint(name, checkpoint)
     command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), "--arch", name]
-    command += ["--scheme", "channel", "--force", "-o", str(out)]
+    command += ["--scheme", "channel", "--rank-multiple", "1", "--force", "-o", str(out)]
     if kind == "plain":
         command += ["--criterion", "fraction:0.25"]
     else:

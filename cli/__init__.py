@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .app import app, run
+from .app import application, run
 
-__all__ = ["app", "run"]
+__all__ = ["application", "run"]

@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -15,20 +16,8 @@ import trpexport
 from trpexport.errors import TrpexportError
 from trpexport.standard_output import give_up
 
-from .arm_setup import arm_setup
-from .bench import bench
 from .console import no_output, say
-from .decompose import decompose
-from .eval import eval_
-from .export import export
-from .finetune import finetune
-from .flops import flops
-from .gate import gate
-from .inspect import inspect
 from .interrupts import InterruptedCommand, ended_by_signals
-from .quantize import quantize
-from .train import train
-from .verify import verify
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 
@@ -44,14 +33,22 @@ _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy
 # What a write to standard output fails with.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
-# Plain help pages: rich ones would double the time that --help takes.
-app = typer.Typer(
-    name=_NAME,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Where each command is: module and function.
+_COMMANDS = {
+    "train": "train:train",
+    "inspect": "inspect:inspect",
+    "decompose": "decompose:decompose",
+    "finetune": "finetune:finetune",
+    "export": "export:export",
+    "tune": "tune:tune",
+    "quantize": "quantize:quantize",
+    "verify": "verify:verify",
+    "flops": "flops:flops",
+    "bench": "bench:bench",
+    "eval": "eval:eval_",
+    "gate": "gate:gate",
+    "arm-setup": "arm_setup:arm_setup",
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,8 +57,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def main(
+def _root(
     version: Annotated[
         bool,
         typer.Option(
@@ -72,22 +68,21 @@ def main(
     """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train,
-    "inspect": inspect,
-    "decompose": decompose,
-    "finetune": finetune,
-    "export": export,
-    "quantize": quantize,
-    "verify": verify,
-    "flops": flops,
-    "bench": bench,
-    "eval": eval_,
-    "gate": gate,
-    "arm-setup": arm_setup,
-}
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
+    """Return the command line with some commands: what others import and declare takes time."""
+    # Plain help pages: rich ones would double the time that --help takes.
+    app = typer.Typer(
+        name=_NAME,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in names:
+        module, _, function = _COMMANDS[name].partition(":")
+        app.command(name)(getattr(import_module(f".{module}", __package__), function))
+    return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -127,9 +122,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(typed: list[str]) -> int:
     """Run a command and return its exit code."""
-    command = typer.main.get_command(app)
     if _COMPLETION in os.environ:  # a shell asks for words
-        command.main(typed, prog_name=_NAME)
+        typer.main.get_command(application()).main(typed, prog_name=_NAME)
+    command = _group(typed)
     # What main() does else, but that it answers interrupts and closed pipes in a way of its own.
     try:
         with command.make_context(_NAME, typed) as context:
@@ -139,10 +134,16 @@ def _invoke(typed: list[str]) -> int:
     return 0
 
 
+def _group(typed: list[str]) -> Any:
+    """Return the command that was typed, or all where none was: for help, or for near names."""
+    chosen = [name for name in typed[:1] if name in _COMMANDS]
+    return typer.main.get_command(application(chosen or _COMMANDS))
+
+
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
     names = [_OTHER_NAMES.get(name, name.replace("-", "_")) for name in error.parameters]
-    command = typer.main.get_group(app).commands[typed[0]]
+    command = _group(typed).commands[typed[0]]
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params

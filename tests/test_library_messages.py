@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 
 import pytest
@@ -22,8 +23,9 @@ OPTION = re.compile(r"(?<![\w-])(?:--[A-Za-z][\w-]*|-[a-z]\b)")
 FILLED_IN = "x"  # in the place of what an f-string fills in
 
 
+@cache
 def options_of_commands() -> set[str]:
-    group = typer.main.get_group(import_module("trpexport.cli").app)
+    group = typer.main.get_group(import_module("trpexport.cli").application())
     return {
         option
         for command in group.commands.values()

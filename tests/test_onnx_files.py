@@ -15,7 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import trpexport as tx
-from cli.app import app
+from cli.app import application
 from tests.conftest import Run
 from trpexport.errors import ModelError, NothingToDoError, PlanError, TrpexportError
 from trpexport.networks.onnx.reading import read_model
@@ -110,7 +110,7 @@ def test_onnxsim_runs_where_it_is_asked_for(file: Path, tmp_path: Path) -> None:
 
 def test_commands_take_an_onnx_file(file: Path, tmp_path: Path) -> None:
     def run(*words: str) -> str:
-        result = CliRunner().invoke(app, list(words))
+        result = CliRunner().invoke(application(), list(words))
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -128,13 +128,13 @@ def test_commands_take_an_onnx_file(file: Path, tmp_path: Path) -> None:
     ("decompose", "--dynamic-batch"),
 ])  # fmt: skip
 def test_what_says_how_a_checkpoint_is_read_is_refused(file: Path, words: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [words[0], str(file), *words[1:]])
+    result = CliRunner().invoke(application(), [words[0], str(file), *words[1:]])
     assert isinstance(result.exception, TrpexportError)
     assert "does nothing for an ONNX file: leave it out" in str(result.exception)
 
 
 def test_an_onnx_file_needs_no_export(file: Path) -> None:
-    result = CliRunner().invoke(app, ["export", str(file)])
+    result = CliRunner().invoke(application(), ["export", str(file)])
     assert "is an ONNX file, which needs no export" in str(result.exception)
     with pytest.raises(PlanError, match="which needs no export"):
         tx.export(file, "out")

@@ -37,9 +37,17 @@ def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
     for typed, quick in (
         ('tx.train("resnet20", "cifar10:DIR"', 'tx.train("resnet20", "npz:tiny.npz"'),
         ("epochs=12", "epochs=2, batch_size=20"),
-        ("threads=(1, 2)", "threads=(1, 2), min_time=0.05, max_time=0.1, min_runs=3"),
+        (
+            "threads=(1, 2)",
+            "threads=(1, 2), min_time=0.05, max_time=0.1, min_runs=3, warmup_seconds=0.1",
+        ),
         ('tx.export(small, "out")', 'tx.export(small, "out", verify_seconds=0.1)'),
         ("baseline=True", "baseline=True, verify_seconds=0.1"),
+        (
+            '"ckpt.pth", tx.ByBudget(macs=0.5)',
+            '"ckpt.pth", tx.ByBudget(macs=0.5, scheme="spatial")',
+        ),
+        ('images="cifar10:DIR"', 'images="npz:tiny.npz"'),
         ("cifar10:DIR", f"cifar10:{shared / 'data/cifar10-lossless'}"),
     ):
         assert typed in code
@@ -63,7 +71,7 @@ def test_every_criterion_and_scheme_is_explained() -> None:
 def test_the_commands_are_typed_right(run: Run) -> None:
     assert run("decompose", "ckpt.pth", "--scheme", "spatial").code == 3
     assert run("inspect", "ckpt.pth", "--scheme", "channel").code == 0
-    assert run("export", "ckpt.pth").code == 0
+    assert run("export", "ckpt.pth", "--verify-seconds", "0").code == 0
     assert run("verify", "ckpt-onnx").code == 0
     assert run("verify", "ckpt-onnx/model.onnx", "ckpt-onnx/model.onnx").code == 0
     assert run("flops", "ckpt-onnx/model.onnx").code == 0

@@ -17,18 +17,19 @@ ZOO = importlib.import_module("trpexport.models_zoo")
 # The whole matrix takes an hour: benchmarks/zoo_matrix.py. Here, one of every kind of block and
 # every scheme in little time, then the rest of the kinds, each under the scheme that strains it.
 FEW = (
-    ("resnet20", "channel"),
-    ("resnet20", "spatial"),
-    ("resnet20", "decoupling"),
     ("resnet20", "tucker2"),
     ("resnet20-a", "spatial"),
     ("preresnet20", "channel"),
     ("wrn-16-4", "decoupling"),
     ("vgg11_bn", "channel"),
-    ("densenet-40-12", "channel"),
+    ("densenet-40-12(depth=10)", "channel"),
     ("alexnet", "spatial"),
 )
 MORE = (
+    ("resnet20", "channel"),
+    ("resnet20", "spatial"),
+    ("resnet20", "decoupling"),
+    ("densenet-40-12", "channel"),
     ("resnet20-bottleneck", "spatial"),
     ("resnet20-bottleneck-a", "channel"),
     ("resnet44-trp", "decoupling"),

@@ -37,7 +37,7 @@ from trpexport.runtime.session import open_session
 from trpexport.runtime.verify import verify_bundle
 from trpexport.stages import Stages
 
-QUICK = ExportSettings(verify_seconds=0, simplify=False)
+QUICK = ExportSettings(17, legacy_exporter=True, verify_seconds=0, simplify=False)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_file_says_where_it_comes_from(made: tuple[Path, Plan, nn.Module]) -
 def test_a_bundle_may_hold_its_baseline(tmp_path: Path) -> None:
     model = tiny()
     small = rewritten(model)
-    settings = ExportSettings(verify_seconds=0, simplify=False, baseline=True)
+    settings = replace(QUICK, baseline=True)
     out = tmp_path / "out"
     export_modules(small.module, small.plan, out, original=model, settings=settings)
     assert bundle.read_manifest(out)["baseline"] == bundle.BASELINE
@@ -202,12 +202,8 @@ def test_an_existing_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         export_modules(model, plan, out, settings=QUICK)
     assert (out / bundle.MANIFEST).read_bytes() == before
-    export_modules(
-        model,
-        plan,
-        out,
-        settings=ExportSettings(verify_seconds=0, simplify=False, dynamic_batch=True, replace=True),
-    )
+    anew = replace(QUICK, dynamic_batch=True, replace=True)
+    export_modules(model, plan, out, settings=anew)
     assert open_session(out / bundle.MODEL).batch_size is None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -222,12 +218,7 @@ def test_a_full_disk_harms_nothing(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises((OutputError, ModelError)):
-            export_modules(
-                model,
-                plan,
-                out,
-                settings=ExportSettings(verify_seconds=0, simplify=False, replace=True),
-            )
+            export_modules(model, plan, out, settings=replace(QUICK, replace=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -296,7 +287,7 @@ def test_whole_batches_of_real_inputs_are_compared(tmp_path: Path) -> None:
     model = BatchNormed().eval()
     plan = kept(model, (4, 3, 8, 8))
     images = np.random.default_rng(0).random((10, 3, 8, 8), dtype=np.float32)
-    settings = ExportSettings(verify_seconds=1, simplify=False, legacy_exporter=True)
+    settings = replace(QUICK, verify_seconds=1)
     report = export_modules(model, plan, tmp_path / "out", settings=settings, inputs=images).data
     assert report["steps"][-1]["outputs"]["output"]["inputs"] == 8
     with pytest.raises(ModelError, match="3 inputs to verify on are not enough: give at least 4"):

@@ -13,7 +13,10 @@ import pytest
 from tests.conftest import Run
 from trpexport import bundle
 
-QUICK = ("--min-time", "0.05", "--min-runs", "5", "--no-memory")
+QUICK = (
+    *("--min-time", "0.05", "--max-time", "0.5", "--min-runs", "5"),
+    *("--warmup-seconds", "0.2", "--no-memory"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,9 @@ def decomposed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Source(shared / "checkpoints/resnet20-12fca82f.th"),
         ByCriterion(criterion="energy:0.9"),
         out,
-        settings=ExportSettings(verify_seconds=0, simplify=False, baseline=True),
+        settings=ExportSettings(
+            17, legacy_exporter=True, verify_seconds=0, simplify=False, baseline=True
+        ),
     )
     return out
 

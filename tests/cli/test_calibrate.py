@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 from trpexport.checkpoints import load_bundle
 
-LEGACY = ("--legacy-exporter", "--opset", "17")  # quicker
-QUICK = ("--verify-seconds", "0", "--no-simplify", *LEGACY)
 HOW = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 
 
@@ -111,7 +109,8 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--plan", "p.json", "--exclude", "a"], "--exclude does nothing beside --plan"),
         (["--plan", "p.json", "--stride-1-only"], "--stride-1-only does nothing beside --plan"),
         (["--calib", "digits", "--mean", "0.5"], "--mean and --std belong together"),
-        (["--rank-multiple", "8"], "--rank-multiple does nothing without a target"),
+        (["--plan", "p.json", "--rank-multiple", "8"], "--rank-multiple does nothing beside"),
+        (["--rank-multiple", "sixteen"], "must be a number of at least 1, or auto"),
         (["--calib", "digits", "--metric", "miou"], "--metric does nothing without --max-drop"),
         (["--calib", "digits", "--max-drop", "1", "--metric", "x:f"], "no module x"),
         (

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 from trpexport.checkpoints import load_checkpoint
 
-QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
 HOW = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 
 

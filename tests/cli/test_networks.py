@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 from trpexport.lowrank.schemes import SCHEMES
-
-QUICK = ("--verify-seconds", "0", "--no-simplify")
 
 OWN_NETWORK = '''
 import torch
@@ -63,7 +61,8 @@ def test_own_networks(run: Run, own: Path, tmp_path: Path, scheme: str) -> None:
     out = tmp_path / "out"
     result = run(
         *("decompose", own, "--model", "own_network:factory", "--input-shape", "1x2x20x24"),
-        *("--scheme", scheme, "--criterion", "fraction:0.3", "--dynamic-batch", "-o", out, *QUICK),
+        *("--scheme", scheme, "--criterion", "fraction:0.3", "--dynamic-batch", "-o", out),
+        *("--verify-seconds", "0", "--no-simplify"),
     )
     assert result.code == 0, result.err
     report = json.loads((out / bundle.REPORT).read_text())

@@ -45,7 +45,8 @@ def call(
     )  # fmt: skip
 
 
-BENCH = ("bench", "net", "--min-time", "0", "--min-runs", "1", "--no-memory")
+QUICK = ("--min-time", "0", "--min-runs", "1", "--warmup-seconds", "0", "--no-memory")
+BENCH = ("bench", "net", *QUICK)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +111,7 @@ def test_a_reader_that_has_seen_enough(
 def test_a_reader_of_progress_that_has_seen_enough(
     linear: Callable[..., Path], unread: int
 ) -> None:
-    quick = ("--min-time", 0, "--min-runs", 1, "--no-memory")
-    done = call("bench", linear(), *quick, "--json", stderr=unread)
+    done = call("bench", linear(), *QUICK, "--json", stderr=unread)
     assert done.returncode == 0
     assert json.loads(done.stdout)["kind"] == "bench"
     assert call("bench", "gone.onnx", stderr=unread).returncode == 2

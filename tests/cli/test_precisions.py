@@ -100,6 +100,18 @@ CASES: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "is quantized already (it has a node DynamicQuantizeLinear)": lambda made: (
         ("decompose", made / "model.int8-dynamic.onnx")
     ),
+    "--check does nothing without --target-ort: add --target-ort": lambda made: (
+        ("export", CHECKPOINT, "--check")
+    ),
+    "unknown format 'tflite': choose from onnx, ort": lambda made: (
+        ("export", CHECKPOINT, "--format", "tflite")
+    ),
+    "name one from 1.5 on, as in 1.16 or 1.16.3 (--target-ort)": lambda made: (
+        ("quantize", made, "--precision", "fp16", "--target-ort", "16")
+    ),
+    "reads operator sets up to 17, not 20": lambda made: (
+        ("decompose", CHECKPOINT, "--opset", "20", "--target-ort", "1.12")
+    ),
     "--max-error does nothing without --precision": lambda made: (
         ("export", CHECKPOINT, "--max-error", "0.1")
     ),
@@ -168,4 +180,6 @@ def test_int8_is_calibrated_from_python_and_keeps_to_its_limits(copy: Path, tmp_
     assert entry["outputs"]["output"]["variation_error"] <= 0.5
     assert entry["facts"]["drop"] <= 100
     assert set(bundle.read_manifest(copy)["variants"]) == {*PRECISIONS, "int8"}
-    assert trpexport.bench([copy, found.paths["int8"]], min_time=0, min_runs=1, memory=False)
+    pair = [copy, found.paths["int8"]]
+    once: dict[str, Any] = {"min_time": 0, "max_time": 0.1, "min_runs": 1, "warmup_seconds": 0}
+    assert trpexport.bench(pair, memory=False, **once)

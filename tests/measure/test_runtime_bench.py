@@ -18,7 +18,10 @@ from trpexport.measure.timing import MIN_ROUNDS
 from trpexport.runtime.session import open_session
 
 WriteOnnx = Callable[..., Path]
-QUICK: dict[str, Any] = {"min_time": 0.0, "min_runs": 1, "warmup_seconds": 0.0, "memory": False}
+QUICK: dict[str, Any] = {
+    **{"min_time": 0.0, "max_time": 0.2, "min_runs": 1, "warmup_seconds": 0.0},
+    "memory": False,
+}
 
 
 def settings_for(*paths: Path, **changes: Any) -> BenchSettings:
@@ -44,7 +47,7 @@ def products(write_onnx: WriteOnnx) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def record(products: tuple[Path, Path]) -> dict[str, Any]:
     return bench(
-        settings_for(*products, threads=(1, 2), batch=3, min_time=0.05, max_time=3.0, memory=True)
+        settings_for(*products, threads=(1, 2), batch=3, min_time=0.05, max_time=1.0, memory=True)
     )
 
 

@@ -167,10 +167,11 @@ def test_models_take_turns_in_shuffled_order() -> None:
         assert len(log) == 120
         return [tuple(log[start : start + 3]) for start in range(0, 120, 3)]
 
-    assert all(sorted(order) == [0, 1, 2] for order in orders(0))
-    assert len(set(orders(0))) == 6
-    assert orders(0) == orders(0)
-    assert orders(0) != orders(1)
+    first = orders(0)
+    assert all(sorted(order) == [0, 1, 2] for order in first)
+    assert len(set(first)) == 6
+    assert orders(0) == first
+    assert orders(1) != first
 
 
 def test_a_block_is_one_stretch() -> None:
@@ -279,7 +280,7 @@ def test_a_busy_machine_is_measured_for_longer() -> None:
         return len(measure([clock.run, clock.run], method, clock=clock)[0].rounds)
 
     quick = rounds(precision=1.0)
-    patient = rounds(precision=0.02)
+    patient = rounds(precision=0.05)
     assert patient > 3 * quick
     # And not for ever: 1.5 ms a run, 7 runs a block.
     bounded = rounds(precision=0.0, max_seconds=1.0)

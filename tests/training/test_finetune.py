@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import trpexport as tx
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport.errors import DataError, TrainingError
 from trpexport.training.finetune import finetune
 from trpexport.training.train import train
@@ -51,7 +52,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Path:
     )
     chooser = tx.ByCriterion(criterion="fraction:0.3")
     small = tx.decompose(folder / "run/last.safetensors", chooser)
-    tx.export(small, folder / "bundle", verify_seconds=0, simplify=False)
+    quick: dict[str, Any] = {"opset": 17, "legacy_exporter": True, "simplify": False}
+    tx.export(small, folder / "bundle", verify_seconds=0, **quick)
     return folder / "bundle"
 
 
@@ -70,7 +72,7 @@ def test_factors_stay_factors_and_learn(
     changed = [name for name in old if not torch.equal(old[name], new[name])]
     assert any(name.endswith(".conv1.0.weight") for name in changed)
     exported = run("export", tmp_path / "tuned/last.safetensors", "-o", tmp_path / "out",
-                   "--verify-seconds", 0, "--no-simplify")  # fmt: skip
+                   *QUICK)  # fmt: skip
     assert exported.code == 0, exported.err
     assert tx.load(tmp_path / "out").plan == before.plan
 

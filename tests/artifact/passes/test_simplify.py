@@ -11,10 +11,12 @@ import pytest
 
 from tests.artifact.networks import SHAPE, export_modules, kept, tiny
 from trpexport.artifact.build import ExportSettings
-from trpexport.artifact.passes import simplify
+from trpexport.networks.onnx import simplifying as simplify
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.runtime.verify import verify_bundle
+
+QUICK = ExportSettings(17, legacy_exporter=True, verify_seconds=0)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +57,7 @@ def test_export_goes_on_without_onnxsim(
     else:
         monkeypatch.setattr(subprocess, "run", faulty)
     model = tiny()
-    settings = ExportSettings(17, legacy_exporter=True, verify_seconds=0)
-    report = export_modules(model, kept(model), tmp_path / "out", settings=settings)
+    report = export_modules(model, kept(model), tmp_path / "out", settings=QUICK)
     (note,) = report.data["notes"]
     assert note.startswith("simplify was left out: ")
     assert says in note
@@ -80,7 +81,7 @@ def test_weights_that_onnxsim_puts_in_a_second_file_come_back(
 
     monkeypatch.setattr(subprocess, "run", divided)
     model = tiny()
-    report = export_modules(model, kept(model), tmp_path / "out", settings=ExportSettings())
+    report = export_modules(model, kept(model), tmp_path / "out", settings=QUICK)
     step = next(step for step in report.data["steps"] if step["name"] == "simplify")
     assert step["outputs"] and step["note"] is None
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -96,7 +97,7 @@ def test_a_file_of_a_librarys_name_in_the_working_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     model = tmp_path / "model.onnx"
-    TorchNetwork(tiny(), SHAPE).write_onnx(model, OnnxSettings())
+    TorchNetwork(tiny(), SHAPE).write_onnx(model, OnnxSettings(17, legacy_exporter=True))
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     simplify.simplify(model, tmp_path / "simplified.onnx")

@@ -23,7 +23,12 @@ def candidate(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ByCriterion(scheme="spatial", criterion="energy:0.9"),
         out,
         settings=ExportSettings(
-            verify_seconds=0, simplify=False, baseline=True, dynamic_batch=True
+            17,
+            legacy_exporter=True,
+            verify_seconds=0,
+            simplify=False,
+            baseline=True,
+            dynamic_batch=True,
         ),
     )
     return out

@@ -54,6 +54,13 @@ def test_the_title_says_what_was_asked_for() -> None:
     )
 
 
+def test_what_ranks_are_multiples_of_is_said() -> None:
+    options = {"rank_multiple": 16, "rank_multiple_reason": "auto: 16, AVX-512"}
+    _, said, _ = plan_view(replace(PLAN, options=options))
+    assert said == Text("Ranks are multiples of 16 where that is cheaper (auto: 16, AVX-512)")
+    assert len(plan_view(replace(PLAN, options={**options, "rank_multiple": 1}))) == 2
+
+
 def test_schemes_are_shown_where_they_differ() -> None:
     def shown(plan: Plan) -> bool:
         return "scheme" in [column.key for column in tables(plan)[0].columns]

@@ -130,7 +130,7 @@ def attribute(profile: Profile, model: Path, plan: Plan | None = None) -> Attrib
     rows = []
     for name, products in layers.items():
         own = sorted(executed_by_product[p] for p in products if p in executed_by_product)
-        inside = _between(matching.executed, own)
+        inside = between(matching.executed, own)
         taken.update(own, inside)
         rows.append(_layer_time(profile, matching, name, products, own=own, inside=inside))
     groups: dict[tuple[Kind, str], list[int]] = defaultdict(list)
@@ -186,7 +186,7 @@ def _kind(executed: Executed) -> Kind:
     return "copying" if executed.time.operator in _COPYING else "other"
 
 
-def _between(executed: Sequence[Executed], own: Sequence[int]) -> list[int]:
+def between(executed: Sequence[Executed], own: Sequence[int]) -> list[int]:
     """Return the nodes that only change the layout of what one of ``own`` hands to another."""
     producers = {
         name: index
