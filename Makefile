@@ -41,7 +41,7 @@ gate: $(READY)
 	rm -rf $(GATE)
 	$(BIN)/trpexport export $(ZOO)/resnet20-plain.safetensors --verify-seconds 2 -o $(GATE)/plain
 	$(BIN)/trpexport decompose $(CHECKPOINT) --verify-seconds 2 -o $(GATE)/trp
-	$(BIN)/trpexport decompose $(ZOO)/resnet20-plain.safetensors --criterion rank:2 \
+	$(BIN)/trpexport decompose $(ZOO)/resnet20-plain.safetensors --criterion rank:2 --rank-multiple 1 \
 		--verify-seconds 2 -o $(GATE)/rank2
 	$(BIN)/trpexport gate --baseline $(GATE)/plain --candidate $(GATE)/trp --data $(GATE_DATA) \
 		--max-drop $(MAX_DROP) --min-macs-ratio 2.8

@@ -32,7 +32,8 @@ from benchmarks.environment import RESULTS, environment, run
 def decompose(checkpoint: Path, options: Sequence[object], out: Path) -> dict[str, Any]:
     """Run the command once and return wall seconds, peak bytes and the stages' seconds."""
     typed = [*map(str, options), "-o", str(out)]
-    command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), *typed]
+    command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint)]
+    command += [*typed, "--rank-multiple", "1"]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

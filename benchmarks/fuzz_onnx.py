@@ -72,7 +72,8 @@ def arguments_of(command: str, file: Path, sound: Path, folder: Path) -> list[st
     """Return what is typed."""
     extra = {
         "decompose": [
-            *("--criterion", "fraction:0.5", "--keep-expensive", "--verify-seconds", "0.5"),
+            *("--criterion", "fraction:0.5", "--rank-multiple", "1"),
+            *("--keep-expensive", "--verify-seconds", "0.5"),
             *("--force", "-o", str(folder / "bundle")),
         ],
         "verify": [str(sound), "--count", "2"],

@@ -27,7 +27,9 @@ from trpexport.files import write_json
 from trpexport.networks.onnx.operators import OPERATORS
 from trpexport.onnx_files import OnnxFileSource
 
-_CHOOSER = ByCriterion("channel", "fraction:0.5", include=["*"], keep_expensive=True)
+_CHOOSER = ByCriterion(
+    "channel", "fraction:0.5", include=["*"], keep_expensive=True, rank_multiple=1
+)
 
 
 def linear_models(folder: Path) -> Iterator[Path]:

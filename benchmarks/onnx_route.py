@@ -27,7 +27,7 @@ def measured(checkpoint: Path, args: argparse.Namespace) -> dict[str, Any]:
     loaded = tx.load(checkpoint)
     images = Images(args.data, loaded, args.images)
     row: dict[str, Any] = {"images": len(images.labels)}
-    budget = tx.ByBudget(macs=1 / args.ratio, scheme=args.scheme)
+    budget = tx.ByBudget(macs=1 / args.ratio, scheme=args.scheme, rank_multiple=1)
     with tempfile.TemporaryDirectory() as folder:
         file = export_dense(loaded.module, SHAPE, Path(folder) / "dense")
         for route, source in (("torch", loaded.module), ("onnx", file)):

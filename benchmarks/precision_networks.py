@@ -133,7 +133,7 @@ def _write_trp(material: Material, _: Images, version: str, out: Path) -> None:
     if version == "dense":
         tx.export(path, out, dynamic_batch=True, verify_seconds=0)
         return
-    small = tx.decompose(path, tx.ByCriterion(criterion="value:0.05"))
+    small = tx.decompose(path, tx.ByCriterion(criterion="value:0.05", rank_multiple=1))
     if version == "low rank A":
         layers = [
             layer
@@ -206,7 +206,7 @@ CASES = (
     Case(
         "CRAFT at 224",
         "craft_mlt_25k",
-        _photographs(224, 32, 32, caffe=False),
+        _photographs(224, 64, 32, caffe=False),
         _write_calibrated("{networks}/craft.onnx", None, "spatial", fitted=8),
     ),
     Case(

@@ -35,7 +35,9 @@ def measure(
     files = [ModelFile(str(export_dense(model, shape, folder / "dense")), "dense")]
     rewritten = {}
     for scheme in SCHEMES:
-        plan = tx.decompose(model, tx.ByCriterion(scheme, criterion), example=shape).plan
+        plan = tx.decompose(
+            model, tx.ByCriterion(scheme, criterion, rank_multiple=1), example=shape
+        ).plan
         for multiple in MULTIPLES:
             label = f"{scheme} m{multiple}"
             path, final = export_decomposed(

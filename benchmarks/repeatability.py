@@ -56,7 +56,9 @@ def main() -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as name:
         base = export_dense(model, shape, Path(name) / "base")
-        small = tx.decompose(model, tx.ByCriterion(criterion="fraction:0.33"), example=shape)
+        small = tx.decompose(
+            model, tx.ByCriterion(criterion="fraction:0.33", rank_multiple=1), example=shape
+        )
         pair = small.export(Path(name) / "spatial", settings=FAST).path
         command = [sys.executable, "-m", "trpexport", "bench", str(base), str(pair), "--json"]
         with load(args.busy):

@@ -114,7 +114,7 @@ def measure_step(name: str, rounds: int, periods: Sequence[int]) -> dict[str, An
     """Compare the two ways on a network before and during TRP training."""
     torch.manual_seed(0)
     model = random_network(name, 10).train()
-    trp = TrainedRankPruning(model, energy=ENERGY, period=PERIOD)
+    trp = TrainedRankPruning(model, energy=ENERGY, period=PERIOD, rank_multiple=1)
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=1e-4)
     first = compare_step(model, trp, rounds)
     later, steps = {}, 0
@@ -132,7 +132,9 @@ def measure_overhead(rounds: int, periods: int) -> dict[str, Any]:
         torch.manual_seed(0)
         model = random_network("resnet20", 10).train()
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
-        trp = TrainedRankPruning(model, energy=ENERGY, period=PERIOD) if with_trp else None
+        trp = None
+        if with_trp:
+            trp = TrainedRankPruning(model, energy=ENERGY, period=PERIOD, rank_multiple=1)
         train(model, optimizer, periods * PERIOD, 16, trp)
 
         def block(

@@ -131,7 +131,10 @@ class Table:
         low_rank = None
         if scheme != "plain":
             low_rank = tx.LowRank(
-                scheme, target_macs=self.args.target_macs, nuclear_weight=self.args.nuclear_weight
+                scheme,
+                target_macs=self.args.target_macs,
+                nuclear_weight=self.args.nuclear_weight,
+                rank_multiple=1,
             )
         train(
             ARCH,
@@ -143,12 +146,12 @@ class Table:
         )
         source = self.runs / name / "last.safetensors"
         if low_rank:
-            how = tx.ByCriterion(scheme, THRESHOLD)
+            how = tx.ByCriterion(scheme, THRESHOLD, rank_multiple=1)
             rows = [self.decomposed(name, source, how, tune=True)]
         elif start:
             rows = []
             for one in SCHEMES:
-                how = tx.ByCriterion(one, self.matched(source, one))
+                how = tx.ByCriterion(one, self.matched(source, one), rank_multiple=1)
                 target = self.to_target(one)
                 rows += [
                     self.decomposed(f"{name}-{one}", source, how, tune=one == "spatial"),
@@ -182,7 +185,7 @@ class Table:
         """Return how to calibrate to the target's share of the MACs."""
         # A little below it: TRP steers to the target itself.
         share = self.args.target_macs - 0.001
-        return tx.ByBudget(macs=share, scheme=scheme, cache=cache_folder())
+        return tx.ByBudget(macs=share, scheme=scheme, rank_multiple=1, cache=cache_folder())
 
     def decompose(
         self, source: Path, how: Chooser, bundle: Path, *, calibrated: bool = False

@@ -45,7 +45,7 @@ def calibrated(case: str) -> dict[str, Any]:
     )
     images = np.random.default_rng(0).standard_normal((16, *SHAPE[1:]), dtype=np.float32)
     network = TorchNetwork(model, SHAPE)
-    choice = ByCriterion(scheme, criterion)(network, None, Stages(), label="wide")
+    choice = ByCriterion(scheme, criterion, rank_multiple=1)(network, None, Stages(), label="wide")
     start = time.perf_counter()
     gatherer = Gatherer(network, network.watch(checked_samples(images, SHAPE)))
     result = calibrate(network, choice.plan, gatherer)

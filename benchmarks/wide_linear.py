@@ -58,7 +58,8 @@ def decomposed(case: str, folder: Path) -> dict[str, Any]:
     if not checkpoint.exists():
         write_checkpoint(name, checkpoint)
     command = [sys.executable, "-m", "trpexport", "decompose", str(checkpoint), "--arch", name]
-    command += ["--scheme", "channel", "--criterion", "fraction:0.25", "--force", "-o", str(out)]
+    command += ["--scheme", "channel", "--criterion", "fraction:0.25"]
+    command += ["--rank-multiple", "1", "--force", "-o", str(out)]
     if kind == "calibrated":
         images = folder / "images.npz"
         shape = (IMAGES, 3, 224, 224)

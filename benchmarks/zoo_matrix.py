@@ -36,7 +36,7 @@ def measure(preset: str, scheme: str) -> dict[str, Any]:
     shape = architecture.input_shape
     if shape[2] > 64:
         shape = (*shape[:2], 64, 64)
-    chooser = tx.ByCriterion(scheme, "fraction:0.25", keep_expensive=True)
+    chooser = tx.ByCriterion(scheme, "fraction:0.25", keep_expensive=True, rank_multiple=1)
     small = tx.decompose(model, chooser, example=shape)
     settings = tx.ExportSettings(verify_seconds=0, simplify=False, dynamic_batch=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -40,6 +40,7 @@ _COMMANDS = {
     "decompose": "decompose:decompose",
     "finetune": "finetune:finetune",
     "export": "export:export",
+    "tune": "tune:tune",
     "quantize": "quantize:quantize",
     "verify": "verify:verify",
     "flops": "flops:flops",

@@ -144,11 +144,12 @@ def _measure(
 ) -> None:
     from trpexport.measure.bench import bench as measure
     from trpexport.measure.records import attach_costs, to_csv
+    from trpexport.measure.slowness import explained
     from trpexport.report.views.bench import bench_view
 
     with progress() as stages:
         if host is None:
-            record = measure(settings, announce=stages.say)
+            record = explained(measure(settings, announce=stages.say), settings)
         else:
             from trpexport.device.remote import run_on_host
 

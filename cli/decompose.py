@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
+from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     PREPARING,
@@ -41,7 +41,8 @@ Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _LIMITING = opt.Idle(("max_error",), without="precision")
-_PLANNED = opt.Idle(("scheme", "criterion", "include", "exclude", "stride_1_only"), beside="plan")
+_CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
+_PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
 _JUDGING = opt.Idle(("metric", "metric_lower_is_better"), without="max_drop")
 _IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
@@ -115,10 +116,8 @@ def decompose(
         list[str] | None,
         typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
     ] = None,
-    rank_multiple: Annotated[
-        str | None,
-        typer.Option(help="With a target: ranks are multiples of N; auto for this processor."),
-    ] = None,
+    rank_multiple: RankMultiple = "auto",
+    provider: Provider = None,
     calib_cache: Annotated[
         Path | None, typer.Option(help="Folder of sensitivity tables; else the user's cache.")
     ] = None,
@@ -129,6 +128,9 @@ def decompose(
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
     max_error: opt.MaxError = None,
+    formats: opt.Format = None,
+    target_ort: opt.TargetOrt = None,
+    check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -154,21 +156,21 @@ def decompose(
     opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING)
+    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     data = calibration(calib, calib_images, calib_seed, how)
     selection = {
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
         "stride_1_only": stride_1_only,
+        "rank_multiple": multiple(rank_multiple),
+        "provider": provider,
     }
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)
         judging = {"metric": metric, "lower_is_better": metric_lower_is_better}
-        chooser = _budget(
-            target, scheme, _multiple(rank_multiple), calib_cache, {**selection, **judging}
-        )
+        chooser = _budget(target, scheme, calib_cache, {**selection, **judging})
     elif plan is not None:
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
@@ -188,6 +190,9 @@ def decompose(
         baseline=baseline,
         precision=precision,
         max_error=max_error,
+        formats=opt.names(formats),
+        target_ort=target_ort,
+        check_target=check,
     )
     array = opt.read_inputs(inputs)
     try:
@@ -281,8 +286,9 @@ def _check_target(
 ) -> None:
     """Refuse options that only serve a target, and a target that nothing says how to meet."""
     if target is None:
-        idle = ("rank_multiple", "calib_cache")
-        opt.refuse_typed(context, idle, "without a target", add="one, as in --target-macs 0.5")
+        opt.refuse_typed(
+            context, ("calib_cache",), "without a target", add="one, as in --target-macs 0.5"
+        )
     elif calib is None:
         raise TrpexportError(
             "a target is met by output error on images: give some, as in --calib cifar10:DIR"
@@ -292,7 +298,6 @@ def _check_target(
 def _budget(
     target: tuple[str, float],
     scheme: str,
-    multiple: int,
     cache: Path | None,
     others: Mapping[str, Any],
 ) -> Chooser:
@@ -304,7 +309,6 @@ def _budget(
     return ByBudget(
         **limits,
         scheme=scheme,
-        rank_multiple=multiple,
         cache=cache_folder(cache),
         **others,
     )
@@ -322,15 +326,3 @@ def _criterion(
             "--calib cifar10:DIR --target-macs 0.5"
         )
     return ByCriterion(scheme, criterion or DEFAULT, keep_expensive=keep_expensive, **selection)
-
-
-def _multiple(text: str | None) -> int:
-    from trpexport.choose.alignment import channel_block
-
-    if text is None:
-        return 1
-    if text == "auto":
-        return channel_block()
-    if not re.fullmatch(r"[1-9]\d{0,5}", text):
-        raise TrpexportError(f"--rank-multiple {text!r} must be a number of at least 1, or auto")
-    return int(text)

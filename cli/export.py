@@ -44,6 +44,9 @@ def export(
     calib_images: opt.CalibImages = 512,
     calib_seed: opt.CalibSeed = 0,
     max_error: opt.MaxError = None,
+    formats: opt.Format = None,
+    target_ort: opt.TargetOrt = None,
+    check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
@@ -64,6 +67,7 @@ def export(
         opt.Idle(("simplify",), beside="keep_norms"),
         opt.Idle(("max_error",), without="precision"),
         opt.Idle(("calib_images", "calib_seed"), without="calib"),
+        opt.CHECKING,
     )
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
@@ -82,6 +86,9 @@ def export(
         keep_norms=keep_norms,
         precision=precision,
         max_error=max_error,
+        formats=opt.names(formats),
+        target_ort=target_ort,
+        check_target=check,
     )
     array = opt.read_inputs(inputs)
     how = (mean, std, size, resize, data_preprocessing)

@@ -108,6 +108,30 @@ MaxError = Annotated[
     float | None,
     typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
 ]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
+        "of the operators in use.",
+    ),
+]
+TargetOrt = Annotated[
+    str | None,
+    typer.Option(
+        help="Oldest ONNX Runtime that has to read the files, as in 1.16: its operator set, its "
+        "version of the format.",
+        metavar="VERSION",
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Run the files in the ONNX Runtime of --target-ort, installed by pip into a virtual "
+        "environment for it, and compare the outputs.",
+    ),
+]
 Calib = Annotated[
     str | None,
     typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
@@ -142,6 +166,9 @@ class Idle:
     options: tuple[str, ...]
     beside: str | None = None
     without: str | None = None
+
+
+CHECKING = Idle(("check",), without="target_ort")
 
 
 def refuse_idle(context: typer.Context, *table: Idle) -> None:
@@ -315,7 +342,7 @@ def settings(
     force: bool,
     precision: list[str] | None = None,
     max_error: float | None = None,
-    **others: bool,
+    **others: Any,
 ) -> ExportSettings:
     """Say how to export.
 
@@ -332,7 +359,7 @@ def settings(
         simplify=simplify,
         verify_seconds=checked_seconds(seconds),
         replace=force,
-        precisions=precisions(precision),
+        precisions=names(precision),
         max_error=max_error,
         **others,
     )
@@ -349,8 +376,8 @@ def checked_seconds(seconds: float) -> float:
     return seconds
 
 
-def precisions(texts: list[str] | None) -> tuple[str, ...]:
-    """Return the precisions that were typed, by commas or one by one."""
+def names(texts: list[str] | None) -> tuple[str, ...]:
+    """Return the names that were typed, by commas or one by one."""
     return tuple(one.strip() for text in texts or () for one in text.split(","))
 
 

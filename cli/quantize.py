@@ -14,7 +14,9 @@ from .eval import (
     Data,
     DataPreprocessing,
     Limit,
+    LowerIsBetter,
     Mean,
+    OfMetric,
     Provider,
     Resize,
     Size,
@@ -38,8 +40,15 @@ def quantize(
     calib_seed: opt.CalibSeed = 0,
     max_error: opt.MaxError = None,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, help="Points of top-1 that may be lost on --data.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="What may be lost on --data, in points of top-1; of --metric, points of top5 and "
+            "miou, else its own unit.",
+        ),
     ] = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
     data: Data = None,
     split: Split = "test",
     limit: Limit = None,
@@ -59,6 +68,9 @@ def quantize(
             "bundle itself, or MODEL.int8.onnx here.",
         ),
     ] = None,
+    formats: opt.Format = None,
+    target_ort: opt.TargetOrt = None,
+    check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
     as_json: opt.Json = False,
@@ -72,19 +84,24 @@ def quantize(
     tell_written(out)
     from trpexport.artifact.build import ExportSettings
     from trpexport.conversion import Conversion, Labelled
-    from trpexport.judge.images import choose_images
+    from trpexport.judge.examples import find_judge
     from trpexport.report.views.bundle import conversion_view
 
     opt.refuse_idle(
         context,
         opt.Idle(("calib_images", "calib_seed"), without="calib"),
-        opt.Idle(("max_drop", "split", "limit"), without="data"),
+        opt.CHECKING,
+        opt.Idle(("max_drop", "metric", "split", "limit"), without="data"),
+        opt.Idle(("metric_lower_is_better",), without="metric"),
     )
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
     settings = ExportSettings(
-        precisions=opt.precisions(precision or ["int8"]),
+        precisions=opt.names(precision or ["fp32" if formats else "int8"]),
         max_error=max_error,
+        formats=opt.names(formats),
+        target_ort=target_ort,
+        check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),
         replace=force,
     )
@@ -92,8 +109,9 @@ def quantize(
     labelled = None
     if data is not None:
         dataset = open_data(data)
-        images = choose_images(dataset, split, limit)
-        labelled = Labelled(images, preprocessing(dataset, *how), max_drop)
+        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+        prepared = preprocessing(dataset, *how)
+        labelled = Labelled(dataset, split, limit, prepared, judge, max_drop)
     job = Conversion(
         settings,
         calibration(calib, calib_images, calib_seed, how),

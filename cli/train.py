@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
+from .alignment import RankMultiple, multiple
 from .console import show_json
 from .interrupts import tell
 
@@ -91,6 +92,7 @@ def train(
         float, typer.Option(help="Weight of the nuclear norm's subgradient, as in 3e-4.")
     ] = 0.0,
     stride_1_only: opt.Stride1Only = False,
+    rank_multiple: RankMultiple = "auto",
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
@@ -122,7 +124,7 @@ def train(
 
     low_rank = None
     if not (trp or nuclear_weight):
-        idle = ("scheme", "trp_period", "stride_1_only")
+        idle = ("scheme", "trp_period", "stride_1_only", "rank_multiple")
         ways = "--trp or --nuclear-weight"
         opt.refuse_typed(context, idle, f"without {ways}", add=ways)
     else:
@@ -133,6 +135,7 @@ def train(
             nuclear_weight=nuclear_weight,
             target_macs=target_macs,
             stride_1_only=stride_1_only,
+            rank_multiple=multiple(rank_multiple),
         )
     settings = run_settings(
         data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,

@@ -130,17 +130,32 @@ def test_verify_export_count_and_bench(tmp_path: Path) -> None:
     assert tx.count(CHECKPOINT).macs == tx.count(CHECKPOINT, example=(1, 3, 32, 32)).macs > 0
     dense = tx.export(CHECKPOINT, tmp_path / "dense", **QUICK)
     assert not dense.plan.rewritten
-    record = tx.bench(
-        [out, tmp_path / "dense"],
-        min_time=0.02,
-        max_time=0.1,
-        min_runs=3,
-        warmup_seconds=0.1,
-        memory=False,
-    )
+    quick: dict[str, Any] = {
+        "min_time": 0.02,
+        "max_time": 0.1,
+        "min_runs": 3,
+        "warmup_seconds": 0.1,
+    }
+    record = tx.bench([out, tmp_path / "dense"], threads=1, memory=False, **quick)
+    assert record["settings"]["threads"] == [1]
     (result,) = record["results"]
     assert [model["seconds"]["median"] > 0 for model in result["models"]] == [True, True]
     assert result["models"][1]["ratio"]["to"] == result["models"][0]["label"]
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5, (1, "2"), None, (True,)])
+def test_threads_are_a_number_or_several(threads: Any) -> None:
+    for use in (
+        lambda: tx.bench([CHECKPOINT], threads=threads),
+        lambda: tx.gate(CHECKPOINT, CHECKPOINT, settings={"threads": threads}, max_file_size=1),
+    ):
+        with pytest.raises(tx.TrpexportError, match=r"threads can't be .*several as in \(1, 2\)"):
+            use()
+
+
+def test_a_setting_that_a_bench_does_not_have_is_named() -> None:
+    with pytest.raises(tx.TrpexportError, match="no setting 'thread': it has provider"):
+        tx.bench([CHECKPOINT], thread=1)
 
 
 @pytest.fixture

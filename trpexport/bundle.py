@@ -22,6 +22,9 @@ GOLDEN = "golden.npz"
 REPORT = "report.json"
 MANIFEST = "manifest.json"
 
+OPERATORS = "required_operators.config"
+
+ORT = "ort"  # ONNX Runtime's own format, of MODEL; of a variant it is called int8-ort
 FLOAT32 = "fp32"  # the precision of MODEL, beside which others may stand
 
 SCHEMA_VERSION = 1
@@ -34,7 +37,8 @@ _MANIFEST = {
 
 
 _FILES = {MODEL, f"{MODEL}.data", BASELINE, f"{BASELINE}.data", WEIGHTS, PLAN, GOLDEN, REPORT}
-_VARIANT = re.compile(r"model\.(?P<precision>[a-z0-9-]+)\.(onnx|ort)(\.data)?")
+_FILES |= {OPERATORS}
+_VARIANT = re.compile(r"model(\.(?P<precision>[a-z0-9-]+))?\.(?P<format>onnx|ort)(\.data)?")
 _NAMED = 3  # files that a message names
 
 
@@ -49,7 +53,10 @@ def label_of(file: Path) -> str:
     if file.name == MODEL:
         return directory
     variant = _VARIANT.fullmatch(file.name)
-    return f"{directory}@{variant['precision']}" if variant else file.name
+    if variant is None:
+        return file.name
+    names = [variant["precision"], ORT if variant["format"] == ORT else None]
+    return f"{directory}@{'-'.join(name for name in names if name)}"
 
 
 def split_name(path: Path) -> tuple[Path, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,40 +11,60 @@ from typing import Any
 
 from trpexport import bundle
 from trpexport.artifact.build import ExportSettings
+from trpexport.artifact.mobile import write_mobile
 from trpexport.artifact.passes import Context
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.targets import variant_facts
 from trpexport.artifact.variants import Variant, write_variants
 from trpexport.choose.base import CalibrationImages
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
+from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, OccupiedError, TrpexportError
 from trpexport.expectations import stored_preprocessing
-from trpexport.files import read_json, staged_file, write_json, writing
+from trpexport.files import read_json, staged_file, write_atomically, write_json, writing
 from trpexport.golden import Golden, read_golden
 from trpexport.inputs import Inputs, InputsLike
-from trpexport.judge.images import Images
+from trpexport.judge.metrics import Metric
+from trpexport.networks.base import Origin
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
-from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
+from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.pipeline import CalibrationData
-from trpexport.quantization.judging import TopOneJudge
+from trpexport.quantization.judging import FileJudge
 from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images that say what accuracy a precision costs.
+    """Labelled samples that say how much worse a precision is by a metric.
 
     Attributes:
-        images: they.
-        preprocessing: how they become input; None as the bundle says.
-        max_drop: how many points of top-1 may be lost; None for any.
+        data: images, or raw tensors with targets.
+        split: which images of it.
+        limit: how many samples; None for all.
+        preprocessing: how images become input; None as the bundle says.
+        metric: judges; None counts images whose class is right.
+        max_drop: how much may be lost, in points of a share, else in the metric's own unit; None
+            for any.
     """
 
-    images: Images
+    data: Dataset | TensorSet
+    split: str = "test"
+    limit: int | None = None
     preprocessing: Preprocessing | None = None
+    metric: Metric | None = None
     max_drop: float | None = None
+
+    def judge(self, model: Path, source: Origin, provider: str) -> FileJudge:
+        """Return who holds files against a float32 one, which comes from somewhere."""
+        how: dict[str, Any] = {"limit": self.limit, "provider": provider}
+        if not isinstance(self.data, TensorSet):
+            preprocessing = self.preprocessing or stored_preprocessing(source)
+            how |= {"split": self.split, "preprocessing": preprocessing}
+        return FileJudge(model, self.data, self.metric, **how)
 
 
 @dataclass(frozen=True)
@@ -97,10 +117,15 @@ class Conversion:
             TrpexportError: the model, the images or the place can't be used.
         """
         stages = stages or Stages()
-        self.settings.check(has_images=self.data is not None, provider=self.provider)
-        if not self._names:
-            raise TrpexportError("float32 is what the file is in: name another precision")
         named = bundle.split_name(model)
+        if named is None:
+            check_onnx_file(model)
+        self.settings.check(has_images=self.data is not None, provider=self.provider)
+        if not self._written_as:
+            raise TrpexportError(
+                "float32 is what the file is in: name another precision, or another format",
+                parameters=("precision", "formats"),
+            )
         if named is None:
             return self._convert_file(model, out, stages)
         directory, precision = named
@@ -112,12 +137,29 @@ class Conversion:
     def _names(self) -> tuple[str, ...]:
         return tuple(name for name in self.settings.precisions if name != bundle.FLOAT32)
 
+    @property
+    def _also_model(self) -> bool:
+        """Whether the float32 file is to be written in ONNX Runtime's format."""
+        return self.settings.is_mobile and bundle.FLOAT32 in self.settings.precisions
+
+    @property
+    def _written_as(self) -> dict[str, str]:
+        """What is written, by the name of the variant: how its file's name ends."""
+        found = {name: f".{name}.onnx" for name in self._names}
+        if self.settings.is_mobile:
+            found |= {f"{name}-{bundle.ORT}": f".{name}.{bundle.ORT}" for name in self._names}
+        return found | ({bundle.ORT: f".{bundle.ORT}"} if self._also_model else {})
+
     def _convert_bundle(
         self, directory: Path, out: Path | None, stages: Stages
     ) -> ConversionReport:
         manifest = bundle.read_manifest(directory)
         known = manifest.get("variants", {})
-        if out is None and not self.settings.replace and (there := known.keys() & {*self._names}):
+        if (
+            out is None
+            and not self.settings.replace
+            and (there := known.keys() & {*self._written_as})
+        ):
             raise OccupiedError(
                 f"{directory} has {', '.join(sorted(there))} already: have it replaced, or choose "
                 "another place"
@@ -131,7 +173,7 @@ class Conversion:
             golden = read_golden(staging / bundle.GOLDEN)
             inputs = self.inputs or Inputs.from_json(manifest)
             found, _ = self._write(staging / bundle.MODEL, staging, inputs, metadata, stages)
-            entries = {one.precision: one.to_json(golden) for one in found}
+            entries = variant_facts(found, golden, self.settings, stages)
             _add_to_report(staging / bundle.REPORT, found)
             facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
             bundle.write_manifest(staging, {**facts, "variants": {**known, **entries}})
@@ -153,10 +195,14 @@ class Conversion:
                 (staging / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(model.resolve().parent / file, staging / file)
             found, golden = self._write(copy, staging, self.inputs, {}, stages, label=model)
-            entries = {one.precision: one.to_json(golden) for one in found}
+            entries = variant_facts(found, golden, self.settings, stages)
             for one in found:
                 _deliver(one.file, targets[one.precision])
                 entries[one.precision]["file"] = str(targets[one.precision])
+            if self.settings.is_mobile:
+                place = targets[found[-1].precision]
+                operators = (staging / bundle.OPERATORS).read_bytes()
+                write_atomically(place.with_suffix(f".{bundle.OPERATORS}"), operators)
         return ConversionReport(targets, {"model": str(model), "variants": entries})
 
     def _targets(self, model: Path, out: Path | None) -> dict[str, Path]:
@@ -165,15 +211,16 @@ class Conversion:
         Raises:
             TrpexportError: several can't go to one file.
         """
-        if out is not None and out.suffix == ".onnx":
-            if len(self._names) > 1:
+        written = self._written_as
+        if out is not None and out.suffix in {".onnx", f".{bundle.ORT}"}:
+            if len(written) > 1 or not next(iter(written.values())).endswith(out.suffix):
                 raise TrpexportError(
-                    f"{out} can't hold {' and '.join(self._names)}: name a directory",
+                    f"{out} can't hold {' and '.join(written)}: name a directory",
                     parameters=("out",),
                 )
-            return {self._names[0]: out}
+            return dict.fromkeys(written, out)
         place = out or Path()
-        return {name: place / f"{model.stem}.{name}.onnx" for name in self._names}
+        return {name: place / f"{model.stem}{ending}" for name, ending in written.items()}
 
     def _write(
         self,
@@ -201,27 +248,28 @@ class Conversion:
         quantization = replace(
             self.settings.quantization(images, network.inputs),
             provider=self.provider,
-            judge=self._judge(model, source),
-            max_drop=None if self.labelled is None else self.labelled.max_drop,
         )
+        if self.labelled is not None:
+            judge = self.labelled.judge(model, source, self.provider)
+            quantization = replace(
+                quantization, judge=judge, unit=judge.unit, max_drop=self.labelled.max_drop
+            )
         context = Context(
             network=network,
             reference=reference,
-            settings=OnnxSettings(),
+            settings=self.settings.onnx(),
             stages=stages,
             quantization=quantization,
         )
         files = {name: directory / bundle.variant_name(name) for name in self._names}
         seconds = self.settings.verify_seconds / 4
         found = write_variants(self._names, model, files, context, seconds=seconds)
+        if self.settings.is_mobile:
+            found += write_mobile(
+                model, found, context, seconds=seconds, also_model=self._also_model
+            )
         feeds = reference.golden()
         return found, Golden(feeds, network.run(feeds))
-
-    def _judge(self, model: Path, source: OnnxSource) -> Callable[[Path], float] | None:
-        if self.labelled is None:
-            return None
-        preprocessing = self.labelled.preprocessing or stored_preprocessing(source)
-        return TopOneJudge(model, self.labelled.images, preprocessing, self.provider)
 
 
 def _add_to_report(path: Path, variants: Sequence[Variant]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
-from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
 from trpexport.onnxfile.precision import check_unquantized
 from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
 from trpexport.stages import Stages
@@ -57,6 +57,7 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
+        check_memory(self.path)
         chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
         source, network = chosen.open(stages)
         images = None if isinstance(data, CalibrationData) else data

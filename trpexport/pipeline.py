@@ -19,6 +19,7 @@ from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
+from trpexport.choose.by_criterion import ByCriterion
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
@@ -319,6 +320,9 @@ def decompose_checkpoint(
     if images is not None and source.expect is None:
         checkpoint = examined(checkpoint, images.inputs)
     network = TorchNetwork.open(checkpoint.module, inputs, outputs)
+    checkpoint = replace(checkpoint, module=network.model)  # one copy of it is enough
+    if isinstance(chooser, ByCriterion):
+        chooser = chooser.as_trained(checkpoint.metadata)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
     )

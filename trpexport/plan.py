@@ -78,7 +78,7 @@ class Plan:
         scheme: the scheme that was asked for.
         criterion: the criterion that chose the ranks, as text, or where they came from.
         inputs: what the network takes.
-        layers: one entry a convolution, in the order in which they run.
+        layers: one entry a layer, in the order in which they run.
         other_macs: MACs for one image of all else.
         architecture: what the network is called, for the reader.
         options: the switches that shaped the plan (``keep_expensive``, ``stride_1_only``, ...).

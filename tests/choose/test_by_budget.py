@@ -117,6 +117,23 @@ def test_a_rank_multiple_and_the_schemes_are_kept_to(decompose: Decompose) -> No
     assert {layer.scheme for layer in small.plan.rewritten} == {"channel"}
     assert all((layer.rank or 0) % 4 == 0 for layer in small.plan.rewritten)
     assert calibration(small)["rank_multiple"] == 4
+    assert small.plan.options["rank_multiple"] == 4
+    assert small.plan.options["rank_multiple_reason"] == "given"
+
+
+def test_a_block_too_coarse_for_the_share_is_halved(
+    decompose: Decompose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRPEXPORT_CHANNEL_BLOCK", "8")
+    with pytest.raises(NothingToDoError):
+        decompose(macs=0.25, scheme="channel", rank_multiple=8)
+    small = decompose(macs=0.25, scheme="channel")
+    assert small.plan.macs_after <= 0.25 * small.plan.macs_before
+    multiple = small.plan.options["rank_multiple"]
+    assert multiple in (1, 2, 4)
+    with pytest.raises(NothingToDoError):
+        decompose(macs=0.25, scheme="channel", rank_multiple=2 * multiple)
+    assert "halved to reach the target" in small.plan.options["rank_multiple_reason"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ def network() -> TorchNetwork:
 def test_the_choice_is_the_plan_and_its_factors(network: TorchNetwork) -> None:
     lines = list[str]()
     choice = ByCriterion("channel")(network, None, Stages(lines.append), "small")
-    assert choice.plan == replace(planned(network), architecture="small")
+    expected = planned(network)
+    options = {**expected.options, "rank_multiple_reason": "auto: 1, TRPEXPORT_CHANNEL_BLOCK"}
+    assert choice.plan == replace(expected, architecture="small", options=options)
     assert list(choice.chains) == ["plain", "strided", "pointwise"]
     for layer in choice.plan.rewritten:
         chain = choice.chains[layer.name]

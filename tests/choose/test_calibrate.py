@@ -17,7 +17,8 @@ from trpexport.artifact.verification import verify_factorization
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.errors import DataError, PlanError, VerificationError
 from trpexport.lowrank.fit import narrowing
-from trpexport.lowrank.fit.layer import LayerFit
+from trpexport.lowrank.fit.layer import layer_fit
+from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.modules import FactorChain, op_of
@@ -248,8 +249,9 @@ def test_what_a_rank_has_left_over_goes_to_inputs_that_are_not_seen(
     network, images = TorchNetwork.open(tiny(), SHAPE), smooth(32, SHAPE)
     monkeypatch.setattr(narrowing, "MAX_UNKNOWNS", 18)
     moments = gatherer_of(network, images).gather(layer := network.layers[1])
+    assert isinstance(moments, LayerMoments)
     kernel, _ = network.weights(layer.name)
-    fit = LayerFit(kernel, layer.op, scheme, moments)
+    fit = layer_fit(kernel, layer.op, scheme, moments)
     # Two channels of eight are seen: at some rank that is all there is to fit.
     most = max(rank for rank in range(1, 60) if fit.is_seen(rank))
     whole = fit.chain(most)
@@ -279,10 +281,11 @@ def test_a_rank_above_what_is_seen_keeps_the_svd(monkeypatch: pytest.MonkeyPatch
     for name, chain in found.chains.items():
         for ours, theirs in zip(chain.kernels, expected[name].kernels, strict=True):
             assert torch.equal(ours, theirs)
-    assert lines == [
-        f"{name}: keeps the SVD's factors: its rank is above what is fitted for so wide a layer"
-        for name in found.chains
-    ]
+    assert lines == [f"{name}: not fitted" for name in found.chains]
+    assert found.notes == (
+        f"not fitted to the images: {', '.join(found.chains)} (their ranks are above what is "
+        "fitted for layers so wide; they have the SVD's factors)",
+    )
     small = network.rewritten(found.chains)
     runs = ReferenceRuns.of(small, SHAPE, plan.macs_after)
     assert verify_factorization(network, small, found.plan, runs, seconds=0)

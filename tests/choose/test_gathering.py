@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from tests.artifact.networks import SHAPE, tiny
 from tests.choose.networks import gatherer_of, smooth
+from trpexport.choose.gathering import Gatherer
 from trpexport.errors import DataError
-from trpexport.lowrank.fit.moments import Moments
+from trpexport.lowrank.fit.moments import LayerMoments, Moments
+from trpexport.lowrank.fit.rows import LayerRows
+from trpexport.networks.base import Candidate
 from trpexport.networks.torch.network import TorchNetwork
 
 X = np.random.default_rng(0).standard_normal((40, *SHAPE[1:])).astype(np.float32)
@@ -32,6 +35,14 @@ def test_a_layer_that_gets_or_gives_nan_or_infinity_is_one_line(bad: float) -> N
         gatherer.gather(second)
 
 
+def moments_of(
+    gatherer: Gatherer, network: TorchNetwork, candidate: Candidate | None = None
+) -> LayerMoments:
+    found = gatherer.gather(network.layers[0], candidate)
+    assert isinstance(found, LayerMoments)
+    return found
+
+
 def assert_same(ours: Moments, expected: Moments) -> None:
     assert ours.count == expected.count
     for name in ("input_covariance", "cross_covariance", "target_covariance"):
@@ -47,8 +58,8 @@ def test_what_a_layer_gives_itself_is_what_it_was_seen_to_give(groups: int) -> N
     conv = nn.Conv2d(3, 6, 3, groups=groups, stride=2, padding=1)
     network = TorchNetwork.open(nn.Sequential(conv, nn.ReLU()), SHAPE)
     gatherer = gatherer_of(network, X)
-    itself = gatherer.gather(network.layers[0])
-    seen = gatherer.gather(network.layers[0], gatherer.watch.candidate())
+    itself = moments_of(gatherer, network)
+    seen = moments_of(gatherer, network, gatherer.watch.candidate())
     assert_same(itself.fit, seen.fit)
     assert_same(itself.held_out, seen.held_out)
 
@@ -88,7 +99,7 @@ def test_all_frames_of_an_image_are_held_out_with_it(
     x = smooth(69, shape)  # the last batch has as many images as an image has frames
     network = TorchNetwork.open(Frames(way), shape)
     gatherer = gatherer_of(network, x)
-    found = gatherer.gather(network.layers[0])
+    found = moments_of(gatherer, network)
     samples = gatherer.watch.samples
     assert samples.batches > 1
     out = np.concatenate([samples.held_out(index) for index in range(samples.batches)])
@@ -99,3 +110,36 @@ def test_all_frames_of_an_image_are_held_out_with_it(
         patches = np.lib.stride_tricks.sliding_window_view(some, (3, 3), axis=(3, 4))
         expected = patches.mean(axis=(0, 1, 3, 4), dtype=np.float64).reshape(1, -1)
         np.testing.assert_allclose(moments.mean_p.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+class Behind(nn.Module):
+    """A matrix product of many values, of all an image has or of a few parts of it."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.parts = parts
+        self.fc = nn.Linear(SHAPE[1] * SHAPE[2] * SHAPE[3] // parts, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(x.reshape(len(x), self.parts, -1)).flatten(1)
+        return y
+
+
+@pytest.mark.parametrize(("parts", "is_few"), [(1, True), (3, True), (8, False)])
+def test_rows_are_kept_where_they_are_fewer_than_the_inputs(parts: int, is_few: bool) -> None:
+    network = TorchNetwork.open(Behind(parts), SHAPE)
+    gatherer = gatherer_of(network, X)
+    found = gatherer.gather(layer := network.layers[0])
+    assert isinstance(found, LayerRows) == is_few == (40 * parts < layer.op.in_channels)
+    if not isinstance(found, LayerRows):
+        return
+    samples = gatherer.watch.samples
+    out = np.concatenate([samples.held_out(index) for index in range(samples.batches)])
+    weight, bias = network.weights("fc")
+    assert bias is not None
+    for rows, some in ((found.fit, X[~out]), (found.held_out, X[out])):
+        assert rows.count == len(some) * parts
+        np.testing.assert_array_equal(rows.p.numpy(), some.reshape(rows.count, -1))
+        expected = rows.p.double() @ weight.double().mT + bias.double()
+        torch.testing.assert_close(rows.y, expected, rtol=1e-4, atol=1e-5)

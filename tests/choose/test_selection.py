@@ -75,4 +75,6 @@ def test_the_options_of_a_plan_say_what_was_selected() -> None:
         "exclude": [],
         "stride_1_only": False,
         "keep_expensive": False,
+        "rank_multiple": 1,
+        "rank_multiple_reason": "given",
     }

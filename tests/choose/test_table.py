@@ -16,9 +16,10 @@ from tests.artifact.networks import SHAPE, tiny
 from tests.choose.conftest import Measured
 from tests.choose.networks import gatherer_of, smooth
 from trpexport.choose.base import Price
+from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.prices import Macs
 from trpexport.choose.spectra import analyse
-from trpexport.choose.table import SensitivityTable, candidate_ranks, sensitivity_table
+from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.schemes import SCHEMES

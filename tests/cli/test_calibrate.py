@@ -109,7 +109,8 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--plan", "p.json", "--exclude", "a"], "--exclude does nothing beside --plan"),
         (["--plan", "p.json", "--stride-1-only"], "--stride-1-only does nothing beside --plan"),
         (["--calib", "digits", "--mean", "0.5"], "--mean and --std belong together"),
-        (["--rank-multiple", "8"], "--rank-multiple does nothing without a target"),
+        (["--plan", "p.json", "--rank-multiple", "8"], "--rank-multiple does nothing beside"),
+        (["--rank-multiple", "sixteen"], "must be a number of at least 1, or auto"),
         (["--calib", "digits", "--metric", "miou"], "--metric does nothing without --max-drop"),
         (["--calib", "digits", "--max-drop", "1", "--metric", "x:f"], "no module x"),
         (

@@ -100,6 +100,18 @@ CASES: dict[str, Callable[[Path], tuple[object, ...]]] = {
     "is quantized already (it has a node DynamicQuantizeLinear)": lambda made: (
         ("decompose", made / "model.int8-dynamic.onnx")
     ),
+    "--check does nothing without --target-ort: add --target-ort": lambda made: (
+        ("export", CHECKPOINT, "--check")
+    ),
+    "unknown format 'tflite': choose from onnx, ort": lambda made: (
+        ("export", CHECKPOINT, "--format", "tflite")
+    ),
+    "name one from 1.5 on, as in 1.16 or 1.16.3 (--target-ort)": lambda made: (
+        ("quantize", made, "--precision", "fp16", "--target-ort", "16")
+    ),
+    "reads operator sets up to 17, not 20": lambda made: (
+        ("decompose", CHECKPOINT, "--opset", "20", "--target-ort", "1.12")
+    ),
     "--max-error does nothing without --precision": lambda made: (
         ("export", CHECKPOINT, "--max-error", "0.1")
     ),

@@ -29,6 +29,7 @@ LOW_RANK = {
     "trp": ("--trp", "--trp-period", "2"),
     "both": ("--trp", "--nuclear-weight", "3e-4", "--trp-period", "2"),
     "steered": ("--trp", "--target-macs", "0.5", "--trp-period", "2"),
+    "aligned": ("--trp", "--target-macs", "0.5", "--trp-period", "2", "--rank-multiple", "8"),
 }
 
 
@@ -93,6 +94,45 @@ def test_each_way_trains_goes_on_decomposes_and_exports(
     assert run("verify", tmp_path / "bundle").code == 0
 
 
+def test_the_multiple_of_a_run_is_that_of_its_checkpoints_on_any_processor(
+    run: Run, tmp_path: Path, digits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setenv("TRPEXPORT_CHANNEL_BLOCK", "8")
+    assert run(*command(digits, out, *LOW_RANK["steered"], epochs=1)).code == 0
+    monkeypatch.setenv("TRPEXPORT_CHANNEL_BLOCK", "16")
+    again = run(*command(digits, out, *LOW_RANK["steered"], epochs=1))
+    assert (again.code, "is finished" in again.err) == (0, True)
+    (line,) = metrics(out)
+    quick = ("--verify-seconds", 0, "--no-simplify", "--json")
+
+    def decomposed(*options: object) -> dict[str, Any]:
+        result = run("decompose", out / "last.safetensors", *quick, "-o", tmp_path / "b", *options)
+        assert result.code == 0, result.err
+        plan: dict[str, Any] = json.loads((tmp_path / "b" / bundle.PLAN).read_text())
+        return plan
+
+    plan = decomposed()
+    assert plan["options"]["rank_multiple"] == 8
+    assert plan["options"]["rank_multiple_reason"] == "auto: 8, as the checkpoint was trained"
+    ranks = [layer["rank"] for layer in plan["layers"] if layer["rank"]]
+    assert ranks and all(rank % 8 == 0 for rank in ranks)
+    macs = json.loads((tmp_path / "b" / bundle.REPORT).read_text())["macs"]
+    assert macs["after"] / macs["before"] == line["macs_ratio"]
+    assert decomposed("--force", "--rank-multiple", 16)["options"]["rank_multiple"] == 16
+
+
+def test_a_target_that_no_whole_blocks_reach_is_one_line(
+    run: Run, tmp_path: Path, digits: str
+) -> None:
+    typed = ("--trp", "--target-macs", "0.3", "--rank-multiple", "16")
+    result = run(*command(digits, tmp_path / "run", *typed))
+    assert result.code == 2
+    assert "no multiples of 16 reach 0.3 of the MACs: the lowest leave" in result.error
+    assert result.error.endswith("(--target-macs, --rank-multiple)")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_bundle_to_start_from(run: Run, tmp_path: Path, digits: str) -> None:
     first, low = tmp_path / "first", tmp_path / "bundle"
     assert run(*command(digits, first, epochs=1)).code == 0
@@ -138,7 +178,8 @@ def killed_again_and_again(started: list[Started], at: float, state: Path) -> bo
     [
         pytest.param("plain", marks=pytest.mark.slow),
         pytest.param("both", marks=pytest.mark.slow),
-        "steered",
+        pytest.param("steered", marks=pytest.mark.slow),
+        "aligned",
     ],
 )
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(

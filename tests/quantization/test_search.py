@@ -64,7 +64,7 @@ def test_an_error_is_that_of_the_outputs_on_held_out_images(write_onnx: Write) -
     expected, given = (open_session(one).run(inputs)["y"] for one in (path, content))
     variation = np.sqrt(np.square(expected - expected.mean(0)).sum())
     error = np.sqrt(np.square(given - expected).sum()) / variation
-    assert found.trials.error(content) == pytest.approx(error, rel=1e-4)
+    assert found.trials.error(content).value == pytest.approx(error, rel=1e-4)
 
 
 def test_the_worst_are_excluded_until_the_limit_holds(write_onnx: Write) -> None:
@@ -74,7 +74,7 @@ def test_the_worst_are_excluded_until_the_limit_holds(write_onnx: Write) -> None
     assert whole.excluded == ()
     limited, _ = search(path, QuantizationSettings(max_error=0.05))
     found = limited(ranking)
-    assert whole.error > 0.05 >= found.error
+    assert whole.error.bound > 0.05 >= found.error.bound
     assert [unit.label for unit in found.excluded] == [
         unit.label for unit, _ in ranking[: len(found.excluded)]
     ]
@@ -83,8 +83,8 @@ def test_the_worst_are_excluded_until_the_limit_holds(write_onnx: Write) -> None
     fewer, _ = search(path, QuantizationSettings())
     without = {name for unit in found.excluded[:-1] for name in unit.nodes}
     tried = quantized(fewer.model, fewer.ranges, NUMBERS, without=without)
-    assert fewer.trials.error(serialized(tried)) > 0.05
-    assert found.error == pytest.approx(fewer.trials.error(serialized(found.model)))
+    assert fewer.trials.error(serialized(tried)).bound > 0.05
+    assert found.error == fewer.trials.error(serialized(found.model))
 
 
 def test_points_that_a_judge_tells_are_a_limit_as_well(write_onnx: Write) -> None:
@@ -122,4 +122,5 @@ def test_a_fixed_batch_is_filled_up(write_onnx: Write) -> None:
     model = ready(classifier(write_onnx, batch=4))
     found = histograms(model, {"x": images(6)})
     assert found["x"].highest == images(6).max()
-    assert Trials(model, {"x": images(6)}).error(serialized(model)) == pytest.approx(0, abs=1e-6)
+    error = Trials(model, {"x": images(6)}).error(serialized(model))
+    assert error.value == pytest.approx(0, abs=1e-6)

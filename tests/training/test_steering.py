@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -19,8 +21,8 @@ from trpexport.training.steering import (
     LayerPrice,
     Prices,
     Schedule,
-    check_reachable,
     prices,
+    reaching,
     steer,
 )
 
@@ -97,6 +99,35 @@ def test_a_layer_that_was_cut_is_not_cut_again_before_one_that_is_whole() -> Non
     assert ranks["whole"] in (3, 4)
 
 
+def test_ranks_go_by_whole_steps_that_are_worth_their_mean() -> None:
+    # Pairs of a hold 0.6 + 0.2 and 0.15 + 0.05, of b 0.5 + 0.1 and 0.3 + 0.1 once in order.
+    spectra = {
+        "a": spectrum(*(10 * x**0.5 for x in (0.6, 0.2, 0.15, 0.05))),
+        "b": spectrum(*(10 * x**0.5 for x in (0.5, 0.3, 0.1, 0.1))),
+    }
+    pairs = replace(TWO, multiple=2)
+    assert steer(spectra, pairs, (50 + 80 + 80) / 250).ranks == {"a": 4, "b": 4}
+    # The second pairs hold 0.2 each; both go at one level.
+    assert steer(spectra, pairs, (50 + 80 + 40) / 250).ranks == {"a": 2, "b": 2}
+    spectra["b"] = spectrum(*(10 * x**0.5 for x in (0.4, 0.25, 0.2, 0.15)))
+    assert steer(spectra, pairs, (50 + 40 + 80) / 250).ranks == {"a": 2, "b": 4}
+    # The threshold keeps 3 of a; they are rounded up.
+    spectra["a"] = spectrum(1.0, 0.5, 0.4, 0.01)
+    assert steer(spectra, pairs, 1.0).ranks["a"] == 4
+
+
+def test_a_multiple_that_is_dearer_than_a_layer_is_halved_for_it() -> None:
+    eights = replace(TWO, multiple=8)  # cheaper up to rank 4
+    assert eights.step("a") == 4
+    assert eights.aligned("a", 1) == 4
+    assert eights.aligned("a", 5) == 5
+    assert eights.least == (50 + 80 + 80) / 250
+    assert reaching(eights, 0.55, may_halve=True).multiple == 2
+    with pytest.raises(TrainingError, match=r"no multiples of 8 reach 0\.55") as caught:
+        reaching(eights, 0.55)
+    assert caught.value.parameters == ("target_macs", "rank_multiple")
+
+
 def test_the_value_threshold_limits_every_rank() -> None:
     spectra = {"a": spectrum(1.0, 0.5, 0.049, 0.04), "b": spectrum(1.0, 0.9, 0.8, 0.7)}
     ranks = steer(spectra, TWO, 1.0).ranks
@@ -165,6 +196,6 @@ def test_the_schedule_is_cubic_over_the_first_half() -> None:
 
 def test_a_target_below_rank_1_everywhere_is_refused() -> None:
     least = (50 + 20 + 20) / 250
-    check_reachable(TWO, least)
+    reaching(TWO, least)
     with pytest.raises(TrainingError, match=r"no ranks reach 0\.35 .* leaves 0\.360"):
-        check_reachable(TWO, 0.35)
+        reaching(TWO, 0.35)

@@ -22,12 +22,19 @@ CHOSEN = ["one", "two", "strided", "grouped", "pointwise"]
 
 @pytest.mark.parametrize("scheme", matrix_schemes())
 @pytest.mark.parametrize("energy", [0.5, 0.9])
+@pytest.mark.parametrize("multiple", [1, 4])
 def test_a_projection_is_the_decomposition_at_that_energy(
-    model: Small, scheme: str, energy: float
+    model: Small, scheme: str, energy: float, multiple: int
 ) -> None:
-    small = decomposed(model, scheme, criterion=f"energy:{energy}", keep_expensive=True)
+    small = decomposed(
+        model,
+        scheme,
+        criterion=f"energy:{energy}",
+        keep_expensive=True,
+        rank_multiple=multiple,
+    )
     expected = small.network.dense().model
-    trp = TrainedRankPruning(model, scheme=scheme, energy=energy)
+    trp = TrainedRankPruning(model, scheme=scheme, energy=energy, rank_multiple=multiple)
     trp.project()
     for name, weight in expected.named_parameters():
         assert torch.allclose(model.get_parameter(name), weight, atol=1e-6), name
@@ -35,24 +42,60 @@ def test_a_projection_is_the_decomposition_at_that_energy(
 
 @pytest.mark.parametrize("scheme", matrix_schemes())
 @pytest.mark.parametrize("target", [None, 0.6])
+@pytest.mark.parametrize("multiple", [1, 2])
 def test_the_status_is_what_a_decomposition_at_the_threshold_finds(
-    model: Small, scheme: str, target: float | None
+    model: Small, scheme: str, target: float | None, multiple: int
 ) -> None:
     trp = TrainedRankPruning(
         model, scheme=scheme, input_shape=SHAPE, energy=0.8, period=5, target_macs=target,
-        total_steps=20,
+        total_steps=20, rank_multiple=multiple,
     )  # fmt: skip
     assert trp.status.macs_ratio == 1
     train(model, trp, 12)
     trp.project()
-    plan = decomposed(model, scheme).plan
+    plan = decomposed(model, scheme, rank_multiple=multiple).plan
     assert trp.status.macs_ratio == plan.macs_after / plan.macs_before
     for layer in plan.rewritten:
         assert trp.status.ranks[layer.name] == layer.rank
     if target is None:
         assert trp.status.energy == 0.8
     else:
-        assert target * 0.8 < trp.status.macs_ratio <= target
+        assert target * (0.8 if multiple == 1 else 0.5) < trp.status.macs_ratio <= target
+
+
+def test_a_projection_keeps_whole_blocks_of_ranks(model: Small) -> None:
+    def singular(name: str) -> torch.Tensor:
+        weight = model.get_parameter(f"{name}.weight").detach()
+        found: torch.Tensor = torch.linalg.svdvals(weight.flatten(1).double())
+        return found
+
+    # 12 x 108 each, rank r costs r (108 + 12) of 1,296 MACs a pixel: cheaper up to 10.
+    for name, energy_rank in (("one", 5), ("two", 9)):
+        with torch.no_grad():
+            values = torch.tensor([1.0] * energy_rank + [0.05] * (12 - energy_rank))
+            u, _, vt = torch.linalg.svd(
+                model.get_parameter(f"{name}.weight").flatten(1), full_matrices=False
+            )
+            model.get_parameter(f"{name}.weight").copy_((u * values @ vt).view(12, 12, 3, 3))
+    trp = TrainedRankPruning(
+        model, scheme="channel", energy=0.98, input_shape=SHAPE, rank_multiple=4, nuclear_weight=0
+    )
+    assert trp.rank_multiple == 4
+    trp.project()
+    assert int((singular("one") > 1e-4).sum()) == 8
+    # 12 is dearer than the layer, so it is a multiple of 2.
+    assert int((singular("two") > 1e-4).sum()) == 10
+
+
+def test_a_block_too_coarse_for_the_target_is_halved(
+    model: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRPEXPORT_CHANNEL_BLOCK", "8")
+    steered = {"input_shape": SHAPE, "target_macs": 0.3, "total_steps": 10}
+    trp = TrainedRankPruning(model, **steered)  # type: ignore[arg-type]
+    assert trp.rank_multiple < 8
+    with pytest.raises(TrainingError, match=r"no multiples of 8 reach 0\.3 of the MACs"):
+        TrainedRankPruning(model, rank_multiple=8, **steered)  # type: ignore[arg-type]
 
 
 def test_the_subgradient_is_added_to_the_gradient(model: Small) -> None:

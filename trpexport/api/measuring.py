@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,7 +26,7 @@ def bench(
         models: ONNX files or bundles; the first one is the baseline of all ratios, or the one that
             a single bundle brings.
         announce: called with a line on each step.
-        settings: those of :class:`~trpexport.BenchSettings`.
+        settings: those of :class:`~trpexport.BenchSettings`; ``threads`` may be a single number.
 
     Raises:
         TrpexportError: a file can't be run, or a setting can't be used.
@@ -34,7 +35,7 @@ def bench(
     from trpexport.measure.settings import BenchSettings, find_models
 
     files = find_models([Path(model) for model in models])
-    return run(BenchSettings(files, **settings), announce=announce)
+    return run(BenchSettings(files, **_bench_settings(settings)), announce=announce)
 
 
 @overload
@@ -154,7 +155,7 @@ def gate(
         {name.replace("_", "-"): value for name, value in limits.items()}, confident, metric=judge
     )
     files = find_models([Path(baseline), Path(candidate)])
-    bench_settings = BenchSettings(files, **{"memory": False, **(settings or {})})
+    bench_settings = BenchSettings(files, **{"memory": False, **_bench_settings(settings or {})})
     found: dict[str, Any] = {}
     if dataset is not None and rules.of("data"):
         paths = [Path(file.path) for file in files]
@@ -166,6 +167,28 @@ def gate(
             classifiers = [open_classifier(path, **how) for path in paths]
             found["evaluations"] = run(classifiers, choose_images(dataset, split, limit))
     return run_gate(rules, bench_settings, announce=announce, **found)
+
+
+def _bench_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a bench as it takes them.
+
+    Raises:
+        TrpexportError: one is unknown, or the numbers of threads are none.
+    """
+    from trpexport.errors import TrpexportError
+    from trpexport.measure.settings import BenchSettings
+
+    known = [one.name for one in fields(BenchSettings) if one.name != "models"]
+    if unknown := given.keys() - {*known}:
+        raise TrpexportError(f"a bench has no setting {min(unknown)!r}: it has {', '.join(known)}")
+    threads = given.get("threads", (1,))
+    numbers = (threads,) if isinstance(threads, int) else threads
+    if not isinstance(numbers, Sequence) or not all(type(one) is int for one in numbers):
+        raise TrpexportError(
+            f"threads can't be {threads!r}: give a number, or several as in (1, 2)",
+            parameters=("threads",),
+        )
+    return {**given, "threads": tuple(numbers)}
 
 
 def _opened(data: str | Dataset | TensorSet) -> Dataset | TensorSet:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trpexport.conversion import ConversionReport
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
+    from trpexport.judge.metrics import Metric
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512
@@ -22,10 +23,15 @@ def quantize(
     count: int = _CALIBRATED,
     preprocessing: Preprocessing | None = None,
     max_error: float | None = None,
-    data: Dataset | str | None = None,
+    data: Dataset | TensorSet | str | None = None,
     split: str = "test",
     limit: int | None = None,
     max_drop: float | None = None,
+    metric: Metric | Callable[..., Any] | str | None = None,
+    lower_is_better: bool = False,
+    target_ort: str | None = None,
+    check: bool = False,
+    formats: Sequence[str] = (),
     provider: str = "cpu",
     out: str | Path | None = None,
     replace: bool = False,
@@ -40,10 +46,15 @@ def quantize(
         count: how many of them.
         preprocessing: how images become input; None takes what the bundle says.
         max_error: largest error of any output, over its variation; None for any.
-        data: labelled images to tell the drop of top-1 by.
-        split: which of these.
+        data: labelled images, or raw tensors with targets, to tell a drop by.
+        split: which of these images.
         limit: how many of these; None for all.
-        max_drop: points of top-1 that may be lost; None for any.
+        max_drop: how much may be lost of ``metric``, in points of a share; None for any.
+        metric: what a drop is of, as for :func:`trpexport.evaluate`; None for top-1.
+        lower_is_better: of one's own metric, whether a smaller number is the better one.
+        target_ort: the oldest version of ONNX Runtime that has to read the files, as in "1.16".
+        check: run them in that version, which is installed for it.
+        formats: ``"ort"`` for ONNX Runtime's own format besides.
         provider: who will run the files.
         out: of a bundle, where a copy with them goes; of a file, a file or a directory.
         replace: replace what stands there.
@@ -55,8 +66,8 @@ def quantize(
     """
     from trpexport.artifact.build import ExportSettings
     from trpexport.conversion import Conversion, Labelled
-    from trpexport.datasets import open_data, open_dataset
-    from trpexport.judge.images import choose_images
+    from trpexport.datasets import open_data
+    from trpexport.judge.examples import find_judge
     from trpexport.pipeline import CalibrationData
     from trpexport.stages import Stages
 
@@ -65,8 +76,16 @@ def quantize(
         opened = open_data(images) if isinstance(images, str) else images
         calibration = CalibrationData(opened, count, preprocessing=preprocessing)
     if data is not None:
-        judged = open_dataset(data) if isinstance(data, str) else data
-        labelled = Labelled(choose_images(judged, split, limit), preprocessing, max_drop)
-    settings = ExportSettings(precisions=tuple(precisions), max_error=max_error, replace=replace)
+        judged = open_data(data) if isinstance(data, str) else data
+        by = find_judge(judged.name, metric, lower_is_better=lower_is_better)
+        labelled = Labelled(judged, split, limit, preprocessing, by, max_drop)
+    settings = ExportSettings(
+        precisions=tuple(precisions),
+        max_error=max_error,
+        replace=replace,
+        target_ort=target_ort,
+        check_target=check,
+        formats=formats,
+    )
     job = Conversion(settings, calibration, labelled, provider)
     return job(Path(model), None if out is None else Path(out), Stages(announce))

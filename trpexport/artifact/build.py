@@ -14,20 +14,21 @@ from trpexport.artifact.facts import (
     provenance,
     report_facts,
 )
+from trpexport.artifact.mobile import write_mobile
 from trpexport.artifact.passes import Context, Step, run_passes
 from trpexport.artifact.reference import ReferenceRuns
+from trpexport.artifact.settings import ExportSettings
+from trpexport.artifact.targets import target_facts, variant_facts
 from trpexport.artifact.variants import Variant, check_precisions, write_variants
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.checkpoints import save_checkpoint
-from trpexport.choose.base import CalibrationImages
 from trpexport.choose.spectra import keep_all
 from trpexport.compare import note_on_still
 from trpexport.files import write_json
 from trpexport.golden import Golden, write_golden
-from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import dimensions, parse_dynamic
-from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.quantization.settings import QuantizationSettings
@@ -35,81 +36,9 @@ from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
 
+__all__ = ["BundleReport", "ExportSettings", "export_bundle"]
+
 N = TypeVar("N", bound=Network)
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """How a network is exported and how long it is verified.
-
-    Attributes:
-        opset: ONNX operator set to write.
-        dynamic_batch: leave the batch size of the ONNX file open.
-        dynamic: other dimensions to leave open: ``height``, ``width``, or ``NAME:AXIS=DIMENSION``.
-        legacy_exporter: use the TorchScript-based exporter.
-        keep_norms: leave batch norms apart from the kernels before them, for a file that is to be
-            decomposed; the legacy exporter writes it, and nothing simplifies it.
-        simplify: run onnxsim on the file; None leaves that to the network.
-        baseline: write the original network into the bundle as well, to bench against.
-        verify_seconds: how long whole networks are compared, all comparisons together.
-        replace: replace a bundle that stands in the place.
-        precisions: in which precisions besides float32 the network is written.
-        max_error: largest error of any output that these may have, over its variation; None for
-            any.
-    """
-
-    opset: int = DEFAULT_OPSET
-    dynamic_batch: bool = False
-    dynamic: Sequence[str] = ()
-    legacy_exporter: bool = False
-    simplify: bool | None = None
-    baseline: bool = False
-    verify_seconds: float = 20.0
-    replace: bool = False
-    keep_norms: bool = False
-    precisions: Sequence[str] = ()
-    max_error: float | None = None
-
-    def check(self, *, has_images: bool, provider: str = "cpu") -> None:
-        """Refuse precisions that can't be written, before any work is done.
-
-        Args:
-            has_images: whether there are images to calibrate on.
-            provider: who will run them.
-
-        Raises:
-            TrpexportError: one is unknown, needs images, or can't be run here.
-        """
-        settings = replace(self.quantization(), provider=provider)
-        check_precisions(self.precisions, settings, has_images=has_images)
-
-    def quantization(
-        self, images: CalibrationImages | None = None, inputs: Inputs | None = None
-    ) -> QuantizationSettings:
-        """Return on what other precisions are calibrated, and how much they may lose.
-
-        Args:
-            images: what to calibrate on; None for nothing.
-            inputs: the network's.
-
-        Raises:
-            DataError: the images do not fit the network.
-        """
-        limits = QuantizationSettings(max_error=self.max_error)
-        if images is None or inputs is None or not self.precisions:
-            return limits
-        _, others = images.held_out()
-        return replace(
-            limits,
-            calibration=inputs.named(images.inputs, "calibration images"),
-            held_out=inputs.named(others, "held-out images") if images_of(others) else {},
-        )
-
-    def passes(self, network: Network) -> tuple[str, ...]:
-        """Return the passes that make a network's file, in their order."""
-        if self.simplify is None and not self.keep_norms:
-            return network.passes
-        return ("export", "simplify", "annotate") if self.simplify else ("export", "annotate")
 
 
 @dataclass(frozen=True)
@@ -187,9 +116,7 @@ def export_bundle(
         plan=plan,
         source=source,
         settings=settings,
-        onnx=OnnxSettings(
-            settings.opset, is_dynamic, settings.legacy_exporter, dynamic, settings.keep_norms
-        ),
+        onnx=settings.onnx(dynamic, dynamic_batch=is_dynamic),
         reference=reference,
         notes=notes,
         stages=stages or Stages(),
@@ -302,12 +229,15 @@ class _Job:
         )
 
     def write_variants(self, directory: Path) -> tuple[Variant, ...]:
-        """Write the network in the other precisions that were asked for."""
+        """Write the network in the other precisions and formats that were asked for."""
         names = self.settings.precisions
         files = {name: directory / bundle.variant_name(name) for name in names}
         seconds = self.settings.verify_seconds / 4 if names else 0.0
         model = directory / bundle.MODEL
-        return write_variants(names, model, files, self._context, seconds=seconds)
+        found = write_variants(names, model, files, self._context, seconds=seconds)
+        if self.settings.is_mobile:
+            found += write_mobile(model, found, self._context, seconds=seconds)
+        return found
 
     def write_baseline(self, path: Path) -> None:
         """Write the original network in the same way, for benchmarks to compare with."""
@@ -367,14 +297,16 @@ class _Job:
             ],
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
         }
-        write_json(directory / bundle.REPORT, report)
-        written_as = self.network.written_as(self.onnx)
-        facts = manifest_facts(self.plan, source, written_as) | preprocessing
+        facts = manifest_facts(self.plan, source, self.network.written_as(self.onnx))
+        facts |= preprocessing
         if (directory / bundle.BASELINE).exists():
             facts["baseline"] = bundle.BASELINE
+        golden = Golden(inputs, outputs)
+        facts |= target_facts(directory / bundle.MODEL, golden, self.settings, self.stages)
         if variants:
-            golden = Golden(inputs, outputs)
-            facts["variants"] = {one.precision: one.to_json(golden) for one in variants}
+            facts["variants"] = variant_facts(variants, golden, self.settings, self.stages)
+        report |= {key: facts[key] for key in ("target",) if key in facts}
+        write_json(directory / bundle.REPORT, report)
         bundle.write_manifest(directory, facts)
         return report
 

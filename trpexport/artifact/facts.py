@@ -22,7 +22,7 @@ from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.tensors import USUAL_SHAPES
 from trpexport.timestamps import timestamp
 
-REPORT_SCHEMA_VERSION = 2
+REPORT_SCHEMA_VERSION = 3
 PACKAGES = (
     "torch",
     "onnx",
@@ -133,7 +133,7 @@ def report_facts(
 def _layer_report(layer: LayerPlan, check: LayerCheck | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": layer.name,
-        "convolution": str(layer.op),
+        "operator": str(layer.op),
         "scheme": layer.scheme,
         "rank": layer.rank,
         "full_rank": layer.full_rank,

@@ -18,7 +18,7 @@ from trpexport.golden import Golden
 from trpexport.quantization.settings import QuantizationSettings
 
 # What another machine or version of ONNX Runtime may round otherwise.
-_MARGIN = 2.0
+MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -134,20 +134,21 @@ def write_variants(
 
 
 def _judged(step: Step, file: Path, settings: QuantizationSettings | None) -> Step:
-    """Return a step with how many points of accuracy it costs, where there are labels.
+    """Return a step with how much worse the file is by a metric, where there are labels.
 
     Raises:
-        NothingToDoError: they are more than was asked for.
+        NothingToDoError: it is by more than was asked for.
     """
     if settings is None or settings.judge is None:
         return step
     drop = settings.judge(file)
-    if settings.max_drop is not None and drop > settings.max_drop:
+    if settings.max_drop is not None and not drop <= settings.max_drop:
         raise NothingToDoError(
-            f"{step.name} costs {drop:.2f} points of accuracy, more than the {settings.max_drop:g} "
-            "allowed: nothing was written, allow more, or choose another precision"
+            f"{step.name} costs {drop:.3g} {settings.unit}, more than the {settings.max_drop:g} "
+            "allowed: nothing was written, allow more, or choose another precision",
+            parameters=("max_drop", "precision"),
         )
-    return replace(step, facts={**step.facts, "drop": drop})
+    return replace(step, facts={**step.facts, "drop": drop, "unit": settings.unit})
 
 
 def _check_finite(name: str, step: Step) -> None:
@@ -169,7 +170,7 @@ def _tolerance(found: Mapping[str, Comparison]) -> Tolerance:
     numbers = [one for one in found.values() if one.agreement is None]
     wholes = [one.agreement for one in found.values() if one.agreement is not None]
     return Tolerance(
-        max([ROUNDING.max_error, *(one.max_error * _MARGIN for one in numbers)]),
-        max([ROUNDING.rms_error, *(one.rms_error * _MARGIN for one in numbers)]),
-        min([ROUNDING.agreement, *(max(0.0, 1 - _MARGIN * (1 - share)) for share in wholes)]),
+        max([ROUNDING.max_error, *(one.max_error * MARGIN for one in numbers)]),
+        max([ROUNDING.rms_error, *(one.rms_error * MARGIN for one in numbers)]),
+        min([ROUNDING.agreement, *(max(0.0, 1 - MARGIN * (1 - share)) for share in wholes)]),
     )

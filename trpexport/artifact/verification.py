@@ -111,5 +111,5 @@ def _drift(layer: LayerCheck) -> str:
     """Say what a layer should compute, and how far it is from that."""
     error = f"output error {layer.equivalence_error:.2g}"
     if layer.factor_error is None:
-        return f"the convolution with their product as its weight ({error})"
-    return f"the truncated convolution (weight error {layer.factor_error:.2g}, {error})"
+        return f"the layer with their product as its weight ({error})"
+    return f"the truncated layer (weight error {layer.factor_error:.2g}, {error})"

@@ -48,7 +48,7 @@ class Checkpoint:
         architecture: what it is; None for a network that is not of the zoo.
         label: what to call it: the architecture's text, the factory's, or the class's name.
         inputs: what it takes; None where nobody says.
-        plan: how its convolutions were made into factors; None for a dense network.
+        plan: how its layers were made into factors; None for a dense network.
         reading: what was stripped, cast or ignored, for the reader.
         evidence: what speaks for the architecture and against it, for the reader.
         is_recognised: whether names and shapes alone say what it is.

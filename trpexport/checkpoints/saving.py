@@ -39,7 +39,7 @@ class StoredFacts:
         num_classes: of the architecture.
         in_channels: likewise.
         inputs: what it takes.
-        plan: how its convolutions were made into factors; None for a network that is dense.
+        plan: how its layers were made into factors; None for a network that is dense.
         metadata: all of it, with whatever else the writer added.
     """
 
@@ -69,7 +69,7 @@ def save_checkpoint(
         path: the file to write or replace.
         module: the network.
         architecture: what it is; None for one that is not of the zoo.
-        plan: how its convolutions were made into factors; None for a dense network.
+        plan: how its layers were made into factors; None for a dense network.
         metadata: further JSON data; ``input_shape`` overrides the architecture's.
 
     Raises:

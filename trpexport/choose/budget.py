@@ -13,6 +13,7 @@ from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.distance import worst
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
+from trpexport.choose.prices import SECONDS
 from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable
 from trpexport.errors import NothingToDoError, PlanError
@@ -41,10 +42,12 @@ class Outcome:
     Attributes:
         calibrated: the network, its plan and what became of each layer.
         allotment: the choice, with what the table predicted.
+        resource: what is scarce.
     """
 
     calibrated: Calibrated
     allotment: Allotment
+    resource: str = "macs"
 
     @property
     def error(self) -> float:
@@ -54,8 +57,8 @@ class Outcome:
     @property
     def merit(self) -> float:
         """What networks are chosen between by, the lower the better: the error, handicapped."""
-        handicaps = [handicap(layer.scheme) for layer in self.calibrated.layers]
-        return self.error * math.sqrt(sum(handicaps) / len(handicaps))
+        handicaps = [handicap(layer.scheme, self.resource) for layer in self.calibrated.layers]
+        return self.error * math.sqrt(sum(handicaps) / len(handicaps)) if handicaps else self.error
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Budgeter:
         scheme: what was asked for, ``auto`` or the name of a scheme.
         selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader of plans.
+        resource: what is saved where an error or a drop is the limit.
         announce: called with a line on what is going on.
     """
 
@@ -116,6 +120,7 @@ class Budgeter:
         scheme: str = "auto",
         selection: Selection | None = None,
         architecture: str | None = None,
+        resource: str = "macs",
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._network = network
@@ -125,6 +130,7 @@ class Budgeter:
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
+        self._resource = resource
         self._announce = announce or (lambda line: None)
 
     def to_fraction(
@@ -150,7 +156,7 @@ class Budgeter:
         target = _Target(fraction, resource, criterion)
         tried = [self._first(target, self._offer(scheme)) for scheme in self._alone(target)]
         best = min(tried, key=lambda one: one.outcome.merit, default=None)
-        offer = self._offer_around(best)
+        offer = self._offer_around(best, target.resource)
         if best is None:
             best = self._first(target, offer)
         elif offer.choose(target).chosen not in [one.outcome.allotment.chosen for one in tried]:
@@ -163,7 +169,7 @@ class Budgeter:
         for scheme in self._table.schemes:
             with suppress(NothingToDoError):
                 choice = self._offer(scheme).choose(target)
-                found[scheme] = choice.error * handicap(scheme)
+                found[scheme] = choice.error * handicap(scheme, target.resource)
         least = min(found.values(), default=0.0)
         return [scheme for scheme, error in found.items() if error <= _MAX_PREDICTED_RATIO * least]
 
@@ -171,9 +177,9 @@ class Budgeter:
         """Return the options of one scheme."""
         return _Offer(self._table.only(scheme), {})
 
-    def _offer_around(self, best: _Tried | None) -> _Offer:
+    def _offer_around(self, best: _Tried | None, resource: str) -> _Offer:
         """Return all options; where there is a network of one scheme, for departures from it."""
-        handicaps = {scheme: handicap(scheme) for scheme in self._table.schemes}
+        handicaps = {scheme: handicap(scheme, resource) for scheme in self._table.schemes}
         if best is None:
             return _Offer(self._table, handicaps)
         (base,) = best.offer.table.schemes
@@ -188,7 +194,7 @@ class Budgeter:
         return _Offer(replace(self._table, layers=tuple(layers)), away)
 
     def _first(self, target: _Target, offer: _Offer) -> _Tried:
-        return _Tried(offer, self._calibrated(offer.choose(target), target.criterion))
+        return _Tried(offer, self._calibrated(offer.choose(target), target))
 
     def _corrected(self, target: _Target, tried: _Tried) -> Outcome:
         """Return a network, or the one of a choice that is corrected by what it measured."""
@@ -199,7 +205,7 @@ class Budgeter:
         choice = tried.offer.choose(target, weights)
         if not _promises(tried.offer.table, weights, choice, first.allotment):
             return first
-        second = self._calibrated(choice, target.criterion)
+        second = self._calibrated(choice, target)
         return min(first, second, key=lambda outcome: outcome.merit)
 
     def to_error(
@@ -234,7 +240,7 @@ class Budgeter:
         found = self._bisect(accepts, f"target-error:{limit:g}")
         if found is None:
             raise NothingToDoError(
-                f"the target error of {limit:g} can't be met: the best that saves MACs is "
+                f"the target error of {limit:g} can't be met: the best that saves {self._what} is "
                 f"{min(errors):.3f}"
             )
         return found
@@ -264,33 +270,38 @@ class Budgeter:
             finite = [one for one in losses if math.isfinite(one)]
             best = f"loses {min(finite):.4g}" if finite else "has no finite value"
             raise NothingToDoError(
-                f"a drop of at most {drop:g} {of} can't be met: the best that saves MACs {best}"
+                f"a drop of at most {drop:g} {of} can't be met: the best that saves {self._what} "
+                f"{best}"
             )
         return found
 
     def _bisect(self, accepts: Callable[[Outcome], bool], criterion: str) -> Outcome | None:
         """Return the cheapest outcome that is accepted, or None."""
-        low, high = smallest_fraction(self._table), 1.0
+        low, high = smallest_fraction(self._table, self._resource), 1.0
         found: Outcome | None = None
         for _ in range(_BISECTIONS):
             fraction = (low + high) / 2
-            outcome = self.to_fraction(fraction, criterion=criterion)
+            outcome = self.to_fraction(fraction, self._resource, criterion)
             if accepts(outcome):
                 found, high = outcome, fraction
             else:
                 low = fraction
             self._announce(
-                f"{fraction:.3f} of the MACs: output error {outcome.error:.3f}, "
+                f"{fraction:.3f} of the {self._what}: output error {outcome.error:.3f}, "
                 f"{'accepted' if high == fraction else 'too much'}"
             )
         return found
 
-    def _calibrated(self, choice: Allotment, criterion: str) -> Outcome:
+    @property
+    def _what(self) -> str:
+        return {"macs": "MACs", SECONDS: "time"}.get(self._resource, self._resource)
+
+    def _calibrated(self, choice: Allotment, target: _Target) -> Outcome:
         plan = plan_for(
             self._network,
             choice,
             scheme=self._scheme,
-            criterion=criterion,
+            criterion=target.criterion,
             selection=self._selection,
             architecture=self._architecture,
             factorizer=self._factorizer,
@@ -303,12 +314,15 @@ class Budgeter:
             announce=self._announce,
         )
         self._announce(f"output error of the network {calibrated.error:.3f}")
-        return Outcome(calibrated, choice)
+        return Outcome(calibrated, choice, target.resource)
 
 
-def handicap(scheme: str) -> float:
-    """Return how many times the squared errors of a scheme count."""
-    return _GROUPED if SCHEMES[scheme].regroups else 1.0
+def handicap(scheme: str, resource: str) -> float:
+    """Return how many times the squared errors of a scheme count, where a resource is scarce.
+
+    Where time is, what is slow has its price already.
+    """
+    return _GROUPED if SCHEMES[scheme].regroups and resource != SECONDS else 1.0
 
 
 def _promises(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment
 from trpexport.choose.base import (
     CalibrationImages,
     Choice,
@@ -16,10 +17,10 @@ from trpexport.choose.base import (
     gathered,
 )
 from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.candidates import least
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.prices import PRICES, check_known
-from trpexport.choose.selection import Selection
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
@@ -32,10 +33,11 @@ from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
-class ByBudget(Selection):
+class ByBudget(AlignedSelection):
     """Keeps the output on images as well as a budget allows: one of the first five attributes.
 
-    Of the layers of the :class:`Selection` that it is.
+    Of the layers of the :class:`AlignedSelection` that it is, in ranks that are multiples of what
+    it says; where that is ``auto`` and too coarse to reach a share, of its half, its quarter, ...
 
     Attributes:
         macs: share of the MACs that may remain, between 0 and 1.
@@ -47,7 +49,6 @@ class ByBudget(Selection):
         share: of what ``price`` says is scarce that may remain.
         price: what is scarce, where it is neither MACs nor parameters.
         scheme: name of the scheme; ``auto`` chooses for each layer.
-        rank_multiple: ranks are multiples of it.
         cache: folder where tables of what each layer loses are kept; None for nowhere.
         metric: what a drop is of, as for :func:`trpexport.evaluate`: ``"miou"``,
             ``"package.module:function"``, a function; None counts images whose class is right.
@@ -61,7 +62,6 @@ class ByBudget(Selection):
     share: float | None = None
     price: Price | None = None
     scheme: str = "spatial"
-    rank_multiple: int = 1
     cache: Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
@@ -84,7 +84,7 @@ class ByBudget(Selection):
         """
         kind, limit = self._target
         if kind == "drop":
-            self._check_drop(limit)
+            check_drop(limit, self._metric())
         elif not 0 < limit < 1:
             raise PlanError(
                 f"a budget of {limit:g} ({kind}) is out of range: it must be between 0 and 1"
@@ -93,8 +93,7 @@ class ByBudget(Selection):
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
         if (self.share is None) != (self.price is None):
             raise PlanError("share and price belong together: give both, or neither")
-        if self.rank_multiple < 1:
-            raise PlanError(f"a rank multiple of {self.rank_multiple} is out of range: 1 or more")
+        _ = self.alignment
         if self.scheme != "auto":
             _ = SCHEMES[self.scheme]
 
@@ -113,6 +112,7 @@ class ByBudget(Selection):
         kind, limit = self._target
         if kind == "macs":
             check_known(network)
+        alignment = self._reaching(network)
         labelled = images.labelled() if kind == "drop" else None
         metric = None if labelled is None else self._metric(labelled.data)
         gatherer = gathered(network, images)
@@ -124,7 +124,7 @@ class ByBudget(Selection):
                 scheme=self.scheme,
                 selection=self,
                 prices=self._prices,
-                rank_multiple=self.rank_multiple,
+                rank_multiple=alignment.multiple,
                 cache=self.cache,
                 announce=stages.say,
             )
@@ -139,7 +139,7 @@ class ByBudget(Selection):
         )
         facts: dict[str, Any] = {
             "target": {"kind": kind, "value": limit},
-            "rank_multiple": self.rank_multiple,
+            "rank_multiple": alignment.multiple,
         }
         with stages("calibrate"):
             if labelled is not None:
@@ -151,8 +151,24 @@ class ByBudget(Selection):
                 outcome = budgeter.to_error(limit, held_out.errors)
             else:
                 outcome = budgeter.to_fraction(limit, self._resource)
-        facts["layers"] = _with_shares(table, outcome)
-        return calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        facts["layers"] = with_shares(table, outcome)
+        choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
+        options = {**choice.plan.options, **alignment.to_json()}
+        return replace(choice, plan=replace(choice.plan, options=options))
+
+    def _reaching(self, network: Network) -> Alignment:
+        """Return what ranks are multiples of: ``auto`` leaves a share within reach."""
+        alignment = self.alignment
+        kind, limit = self._target
+        if self.rank_multiple != AUTO or kind in ("error", "drop"):
+            return alignment
+        (price,) = (one for one in self._prices if one.resource == self._resource)
+        schemes = list(SCHEMES) if self.scheme == "auto" else [self.scheme]
+        while alignment.multiple > 1:
+            if least(network, price, schemes, self, alignment.multiple) <= limit:
+                break
+            alignment = alignment.halved()
+        return alignment
 
     @property
     def _target(self) -> tuple[str, float]:
@@ -174,13 +190,6 @@ class ByBudget(Selection):
                 "a budget is one of macs, parameters, error, drop, and share with a price: give one"
             )
         return given[0]
-
-    def _check_drop(self, limit: float) -> None:
-        metric = self._metric()
-        in_points = metric is None or metric.is_share
-        if not 0 <= limit < (100 if in_points else math.inf):
-            unit, below = (" points", "to below 100") if in_points else ("", "on")
-            raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
 
     def _metric(self, data: str = "the data") -> Metric | None:
         """Return what a drop is of; None for images whose class is right.
@@ -209,7 +218,23 @@ class ByBudget(Selection):
         ] + ([] if self.price is None else [self.price])
 
 
-def _with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:
+def check_drop(limit: float, metric: Metric | None) -> None:
+    """Refuse a drop that can't be.
+
+    Args:
+        limit: what may be lost, in points of a share.
+        metric: what of; None for images whose class is right.
+
+    Raises:
+        PlanError: it is out of range.
+    """
+    in_points = metric is None or metric.is_share
+    if not 0 <= limit < (100 if in_points else math.inf):
+        unit, below = (" points", "to below 100") if in_points else ("", "on")
+        raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
+
+
+def with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:
     """Return the calibrated layers with the share of the squared error that each was to make."""
     chosen = outcome.allotment.chosen
     errors = {layer.name: layer.gain * chosen[layer.name].error for layer in table.layers}

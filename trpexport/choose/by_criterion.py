@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trpexport.choose.alignment import AlignedSelection
 from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
 from trpexport.choose.factorizer import Factorizer
-from trpexport.choose.selection import Selection
 from trpexport.choose.spectra import analyse
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
@@ -17,8 +17,11 @@ from trpexport.stages import Stages
 
 
 @dataclass(frozen=True)
-class ByCriterion(Selection):
+class ByCriterion(AlignedSelection):
     """Cuts each selected layer to the rank that a criterion finds in its singular values.
+
+    Of the layers of the :class:`AlignedSelection` that it is, which says to what ranks are rounded
+    up; its ``rank_multiple`` of 1 gives those of the criterion.
 
     Attributes:
         scheme: name of the scheme.
@@ -44,7 +47,7 @@ class ByCriterion(Selection):
         """Refuse what can't be before any work is done.
 
         Raises:
-            TrpexportError: the scheme or the criterion is unknown.
+            TrpexportError: the scheme or the criterion is unknown, or the rank multiple.
         """
         if self.scheme == "auto":
             raise PlanError(
@@ -52,6 +55,7 @@ class ByCriterion(Selection):
             )
         _ = SCHEMES[self.scheme]
         _ = self._criterion
+        _ = self.alignment
 
     def __call__(
         self, network: Network, images: CalibrationImages | None, stages: Stages, label: str | None
@@ -66,7 +70,12 @@ class ByCriterion(Selection):
         factorizer = Factorizer(network)
         with stages("compute spectra"):
             analysis = analyse(
-                network, self.scheme, self, architecture=label, factorizer=factorizer
+                network,
+                self.scheme,
+                self,
+                architecture=label,
+                factorizer=factorizer,
+                alignment=self.alignment,
             )
             plan = analysis.plan(self._criterion, keep_expensive=self.keep_expensive)
         try:

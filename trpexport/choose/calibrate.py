@@ -13,17 +13,17 @@ from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain
-from trpexport.lowrank.fit.layer import LayerFit, relative
+from trpexport.lowrank.fit.layer import layer_fit
 from trpexport.lowrank.fit.moments import LayerMoments
-from trpexport.lowrank.fit.narrowing import is_fitted
-from trpexport.lowrank.fit.patches import grouped, linear_map
+from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, is_fitted
+from trpexport.lowrank.fit.rows import LayerRows
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 
-_TOO_WIDE = "keeps the SVD's factors: its rank is above what is fitted for so wide a layer"
-_UNFITTED = "keeps the SVD's factors: so wide a layer is not fitted"
+_TOO_WIDE = "their ranks are above what is fitted for layers so wide"
+_UNFITTED = f"layers of more than {MAX_UNKNOWNS} outputs are not fitted"
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def calibrate(
     the original one as targets ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798), each
     chain is fitted by ridge regression, and its bias with it. The ridge is chosen on a quarter of
     the images. Time grows with the number of images, memory does not. Layers that share a weight
-    keep the SVD's factors, and go on to share them; so do very wide ones, under
-    Tucker-2 at ranks above what is fitted (:mod:`~trpexport.lowrank.fit.narrowing`).
+    keep the SVD's factors, and go on to share them; so do very wide ones, at ranks above what is
+    fitted under Tucker-2 (:mod:`~trpexport.lowrank.fit.narrowing`), or of too many outputs.
 
     Args:
         network: the original network.
@@ -122,16 +122,16 @@ def calibrate(
     }
     chains: dict[str, Chain] = {}
     done: dict[str, LayerCalibration] = {}
-    rows = []
+    rows, unfitted = [], dict[str, list[str]]({_TOO_WIDE: [], _UNFITTED: []})
     for row in plan.layers:
         if row.is_rewritten:
-            chains[row.name] = planned[row.name]
+            chains[row.name] = planned.pop(row.name)
             if row.name not in shared:
                 fitted = None
                 if is_fitted(row.op):
-                    moments = gatherer.gather(layers[row.name], candidate)
+                    evidence = gatherer.gather(layers[row.name], candidate)
                     weights = network.weights(row.name)
-                    fitted = fit_layer(planned[row.name], weights, row, moments)
+                    fitted = fit_layer(chains[row.name], weights, row, evidence)
                 if fitted is not None:
                     chains[row.name], done[row.name] = fitted
                     row = replace(  # noqa: PLW2901
@@ -139,9 +139,10 @@ def calibrate(
                         factors=chains[row.name].ops,
                         weight_error=done[row.name].weight_error,
                     )
+                else:
+                    unfitted[_TOO_WIDE if is_fitted(row.op) else _UNFITTED].append(row.name)
                 if announce is not None:
-                    why = _TOO_WIDE if is_fitted(row.op) else _UNFITTED
-                    announce(str(done.get(row.name, f"{row.name}: {why}")))
+                    announce(str(done.get(row.name, f"{row.name}: not fitted")))
             candidate.put(row.name, chains[row.name])
         rows.append(row)
     samples = gatherer.watch.samples
@@ -152,9 +153,13 @@ def calibrate(
     }
     plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
     errors = distance(gatherer.watch, candidate, samples.batches)
-    note = gatherer.watch.note
-    notes = () if note is None else (note,)
-    return Calibrated(chains, plan, tuple(done.values()), errors, notes)
+    notes = [] if gatherer.watch.note is None else [gatherer.watch.note]
+    notes += [
+        f"not fitted to the images: {', '.join(names)} ({why}; they have the SVD's factors)"
+        for why, names in unfitted.items()
+        if names
+    ]
+    return Calibrated(chains, plan, tuple(done.values()), errors, tuple(notes))
 
 
 def truncations(
@@ -194,7 +199,7 @@ def fit_layer(
     chain: Chain,
     weights: tuple[Tensor, Tensor | None],
     row: LayerPlan,
-    moments: LayerMoments,
+    evidence: LayerMoments | LayerRows,
 ) -> tuple[Chain, LayerCalibration] | None:
     """Fit the factors of one layer; the last one has a bias, which corrects the mean error.
 
@@ -202,28 +207,25 @@ def fit_layer(
         chain: the SVD's factors.
         weights: kernel and bias of the layer.
         row: its scheme and rank.
-        moments: what the images say.
+        evidence: what the images say.
 
     Returns:
         None where the layer is so wide, and the rank so high, that the scheme can't take it.
     """
     assert row.rank is not None
-    fit = LayerFit(weights[0], chain.op, chain.scheme, moments)
+    fit = layer_fit(weights[0], chain.op, chain.scheme, evidence)
     if not fit.can_take(row.rank):
         return None
     ridge = fit.best_ridge(row.rank)
     fitted = fit.chain(row.rank, ridge)
-    assert fitted.bias is not None
-    weight, old_bias = linear_map(*weights, chain.op)
-    product = grouped(fitted.product, chain.op)
     return fitted, LayerCalibration(
         name=row.name,
         scheme=chain.scheme,
         rank=row.rank,
         ridge=ridge,
-        weight_error=relative(float((product - weight).norm()) ** 2, float(weight.norm()) ** 2),
-        error_before=fit.relative_error(grouped(chain.product, chain.op), old_bias),
-        error_after=fit.relative_error(product, fitted.bias.reshape(old_bias.shape)),
+        weight_error=fitted.distance(weights[0]) ** 0.5,
+        error_before=fit.relative_error(chain, weights[1]),
+        error_after=fit.relative_error(fitted, fitted.bias),
     )
 
 

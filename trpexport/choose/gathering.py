@@ -12,6 +12,7 @@ from trpexport.errors import DataError
 from trpexport.lowrank.fit.moments import LayerMoments, Moments, scale_metric
 from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, Narrowing, is_wide
 from trpexport.lowrank.fit.patches import grouped, linear_map, patches, pixels
+from trpexport.lowrank.fit.rows import LayerRows, Rows
 from trpexport.networks.base import Candidate, Network, Observation, Traversal, Watch
 from trpexport.ops import Layer, LinearOp
 
@@ -37,8 +38,8 @@ class Gatherer:
         self.watch = watch
         self._network = network
 
-    def gather(self, layer: Layer, candidate: Candidate | None = None) -> LayerMoments:
-        """Return the moments of one layer.
+    def gather(self, layer: Layer, candidate: Candidate | None = None) -> LayerMoments | LayerRows:
+        """Return the moments of one layer, or what it sees where that is less.
 
         The inputs are those that the layer gets in ``candidate``, the targets what it gives in the
         original network ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798, section
@@ -53,9 +54,12 @@ class Gatherer:
             DataError: the network makes NaN or infinity of these images.
         """
         passes = [self.watch] if candidate is None else [self.watch, candidate]
+        # First of all: it takes memory of its own, before any batch is kept.
+        metric = self.watch.metric(layer.name)
         for some in passes:
             some.advance(layer.name)
-        metric = self.watch.metric(layer.name)
+        if self._sees_few_rows(layer):
+            return self._rows(layer, passes, metric)
         narrowing = self._narrowing(layer, passes[-1], metric) if is_wide(layer.op) else None
         # What a layer makes of its inputs itself need not be summed up: it follows from them,
         # unless the inputs are cut.
@@ -69,6 +73,33 @@ class Gatherer:
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
         return LayerMoments(fit, held_out, metric, narrowing)
+
+    def _sees_few_rows(self, layer: Layer) -> bool:
+        """Say whether a layer is a matrix product of fewer rows than it has input channels."""
+        rows = len(self.watch.samples) * sum(call.places for call in layer.calls)
+        return layer.op.ndim == 0 and rows < min(layer.op.in_channels, MAX_UNKNOWNS)
+
+    def _rows(self, layer: Layer, passes: Sequence[Traversal], metric: Tensor | None) -> LayerRows:
+        """Return all rows that a matrix product sees."""
+        found: dict[bool, list[Rows]] = {False: [], True: []}
+        scale = None
+        for index in range(self.watch.samples.batches):
+            wanted, *given = (some.observe(layer.name, index) for some in passes)
+            actual = given[0] if given else wanted
+            scale = wanted.scale
+            aims = targets(wanted, actual)
+            mask = torch.from_numpy(self.watch.samples.held_out(index)).to(aims[0].device)
+            for place, (p, y) in enumerate(zip(actual.inputs, aims, strict=True)):
+                out = _held_out(mask, len(p), place, len(aims), len(layer.calls))
+                for is_held_out, several in found.items():
+                    some = out == is_held_out
+                    several.append(Rows(p[some], y[some].to(torch.float64)))
+        fit, held_out = (Rows.joined(some) for some in found.values())
+        if not (fit.is_finite and held_out.is_finite):
+            raise _not_finite(layer)
+        if metric is None and scale is not None:
+            metric = scale_metric(scale, 1)
+        return LayerRows(fit, held_out, None if metric is None else metric[0])
 
     def _narrowing(self, layer: Layer, traversal: Traversal, metric: Tensor | None) -> Narrowing:
         """Return how to cut a wide layer's input channels, by the images to fit to."""

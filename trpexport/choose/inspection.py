@@ -41,7 +41,7 @@ def _layer(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": layer.name,
-        "convolution": str(layer.op),
+        "operator": str(layer.op),
         "macs": layer.macs((layer.op,)),
         "reason_kept": layer.reason,
     }

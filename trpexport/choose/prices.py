@@ -14,6 +14,9 @@ from trpexport.registry import Registry
 # A target for the whole network means little where more than this share of it is not known.
 _MAX_UNKNOWN = 0.1
 
+SECONDS = "seconds"
+"""Time on a device: no price of an operator alone, but measured inside its network."""
+
 PRICES: Registry[Price] = Registry("resource")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trpexport.choose.alignment import UNALIGNED, Alignment, aligned
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.selection import Selection, together
 from trpexport.cost import macs
@@ -95,11 +97,13 @@ class Analysis:
         scheme: the scheme.
         layers: its layers in the order in which they run.
         bare: the plan that leaves all of them as they are.
+        alignment: what the ranks of plans are rounded up to multiples of.
     """
 
     scheme: Scheme
     layers: tuple[LayerSpectrum, ...]
     bare: Plan
+    alignment: Alignment = UNALIGNED
 
     def rank(self, layer: LayerSpectrum, criterion: Criterion) -> int:
         """Return the rank of a layer: the largest that ``criterion`` asks for over its batch.
@@ -115,7 +119,7 @@ class Analysis:
         return max(criterion.rank(values, shape) for values in layer.values)
 
     def plan(self, criterion: Criterion, *, keep_expensive: bool = False) -> Plan:
-        """Choose every layer's rank by ``criterion``.
+        """Choose every layer's rank by ``criterion``, rounded up where that is still cheaper.
 
         Args:
             criterion: the criterion.
@@ -138,6 +142,7 @@ class Analysis:
                 f"{criterion} is above the full rank of every layer, which is at most "
                 f"{max(full.values())}: ask for less"
             )
+        ranks = self._aligned(ranks, full if keep_expensive else self._cheaper)
         rows = [
             layer.kept(layer.reason or "")
             if layer.values is None
@@ -149,8 +154,38 @@ class Analysis:
             scheme=self.scheme.name,
             criterion=str(criterion),
             layers=_together(self.layers, rows),
-            options={**self.bare.options, "keep_expensive": keep_expensive},
+            options={
+                **self.bare.options,
+                "keep_expensive": keep_expensive,
+                **self.alignment.to_json(),
+            },
         )
+
+    @cached_property
+    def _cheaper(self) -> dict[str, int]:
+        """The largest rank that makes each layer cheaper."""
+        return {
+            layer.name: self.scheme.break_even_rank(layer.op, layer.layer.calls)
+            for layer in self.layers
+            if layer.values is not None
+        }
+
+    def _aligned(self, ranks: Mapping[str, int], largest: Mapping[str, int]) -> dict[str, int]:
+        """Round ranks up; layers that share a weight keep one rank."""
+        limits: dict[str, int] = {}
+        for layer in self.layers:
+            if layer.name in ranks:
+                weight = layer.layer.shares or layer.name
+                limits[weight] = min(limits.get(weight, largest[layer.name]), largest[layer.name])
+        return {
+            layer.name: aligned(
+                ranks[layer.name],
+                self.alignment.multiple,
+                limits[layer.layer.shares or layer.name],
+            )
+            for layer in self.layers
+            if layer.name in ranks
+        }
 
 
 def guarded(layer: LayerSpectrum, scheme: Scheme, rank: int, keep_expensive: bool) -> LayerPlan:
@@ -181,6 +216,7 @@ def analyse(
     *,
     architecture: str | None = None,
     factorizer: Factorizer | None = None,
+    alignment: Alignment = UNALIGNED,
 ) -> Analysis:
     """Compute the spectra of the layers that ``scheme`` may rewrite.
 
@@ -190,6 +226,7 @@ def analyse(
         selection: the layers that may be rewritten.
         architecture: what the network is called, for the reader of the plan.
         factorizer: of the same network, which then knows the SVDs.
+        alignment: what the ranks of plans are rounded up to multiples of.
 
     Raises:
         TrpexportError: the scheme is unknown.
@@ -206,7 +243,7 @@ def analyse(
             values = (factorizer or Factorizer(network)).spectrum(layer, chosen)
         layers.append(LayerSpectrum(layer, values, reason))
     bare = keep_all(network, architecture=architecture)
-    return Analysis(chosen, tuple(layers), replace(bare, options=selection.options))
+    return Analysis(chosen, tuple(layers), replace(bare, options=selection.options), alignment)
 
 
 def keep_all(network: Network, *, architecture: str | None = None) -> Plan:

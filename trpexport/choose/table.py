@@ -5,32 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trpexport.choose.base import Price
+from trpexport.choose.candidates import candidate_ranks, free_layers
 from trpexport.choose.distance import output_errors, worst
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json, writable_folder, write_json
+from trpexport.latency.ways import Way
 from trpexport.lowrank.chain import Chain
-from trpexport.lowrank.fit.layer import LayerFit, with_bias
-from trpexport.lowrank.fit.narrowing import is_fitted
-from trpexport.lowrank.schemes import SCHEMES, Scheme
+from trpexport.lowrank.fit.base import LayerFit, with_bias
+from trpexport.lowrank.fit.layer import layer_fit
+from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 
 SCHEMA_VERSION = 7
-# Ranks that are tried of each layer and scheme.
-_MAX_RANKS = 12
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
 # relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
@@ -72,6 +70,13 @@ class Option:
     rank: int | None
     costs: Mapping[str, float]
     error: float
+
+    @property
+    def way(self) -> Way | None:
+        """The scheme and the rank; None for the layer as it is."""
+        if self.scheme is None or self.rank is None:
+            return None
+        return Way(self.scheme, self.rank)
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,36 @@ class SensitivityTable:
     def only(self, scheme: str) -> SensitivityTable:
         """Return the table without other schemes."""
         return replace(self, layers=tuple(layer.only(scheme) for layer in self.layers))
+
+    def priced(
+        self, resource: str, whole: float, layers: Mapping[str, Mapping[Way | None, float]]
+    ) -> SensitivityTable:
+        """Return the table with the costs of a further resource, and without what has none.
+
+        Args:
+            resource: what is scarce.
+            whole: how much of it the network needs.
+            layers: by layer, how much of it each way to write it needs; None for the layer as it
+                is.
+        """
+        kept = []
+        for layer in self.layers:
+            costs = layers.get(layer.name, {})
+            options = tuple(
+                replace(option, costs={**option.costs, resource: costs[option.way]})
+                for option in layer.options
+                if option.way in costs
+            )
+            if len(options) > 1:
+                kept.append(replace(layer, options=options))
+        names = {layer.name for layer in kept}
+        fixed = dict(self.fixed)
+        for layer in self.layers:
+            if layer.name not in names:
+                for name, cost in layer.options[0].costs.items():
+                    fixed[name] += cost
+        fixed[resource] = whole - sum(layer.options[0].costs[resource] for layer in kept)
+        return replace(self, layers=tuple(kept), fixed=fixed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON-ready data, with its schema version."""
@@ -198,28 +233,12 @@ def sensitivity_table(
     found = None if path is None else _read(path, key)
     if found is not None:
         return found
-    free = {
-        name: [layer for layer, reason in reasons.items() if reason is None]
-        for name in names
-        for reasons in [selection.reasons_to_stay(network, SCHEMES[name])]
-    }
+    free = free_layers(network, names, selection)
     table = _Measurer(network, gatherer, prices, rank_multiple).table(key, free, announce)
     if path is not None:
         with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
             write_json(path, table.to_json())
     return table
-
-
-def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
-    """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
-    largest = scheme.break_even_rank(layer.op, layer.calls)
-    ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
-    if len(ranks) <= _MAX_RANKS:
-        return ranks
-    # Closer together at small ranks, where the error falls fastest.
-    places = np.geomspace(1, len(ranks), _MAX_RANKS).round().astype(int)
-    spread = np.linspace(1, len(ranks), _MAX_RANKS).round().astype(int)
-    return [ranks[place - 1] for place in np.unique((places + spread) // 2)]
 
 
 class _Measurer:
@@ -241,14 +260,11 @@ class _Measurer:
         self._multiple = rank_multiple
         samples = gatherer.watch.samples
         self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
-        self._shared = {layer.shares for layer in network.layers if layer.shares} | {
-            layer.name for layer in network.layers if layer.shares
-        }
 
     def table(
         self,
         key: str,
-        free: Mapping[str, Sequence[str]],
+        free: Mapping[str, Collection[str]],
         announce: Callable[[str], None] | None,
     ) -> SensitivityTable:
         """Return the options of all layers.
@@ -267,7 +283,7 @@ class _Measurer:
             ranks = {
                 name: candidate_ranks(SCHEMES[name], layer, self._multiple)
                 for name, names in free.items()
-                if layer.name in names and layer.name not in self._shared and is_fitted(layer.op)
+                if layer.name in names
             }
             if not any(ranks.values()):
                 continue
@@ -285,11 +301,11 @@ class _Measurer:
         return SensitivityTable(key, tuple(layers), fixed)
 
     def _layer(self, layer: Layer, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
-        moments = self._gatherer.gather(layer)
+        evidence = self._gatherer.gather(layer)
         weight, _ = self._network.weights(layer.name)
         options, gains = [Option(None, None, self._costs(layer, (layer.op,)), 0.0)], {}
         for name, tried in ranks.items():
-            fit = LayerFit(weight, layer.op, name, moments)
+            fit = layer_fit(weight, layer.op, name, evidence)
             possible = [rank for rank in tried if fit.is_seen(rank)]
             if possible:
                 found, gains[name] = self._options(layer, name, possible, fit)
@@ -304,7 +320,7 @@ class _Measurer:
         self, layer: Layer, name: str, ranks: Sequence[int], fit: LayerFit
     ) -> tuple[list[Option], float]:
         """Return the options of a layer under one scheme, and its gain."""
-        variance = fit.everything.variance(fit.moments.metric)
+        variance = fit.variance
         errors = [error / variance if variance else 0.0 for error in fit.errors(ranks)]
         options = [
             Option(

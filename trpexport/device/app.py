@@ -31,7 +31,7 @@ _MENDED_BY = "\t"  # in a line of an error, what stands before the parameters th
 _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
-    *("standard_output", "supervision", "schema", "text", "inputs"),
+    *("standard_output", "supervision", "schema", "text", "inputs", "foreign"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 
@@ -133,6 +133,10 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
         from trpexport.device.app_runs import ReplaySettings, replay
 
         return replay(ReplaySettings.from_json(settings))
+    if settings.get("kind") == "profile":
+        from trpexport.measure.profile.jobs import ProfileJob
+
+        return ProfileJob.from_json(settings).run()
     from trpexport.measure.bench import BenchSettings, bench
 
     return bench(BenchSettings.from_json(settings), announce=_announce)

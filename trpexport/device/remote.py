@@ -22,6 +22,7 @@ from trpexport.device.app import (
 from trpexport.device.ssh import Completed, Connection, check_host, connect, last_line
 from trpexport.errors import MissingDependencyError, TrpexportError
 from trpexport.files import write_json
+from trpexport.measure.profile.jobs import ProfileJob
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.onnxfile.external_data import external_files, external_paths
 
@@ -48,16 +49,19 @@ _KEEP_DIRECTORY = " ".join(
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # POSIX, "Shell Command Language", 2.8.2
 
 
+Job = BenchSettings | ProfileJob
+
+
 def run_on_host(
     host: str,
-    settings: BenchSettings,
+    settings: Job,
     *,
     python: str = "python3",
     announce: Announce | None = None,
     ssh: Sequence[str] = ("ssh",),
     scp: Sequence[str] = ("scp",),
 ) -> dict[str, Any]:
-    """Run a bench on another machine and return its record, with ``host`` in it.
+    """Run a bench or profiles on another machine and return the record, with ``host`` in it.
 
     The models and one self-contained file are copied into a fresh directory there, which is
     removed again, also after an error, or when this process is killed or the connection lost. The
@@ -99,7 +103,7 @@ def run_on_host(
     return _record(completed, host, python) | {"host": host, "settings": settings.to_json()}
 
 
-def _stage(settings: BenchSettings, folder: Path) -> BenchSettings:
+def _stage(settings: Job, folder: Path) -> Job:
     """Lay out in ``folder`` what the device needs; the settings returned name files in there.
 
     Models are links, which the copy follows.
@@ -128,7 +132,7 @@ def _stage(settings: BenchSettings, folder: Path) -> BenchSettings:
     return replace(settings, models=tuple(models), data=name)
 
 
-def _write_settings(staged: BenchSettings, folder: Path, remote: str) -> None:
+def _write_settings(staged: Job, folder: Path, remote: str) -> None:
     settings = replace(
         staged,
         models=tuple(replace(model, path=f"{remote}/{model.path}") for model in staged.models),

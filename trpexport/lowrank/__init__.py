@@ -1,1 +1,1 @@
-"""The mathematics: spectra, ranks, and the factors of convolutions."""
+"""The mathematics: spectra, ranks, and the factors of linear layers."""

@@ -27,7 +27,9 @@ def energy_of(matrices: Tensor) -> Tensor:
     return rows.square().sum(dim=1)
 
 
-def leading(matrices: Tensor, previous: Tensor, rank: int, energy: float | None) -> Svd | None:
+def leading(
+    matrices: Tensor, previous: Tensor, rank: int, energy: float | None, multiple: int = 1
+) -> Svd | None:
     """Return the leading part of an SVD by subspace iteration.
 
     Block power iteration with Rayleigh-Ritz steps (Halko, Martinsson and Tropp, arXiv 0909.4061;
@@ -41,6 +43,7 @@ def leading(matrices: Tensor, previous: Tensor, rank: int, energy: float | None)
         rank: its rank.
         energy: the share of the sum of squares that the part sought for holds; None for the
             part of the last projection's rank.
+        multiple: what the rank of that part is rounded up to a multiple of.
 
     Returns:
         None where this would take too long or is not sure: the rank has grown, hangs on a
@@ -64,10 +67,11 @@ def leading(matrices: Tensor, previous: Tensor, rank: int, energy: float | None)
         projected = basis.mT @ wide
         theta, turn = torch.linalg.eigh((projected @ projected.mT).to(torch.float64))
         theta, turn = theta.flip(1).clamp_min(0), turn.flip(2).to(wide.dtype)
-        place = rank
+        place = asked = rank
         shares = theta.cumsum(dim=1) / total[:, None]
         if energy is not None:
-            place = int((shares.amin(dim=0) < energy).sum()) + 1
+            asked = int((shares.amin(dim=0) < energy).sum()) + 1
+            place = _rounded(asked, multiple, min(wide.shape[1:]))
             if place > rank + spare // 4 or (shares - energy).abs().min() < NEAR_TIE:
                 return None
         kept = turn[:, :, :place].mT @ projected
@@ -75,7 +79,9 @@ def leading(matrices: Tensor, previous: Tensor, rank: int, energy: float | None)
         outside = probes - basis @ (basis.mT @ probes)
         residual = (outside.mT @ wide @ kept.mT).norm(dim=1) / PROBES**0.5
         beyond = theta[:, rank + spare // 2, None]
-        if _is_sure(theta, residual, place=place, beyond=beyond, total=total, energy=energy):
+        if _is_sure(
+            theta, residual, place=place, asked=asked, beyond=beyond, total=total, energy=energy
+        ):
             left, values = basis @ turn[:, :, :place], theta[:, :place].sqrt()
             return _svd(left, kept, values, transposed)
         block = wide @ (turn.mT @ projected).mT
@@ -87,6 +93,7 @@ def _is_sure(
     residual: Tensor,
     *,
     place: int,
+    asked: int,
     beyond: Tensor,
     total: Tensor,
     energy: float | None,
@@ -97,9 +104,10 @@ def _is_sure(
         theta: squares of all Ritz values, (batch, n), largest first.
         residual: of the kept Ritz vectors, (batch, place).
         place: how many are kept.
+        asked: how many hold the energy.
         beyond: what the squares outside of the block are at most, (batch, 1).
         total: sum of squares of each matrix, (batch,).
-        energy: the share to reach at ``place`` and not before; None for no such condition.
+        energy: the share to reach at ``asked`` and not before; None for no such condition.
     """
     kept = theta[:, :place]
     gap = kept - beyond
@@ -110,20 +118,21 @@ def _is_sure(
     error += _mixing(theta, place, theta.mean(dim=1), residual.dtype).square()
     if not (error < TOLERANCE**2).all():
         return False
-    if energy is None or place == 1:
+    if energy is None or asked == 1:
         return True
     # A Ritz value is too small by no more than this: does the rank below still not reach?
-    missing = (turned * gap).sum(dim=1) / total
-    below = (kept[:, :-1].sum(dim=1) / total).amin()
+    missing = (turned * gap)[:, :asked].sum(dim=1) / total
+    below = (kept[:, : asked - 1].sum(dim=1) / total).amin()
     return bool((below + missing < energy).all())
 
 
-def of_a_whole(matrices: Tensor, energy: float) -> Svd | None:
+def of_a_whole(matrices: Tensor, energy: float, multiple: int = 1) -> Svd | None:
     """Return the leading part of an SVD by the eigenvectors of the smaller Gram matrix.
 
     Args:
         matrices: (batch, rows, columns), in the type to multiply in.
         energy: the share of the sum of squares that the part holds.
+        multiple: what the rank of the part is rounded up to a multiple of.
 
     Returns:
         None where the rank or the truncation hangs on a rounding error: where singular values are
@@ -138,13 +147,18 @@ def of_a_whole(matrices: Tensor, energy: float) -> Svd | None:
         return None
     theta = theta.flip(1).to(torch.float64)
     shares = theta.cumsum(dim=1) / theta.sum(dim=1, keepdim=True)
-    place = int((shares.amin(dim=0) < energy).sum()) + 1
+    asked = int((shares.amin(dim=0) < energy).sum()) + 1
+    place = _rounded(asked, multiple, theta.shape[1])
     near = not (shares - energy).abs().min() >= NEAR_TIE  # also where a zero matrix gives NaN
     if near or not (_mixing(theta, place, theta[:, 0], wide.dtype) < TOLERANCE).all():
         return None
     basis = basis.flip(2)[:, :, :place]
     kept = basis.mT @ wide
     return _svd(basis, kept, kept.norm(dim=2).to(torch.float64), transposed)
+
+
+def _rounded(rank: int, multiple: int, full: int) -> int:
+    return min(-(-rank // multiple) * multiple, full)
 
 
 def _mixing(theta: Tensor, place: int, scale: Tensor, dtype: torch.dtype) -> Tensor:

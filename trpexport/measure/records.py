@@ -18,6 +18,7 @@ from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Verdict
 from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.external_data import external_paths
+from trpexport.onnxfile.recognition import is_ort
 from trpexport.schema import check, each, not_negative, positive, text, whole
 
 Record = Mapping[str, Any]
@@ -92,8 +93,9 @@ def attach_costs(record: Record, models: Sequence[ModelFile]) -> dict[str, Any]:
     ``macs`` are those of one run, of all its images; ``macs_ratio`` is how many times fewer they
     are than the baseline's; ``efficiency`` is the measured speed-up over that: 1 if time is saved
     in step with arithmetic. The last two are None for the baseline, and where a network has
-    operators whose MACs are not known, listed in ``uncounted``. Files with weights of their own
-    are counted into ``file_bytes``.
+    operators whose MACs are not known, listed in ``uncounted``; of a file in ONNX Runtime's own
+    format, which can't be counted, all are. Files with weights of their own are counted into
+    ``file_bytes``.
 
     Args:
         record: what :func:`trpexport.measure.bench.bench` returned, here or elsewhere.
@@ -109,11 +111,14 @@ def attach_costs(record: Record, models: Sequence[ModelFile]) -> dict[str, Any]:
         for entry, model in zip(result["models"], models, strict=True):
             path = Path(model.path)
             files = [path, *external_paths(path)]
-            cost = count_onnx(path, shapes={k: tuple(v) for k, v in entry["inputs"].items()})
             entry["file_bytes"] = sum(file.stat().st_size for file in files)
+            if is_ort(path):
+                continue
+            cost = count_onnx(path, shapes={k: tuple(v) for k, v in entry["inputs"].items()})
             entry["macs"] = cost.macs
             entry["uncounted"] = dict(cost.unknown)
-            if entry["ratio"] and cost.macs and not (entry["uncounted"] or base["uncounted"]):
+            is_counted = base["macs"] and not (entry["uncounted"] or base["uncounted"])
+            if entry["ratio"] and cost.macs and is_counted:
                 entry["macs_ratio"] = base["macs"] / cost.macs
                 entry["efficiency"] = entry["ratio"]["mid"] / entry["macs_ratio"]
     return priced

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trpexport.networks.dynamic import Dynamic
+from trpexport.onnxfile.targets import Target
 
 DEFAULT_OPSET = 18
 # PyTorch's dynamo exporter translates to this opset and converts from there, upwards only.
@@ -22,6 +23,7 @@ class OnnxSettings:
         legacy_exporter: use the TorchScript-based exporter.
         keep_norms: leave batch norms apart from the kernels before them, as the network has them,
             which the legacy exporter does alone.
+        target: the version of ONNX Runtime that has to read it; None for the one here.
     """
 
     opset: int = DEFAULT_OPSET
@@ -29,6 +31,7 @@ class OnnxSettings:
     legacy_exporter: bool = False
     dynamic: Dynamic = field(default_factory=dict)
     keep_norms: bool = False
+    target: Target | None = None
 
     @property
     def is_legacy(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trpexport.errors import MissingDependencyError, ModelError
-from trpexport.onnxfile.recognition import check_onnx_file, not_onnx
+from trpexport.onnxfile.recognition import check_onnx_file, is_ort, not_onnx
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, TensorProto
@@ -29,6 +29,8 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         MissingDependencyError: the package onnx is not installed.
     """
     check_onnx_file(model)
+    if is_ort(model):
+        return ()  # it holds its weights itself
     try:
         import onnx
     except ImportError as error:

@@ -16,7 +16,13 @@ from trpexport.onnxfile.computed_shapes import (
     take_known_branches,
 )
 from trpexport.onnxfile.operators import STANDARD_FORMS, Attributes, Operator
-from trpexport.onnxfile.recognition import check_onnx_file, no_opset, not_onnx
+from trpexport.onnxfile.recognition import (
+    check_onnx_file,
+    is_ort,
+    no_opset,
+    not_onnx,
+    only_runs,
+)
 from trpexport.supervision import (
     MEMORY_VARIABLE,
     guarded,
@@ -177,6 +183,8 @@ def load_proto(path: Path) -> ModelProto:
     Raises:
         ModelError: it is no ONNX network.
     """
+    if is_ort(path):
+        raise only_runs(str(path))
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trpexport.onnxfile.recognition import not_onnx
+from trpexport.onnxfile.recognition import is_ort, not_onnx
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -46,11 +46,14 @@ def whole_numbers(model: Path | bytes) -> dict[str, Choice]:
     """Return what is known of the whole numbers that a network's inputs take, by input name.
 
     An input that is used to look up rows of tables takes those of the smallest one; one
-    that is compared with constants takes these. Nothing is known where onnx is not installed.
+    that is compared with constants takes these. Nothing is known where onnx is not installed, or
+    of a file in ONNX Runtime's own format.
 
     Raises:
         ModelError: it is no ONNX network.
     """
+    if isinstance(model, Path) and is_ort(model):
+        return {}
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]

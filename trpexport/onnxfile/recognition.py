@@ -55,6 +55,17 @@ def is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" or begins_onnx(head)
 
 
+def is_ort(path: Path) -> bool:
+    """Whether a file is in ONNX Runtime's own format, by its first bytes; no for an unreadable one.
+
+    It is a FlatBuffer: the place of its root, then its identifier.
+    """
+    try:
+        return path.is_file() and _read_head(path)[4:8] == b"ORTM"
+    except OSError:
+        return False
+
+
 def begins_onnx(head: bytes) -> bool:
     """Whether this starts like a ``ModelProto``: a small ``ir_version``, then another field."""
     field_tags = b"\x12\x1a\x22\x28\x32\x3a\x42"
@@ -84,6 +95,14 @@ def not_onnx(label: str) -> ModelError:
     return ModelError(
         f"{label} is not an ONNX file, or was cut short: copy it again, or make one with "
         "trpexport export"
+    )
+
+
+def only_runs(label: str) -> ModelError:
+    """Return the error for a file in ONNX Runtime's own format, where its graph is needed."""
+    return ModelError(
+        f"{label} is in ONNX Runtime's own format, which can be run and nothing else: name the "
+        ".onnx file that it was made of"
     )
 
 

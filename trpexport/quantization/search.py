@@ -13,6 +13,7 @@ import numpy as np
 from trpexport.compare import Comparison, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.onnxfile.naming import module_name
+from trpexport.quantization.bounds import bound_factor
 from trpexport.quantization.chains import CHANNEL_AXIS
 from trpexport.quantization.formats import NumberFormat
 from trpexport.quantization.observing import batches
@@ -88,6 +89,19 @@ def find_units(model: ModelProto, numbers: NumberFormat, tensors: Collection[str
     return units
 
 
+@dataclass(frozen=True)
+class Error:
+    """How far a network is off.
+
+    Attributes:
+        value: the error of its worst output on held-out images, relative to how much that varies.
+        bound: what it is below on other images of the kind, at a confidence of 95 %.
+    """
+
+    value: float
+    bound: float
+
+
 class Trials:
     """Tells how far quantized networks are from the network on held-out images.
 
@@ -108,10 +122,18 @@ class Trials:
             room -= sum(array.nbytes for array in outputs.values())
             if room <= 0:
                 break
+        self.count = sum(_images(batch) for batch, _ in self._batches)
 
-    def error(self, content: bytes | Path) -> float:
-        """Return the error of a network's worst output, relative to how much that varies."""
-        return _worst(self._compared(open_session(content), self._batches))
+    def error(self, content: bytes | Path) -> Error:
+        """Return how far a network is off."""
+        session = open_session(content)
+        pairs = [(expected, session.run(batch)) for batch, expected in self._batches]
+        compared = compare_outputs(pairs)
+        bounds = [
+            _error(found) * _factor([(one[name], other[name]) for one, other in pairs], self.count)
+            for name, found in compared.items()
+        ]
+        return Error(_worst(compared), max(bounds))
 
     def ranking(
         self, units: Sequence[Unit], ranges: Mapping[str, Range], numbers: NumberFormat
@@ -150,13 +172,13 @@ class Found:
     Attributes:
         model: it.
         excluded: units that stay in float32, the worst first.
-        error: its error on held-out images.
-        drop: points of accuracy that it loses; None where nobody judges.
+        error: how far it is off.
+        drop: how much worse it is by the judge; None where nobody judges.
     """
 
     model: ModelProto
     excluded: tuple[Unit, ...]
-    error: float
+    error: Error
     drop: float | None
 
 
@@ -223,7 +245,7 @@ class Search:
 
     def _holds(self, found: Found) -> bool:
         limits = self.settings
-        is_near = limits.max_error is None or found.error <= limits.max_error
+        is_near = limits.max_error is None or found.error.bound <= limits.max_error
         return is_near and (
             limits.max_drop is None or found.drop is None or found.drop <= limits.max_drop
         )
@@ -232,31 +254,57 @@ class Search:
         self, ranking: Sequence[tuple[Unit, float]], whole: Found, least: Found
     ) -> NothingToDoError:
         worst = ", ".join(f"{unit.label} ({error:.2g})" for unit, error in ranking[:_NAMED])
+        told, told_least = self._told(whole), self._told(least)
         return NothingToDoError(
-            f"int8 can't keep within {self._limits()}: {_told(whole)} with all nodes quantized, "
-            f"{_told(least)} with all but the best of {len(ranking)} in float32; the worst, by the "
+            f"int8 can't keep within {self._limits()}: {told} with all nodes quantized, "
+            f"{told_least} with all but the best of {len(ranking)} in float32; the worst, by the "
             f"error of each alone: {worst}: allow more, or choose fp16",
             parameters=("max_error", "max_drop", "precision"),
         )
 
+    def _told(self, found: Found) -> str:
+        error = found.error
+        text = f"the error is {error.value:.2g}"
+        if self.settings.max_error is not None and error.bound > error.value:
+            text += f" on {self.trials.count} held-out images, up to {error.bound:.2g} on others"
+        return text if found.drop is None else f"{text} and the drop {found.drop:.3g}"
+
     def _limits(self) -> str:
         limits = (
             (self.settings.max_error, "an error of {:.2g}"),
-            (self.settings.max_drop, "a drop of {:g} points"),
+            (self.settings.max_drop, f"a drop of {{:g}} {self.settings.unit}"),
         )
         return " and ".join(text.format(limit) for limit, text in limits if limit is not None)
 
 
-def _told(found: Found) -> str:
-    text = f"the error is {found.error:.2g}"
-    return text if found.drop is None else f"{text} and the drop {found.drop:.2f} points"
-
-
 def _worst(outputs: Mapping[str, Comparison]) -> float:
-    return max(
-        found.variation_error if found.agreement is None else 1 - found.agreement
-        for found in outputs.values()
-    )
+    return max(map(_error, outputs.values()))
+
+
+def _error(found: Comparison) -> float:
+    return found.variation_error if found.agreement is None else 1 - found.agreement
+
+
+def _factor(pairs: Sequence[tuple[Array, Array]], images: int) -> float:
+    """Return by how much an output's error may be larger on other images; 1 if it counts none."""
+    first, _ = pairs[0]
+    is_by_image = all(one.ndim and one.shape[1:] == first.shape[1:] for one, _ in pairs)
+    if not is_by_image or sum(len(one) for one, _ in pairs) != images:
+        return 1.0
+    if first.dtype.kind != "f":
+        wrong = [_by_image(one != other) for one, other in pairs]
+        errors = np.concatenate(wrong)
+        return bound_factor(errors, np.ones(images), is_root=False)
+    mean = sum(one.sum(0, dtype=np.float64) for one, _ in pairs) / images
+    errors = np.concatenate([_by_image(other - one) for one, other in pairs])
+    sizes = np.concatenate([_by_image(one - mean) for one, _ in pairs])
+    return bound_factor(errors, sizes, is_root=True)
+
+
+def _by_image(values: Array) -> Array:
+    """Return the sum of squares of each image."""
+    squares: Array = np.square(values, dtype=np.float64).reshape(len(values), -1).sum(1)
+    return squares
 
 
 def _images(inputs: Arrays) -> int:

@@ -22,9 +22,9 @@ class QuantizationSettings:
         held_out: others, which choices are compared on; empty where there are none.
         max_error: largest error of any output on them, as
             :attr:`~trpexport.compare.Comparison.variation_error`; None for no such limit.
-        judge: returns how many points of accuracy a file loses against the float32 one; None
-            without labels.
-        max_drop: how many points it may lose; None for no such limit.
+        judge: returns how much worse than the float32 file another one is; None without labels.
+        max_drop: how much worse it may be; None for no such limit.
+        unit: of both, and what they are of.
         provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`: who will run it.
     """
 
@@ -33,6 +33,7 @@ class QuantizationSettings:
     max_error: float | None = None
     judge: Judge | None = None
     max_drop: float | None = None
+    unit: str = "points of top1"
     provider: str = "cpu"
 
 

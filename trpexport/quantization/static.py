@@ -26,7 +26,9 @@ from trpexport.tensors import Array, Arrays
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_KEPT_BACK = 5  # one calibration image in so many is held out where no others are given
+# Where no others are given, one image in five is held out; of fewer than 80 as many as 16 or half:
+# what an error is on other images can't be told by a handful, and ranges need no more.
+_KEPT_BACK, _MIN_KEPT = 5, 16
 
 
 def quantize_static(source: Path, target: Path, settings: QuantizationSettings) -> Quantized:
@@ -45,7 +47,8 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     Returns:
         Facts: ``numbers``; ``method`` and the error of each in ``methods``; ``chains``, with how
         much the expected error falls between each two operators; ``ranking``; ``excluded``;
-        ``error`` and ``drop``; how many ``images``.
+        ``error``, which ``error_bound`` is an upper bound of on other images, and ``drop``; how
+        many ``images``.
 
     Raises:
         ModelError: the file is quantized already or can't be, or the provider has no int8.
@@ -84,7 +87,8 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
             for unit, error in ranking
         ],
         "excluded": [*(unit.label for unit in found.excluded), *sorted(measured.unbounded)],
-        "error": found.error,
+        "error": found.error.value,
+        "error_bound": found.error.bound,
         "drop": found.drop,
         "images": {"calibration": _count(calibration), "held_out": _count(held_out)},
     }
@@ -127,7 +131,7 @@ def _best_method(
     errors = {
         method: trials.error(
             serialized(quantized(model, ranges, numbers, without=measured.unbounded))
-        )
+        ).value
         for method, ranges in measured.ranges.items()
     }
     return min(errors, key=lambda method: errors[method]), errors
@@ -179,11 +183,13 @@ def _is_flat(array: Array) -> bool:
 
 def _divided(inputs: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return what ranges come from and what they are compared on; all of a few for both."""
-    rows = np.arange(_count(inputs))
-    is_held_out = rows % _KEPT_BACK == _KEPT_BACK - 1
-    if not is_held_out.any():
+    total = _count(inputs)
+    held_out = max(total // _KEPT_BACK, min(_MIN_KEPT, total // 2))
+    if not held_out:
         return dict(inputs), dict(inputs)
-    kept, others = rows[~is_held_out], rows[is_held_out]
+    rows = np.arange(total)
+    others = (rows[:held_out] * total + total - 1) // held_out  # evenly, the last one too
+    kept = np.setdiff1d(rows, others)
     return (
         {name: array[kept] for name, array in inputs.items()},
         {name: array[others] for name, array in inputs.items()},

@@ -184,15 +184,21 @@ class Stack:
         return stacked.detach().to(place, exact_dtype(found[0].dtype))
 
     def decompose(
-        self, energy: float | None, ranks: Mapping[str, int], subgradients: Mapping[str, Tensor]
+        self,
+        energy: float | None,
+        ranks: Mapping[str, int],
+        subgradients: Mapping[str, Tensor],
+        multiple: int = 1,
     ) -> tuple[Svd, dict[str, Spectrum]]:
         """Decompose the weights.
 
         Args:
-            energy: no rank above that of this energy will be asked for; None if any may be.
+            energy: no rank above that of this energy, rounded up, will be asked for; None if any
+                may be.
             ranks: of the last projection, by layer name: about as many are sought for without an
                 energy. Empty to find all.
             subgradients: of the last projection, by layer name.
+            multiple: what ranks are rounded up to multiples of.
 
         Returns:
             The SVD of the stack, or its leading part, and the spectrum of each layer.
@@ -202,9 +208,9 @@ class Stack:
         rank = ranks.get(self.layers[0].name, side)
         found = None
         if len(self.layers) == 1 and side >= SUBSPACE_FROM and rank <= SUBSPACE_SHARE * side:
-            found = leading(matrices, self.unfold(subgradients), rank, energy)
+            found = leading(matrices, self.unfold(subgradients), rank, energy, multiple)
         if found is None and energy is not None:
-            found = of_a_whole(matrices, energy)
+            found = of_a_whole(matrices, energy, multiple)
         if found is None:
             found = svd(matrices)
         batch = self.shape[0]

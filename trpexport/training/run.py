@@ -72,6 +72,7 @@ class Run:
             period=low_rank.period,
             nuclear_weight=low_rank.nuclear_weight,
             stride_1_only=low_rank.stride_1_only,
+            rank_multiple=low_rank.rank_multiple,
             target_macs=low_rank.target_macs,
             total_steps=self.settings.recipe.epochs * len(self.batches),
             input_shape=self.data.input_shape,

@@ -95,6 +95,14 @@ class RunDirectory:
                 parameters=("out",),
             )
 
+    def begun(self) -> dict[str, Any]:
+        """Return the settings of the run in it; empty where there is none, or it is damaged."""
+        try:
+            found = read_json(self.path / RUN)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def _check_same(self, facts: Mapping[str, Any]) -> None:
         try:
             found = read_json(self.path / RUN)

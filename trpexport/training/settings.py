@@ -22,6 +22,8 @@ class LowRank:
         target_macs: MACs to be reached at the value threshold, relative to the dense network;
             None to leave it to ``energy``.
         stride_1_only: leave strided convolutions alone, as the original code does.
+        rank_multiple: ranks are rounded up to multiples of it; ``auto`` for the channel block of
+            this processor.
     """
 
     scheme: str = "spatial"
@@ -30,6 +32,7 @@ class LowRank:
     nuclear_weight: float = 3e-4
     target_macs: float | None = None
     stride_1_only: bool = False
+    rank_multiple: int | str = "auto"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
+from trpexport.choose.alignment import aligned
 from trpexport.cost import macs
 from trpexport.errors import TrainingError
 from trpexport.lowrank.criteria.value import Value
@@ -35,6 +39,11 @@ class LayerPrice:
         """Return the MACs at ``rank``: the planner keeps the convolution where that is cheaper."""
         return min(self.dense, rank * self.per_rank)
 
+    @property
+    def break_even_rank(self) -> int:
+        """The largest rank that is cheaper than the layer as it is; 0 if none."""
+        return (self.dense - 1) // self.per_rank
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -43,10 +52,25 @@ class Prices:
     Attributes:
         layers: the convolutions that may be rewritten, by name.
         fixed: all the rest.
+        multiple: ranks are rounded up to multiples of it, as the planner does.
     """
 
     layers: Mapping[str, LayerPrice]
     fixed: int
+    multiple: int = 1
+
+    def aligned(self, name: str, rank: int) -> int:
+        """Return the rank to which the planner rounds that of a layer up."""
+        return aligned(rank, self.multiple, self.layers[name].break_even_rank)
+
+    def step(self, name: str) -> int:
+        """Return the distance of the ranks of a layer: the multiple, or a part that is cheaper."""
+        return self.aligned(name, 1)
+
+    @property
+    def least(self) -> float:
+        """MACs after / before with the lowest rank in every layer."""
+        return self.ratio({name: self.step(name) for name in self.layers})
 
     def ratio(self, ranks: Mapping[str, int]) -> float:
         """Return MACs after / before a decomposition at ``ranks``, as the planner's guard has it.
@@ -64,13 +88,16 @@ class Prices:
         return rank * price.per_rank >= price.dense
 
 
-def prices(traced: Trace, scheme: MatrixScheme, chosen: Collection[str]) -> Prices:
+def prices(
+    traced: Trace, scheme: MatrixScheme, chosen: Collection[str], multiple: int = 1
+) -> Prices:
     """Return what the layers of a network cost.
 
     Args:
         traced: the network, run on an input.
         scheme: what would rewrite it.
         chosen: names of the layers that may be rewritten.
+        multiple: ranks are rounded up to multiples of it.
     """
 
     def cost(layer: Layer, ops: Sequence[LinearOp]) -> int:
@@ -85,6 +112,7 @@ def prices(traced: Trace, scheme: MatrixScheme, chosen: Collection[str]) -> Pric
             if layer.name in chosen
         },
         traced.other_macs + sum(cost(x, (x.op,)) for x in traced.layers if x.name not in chosen),
+        multiple,
     )
 
 
@@ -133,19 +161,29 @@ def steer(spectra: Mapping[str, Spectrum], prices: Prices, ratio: float) -> Stee
     a layer that is dense still keeps its own, so that the first would be cut ever deeper.
 
     The rank of a layer is at most that of the value threshold: the decomposition at that threshold
-    then cuts nothing more.
+    then cuts nothing more. Ranks of a layer go up and down by its step, and those of one step are
+    worth their mean.
 
     Args:
         spectra: what each layer holds at each rank.
         prices: what each layer costs at each rank.
         ratio: MACs after / before, at most.
     """
-    at_threshold = {name: found.value_rank(VALUE.value) for name, found in spectra.items()}
-    worths = {name: found.gains / prices.layers[name].per_rank for name, found in spectra.items()}
+    steps = {name: prices.step(name) for name in spectra}
+    worths = {
+        name: _means(found.gains, steps[name]) / prices.layers[name].per_rank
+        for name, found in spectra.items()
+    }
+    most = {
+        name: -(-found.value_rank(VALUE.value) // steps[name]) for name, found in spectra.items()
+    }
 
     def ranks(least: float) -> dict[str, int]:
         return {
-            name: min(at_threshold[name], max(1, int((worth >= least).sum())))
+            name: min(
+                len(spectra[name].values),
+                steps[name] * min(most[name], max(1, int((worth >= least).sum()))),
+            )
             for name, worth in worths.items()
         }
 
@@ -162,15 +200,33 @@ def steer(spectra: Mapping[str, Spectrum], prices: Prices, ratio: float) -> Stee
     return Steered(kept, chosen, needed=ranks(levels[max(0, place - 1)]))
 
 
-def check_reachable(prices: Prices, target: float) -> None:
-    """Refuse a target that no ranks can meet.
+def _means(gains: Tensor, step: int) -> Tensor:
+    """Return the mean of every ``step`` gains, the last of what is left."""
+    return torch.stack([block.mean() for block in torch.split(gains, step)])
+
+
+def reaching(prices: Prices, target: float, *, may_halve: bool = False) -> Prices:
+    """Return prices whose ranks can meet a target.
+
+    Args:
+        prices: the prices.
+        target: MACs after / before.
+        may_halve: take half of their multiple, a quarter, ... where that is too coarse.
 
     Raises:
-        TrainingError: rank 1 in every layer costs more.
+        TrainingError: the lowest rank in every layer costs more.
     """
-    least = prices.ratio(dict.fromkeys(prices.layers, 1))
-    if least > target:
+    while may_halve and prices.multiple > 1 and prices.least > target:
+        prices = replace(prices, multiple=prices.multiple // 2)
+    if prices.least <= target:
+        return prices
+    if prices.multiple == 1:
         raise TrainingError(
             f"no ranks reach {target:g} of the MACs: rank 1 in every layer that may be rewritten "
-            f"leaves {least:.3f}; ask for more, or include more layers"
+            f"leaves {prices.least:.3f}; ask for more, or include more layers"
         )
+    raise TrainingError(
+        f"no multiples of {prices.multiple} reach {target:g} of the MACs: the lowest leave "
+        f"{prices.least:.3f}; ask for more, or for multiples of a smaller number",
+        parameters=("target_macs", "rank_multiple"),
+    )

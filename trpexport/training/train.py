@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trpexport.checkpoints import Checkpoint, load_network
+from trpexport.choose.alignment import AUTO
 from trpexport.errors import DataError, PlanError
 from trpexport.networks.torch.rewrite import merge
 from trpexport.networks.torch.running import run_example
@@ -73,16 +74,30 @@ def train(
         )
         torch.manual_seed(settings.seed)
         model = architecture.build()
-        facts = {"arch": arch, "low_rank": asdict(low_rank) if low_rank else None}
+        directory = RunDirectory(out)
+        if low_rank and not restart:
+            low_rank = _as_begun(low_rank, directory)
+        facts: dict[str, Any] = {"arch": arch, "low_rank": asdict(low_rank) if low_rank else None}
         if start:
             check_fit(start, data)
             facts["init"] = start.sha256
             model.load_state_dict(_dense(start).state_dict())
         _check_size(arch, model, data, default_size[0])
-        run = Run(settings, data, workers, RunDirectory(out), watcher)
+        run = Run(settings, data, workers, directory, watcher)
         trp = run.trained_rank_pruning(model, low_rank) if low_rank else None
+        if trp:
+            facts["low_rank"] |= {"rank_multiple": trp.rank_multiple}
         with run.opened(facts, restart):
             return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+
+
+def _as_begun(low_rank: LowRank, directory: RunDirectory) -> LowRank:
+    """Return the same for a run that may have begun on another processor: with its multiple."""
+    begun = directory.begun().get("low_rank")
+    multiple = begun.get("rank_multiple") if isinstance(begun, dict) else None
+    if low_rank.rank_multiple == AUTO and isinstance(multiple, int):
+        return replace(low_rank, rank_multiple=multiple)
+    return low_rank
 
 
 def _dense(start: Checkpoint) -> nn.Module:

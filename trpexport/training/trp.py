@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trpexport.choose.alignment import AUTO, aligned, find_alignment
 from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError
-from trpexport.lowrank.schemes import MatrixScheme
 from trpexport.lowrank.spectrum import Svd
 from trpexport.lowrank.subspace import energy_of
 from trpexport.networks.torch.modules import CONVOLUTIONS
 from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
-from trpexport.training.steering import VALUE, Prices, Schedule, check_reachable, prices, steer
-from trpexport.training.trp_settings import check, trainable
+from trpexport.training.steering import VALUE, Prices, Schedule, prices, reaching, steer
+from trpexport.training.trp_settings import check, trainable, untrained
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,9 @@ class TrainedRankPruning:
         include: as in :func:`trpexport.analyse`.
         exclude: as in :func:`trpexport.analyse`.
         stride_1_only: as in :func:`trpexport.analyse`.
+        rank_multiple: ranks are rounded up to multiples of it, as :class:`trpexport.ByCriterion`
+            does; ``auto`` for the channel block of this processor, or what is left of it after
+            halving until the target can be met.
         target_macs: MACs of the decomposed network, as a share of the original's; ``energy`` is
             then found rather than given.
         total_steps: optimizer steps of the whole run; the target is reached half-way.
@@ -110,6 +113,7 @@ class TrainedRankPruning:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         stride_1_only: bool = False,
+        rank_multiple: int | str = "auto",
         target_macs: float | None = None,
         total_steps: int | None = None,
     ) -> None:
@@ -130,7 +134,7 @@ class TrainedRankPruning:
         selection = Selection(include=include, exclude=exclude, stride_1_only=stride_1_only)
         staying = selection.reasons_to_stay(traced, self._scheme)
         reasons = {
-            layer.name: staying[layer.name] or _untrained(layer, self._scheme)
+            layer.name: staying[layer.name] or untrained(layer, self._scheme)
             for layer in traced.layers
         }
         self._layers = [
@@ -142,13 +146,16 @@ class TrainedRankPruning:
             convolutions = (x for x in traced.layers if isinstance(x.module, CONVOLUTIONS))
             why = next((reasons[x.name] for x in convolutions), "it has none")
             raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
-        chosen = {layer.name for layer in self._layers}
+        self._full = {layer.name: self._scheme.full_rank(layer.op) for layer in self._layers}
+        self._multiple = find_alignment(rank_multiple).multiple
         self._prices: Prices | None = None
         if input_shape is not None:
-            self._prices = prices(traced, self._scheme, chosen)
+            self._prices = prices(traced, self._scheme, self._full, self._multiple)
         self._schedule: Schedule | None = None
         if target_macs is not None and total_steps is not None and self._prices is not None:
-            check_reachable(self._prices, target_macs)
+            free = rank_multiple == AUTO
+            self._prices = reaching(self._prices, target_macs, may_halve=free)
+            self._multiple = self._prices.multiple
             self._schedule = Schedule(target_macs, total_steps)
         self._step = 0
         self._last_energy: float | None = None
@@ -158,6 +165,11 @@ class TrainedRankPruning:
         self._ranks: dict[str, int] = {}
         self._norms: dict[str, float] = {}
         self._status: Status | None = None  # asked for at every step, and new at a projection
+
+    @property
+    def rank_multiple(self) -> int:
+        """What ranks are multiples of, as far as that is cheaper."""
+        return self._multiple
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -219,11 +231,11 @@ class TrainedRankPruning:
         return self._status
 
     def _found(self) -> Status:
-        full = {layer.name: self._scheme.full_rank(layer.op) for layer in self._layers}
+        full = self._full
         ranks = full
         if self._values:
             ranks = {
-                name: max(1, int((values >= VALUE.value).sum()))
+                name: self._aligned(name, max(1, int((values >= VALUE.value).sum())))
                 for name, values in self._values.items()
             }
         return Status(
@@ -258,8 +270,7 @@ class TrainedRankPruning:
                 name, weight = layer.name, layer.module.weight
                 subgradient = state[f"{name}.subgradient"]
                 values[name] = torch.as_tensor(state[f"{name}.values"]).cpu()
-                full = self._scheme.full_rank(layer.op)
-                if subgradient.shape != weight.shape or values[name].shape != (full,):
+                if subgradient.shape != weight.shape or values[name].shape != (self._full[name],):
                     raise ValueError(f"{name} has another shape")
                 subgradients[name] = torch.empty_like(weight).copy_(subgradient.detach())
                 ranks[name] = int(state[f"{name}.rank"])
@@ -301,7 +312,9 @@ class TrainedRankPruning:
                 own: dict[str, Spectrum] = {}
                 for stack in pending:
                     if work[stack] == team.rank:
-                        found[stack], some = stack.decompose(sought, before, self._subgradients)
+                        found[stack], some = stack.decompose(
+                            sought, before, self._subgradients, self._multiple
+                        )
                         own |= some
                 spectra |= exchange(own, pending, team)
                 ranks, needed = self._choose(spectra, energy, ratio)
@@ -320,15 +333,14 @@ class TrainedRankPruning:
     def _is_done(self, layer: TorchLayer, norms: Mapping[str, float]) -> bool:
         """Say whether a layer is as the last projection cut it: nobody touched it since."""
         name = layer.name
-        full = self._scheme.full_rank(layer.op)
-        return self._norms.get(name) == norms[name] and self._ranks[name] < full
+        return self._norms.get(name) == norms[name] and self._ranks[name] < self._full[name]
 
     def _write(self, stack: Stack, both: Tensor, ranks: Mapping[str, int]) -> None:
         """Replace the kernels that are cut, and note the subgradients."""
         kernels, pulls = stack.fold(both[0]), stack.fold(both[1])
         for layer in stack.layers:
             weight = layer.module.weight
-            if ranks[layer.name] < self._scheme.full_rank(layer.op):
+            if ranks[layer.name] < self._full[layer.name]:
                 weight.copy_(kernels[layer.name])
             self._subgradients[layer.name] = torch.empty_like(weight).copy_(pulls[layer.name])
 
@@ -341,7 +353,10 @@ class TrainedRankPruning:
         """
         full = {name: len(found.values) for name, found in spectra.items()}
         if energy is not None:
-            ranks = {name: found.energy_rank(energy) for name, found in spectra.items()}
+            ranks = {
+                name: self._aligned(name, found.energy_rank(energy))
+                for name, found in spectra.items()
+            }
             return ranks, ranks
         if ratio is None or self._prices is None:
             return full, full
@@ -353,6 +368,12 @@ class TrainedRankPruning:
             if self._prices.stays_dense(name, rank)
         }
         return {**steered.ranks, **whole}, {**steered.needed, **whole}
+
+    def _aligned(self, name: str, rank: int) -> int:
+        """Return the rank at which a layer will be decomposed where ``rank`` is asked for."""
+        if self._prices is not None:
+            return self._prices.aligned(name, rank)
+        return aligned(rank, self._multiple, self._full[name])
 
     def _measure(self) -> dict[str, float]:
         """Return the sum of squares of each layer: what tells a weight that changed.
@@ -372,12 +393,3 @@ class TrainedRankPruning:
                     "the training diverged, try a lower learning rate"
                 )
         return found
-
-
-def _untrained(layer: TorchLayer, scheme: MatrixScheme) -> str | None:
-    """Say why a layer that could be decomposed is not trained for it, or None."""
-    if not isinstance(layer.module, CONVOLUTIONS):
-        return "only convolutions are trained low-rank"
-    if not isinstance(scheme.form(layer.op), MatrixScheme):
-        return "only what is cut as one matrix is trained low-rank"
-    return None

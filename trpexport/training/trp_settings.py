@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from trpexport.errors import TrainingError, TrpexportError
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
+from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.trace import TorchLayer
 
 # Of the nuclear norm: far beyond any use, and within the range of float16.
 _LARGEST_WEIGHT = 1000.0
@@ -64,3 +66,12 @@ def check(
         raise TrpexportError("target_macs needs input_shape, to count MACs, and total_steps")
     if not isinstance(total_steps, int) or total_steps < 1:
         raise TrpexportError(f"total_steps {total_steps} is out of range: at least 1")
+
+
+def untrained(layer: TorchLayer, scheme: MatrixScheme) -> str | None:
+    """Say why a layer that could be decomposed is not trained for it, or None."""
+    if not isinstance(layer.module, CONVOLUTIONS):
+        return "only convolutions are trained low-rank"
+    if not isinstance(scheme.form(layer.op), MatrixScheme):
+        return "only what is cut as one matrix is trained low-rank"
+    return None

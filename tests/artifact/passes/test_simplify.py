@@ -11,7 +11,7 @@ import pytest
 
 from tests.artifact.networks import SHAPE, export_modules, kept, tiny
 from trpexport.artifact.build import ExportSettings
-from trpexport.artifact.passes import simplify
+from trpexport.networks.onnx import simplifying as simplify
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.runtime.verify import verify_bundle

@@ -21,6 +21,8 @@ from trpexport.networks.onnx.watch import OnnxWatch
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.runtime.session import Session, run_in_batches
+from trpexport.tensors import Arrays
 
 SHAPE = (1, 3, 10, 10)
 
@@ -145,3 +147,35 @@ def test_a_file_of_one_image_runs_in_batches(
     assert watch.samples.batches == 1
     watch.advance("second")
     assert len(watch.observe("second", 0).outputs[0]) == len(images)
+
+
+@pytest.mark.parametrize(("memory", "runs"), [(1 << 30, 1), (0, 4)])
+def test_onnx_runtime_runs_once_for_as_many_layers_as_memory_allows(
+    onnx_network_of: Callable[[], OnnxNetwork],
+    images: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+    runs: int,
+) -> None:
+    network = onnx_network_of()
+    samples = network.watch(Samples(dict.fromkeys(network.inputs, images))).samples
+    together = OrtWatch(network, samples, network.rewritten, "as a test", memory)
+    calls: list[object] = []
+
+    def noted(session: Session, feeds: Arrays) -> Arrays:
+        calls.append(session)
+        return run_in_batches(session, feeds)
+
+    monkeypatch.setattr("trpexport.networks.onnx.ort_watch.run_in_batches", noted)
+    for layer in network.layers:
+        one = OrtWatch(network, samples, network.rewritten, "as a test", 0)
+        together.advance(layer.name)
+        before = len(calls)
+        wanted = one.observe(layer.name, 0)
+        del calls[before:]
+        found = together.observe(layer.name, 0)
+        assert_close(found.inputs[0], wanted.inputs[0])
+        assert_close(found.outputs[0], wanted.outputs[0])
+        assert (found.shortcut is None) == (wanted.shortcut is None) == (layer.name != "second")
+    assert len(network.layers) == 4
+    assert len(calls) == runs

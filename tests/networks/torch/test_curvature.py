@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from trpexport.lowrank.fit.moments import scale_metric
 from trpexport.networks.samples import Samples
-from trpexport.networks.torch import curvature
-from trpexport.networks.torch.curvature import output_metrics
+from trpexport.networks.torch import curvature, watch
+from trpexport.networks.torch.curvature import metric_groups, output_metrics
 from trpexport.networks.torch.network import TorchNetwork
 
 SHAPE = (1, 3, 8, 8)
@@ -160,3 +161,44 @@ def test_each_output_counts_by_its_own_variation(scale: float, copies: int) -> N
     first, second = metric.diagonal().tolist()
     # Signs are drawn: those of many copies add up to their variance only on average.
     assert second == pytest.approx(first, rel=1e-5 if copies == 1 else 0.15)
+
+
+def test_metrics_of_some_layers_are_those_of_all() -> None:
+    model = ready(network(nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Tanh()))
+    names = ("0", "2", "5")
+    whole = output_metrics(model, [*some_images(), *some_images(4)])
+    # 6, 4 and 5 channels, of 8 bytes a number.
+    sizes = [8 * channels**2 for channels in (6, 4, 5)]
+    for memory, expected in (
+        (sum(sizes), [names]),
+        (sizes[0] + sizes[1], [names[:2], names[2:]]),
+        (0, [(name,) for name in names]),
+    ):
+        groups = list(metric_groups(model, [name for name, _ in model.named_modules()], memory))
+        assert groups == expected
+        for group in groups:
+            found = output_metrics(model, [*some_images(), *some_images(4)], layers=group)
+            assert set(found) == set(group)
+            for name, metric in found.items():
+                assert torch.equal(metric, whole[name])
+
+
+def test_a_watch_derives_metrics_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ready(network(nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Tanh()))
+    samples = Samples({"input": some_images()[0].numpy()})
+    net = TorchNetwork(model, SHAPE)
+    whole, small = net.watch(samples), net.watch(samples, memory=8 * 6**2)
+    asked: list[tuple[str, ...]] = []
+
+    def noted(*args: Any, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        asked.append(layers)
+        return output_metrics(*args, layers=layers)
+
+    monkeypatch.setattr(watch, "output_metrics", noted)
+    for name in ("0", "2", "5", "5", "0"):
+        one, other = small.metric(name), whole.metric(name)
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+    assert asked == [("0",), ("0", "2", "5"), ("2",), ("5",), ("0",)]
+    assert small.metric("nothing of this name") is None

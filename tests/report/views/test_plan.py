@@ -27,11 +27,11 @@ def test_every_layer_is_a_row_of_raw_values() -> None:
     table, kept = tables(PLAN)
     stem, body, others = table.rows
     assert stem == {
-        **{"layer": "stem", "convolution": "16->16 3x3", "rank": None},
+        **{"layer": "stem", "operator": "16->16 3x3", "rank": None},
         **{"before": 100, "after": 100},
     }
     assert body == {
-        **{"layer": "body", "convolution": "16->16 3x3", "scheme": "spatial"},
+        **{"layer": "body", "operator": "16->16 3x3", "scheme": "spatial"},
         **{"rank": Portion(9, 48), "before": 900, "after": 300},
         **{"saved": 3.0, "weight_error": 0.25},
     }
@@ -52,6 +52,13 @@ def test_the_title_says_what_was_asked_for() -> None:
         Value(Portion(1, 2), Kind.WHOLE),
         " layers rewritten",
     )
+
+
+def test_what_ranks_are_multiples_of_is_said() -> None:
+    options = {"rank_multiple": 16, "rank_multiple_reason": "auto: 16, AVX-512"}
+    _, said, _ = plan_view(replace(PLAN, options=options))
+    assert said == Text("Ranks are multiples of 16 where that is cheaper (auto: 16, AVX-512)")
+    assert len(plan_view(replace(PLAN, options={**options, "rank_multiple": 1}))) == 2
 
 
 def test_schemes_are_shown_where_they_differ() -> None:

@@ -37,7 +37,7 @@ PROFILE = BenchProfile(
 )
 
 
-def test_convolutions_are_compared() -> None:
+def test_layers_are_compared() -> None:
     table, *_ = profile_view(PROFILE)
     assert isinstance(table, Table)
     assert [column.title for column in table.columns[1:3]] == ["base", "fast"]
@@ -51,9 +51,7 @@ def test_convolutions_are_compared() -> None:
         Value("kept; slower", tone=Tone.FAINT),
         Value("not measured"),
     ]
-    assert table.totals == (
-        {"layer": "all convolutions", "base": 3.0, "other": 2.0, "speedup": 1.5},
-    )
+    assert table.totals == ({"layer": "all layers", "base": 3.0, "other": 2.0, "speedup": 1.5},)
 
 
 def test_networks_without_a_plan_are_shown_one_by_one() -> None:

@@ -13,14 +13,14 @@ FACTS: dict[str, Any] = {
     "input_shape": [1, 3, 8, 8],
     "scheme": "spatial",
     "layers": [
-        {"name": "stem", "convolution": "3->16 3x3", "reason_kept": "it is the stem"},
+        {"name": "stem", "operator": "3->16 3x3", "reason_kept": "it is the stem"},
         {
-            **{"name": "body", "convolution": "16->16 3x3", "reason_kept": None},
+            **{"name": "body", "operator": "16->16 3x3", "reason_kept": None},
             **{"full_rank": 48, "break_even_rank": 23, "spectrum": (4.0, 2.0)},
             "ranks": {"energy:0.9": 23, "vbmf": 24},
         },
         {
-            **{"name": "tail", "convolution": "16->1 1x1", "reason_kept": None},
+            **{"name": "tail", "operator": "16->1 1x1", "reason_kept": None},
             **{"full_rank": 1, "break_even_rank": 0, "spectrum": (4.0,)},
             "ranks": {"energy:0.9": 1, "vbmf": 1},
         },
@@ -36,9 +36,9 @@ def test_cheap_ranks_are_good() -> None:
     table, _ = spectra_view(FACTS)
     assert isinstance(table, Table)
     stem, body, tail = table.rows
-    assert stem == {"layer": "stem", "convolution": "3->16 3x3", "full_rank": None}
+    assert stem == {"layer": "stem", "operator": "3->16 3x3", "full_rank": None}
     assert body == {
-        **{"layer": "body", "convolution": "16->16 3x3", "spectrum": (4.0, 2.0)},
+        **{"layer": "body", "operator": "16->16 3x3", "spectrum": (4.0, 2.0)},
         **{"full_rank": 48, "break_even": 23},
         **{"energy:0.9": Value(23, tone=Tone.GOOD), "vbmf": 24},
     }

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 
 from trpexport.artifact.passes.base import Approximate, Claim, Context, Pass, PassResult
 from trpexport.artifact.reference import OnnxFile
+from trpexport.onnxfile.targets import lower
 from trpexport.quantization.settings import QuantizationSettings
 
 
@@ -36,7 +37,13 @@ class Precision(Pass):
             context.stages.say(warning)
         if not settings.calibration:
             settings = replace(settings, calibration=context.reference.golden())
-        return self.convert(file, settings)
+        target = context.settings.target
+        if target is None:
+            return self.convert(file, settings)
+        notes = [lower(file, target)]
+        result = self.convert(file, settings)
+        notes += [lower(file, target), result.note]
+        return replace(result, note="; ".join(note for note in notes if note) or None)
 
     @final
     def opened(self, file: Path, context: Context) -> OnnxFile:

@@ -20,7 +20,7 @@ _SCALE_FLOOR = 1e-6
 class Moments:
     """Sums over output pixels of products of patches p (K values) and targets y (O values).
 
-    A convolution is linear in its patches, so these sums determine its squared error for every
+    A layer is linear in its patches, so these sums determine its squared error for every
     kernel and bias: images are seen once, and no memory grows with their number. Sums are float64.
 
     Attributes:
@@ -73,7 +73,7 @@ class Moments:
 
     @classmethod
     def of_outputs(cls, inputs: Moments, kernels: Tensor, bias: Tensor) -> Self:
-        """Return the sums where the targets are what a convolution makes of the patches.
+        """Return the sums where the targets are what a layer makes of the patches.
 
         Args:
             inputs: sums over patches; those with targets are not read.
@@ -151,7 +151,7 @@ class Moments:
         return yp.baddbmm_(self.mean_y[:, :, None], self.mean_p[:, None], alpha=-1)
 
     def squared_error(self, kernels: Tensor, bias: Tensor, metric: Tensor | None = None) -> float:
-        """Return the mean squared error of a convolution at a pixel, summed over its channels.
+        """Return the mean squared error of a kernel at a pixel, summed over its channels.
 
         Args:
             kernels: (groups, O, K).

@@ -6,7 +6,7 @@ channels, and the least-squares kernel W*. With G = A = 1 it is the weight error
 minimises; channel-wise pairs have a closed form for every G and A (reduced-rank regression, Izenman
 1975; the principal subspace of the responses of Zhang et al., arXiv 1505.06798, section 3.1). For
 the other schemes the form is whitened by its nearest Kronecker product, which gives the first
-convolution of the chain; the second one is then a linear regression on what the first gives.
+factor of the chain; the second one is then a linear regression on what the first gives.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class Factorization(Fit):
     """What factors of all ranks share: the whitened spectrum of a regression under a scheme.
 
     Unfolded kernels are oriented so that each column belongs to one output channel: the right
-    factor is then that of the second convolution, and without constraints. Which element is which
-    output and input of the convolution is read off an unfolded kernel of numbers, so that this
+    factor is then that of the second operator, and without constraints. Which element is which
+    output and input of the layer is read off an unfolded kernel of numbers, so that this
     works for every scheme.
     """
 
@@ -176,7 +176,7 @@ class Factorization(Fit):
         outputs = numbers // inputs
         if (outputs != outputs[:, :, :1]).any():
             self._transposed, numbers = True, numbers.mT
-        # The input of the convolution at (row, column of one output).
+        # The input of the layer at (row, column of one output).
         self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
         self._first_count = numbers.shape[1]
         self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))

@@ -1,1 +1,1 @@
-"""Time by node, folded back onto the convolutions of a plan."""
+"""Time by node, folded back onto the layers of a plan."""

@@ -1,4 +1,4 @@
-"""Folding the time of executed nodes onto a plan: what each original convolution costs."""
+"""Folding the time of executed nodes onto a plan: what each original layer costs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _COPYING = frozenset({"MemcpyFromHost", "MemcpyToHost"})
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one original convolution costs, kept or as its factors.
+    """What one original layer costs, kept or as its factors.
 
     Attributes:
         name: its name in the plan; without a plan, in the file.
-        nodes: names of the nodes that ran for it, in their order: its convolutions, and the
+        nodes: names of the nodes that ran for it, in their order: its operators, and the
             reordering between the factors.
-        computes: what each of its convolutions computes, with all that was fused in
+        computes: what each of its operators computes, with all that was fused in
             (``Conv+Add+Relu``).
         seconds: sum of the nodes' times; 0 where none was seen, since a provider compiled it.
         mad: median absolute deviation of the sum over the runs, in seconds.
@@ -55,7 +55,7 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class OtherTime:
-    """What all nodes of one operator cost that belong to no convolution of the plan.
+    """What all nodes of one operator cost that belong to no layer of the plan.
 
     Attributes:
         kind: ``reordering`` for the layout of tensors, where that is not between factors;
@@ -83,7 +83,7 @@ class Attribution:
         model: what the network is called in messages: its path.
         runs: number of runs behind each time.
         wall_seconds: median wall time of a run under the profiler.
-        layers: the convolutions, in the order of the plan.
+        layers: they, in the order of the plan.
         others: all else, in the order in which it first ran.
     """
 
@@ -110,13 +110,13 @@ class Attribution:
 
 
 def attribute(profile: Profile, model: Path, plan: Plan | None = None) -> Attribution:
-    """Fold a profile onto the convolutions of a plan.
+    """Fold a profile onto the layers of a plan.
 
     Args:
         profile: the profile of ``model``.
         model: the ONNX file: the network that the plan describes, or that with none of its
             layers rewritten.
-        plan: the plan; None for a row a convolution of the file.
+        plan: the plan; None for a row a layer of the file.
 
     Raises:
         PlanError: the plan belongs to another network.
@@ -130,7 +130,7 @@ def attribute(profile: Profile, model: Path, plan: Plan | None = None) -> Attrib
     rows = []
     for name, products in layers.items():
         own = sorted(executed_by_product[p] for p in products if p in executed_by_product)
-        inside = _between(matching.executed, own)
+        inside = between(matching.executed, own)
         taken.update(own, inside)
         rows.append(_layer_time(profile, matching, name, products, own=own, inside=inside))
     groups: dict[tuple[Kind, str], list[int]] = defaultdict(list)
@@ -186,7 +186,7 @@ def _kind(executed: Executed) -> Kind:
     return "copying" if executed.time.operator in _COPYING else "other"
 
 
-def _between(executed: Sequence[Executed], own: Sequence[int]) -> list[int]:
+def between(executed: Sequence[Executed], own: Sequence[int]) -> list[int]:
     """Return the nodes that only change the layout of what one of ``own`` hands to another."""
     producers = {
         name: index

@@ -1,4 +1,4 @@
-"""The profile of a bench: the time of every convolution, in the baseline and as its factors."""
+"""The profile of a bench: the time of every layer, in the baseline and as its factors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class BenchProfile:
 
     Attributes:
         labels: what the networks are called.
-        attributions: their times by convolution, in the order of the graph.
+        attributions: their times by layer, in the order of the graph.
         placements: which provider ran what.
-        comparison: each original convolution in the first and the last network; empty unless
+        comparison: each original layer in the first and the last network; empty unless
             there are several and one is a bundle, whose plan says what belongs together.
     """
 

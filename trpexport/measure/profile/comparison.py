@@ -1,4 +1,4 @@
-"""Where a decomposed network is faster than its original, convolution by convolution."""
+"""Where a decomposed network is faster than its original, layer by layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STANDARD_ERRORS = 3.0
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One original convolution in two networks.
+    """One original layer in two networks.
 
     Attributes:
         name: its name in the plan.
@@ -51,7 +51,7 @@ class LayerComparison:
 def compare_profiles(
     base: Attribution, other: Attribution, plan: Plan
 ) -> tuple[LayerComparison, ...]:
-    """Compare each original convolution in two networks, in the order of the plan.
+    """Compare each original layer in two networks, in the order of the plan.
 
     A difference counts if it is more than three standard errors of the two medians, plus the
     microsecond to which the profiler cuts the time of each node. The error of a median is taken

@@ -96,11 +96,21 @@ class OnnxNetwork:
         """The graph."""
         if not self.chains:
             return self.source.model
+        # A batch norm behind a dense twin stays, so that its folding is verified as well.
+        return self.with_factors(self._factors, fold=not self._is_dense)[0]
+
+    def with_factors(
+        self, factors: Mapping[str, Factors], *, fold: bool = True
+    ) -> tuple[ir.Model, dict[str, tuple[str, ...]]]:
+        """Return the file's graph with factors in the place of layers, and the nodes that they are.
+
+        Args:
+            factors: by layer of the file.
+            fold: multiply batch norms that follow into the last factors.
+        """
         model = self.source.model.clone()
         layers = linear_layers(model, self._source_graph, batch=self._batch)
-        # A batch norm behind a dense twin stays, so that its folding is verified as well.
-        rewrite(model, layers, self._factors, fold=not self._is_dense)
-        return model
+        return model, rewrite(model, layers, factors, fold=fold)
 
     @property
     def ops(self) -> dict[str, LinearOp]:
@@ -280,7 +290,7 @@ class OnnxNetwork:
             return OnnxWatch(watch, names_of(self._in_torch))
         if self._session.batch_size is not None:
             samples = samples.whole_batches(self._session.batch_size)
-        return OrtWatch(self, samples, self.rewritten, str(self._in_torch))
+        return OrtWatch(self, samples, self.rewritten, str(self._in_torch), memory)
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: its graph and its weights."""

@@ -5,8 +5,9 @@ Nothing has a derivative there: the scales of the batch norms behind a layer say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from trpexport.cost import output_size
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Observation
 from trpexport.networks.onnx.batch_norms import norm_behind
@@ -63,49 +65,64 @@ class _Behind:
 
 
 class OrtTraversal:
-    """A graph on its way through batches: run as a whole for each layer that is asked for.
+    """A graph on its way through batches: run as a whole for each layer, or for several at once.
 
     Args:
         network: the graph.
         samples: what it runs on.
+        memory: bytes of what layers get and give that may be kept until somebody asks for it:
+            such layers are observed together. 0 for one layer after the other.
     """
 
-    def __init__(self, network: Graph, samples: Samples) -> None:
+    def __init__(self, network: Graph, samples: Samples, memory: int = 0) -> None:
         self.samples = samples
         self.network = network
-        self._layer: OnnxLayer | None = None
-        self._behind = _Behind(None, None)
+        self._memory = memory
+        self._group: dict[str, tuple[OnnxLayer, _Behind]] = {}
+        self._seen: dict[tuple[str, int], Observation] = {}
         self._session: Session | None = None
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
-        layer = next(each for each in self.network.layers if each.name == name)
-        if self._layer is not None and layer.node is self._layer.node:
+        if name in self._group:
             return
-        self._layer, self._behind = layer, _behind(layer, Constants(self.network.model))
-        wanted = (layer.data, layer.node.outputs[0], self._behind.shortcut)
-        inner = [value for value in wanted if value is not None and value.producer() is not None]
-        self._session = open_model(self.network.model, inner, only=True)
+        constants = Constants(self.network.model)
+        self._seen = {}
+        self._group = {
+            layer.name: (layer, _behind(layer, constants)) for layer in self._together(name)
+        }
+        wanted = [
+            value
+            for layer, behind in self._group.values()
+            for value in (layer.data, layer.node.outputs[0], behind.shortcut)
+            if value is not None and value.producer() is not None
+        ]
+        self._session = open_model(self.network.model, wanted, only=True)
 
     def observe(self, name: str, batch: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
+        seen = self._seen.pop((name, batch), None)
+        if seen is not None:
+            return seen
         self.advance(name)
-        layer, session = self._layer, self._session
-        assert layer is not None
-        assert session is not None
-        feeds = session.named(self.samples.batch(batch))
-        values = {**feeds, **run_in_batches(session, feeds)}
+        assert self._session is not None
+        feeds = self._session.named(self.samples.batch(batch))
+        values = {**feeds, **run_in_batches(self._session, feeds)}
+        names = list(self._group)
+        for later in names[names.index(name) + 1 :]:
+            self._seen[later, batch] = _observed(*self._group[later], values)
+        return _observed(*self._group[name], values)
 
-        def seen(value: ir.Value) -> Tensor:
-            found = _tensor(values[value.name or ""])
-            return found if layer.op.ndim else found.reshape(-1, found.shape[-1])
-
-        output = seen(layer.node.outputs[0])
-        shortcut = None if self._behind.shortcut is None else seen(self._behind.shortcut)
-        if shortcut is not None and shortcut.shape != output.shape:
-            shortcut = None
-        scale = None if self._behind.scale is None else _tensor(self._behind.scale)
-        return Observation([seen(layer.data)], [output], shortcut, scale)
+    def _together(self, name: str) -> Iterator[OnnxLayer]:
+        """Yield a layer and as many behind it as there is memory for what they get and give."""
+        names = [layer.name for layer in self.network.layers]
+        left = self._memory
+        for layer in self.network.layers[names.index(name) :]:
+            left -= 0 if layer.name == name else _observed_bytes(layer) * len(self.samples)
+            if left < 0:
+                return
+            if layer.calls:
+                yield layer
 
     def outputs(self, batch: int) -> Mapping[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64."""
@@ -129,7 +146,7 @@ class OrtCandidate(OrtTraversal):
     def put(self, name: str, chain: Chain) -> None:
         """Let a chain stand in for the layer ``name`` from now on."""
         self._chains[name] = chain
-        self.network, self._layer, self._session = self._rewritten(self._chains), None, None
+        self.network, self._group, self._session = self._rewritten(self._chains), {}, None
 
 
 class OrtWatch(OrtTraversal):
@@ -140,10 +157,13 @@ class OrtWatch(OrtTraversal):
         samples: unlabelled inputs.
         rewritten: returns the graph with chains in the place of layers.
         reason: why PyTorch does not run it.
+        memory: bytes of what layers get and give that may be kept.
     """
 
-    def __init__(self, network: Graph, samples: Samples, rewritten: Rewrite, reason: str) -> None:
-        super().__init__(network, samples)
+    def __init__(
+        self, network: Graph, samples: Samples, rewritten: Rewrite, reason: str, memory: int
+    ) -> None:
+        super().__init__(network, samples, memory)
         self._rewritten = rewritten
         self.note = (
             f"calibrated through ONNX Runtime ({reason}): what counts as error in a layer is "
@@ -161,6 +181,34 @@ class OrtWatch(OrtTraversal):
     def candidate(self) -> OrtCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
         return OrtCandidate(self.network, self.samples, self._rewritten)
+
+
+def _observed(layer: OnnxLayer, behind: _Behind, values: Mapping[str, Array]) -> Observation:
+    """Return what a layer did, by the values of a run."""
+
+    def seen(value: ir.Value) -> Tensor:
+        found = _tensor(values[value.name or ""])
+        return found if layer.op.ndim else found.reshape(-1, found.shape[-1])
+
+    output = seen(layer.node.outputs[0])
+    shortcut = None if behind.shortcut is None else seen(behind.shortcut)
+    if shortcut is not None and shortcut.shape != output.shape:
+        shortcut = None
+    scale = None if behind.scale is None else _tensor(behind.scale)
+    return Observation([seen(layer.data)], [output], shortcut, scale)
+
+
+def _observed_bytes(layer: OnnxLayer) -> int:
+    """Return how much what a layer gets and gives for one image takes at most, in float32."""
+    op = layer.op
+    return 4 * sum(
+        call.places
+        * (
+            op.in_channels * prod(call.size)
+            + 2 * op.out_channels * prod(output_size(op, call.size))
+        )
+        for call in layer.calls
+    )
 
 
 def _outputs(network: Graph, samples: Samples, index: int) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class Factors:
 
 def rewrite(
     model: ir.Model, layers: Sequence[OnnxLayer], factors: Mapping[str, Factors], *, fold: bool
-) -> None:
+) -> dict[str, tuple[str, ...]]:
     """Put factors in the place of layers, in the type of the weight that they stand for.
 
     Names and types of all other tensors stay, those of outputs as well. What nothing uses any
@@ -52,11 +52,16 @@ def rewrite(
         layers: its layers.
         factors: by layer.
         fold: multiply a batch norm that follows a layer alone into the last factor.
+
+    Returns:
+        Names of the nodes that stand for each layer now.
     """
     writer = _Writer(model, factors)
-    for layer in layers:
-        if layer.name in factors:
-            writer.put(layer, factors[layer.name], fold=fold)
+    return {
+        layer.name: writer.put(layer, factors[layer.name], fold=fold)
+        for layer in layers
+        if layer.name in factors
+    }
 
 
 class _Writer:
@@ -76,8 +81,8 @@ class _Writer:
                 uses[id(kernel)] = uses.get(id(kernel), 0) + 1
         self._uses = uses
 
-    def put(self, layer: OnnxLayer, factors: Factors, *, fold: bool) -> None:
-        """Put factors in the place of a layer."""
+    def put(self, layer: OnnxLayer, factors: Factors, *, fold: bool) -> tuple[str, ...]:
+        """Put factors in the place of a layer, and return the names of their nodes."""
         last = layer.node.outputs[0]
         replaced = [layer.node]
         norm = (
@@ -95,6 +100,7 @@ class _Writer:
         self._graph.remove(list(reversed(replaced)), safe=True)
         for value in (*inputs, weight_first):
             self._remove_unused(value)
+        return tuple(node.name or "" for node in nodes)
 
     def _is_alone(self, factors: Factors) -> bool:
         return self._uses[id(factors.kernels[-1])] == 1

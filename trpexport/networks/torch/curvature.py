@@ -10,7 +10,7 @@ rest of the network does not look at: behind a batch norm, a ReLU, or the next k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,14 +26,44 @@ from trpexport.ops import LinearOp
 
 # Random directions of the outputs for each image that the derivative is sampled with.
 _DIRECTIONS = 1
+_BYTES = 8  # of a number of a metric
 # Of the mean of the diagonal: what these few samples do not show still counts a little.
 _FLOOR = 1e-2
 # Outputs whose squares vary by a smaller share of their sum over images do not vary.
 _CONSTANT = 1e-12
 
 
+def metric_groups(model: nn.Module, order: Iterable[str], memory: int) -> Iterator[tuple[str, ...]]:
+    """Yield the fitted layers of a network in groups whose metrics fit into memory together.
+
+    Args:
+        model: the network.
+        order: names of its modules, in which the metrics will be asked for.
+        memory: bytes of the metrics of a group; one layer alone may take more.
+    """
+    group: list[str] = []
+    left = memory
+    modules = dict(model.named_modules())
+    for name in order:
+        module = modules[name]
+        if not isinstance(module, LAYERS) or not is_fitted(op := op_of(module)):
+            continue
+        size = _BYTES * op.out_channels**2 // op.groups
+        if group and size > left:
+            yield tuple(group)
+            group, left = [], memory
+        group.append(name)
+        left -= size
+    if group:
+        yield tuple(group)
+
+
 def output_metrics(
-    model: nn.Module, batches: Iterable[Tensor | Arguments], outputs: Sequence[str] = ()
+    model: nn.Module,
+    batches: Iterable[Tensor | Arguments],
+    outputs: Sequence[str] = (),
+    *,
+    layers: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return what counts as error in the output of each linear layer of a network.
 
@@ -45,6 +75,8 @@ def output_metrics(
         model: the network; it is not changed.
         batches: inputs to sample on.
         outputs: globs of the names of those outputs that count; all where there are none.
+        layers: names of the layers; None for all that are fitted. The metric of a layer does not
+            hang on which others there are.
 
     Returns:
         By layer (groups, O, O), O the output channels of a group, positive definite, in float64.
@@ -67,27 +99,32 @@ def output_metrics(
 
     for batch in batches:
         try:
-            for name, square in _sampled(model, Arguments.of(batch), outputs, directions):
-                found[name] = found.get(name, 0.0) + square
+            for name, square in _sampled(model, Arguments.of(batch), outputs, layers, directions):
+                # In place: one more copy of each would double what they take.
+                found[name] = found[name].add_(square) if name in found else square
         except RuntimeError:  # an operation without a derivative
             return {}
-    return {name: _definite(square) for name, square in found.items() if square.any()}
+    for name in list(found):
+        square = found.pop(name)
+        if square.any():
+            found[name] = _definite(square)
+    return found
 
 
 def _sampled(
     model: nn.Module,
     x: Arguments,
     counted: Sequence[str],
+    layers: Collection[str] | None,
     directions: Callable[[Sequence[Tensor]], list[Tensor]],
-) -> list[tuple[str, Tensor]]:
-    """Return products of the sampled derivative, summed over pixels, layer by layer."""
-    found = []
-    with evaluating(model), torch.enable_grad(), _outputs_of_layers(model) as outputs:
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield products of the sampled derivative, summed over pixels, layer by layer."""
+    with evaluating(model), torch.enable_grad(), _outputs_of_layers(model, layers) as outputs:
         # A copy that is no leaf: a network may begin by working in place.
         named = picked(named_tensors(x.map(_derivable).call(model), x.tensors), counted)
         derivable = [output for output in named.values() if output.requires_grad]
         calls = tuple(outputs)  # a checkpointed forward runs again behind, for the derivative
-        for _ in range(_DIRECTIONS if derivable else 0):
+        for _ in range(_DIRECTIONS if derivable and calls else 0):
             gradients = torch.autograd.grad(
                 derivable,
                 [output for _, _, output in calls],
@@ -99,8 +136,7 @@ def _sampled(
                 if gradient is not None:
                     each = by_channel(op, gradient).transpose(0, 1)
                     rows = each.reshape(op.groups, op.out_channels // op.groups, -1)
-                    found.append((name, (rows @ rows.mT).to(torch.float64)))
-    return found
+                    yield name, (rows @ rows.mT).to(torch.float64)
 
 
 def _derivable(x: Tensor) -> Tensor:
@@ -108,7 +144,9 @@ def _derivable(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, LinearOp, Tensor]]]:
+def _outputs_of_layers(
+    model: nn.Module, wanted: Collection[str] | None
+) -> Iterator[list[tuple[str, LinearOp, Tensor]]]:
     """Collect name, operator and output of each call of a layer that a gradient reaches."""
     found: list[tuple[str, LinearOp, Tensor]] = []
 
@@ -124,7 +162,9 @@ def _outputs_of_layers(model: nn.Module) -> Iterator[list[tuple[str, LinearOp, T
     layers = {
         module: hook(name)
         for name, module in model.named_modules()
-        if isinstance(module, LAYERS) and is_fitted(op_of(module))
+        if isinstance(module, LAYERS)
+        and is_fitted(op_of(module))
+        and (wanted is None or name in wanted)
     }
     with noting(layers):
         yield found

@@ -106,10 +106,15 @@ class Cuts:
 
     def layers_after(self, cut: Cut | None) -> list[str]:
         """Return the layers before which ``cut`` is the last cut, in the order they run."""
+        return [name for name in self.layers if self.before(name) == cut]
+
+    @property
+    def layers(self) -> list[str]:
+        """The linear layers that run, in the order in which they first do."""
         found = [
             (calls.starts[0], name)
             for name, calls in self._calls.items()
-            if isinstance(self._model.get_submodule(name), LAYERS) and self.before(name) == cut
+            if isinstance(self._model.get_submodule(name), LAYERS)
         ]
         return [name for _, name in sorted(found)]
 

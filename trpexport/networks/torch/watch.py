@@ -11,7 +11,7 @@ from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.copying import copied
-from trpexport.networks.torch.curvature import output_metrics
+from trpexport.networks.torch.curvature import metric_groups, output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import LAYERS, FactorChain
 from trpexport.networks.torch.replay import Replay, batch_of
@@ -40,7 +40,9 @@ class TorchCandidate:
         memory: int,
         outputs: Sequence[str] = (),
     ) -> None:
-        self._replay = Replay(copied(model), cuts, samples, memory, outputs=outputs)
+        # Chains take the place of modules, which nobody changes: the parameters need no copies.
+        network = copied(model, reused=model.parameters())
+        self._replay = Replay(network, cuts, samples, memory, outputs=outputs)
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -94,6 +96,7 @@ class TorchWatch:
         self._memory = memory
         self._counted = outputs
         self._replay = Replay(model, cuts, samples, memory, outputs=outputs, is_final=True)
+        self._derived: tuple[tuple[str, ...], dict[str, Tensor]] = (), {}
 
     def advance(self, name: str) -> None:
         """Go on to the layer ``name``."""
@@ -121,8 +124,15 @@ class TorchWatch:
             return self._replay.outputs(batch)
 
     def metric(self, name: str) -> Tensor | None:
-        """Return what counts as error in the outputs of a layer; None where nothing is derived."""
-        return self._metrics.get(name)
+        """Return what counts as error in the outputs of a layer; None where nothing is derived.
+
+        Those of the layers around it are derived with it, as many as fit into the memory.
+        """
+        group = next((group for group in self._groups if name in group), ())
+        if group != self._derived[0]:
+            self._derived = (), {}  # before others take as much
+            self._derived = group, self._metrics(group)
+        return self._derived[1].get(name)
 
     def candidate(self) -> TorchCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
@@ -133,7 +143,10 @@ class TorchWatch:
         return [self._replay.outputs(index) for index in range(self.samples.batches)]
 
     @cached_property
-    def _metrics(self) -> dict[str, Tensor]:
+    def _groups(self) -> list[tuple[str, ...]]:
+        return list(metric_groups(self._model, self._cuts.layers, self._memory))
+
+    def _metrics(self, layers: Sequence[str]) -> dict[str, Tensor]:
         some = self.samples.first(_METRIC_SAMPLES)
         batches = (batch_of(self._model, some, index) for index in range(some.batches))
-        return output_metrics(self._model, batches, self._counted)
+        return output_metrics(self._model, batches, self._counted, layers=layers)

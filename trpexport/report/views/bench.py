@@ -114,6 +114,8 @@ def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
             notes.append(f"{label} did not become steady while warming up: the machine is busy")
         if uncounted := model.get("uncounted"):
             notes.append(f"the MACs of {label} leave out {counts_text(uncounted)}, not known")
+        if reason := model.get("reason"):
+            notes.append(f"{label} is slower: {reason}")
         placed = model["placement"] or {}
         if len(placed) > 1:
             shares = ", ".join(f"{count} on {name}" for name, count in placed.items())

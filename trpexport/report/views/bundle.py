@@ -29,6 +29,7 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
     rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
+    rows += _checked({"the ONNX file": report})
     rows += variant_rows({step["name"]: step for step in done if _is_variant(step)})
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
@@ -40,7 +41,7 @@ def variant_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, P
     for name, variant in variants.items():
         facts = variant.get("facts", {})
         drop = facts.get("drop")
-        lost = () if drop is None else ("; top-1 falls by ", f"{drop:.2f} points")
+        lost = () if drop is None else ("; it loses ", f"{drop:.3g} {facts['unit']}")
         rows.append((name, (*_error(variant["outputs"]), *lost)))
         if kept := [_label(one) for one in facts.get("float32", facts.get("excluded", ()))]:
             more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
@@ -56,13 +57,25 @@ def conversion_view(facts: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple
         paths: by precision, what names the file.
     """
     rows = variant_rows(facts["variants"])
+    rows += _checked(facts["variants"])
     rows += [("Note", one["note"]) for one in facts["variants"].values() if one["note"] is not None]
     rows += [("Written", str(path)) for path in paths.values()]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
 
 
+def _checked(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Phrase]]:
+    """Return in which other version of ONNX Runtime files were run: by name, with ``target``."""
+    return [
+        ("Checked", (f"{name} in onnxruntime {target['checked']}, ", *_worst(target["outputs"])))
+        for name, facts in files.items()
+        if "checked" in (target := facts.get("target", {}))
+    ]
+
+
 def _is_variant(step: Mapping[str, Any]) -> bool:
-    """Whether a step wrote the network in another precision."""
+    """Whether a step wrote the network in another precision or format."""
+    if "made_of" in step.get("facts", {}):
+        return True
     is_near = bool(step.get("claim", {}).get("kind") == "approximate")
     return is_near and bool(step["name"] != "decompose")
 
@@ -76,7 +89,8 @@ def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:
     saved: tuple[str | Value, ...] = ()
     if report["layers_rewritten"] and macs["ratio"]:
         ratio = Value(macs["ratio"], Kind.RATIO, bound="at most" if unknown else None)
-        saved = (" (", ratio, " fewer; speed was not measured)")
+        speed = "" if "latency" in report else "; speed was not measured"
+        saved = (" (", ratio, f" fewer{speed})")
     size = Value(report["file_bytes"], Kind.BYTES)
     return [
         ("MACs", (*_change_of(macs, "at least" if unknown else None), *saved)),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trpexport.plan import LayerPlan, Plan
-from trpexport.report.blocks import Block, Column, Kind, Portion, Table, Value
+from trpexport.report.blocks import Block, Column, Kind, Portion, Table, Text, Value
 from trpexport.report.views.uncounted import at_least, at_most, not_counted
 
 
@@ -29,7 +29,7 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
-            Column("convolution", "operator", Kind.NAME, optional=True),
+            Column("operator", "operator", Kind.NAME, optional=True),
             *((Column("scheme", "scheme", Kind.NAME),) if is_mixed else ()),
             Column("rank", "rank", Kind.WHOLE, absent="kept"),
             Column("before", "MACs", Kind.COUNT),
@@ -47,13 +47,21 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
         faint=frozenset(faint),
     )
     reasons = [(layer.name, layer.reason) for layer in plan.layers]
-    return table, *not_counted(unknown), *kept_tables(reasons)
+    return table, *_alignment(plan), *not_counted(unknown), *kept_tables(reasons)
+
+
+def _alignment(plan: Plan) -> tuple[Text, ...]:
+    """Say what ranks were rounded up to multiples of; nothing where they were not."""
+    multiple, reason = (plan.options.get(f"rank_multiple{end}") for end in ("", "_reason"))
+    if multiple in (None, 1):
+        return ()
+    return (Text(f"Ranks are multiples of {multiple} where that is cheaper ({reason})"),)
 
 
 def _row(layer: LayerPlan) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": layer.name,
-        "convolution": str(layer.op),
+        "operator": str(layer.op),
         "rank": None,
         "before": layer.macs,
         "after": layer.factor_macs,

@@ -1,4 +1,4 @@
-"""Profiles: which convolutions gained by their factors, and where the rest of the time goes."""
+"""Profiles: which layers gained by their factors, and where the rest of the time goes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def profile_view(profile: BenchProfile) -> tuple[Block, ...]:
-    """Show a profile: each convolution's time, everything else, and what the sum is of the wall."""
+    """Show a profile: each layer's time, everything else, and what the sum is of the wall."""
     models = list(zip(profile.labels, profile.attributions, profile.placements, strict=True))
     tables = (
         [_comparison(profile)]
@@ -55,7 +55,7 @@ def _comparison(profile: BenchProfile) -> Table:
         ),
         totals=(
             {
-                "layer": "all convolutions",
+                "layer": "all layers",
                 "base": base,
                 "other": other,
                 "speedup": base / other if other else None,
@@ -96,7 +96,7 @@ def _layers(label: str, attribution: Attribution) -> Table:
 
 
 def _others(profile: BenchProfile) -> Table:
-    """Show what is in no convolution, an operator a row and a network a column."""
+    """Show what is in no layer, an operator a row and a network a column."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for index, attribution in enumerate(profile.attributions):
         for other in attribution.others:

@@ -23,7 +23,7 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     table = Table(
         columns=(
             Column("layer", "layer", Kind.NAME),
-            Column("convolution", "operator", Kind.NAME, optional=True),
+            Column("operator", "operator", Kind.NAME, optional=True),
             Column("spectrum", "singular values", Kind.BARS, optional=True),
             Column("full_rank", "full rank", Kind.WHOLE, absent="kept"),
             Column("break_even", "break even", Kind.WHOLE, absent="none"),
@@ -57,7 +57,7 @@ def _inputs(facts: Mapping[str, Any]) -> tuple[Value | str, ...]:
 
 
 def _row(layer: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"layer": layer["name"], "convolution": layer["convolution"], "full_rank": None}
+    row = {"layer": layer["name"], "operator": layer["operator"], "full_rank": None}
     if layer["reason_kept"] is not None:
         return row
     best = layer["break_even_rank"]

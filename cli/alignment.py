@@ -1,0 +1,37 @@
+"""What ranks are multiples of, as it is typed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+RankMultiple = Annotated[
+    str,
+    typer.Option(
+        help="Ranks are rounded up to multiples of N where that is still cheaper: auto for the "
+        "channel block of the processor, 1 for the paper's ranks."
+    ),
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(help="Provider that is to run it, by whose channel block auto goes."),
+]
+
+
+def multiple(text: str) -> int | str:
+    """Return the rank multiple that was typed.
+
+    Raises:
+        TrpexportError: it is neither a number of at least 1 nor auto.
+    """
+    from trpexport.choose.alignment import AUTO
+
+    if text == AUTO:
+        return AUTO
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise TrpexportError(f"--rank-multiple {text!r} must be a number of at least 1, or auto")
+    return int(text)

@@ -1,0 +1,242 @@
+"""``trpexport tune``: a network that is fast where it will run, by measured time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from . import options as opt
+from .alignment import RankMultiple, multiple
+from .console import progress, show, show_json, written
+from .eval import (
+    PREPARING,
+    DataPreprocessing,
+    LowerIsBetter,
+    Mean,
+    OfMetric,
+    Provider,
+    ProviderOption,
+    Resize,
+    Size,
+    Std,
+    calibration,
+    expectation,
+)
+from .interrupts import tell_written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trpexport.latency.stopwatch import Conditions, Stopwatch
+
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
+_TABLE_ONLY = "show_table"
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def tune(
+    context: typer.Context,
+    network: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="NETWORK", help="A .pth, .th, .pt, .tar, .safetensors or .onnx file."
+        ),
+    ] = None,
+    calib: Annotated[
+        str | None,
+        typer.Option(help="Unlabelled images that factors are fitted to, as in cifar10:DIR."),
+    ] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(help="Lose least while this many times faster, as in 1.6.")
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(help="Lose least while a run takes no longer, as in 5ms.")
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="Be fastest while the output error on the images is at most this."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Be fastest while at most so many points of top-1, or of --metric, go."),
+    ] = None,
+    scheme: Annotated[
+        str, typer.Option(help="auto chooses for each layer; or the name of one.")
+    ] = "auto",
+    out: opt.Out = None,
+    provider: Provider = "cpu",
+    provider_option: ProviderOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; else as the input shape says.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Time on this machine, user@device, over ssh.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The Python to run there.")] = "python3",
+    precision: opt.Precision = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    rank_multiple: RankMultiple = "auto",
+    arch: opt.Arch = None,
+    expect: opt.Expect = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    calib_images: opt.CalibImages = 512,
+    calib_seed: opt.CalibSeed = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of tables of times; else the user's cache.")
+    ] = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
+    ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    opset: opt.Opset = 18,
+    dynamic_batch: opt.DynamicBatch = False,
+    dynamic: opt.Dynamic = None,
+    verify_seconds: opt.VerifySeconds = 20.0,
+    inputs: opt.Inputs = None,
+    show_table: Annotated[
+        bool, typer.Option("--show-table", help="Show the times that are known, and end.")
+    ] = False,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Choose schemes and ranks by measured time, and write what is fastest within a limit.
+
+    Each layer is timed in every way to write it, inside the network, on this machine or on --host;
+    the times are kept. What is chosen is calibrated, verified, and measured beside the original,
+    which goes into the bundle as well. Exit code 3: the network does not get faster, or the limit
+    can't be met; nothing is written then.
+    """
+    from trpexport.files import cache_folder
+
+    if show_table:
+        typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
+        opt.refuse_typed(context, typed, "beside --show-table")
+        _show_table(cache_folder(cache), as_json=as_json)
+        return
+    if network is None:
+        raise TrpexportError("there is nothing to tune: name a checkpoint or an ONNX file")
+    tell_written(out)
+    from trpexport.choose.by_latency import ByLatency
+    from trpexport.latency.stopwatch import Conditions
+    from trpexport.pipeline import default_directory
+    from trpexport.report.views.bundle import bundle_view
+    from trpexport.report.views.calibration import calibration_view
+    from trpexport.report.views.latency import latency_view
+    from trpexport.report.views.plan import plan_view
+    from trpexport.runtime.providers import parse_provider_options
+    from trpexport.tuning import Tuning
+
+    opt.at_most_one(context, *_LIMITS)
+    opt.refuse_idle(
+        context,
+        opt.Idle(("metric", "metric_lower_is_better"), without="max_drop"),
+        opt.Idle(("python",), without="host"),
+    )
+    if not any(opt.is_typed(context, name) for name in _LIMITS):
+        raise TrpexportError(
+            "nobody says how fast or how near the network must be: give --min-speedup, "
+            "--max-latency, --max-error or --max-drop"
+        )
+    if calib is None:
+        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+        raise TrpexportError("ranks are chosen by output error on images: give --calib")
+    how = (mean, std, size, resize, data_preprocessing)
+    data = calibration(calib, calib_images, calib_seed, how)
+    assert data is not None
+    labelled = expectation(expect, *how)
+    source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
+    settings = opt.settings(
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
+        legacy=False,
+        simplify=None,
+        seconds=verify_seconds,
+        force=force,
+        precision=precision,
+        baseline=True,
+    )
+    chooser = ByLatency(
+        cache=cache_folder(cache),
+        speedup=min_speedup,
+        seconds=None if max_latency is None else _seconds(max_latency),
+        error=max_error,
+        drop=max_drop,
+        scheme=scheme,
+        rank_multiple=multiple(rank_multiple),
+        provider=provider,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        metric=metric,
+        lower_is_better=metric_lower_is_better,
+    )
+    options = parse_provider_options(provider_option or ())
+    array = opt.read_inputs(inputs)
+    out = out or default_directory(network, chooser.label)
+    tell_written(out)
+    with progress() as stages:
+        conditions = Conditions(provider, options, threads, batch)
+        stopwatch = _stopwatch(conditions, host, python, stages.say)
+        tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
+        result = tuning(source, data, out, stages)
+    if as_json:
+        show_json({"bundle": str(result.path), **result.data})
+    else:
+        show(
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *latency_view(result.data),
+            *written(result.path),
+        )
+
+
+def _stopwatch(
+    conditions: Conditions, host: str | None, python: str, say: Callable[[str], None]
+) -> Stopwatch:
+    from trpexport.latency.stopwatch import LocalStopwatch, RemoteStopwatch
+
+    if host is None:
+        return LocalStopwatch(conditions)
+    return RemoteStopwatch(conditions, host, python=python, say=say)
+
+
+def _seconds(text: str) -> float:
+    """Read a time.
+
+    Raises:
+        TrpexportError: it is none.
+    """
+    found = re.fullmatch(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>us|ms|s)", text)
+    if found is None:
+        raise TrpexportError(f"--max-latency {text!r} is no time: give one as in 5ms, 800us, 0.1s")
+    return float(found["number"]) * _UNITS[found["unit"]]
+
+
+def _show_table(folder: Path | None, *, as_json: bool) -> None:
+    from trpexport.latency.store import Store
+    from trpexport.report.views.latency import table_view
+
+    with Store(folder) as store:
+        found = store.contents()
+    if as_json:
+        show_json({"conditions": found})
+    else:
+        show(*table_view(found))

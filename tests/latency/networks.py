@@ -1,0 +1,145 @@
+"""A network to time, and a machine whose every time is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from trpexport.latency.stopwatch import Conditions, Timed
+from trpexport.measure.profile.profile import NodeTime, Profile
+from trpexport.measure.statistics import ratio_interval
+from trpexport.networks.torch.network import TorchNetwork
+
+SHAPE = (1, 3, 16, 16)
+
+
+class Twins(nn.Module):
+    """A stem, two convolutions of one kind and surroundings, one of another, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.first = nn.Conv2d(16, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.wide = nn.Conv2d(16, 32, 3, padding=1)
+        self.fc = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        y: Tensor = self.fc(torch.relu(self.wide(x)).mean((2, 3)))
+        return y
+
+
+def twins() -> TorchNetwork:
+    """Return the network, the same each time."""
+    torch.manual_seed(0)
+    return TorchNetwork.open(Twins().eval(), SHAPE)
+
+
+class FakeStopwatch:
+    """A machine on which a convolution takes as long as it says, and nothing else takes time.
+
+    Args:
+        seconds: by shape of a kernel, what a convolution with it takes; a microsecond for each
+            1,000 weights without it.
+        profiler_cost: what its profiler adds to each node.
+        noise: standard deviation of the times of single runs, relative.
+        seed: of the noise.
+
+    Attributes:
+        profiled: networks that were profiled so far.
+    """
+
+    def __init__(
+        self,
+        seconds: Mapping[tuple[int, ...], float] | None = None,
+        *,
+        profiler_cost: float = 0.0,
+        noise: float = 0.0,
+        seed: int = 0,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self.conditions = conditions or Conditions()
+        self.profiled = 0
+        self._seconds = dict(seconds or {})
+        self._cost, self._noise = profiler_cost, noise
+        self._generator = np.random.default_rng(seed)
+
+    def facts(self) -> dict[str, Any]:
+        return {"device": DEVICE, **self.conditions.to_json()}
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        self.profiled += len(files)
+        return [self._profile(file, runs) for file in files]
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        rounds = [
+            [noisy(self.latency(file), 5, self._noise, self._generator) for _ in range(20)]
+            for file in files
+        ]
+        return [
+            Timed(float(np.median(np.concatenate(some))), ratio_interval(rounds[0], some))
+            for some in rounds
+        ]
+
+    def latency(self, file: Path) -> float:
+        """Return what a run of a network takes."""
+        return sum(self._times(file).values())
+
+    def _times(self, file: Path) -> dict[str, float]:
+        graph = onnx.load(file).graph
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        return {
+            node.name: self._seconds.get(shape, prod(shape) * 1e-9)
+            if node.op_type == "Conv" and (shape := shapes[node.input[1]])
+            else 0.0
+            for node in graph.node
+        }
+
+    def _profile(self, file: Path, runs: int) -> Profile:
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx.load(file).graph.initializer}
+        nodes = {node.name: node for node in onnx.load(file).graph.node}
+        return Profile(
+            model=str(file),
+            provider="cpu",
+            threads=1,
+            shapes={"input": SHAPE},
+            nodes=tuple(
+                NodeTime(
+                    name=name,
+                    operator=nodes[name].op_type,
+                    provider="CPUExecutionProvider",
+                    input_shapes=tuple(shapes[i] for i in nodes[name].input if i in shapes),
+                    output_shapes=(),
+                    samples=tuple(noisy(seconds + self._cost, runs, self._noise, self._generator)),
+                )
+                for name, seconds in self._times(file).items()
+            ),
+            wall_samples=(self.latency(file),) * runs,
+        )
+
+
+DEVICE = {
+    "architecture": "x86_64",
+    "CPU": "a processor",
+    "physical cores": 1,
+    "logical cores": 1,
+    "memory in GiB": 1,
+    "operating system": "Linux",
+    "instruction_sets": ["avx2"],
+    "onnxruntime": "1.0.0",
+}
+
+
+def noisy(seconds: float, runs: int, noise: float, generator: Generator) -> Any:
+    """Return times of runs, none of them negative."""
+    return np.abs(seconds * (1 + noise * generator.standard_normal(runs)))

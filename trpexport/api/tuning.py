@@ -1,0 +1,78 @@
+"""Networks from Python that are fast where they will run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trpexport.artifact.build import BundleReport, ExportSettings
+    from trpexport.choose.by_latency import ByLatency
+    from trpexport.datasets import Dataset, Preprocessing, TensorSet
+    from trpexport.inputs import InputsLike
+
+Announce = Callable[[str], None]
+_CALIBRATED = 512
+
+
+def tune(
+    model: str | Path,
+    chooser: ByLatency,
+    *,
+    images: Dataset | TensorSet | str,
+    count: int = _CALIBRATED,
+    preprocessing: Preprocessing | None = None,
+    out: str | Path | None = None,
+    settings: ExportSettings | None = None,
+    outputs: Sequence[str] = (),
+    inputs: InputsLike | None = None,
+    arch: str | None = None,
+    factory: str | None = None,
+    announce: Announce | None = None,
+) -> BundleReport:
+    """Write the fastest network found within a limit, measured beside the original.
+
+    Args:
+        model: the path of a checkpoint or of an ONNX file. A module goes to
+            :func:`trpexport.decompose`, with the same chooser.
+        chooser: the limit and the device: :class:`~trpexport.ByLatency`.
+        images: unlabelled images to fit the factors to, as in ``cifar10:DIR``.
+        count: how many of them.
+        preprocessing: how images become input; as the checkpoint says where it is None.
+        out: the bundle's directory; named after the file where it is None.
+        settings: how it is exported.
+        outputs: names of the outputs whose errors count, or globs of them, where not all do.
+        inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
+        arch: the checkpoint's architecture, where it can't be recognised.
+        factory: ``package.module:factory`` that makes the checkpoint's network.
+        announce: called with a line on each step.
+
+    Returns:
+        The report; ``data["latency"]`` says what was measured.
+
+    Raises:
+        NothingToDoError: the network can't be made faster, or the limit can't be met; nothing is
+            written.
+        TrpexportError: the network, the images or the place can't be used.
+    """
+    from trpexport.artifact.build import ExportSettings
+    from trpexport.datasets import open_data
+    from trpexport.onnx_files import OnnxFileSource
+    from trpexport.onnxfile.recognition import is_onnx
+    from trpexport.pipeline import CalibrationData, Decomposable, Source
+    from trpexport.stages import Stages
+    from trpexport.tuning import Tuning
+
+    path = Path(model)
+    source: Decomposable = (
+        OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)
+    )
+    data = open_data(images) if isinstance(images, str) else images
+    job = Tuning(chooser, settings or ExportSettings(), outputs)
+    return job(
+        source,
+        CalibrationData(data, count, preprocessing=preprocessing),
+        None if out is None else Path(out),
+        Stages(announce),
+    )

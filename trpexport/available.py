@@ -1,0 +1,57 @@
+"""How much memory this process may still take, as far as the system tells."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+_STATM = Path("/proc/self/statm")
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process may still take; None where nobody knows.
+
+    The least of what the machine has left, swap included, of what the limits of the process allow
+    (``ulimit -v``, ``ulimit -d``), and of those of its control group, as containers have them.
+    """
+    return max(0, min(found)) if (found := list(_limits())) else None
+
+
+def _limits() -> Iterator[int]:
+    # What is missing or reads otherwise limits nothing that is known here.
+    with suppress(OSError, ValueError, KeyError):
+        told = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        free = [int(told[key].split()[0]) << 10 for key in ("MemAvailable", "SwapFree")]
+        yield sum(free)
+    with suppress(OSError, ValueError, IndexError):
+        yield from _process_limits()
+    with suppress(OSError, ValueError):
+        yield from _group_limits()
+
+
+def _process_limits() -> Iterator[int]:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    pages = [int(count) for count in _STATM.read_text().split()]
+    for kind, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - used * mmap.PAGESIZE
+
+
+def _group_limits() -> Iterator[int]:
+    """Yield what each control group that the process is in has left."""
+    line = next(line for line in [*_CGROUP.read_text().splitlines(), ""] if line[:3] in ("0::", ""))
+    place = PurePosixPath(line[3:] or "/").relative_to("/")
+    for group in (place, *place.parents):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limit = int((_CGROUPS / group / "memory.max").read_text())
+            yield limit - int((_CGROUPS / group / "memory.current").read_text())

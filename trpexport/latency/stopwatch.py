@@ -1,0 +1,224 @@
+"""Who runs networks to time them: this machine, or another one that is asked to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from trpexport.device.remote import run_on_host
+from trpexport.measure.bench import bench
+from trpexport.measure.machine import fingerprint, machine_facts
+from trpexport.measure.profile.jobs import ProfileJob, profiles_of
+from trpexport.measure.profile.profile import Profile, ProfileSettings, profile_models
+from trpexport.measure.settings import BenchSettings, ModelFile
+from trpexport.measure.statistics import Interval
+from trpexport.runtime.providers import NO_OPTIONS, Options
+from trpexport.tensors import NO_SHAPES, Shapes
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which networks are timed.
+
+    Attributes:
+        provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
+        provider_options: its options.
+        threads: threads that one operator is spread over.
+        batch: images at a time; None for as many as the network's input has.
+        shapes: whole input shapes by name.
+    """
+
+    provider: str = "cpu"
+    provider_options: Options = field(default_factory=lambda: NO_OPTIONS)
+    threads: int = 1
+    batch: int | None = None
+    shapes: Shapes = field(default_factory=lambda: NO_SHAPES)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON-ready data."""
+        return {
+            "provider": self.provider,
+            "provider_options": dict(self.provider_options),
+            "threads": self.threads,
+            "batch": self.batch,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A network that was timed in turns with others.
+
+    Attributes:
+        seconds: median time of a run.
+        speedup: how many times faster than the first one it is.
+    """
+
+    seconds: float
+    speedup: Interval
+
+
+class Stopwatch(Protocol):
+    """Times networks on some machine."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """Under which it does."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for, JSON-ready: the machine, its ONNX Runtime, the conditions."""
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns.
+
+        Raises:
+            TrpexportError: one can't be run.
+        """
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns.
+
+        Args:
+            files: ONNX files.
+            seconds: least time for each; up to ten times that on a busy machine.
+
+        Raises:
+            TrpexportError: one can't be run.
+        """
+
+
+class LocalStopwatch:
+    """Times networks in this process.
+
+    Args:
+        conditions: under which.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for: this machine, its ONNX Runtime, the conditions."""
+        return {"device": device_of(machine_facts()), **self.conditions.to_json()}
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns."""
+        return profile_models(files, profile_settings(self.conditions, runs))
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns."""
+        return raced(bench, self.conditions, files, seconds)
+
+
+class RemoteStopwatch:
+    """Times networks on another machine, over ssh; nothing stays there.
+
+    Args:
+        conditions: under which.
+        host: what ssh knows it by.
+        python: the Python to run there.
+        say: called with a line on each step.
+        ssh: the program and its leading arguments.
+        scp: the same for copies.
+    """
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        host: str,
+        *,
+        python: str = "python3",
+        say: Callable[[str], None] | None = None,
+        ssh: Sequence[str] = ("ssh",),
+        scp: Sequence[str] = ("scp",),
+    ) -> None:
+        self.conditions = conditions
+        self._run = functools.partial(
+            run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for: that machine, its ONNX Runtime, the conditions."""
+        machine = self._run(ProfileJob((), self.conditions.provider))["machine"]
+        return {"device": device_of(machine), **self.conditions.to_json()}
+
+    def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+        """Return where networks spend their time, in turns."""
+        conditions = self.conditions
+        job = ProfileJob(
+            tuple(ModelFile(str(file), file.stem) for file in files),
+            conditions.provider,
+            conditions.provider_options,
+            conditions.threads,
+            conditions.batch,
+            conditions.shapes,
+            runs,
+        )
+        return profiles_of(self._run(job))
+
+    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        """Time networks against the first one, in turns."""
+        return raced(self._run, self.conditions, files, seconds)
+
+
+def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a machine's facts tells times on it from times elsewhere."""
+    return {
+        **fingerprint(machine),
+        "instruction_sets": sorted(machine["instruction_sets"]),
+        "onnxruntime": machine["versions"]["onnxruntime"],
+    }
+
+
+def profile_settings(conditions: Conditions, runs: int) -> ProfileSettings:
+    """Return how networks run under the profiler."""
+    return ProfileSettings(
+        provider=conditions.provider,
+        provider_options=conditions.provider_options,
+        threads=conditions.threads,
+        batch=conditions.batch,
+        shapes=conditions.shapes,
+        runs=runs,
+    )
+
+
+def raced(
+    run: Callable[[BenchSettings], Mapping[str, Any]],
+    conditions: Conditions,
+    files: Sequence[Path],
+    seconds: float,
+) -> list[Timed]:
+    """Return what a bench says of networks.
+
+    Args:
+        run: runs a bench and returns its record.
+        conditions: under which.
+        files: ONNX files.
+        seconds: least time for each.
+    """
+    record = run(
+        BenchSettings(
+            models=tuple(ModelFile(str(file), file.stem) for file in files),
+            provider=conditions.provider,
+            provider_options=conditions.provider_options,
+            threads=(conditions.threads,),
+            batch=conditions.batch,
+            shapes=conditions.shapes,
+            min_time=seconds,
+            max_time=10 * seconds,
+            memory=False,
+        )
+    )
+    (result,) = record["results"]
+    return [
+        Timed(
+            entry["seconds"]["median"],
+            Interval(1.0, 1.0, 1.0)
+            if entry["ratio"] is None
+            else Interval(*(entry["ratio"][key] for key in ("low", "mid", "high"))),
+        )
+        for entry in result["models"]
+    ]

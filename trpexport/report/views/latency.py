@@ -1,0 +1,108 @@
+"""How fast a tuned network is: what was measured on its files, and what was chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trpexport.report.blocks import Block, Column, Kind, Range, Table, Text, Tone, Value
+
+
+def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Show the time of each file of a tuned bundle beside that of the original network.
+
+    Args:
+        report: the content of ``report.json``.
+    """
+    facts = report["latency"]
+    ratio = report["macs"]["before"] / report["macs"]["after"]
+    columns = (
+        Column("name", "file", Kind.NAME),
+        Column("seconds", "time in ms", Kind.SECONDS),
+        Column("speedup", "faster", Kind.RATIO),
+        Column("interval", "95 %", Kind.RATIO),
+        Column("efficiency", "of the MAC ratio", Kind.RATIO),
+    )
+    rows: list[dict[str, Any]] = [{"name": "original", "seconds": facts["seconds"]}]
+    originals = {f"original in {name}": timed for name, timed in facts["originals"].items()}
+    for name, timed in {**originals, **facts["files"]}.items():
+        speedup = timed["speedup"]
+        rows.append(
+            {
+                "name": name,
+                "seconds": timed["seconds"],
+                "speedup": speedup["mid"],
+                "interval": Range(speedup["low"], speedup["high"]),
+                "efficiency": speedup["mid"] / ratio if name == "fp32" else None,
+            }
+        )
+    return Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
+
+
+def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]:
+    device = facts["device"]
+    threads, batch = facts["threads"], facts["batch"]
+    best = facts["best_speedup"]
+    noisy = facts["deviation"] > _NOISY
+    doubt = "; times varied too much to rank close ones" if noisy else ""
+    return (
+        f"Measured in turns on {device['CPU']} ({_vector_unit(device['instruction_sets'])}), "
+        f"{facts['provider']}, {threads} thread{'s' if threads > 1 else ''}"
+        f"{'' if batch is None else f', {batch} images at a time'}. The table predicted ",
+        Value(facts["predicted_speedup"], Kind.RATIO),
+        " of the graph, which took ",
+        Value(facts["speedup"]["mid"], Kind.RATIO),
+        "; with every layer in its fastest way it would be ",
+        Value(best["mid"], Kind.RATIO),
+        "; MACs are ",
+        Value(ratio, Kind.RATIO),
+        f" fewer{doubt}",
+    )
+
+
+# Standard error of a layer's time, relative to it, from which on near ones can't be ranked.
+_NOISY = 0.05
+_UNITS = {"avx512_vnni": "AVX-512 with VNNI", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+def _vector_unit(found: list[str]) -> str:
+    return next((text for name, text in _UNITS.items() if name in found), ", ".join(found) or "?")
+
+
+def table_view(conditions: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """Show the times that are kept from run to run, by machine and conditions.
+
+    Args:
+        conditions: as :meth:`trpexport.latency.store.Store.contents` returns them.
+    """
+    if not conditions:
+        return (Text("No times are known yet: trpexport tune measures them.", tone=Tone.FAINT),)
+    columns = (
+        Column("layer", "layer", Kind.PROSE),
+        Column("way", "written as", Kind.NAME),
+        Column("original", "as it is, ms", Kind.SECONDS),
+        Column("seconds", "so, ms", Kind.SECONDS),
+        Column("ratio", "faster", Kind.RATIO),
+    )
+    blocks: list[Block] = []
+    for one in conditions:
+        device = one["device"]
+        blocks.append(
+            Text(
+                f"{device['CPU']} ({_vector_unit(device['instruction_sets'])}), ONNX Runtime "
+                f"{device['onnxruntime']}, {one['provider']}, {one['threads']} threads, "
+                f"batch {one['batch'] or 'as exported'}"
+            )
+        )
+        rows = tuple(
+            {
+                "layer": time["layer"],
+                "way": f"{time['scheme']} {time['rank']}",
+                "original": time["original"],
+                "seconds": time["seconds"],
+                "ratio": time["original"] / time["seconds"] if time["seconds"] else None,
+            }
+            for time in one["times"]
+        )
+        blocks.append(Table(columns, rows))
+    return tuple(blocks)
