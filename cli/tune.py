@@ -31,8 +31,9 @@ from .eval import (
 from .interrupts import tell_written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from trpexport.artifact.build import BundleReport
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
@@ -141,10 +142,6 @@ def tune(
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
     from trpexport.pipeline import default_directory
-    from trpexport.report.views.bundle import bundle_view
-    from trpexport.report.views.calibration import calibration_view
-    from trpexport.report.views.latency import latency_view, pareto_view
-    from trpexport.report.views.plan import plan_view
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
     from trpexport.tuning import pareto as front
@@ -202,26 +199,37 @@ def tune(
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
         if pareto:
-            place, points = front(tuning, source, data, out, stages)
+            _show_front(*front(tuning, source, data, out, stages), as_json=as_json)
         else:
-            result = tuning(source, data, out, stages)
-    if pareto:
-        found = [{"bundle": str(point.path), **point.data} for point in points]
-        if as_json:
-            show_json({"directory": str(place), "bundles": found})
-        else:
-            show(*pareto_view(found))
-        return
+            _show(tuning(source, data, out, stages), as_json=as_json)
+
+
+def _show(result: BundleReport, *, as_json: bool) -> None:
+    from trpexport.report.views.bundle import bundle_view
+    from trpexport.report.views.calibration import calibration_view
+    from trpexport.report.views.latency import latency_view
+    from trpexport.report.views.plan import plan_view
+
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
+        return
+    show(
+        *plan_view(result.plan),
+        *calibration_view(result.data),
+        *bundle_view(result.data),
+        *latency_view(result.data),
+        *written(result.path),
+    )
+
+
+def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+    from trpexport.report.views.latency import pareto_view
+
+    found = [{"bundle": str(point.path), **point.data} for point in points]
+    if as_json:
+        show_json({"directory": str(place), "bundles": found})
     else:
-        show(
-            *plan_view(result.plan),
-            *calibration_view(result.data),
-            *bundle_view(result.data),
-            *latency_view(result.data),
-            *written(result.path),
-        )
+        show(*pareto_view(found))
 
 
 def _stopwatch(
