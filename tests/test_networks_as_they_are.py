@@ -252,9 +252,9 @@ def test_from_its_onnx_file(run: Run, trained: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trained", ["detector", "unet"], indirect=True)
 def test_at_other_sizes(run: Run, trained: Trained, tmp_path: Path) -> None:
-    """Digits three times as large, and in one direction only, through a file that was made for two.
+    """Digits twice as large as those that it was trained and calibrated on, one way or both.
 
-    The network itself says what comes out there: the factors lose no more than at its own size.
+    The network itself says what comes out there; the factors lose somewhat more than at home.
     """
     weights, out = trained.folder / "weights.pt", tmp_path / "out"
     options = (
@@ -282,4 +282,4 @@ def test_at_other_sizes(run: Run, trained: Trained, tmp_path: Path) -> None:
     own = distance(2, 2)
     assert 1e-4 < own < 0.5
     for size in ((4, 4), (4, 2), (2, 4)):
-        assert distance(*size) < 2 * own
+        assert distance(*size) < min(0.5, 4 * own)
