@@ -126,8 +126,9 @@ def _outputs(session: Session, images: Images) -> dict[str, Any]:
 
 
 def measure(case: Case, work: Path, min_runs: int) -> None:
-    """Time the nine files of a network in turns."""
-    labels = [(version, precision) for version in VERSIONS for precision in PRECISIONS]
+    """Time those of the nine files of a network that are there, in turns."""
+    both = [(version, precision) for version in VERSIONS for precision in PRECISIONS]
+    labels = [label for label in both if file_of(work, case, *label).exists()]
     models = tuple(
         ModelFile(str(file_of(work, case, *label).resolve()), ", ".join(label)) for label in labels
     )

@@ -26,9 +26,9 @@ from trpexport.tensors import Array, Arrays
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-# Where no others are given, one image in five is held out; of fewer than 80 as many as 16 or half:
+# Where no others are given, one image in five is held out; of fewer than 320 as many as 64 or half:
 # what an error is on other images can't be told by a handful, and ranges need no more.
-_KEPT_BACK, _MIN_KEPT = 5, 16
+_KEPT_BACK, _MIN_KEPT = 5, 64
 
 
 def quantize_static(source: Path, target: Path, settings: QuantizationSettings) -> Quantized:
