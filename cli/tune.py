@@ -31,12 +31,14 @@ from .eval import (
 from .interrupts import tell_written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from trpexport.artifact.build import BundleReport
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
-_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
+_FIRST = 1.25  # the speed-up that a front begins with
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -66,6 +68,10 @@ def tune(
         float | None,
         typer.Option(help="Be fastest while at most so many points of top-1, or of --metric, go."),
     ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="A bundle for each of several speed-ups, 1.25x and on."),
+    ] = False,
     scheme: Annotated[
         str, typer.Option(help="auto chooses for each layer; or the name of one.")
     ] = "auto",
@@ -136,12 +142,9 @@ def tune(
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
     from trpexport.pipeline import default_directory
-    from trpexport.report.views.bundle import bundle_view
-    from trpexport.report.views.calibration import calibration_view
-    from trpexport.report.views.latency import latency_view
-    from trpexport.report.views.plan import plan_view
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
+    from trpexport.tuning import pareto as front
 
     opt.at_most_one(context, *_LIMITS)
     opt.refuse_idle(
@@ -152,7 +155,7 @@ def tune(
     if not any(opt.is_typed(context, name) for name in _LIMITS):
         raise TrpexportError(
             "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --max-error or --max-drop"
+            "--max-latency, --max-error, --max-drop or --pareto"
         )
     if calib is None:
         opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
@@ -175,7 +178,7 @@ def tune(
     )
     chooser = ByLatency(
         cache=cache_folder(cache),
-        speedup=min_speedup,
+        speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
         error=max_error,
         drop=max_drop,
@@ -189,23 +192,44 @@ def tune(
     )
     options = parse_provider_options(provider_option or ())
     array = opt.read_inputs(inputs)
-    out = out or default_directory(network, chooser.label)
+    out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress() as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
-        result = tuning(source, data, out, stages)
+        if pareto:
+            _show_front(*front(tuning, source, data, out, stages), as_json=as_json)
+        else:
+            _show(tuning(source, data, out, stages), as_json=as_json)
+
+
+def _show(result: BundleReport, *, as_json: bool) -> None:
+    from trpexport.report.views.bundle import bundle_view
+    from trpexport.report.views.calibration import calibration_view
+    from trpexport.report.views.latency import latency_view
+    from trpexport.report.views.plan import plan_view
+
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
+        return
+    show(
+        *plan_view(result.plan),
+        *calibration_view(result.data),
+        *bundle_view(result.data),
+        *latency_view(result.data),
+        *written(result.path),
+    )
+
+
+def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+    from trpexport.report.views.latency import pareto_view
+
+    found = [{"bundle": str(point.path), **point.data} for point in points]
+    if as_json:
+        show_json({"directory": str(place), "bundles": found})
     else:
-        show(
-            *plan_view(result.plan),
-            *calibration_view(result.data),
-            *bundle_view(result.data),
-            *latency_view(result.data),
-            *written(result.path),
-        )
+        show(*pareto_view(found))
 
 
 def _stopwatch(

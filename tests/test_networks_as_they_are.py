@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -247,3 +248,38 @@ def test_from_its_onnx_file(run: Run, trained: Trained, tmp_path: Path) -> None:
         )
         assert result.code == 0, result.err
         check_bundle(run, trained, tmp_path / name, tmp_path / "d")
+
+
+@pytest.mark.parametrize("trained", ["detector", "unet"], indirect=True)
+def test_at_other_sizes(run: Run, trained: Trained, tmp_path: Path) -> None:
+    """Digits twice as large as those that it was trained and calibrated on, one way or both.
+
+    The network itself says what comes out there; the factors lose somewhat more than at home.
+    """
+    weights, out = trained.folder / "weights.pt", tmp_path / "out"
+    options = (
+        *("--model", f"tests.kinds_of_networks:{trained.name}", *trained.shapes),
+        *("--criterion", "energy:0.9", "--calib", f"tensors:{trained.folder / 'train.npz'}"),
+        *("--dynamic-batch", "--dynamic", "height,width", *FAST),
+    )
+    found = run("decompose", weights, *options, "-o", out)
+    assert found.code == 0, found.err
+    session = InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    digits = load_digits().images[1400:1500]
+
+    def distance(rows: int, columns: int) -> float:
+        """Return how far outputs are from the network's, relative to their variation."""
+        x = np.repeat(np.repeat(digits[:, None] / 16, rows, 2), columns, 3).astype(np.float32)
+        with torch.no_grad():
+            wanted = trained.module(torch.from_numpy(x))
+        named = wanted if isinstance(wanted, dict) else {"output": wanted}
+        given = session.run(list(named), {"input": x})
+        return max(
+            float(np.linalg.norm(ours - theirs.numpy()) / (theirs - theirs.mean(0)).norm())
+            for ours, theirs in zip(given, named.values(), strict=True)
+        )
+
+    own = distance(2, 2)
+    assert 1e-4 < own < 0.5
+    for size in ((4, 4), (4, 2), (2, 4)):
+        assert distance(*size) < min(0.5, 4 * own)

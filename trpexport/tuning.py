@@ -140,6 +140,50 @@ class Tuning:
         }
 
 
+# Speed-ups of a Pareto front, as long as they can be met.
+_SPEEDUPS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+
+
+def pareto(
+    tuning: Tuning,
+    source: Decomposable,
+    data: CalibrationData,
+    out: Path | None = None,
+    stages: Stages | None = None,
+) -> tuple[Path, list[BundleReport]]:
+    """Tune a network to one speed-up after another, until none further can be met.
+
+    Args:
+        tuning: how; its chooser's limit does not count.
+        source: the checkpoint or ONNX file.
+        data: what to calibrate on.
+        out: the directory that gets a bundle for each; a name after the file where it is None.
+        stages: times and announces the stages.
+
+    Returns:
+        The directory, and a report for each bundle in it, the slowest first.
+
+    Raises:
+        NothingToDoError: not even the least speed-up can be met; nothing is written.
+        TrpexportError: as the steps themselves.
+    """
+    out = out or default_directory(source.path, "pareto")
+    stages = stages or Stages()
+    reports: list[BundleReport] = []
+    for speedup in _SPEEDUPS:
+        chooser = replace(tuning.chooser, speedup=speedup, seconds=None, error=None, drop=None)
+        stages.say(f"tune to {speedup:g}x")
+        try:
+            job = replace(tuning, chooser=chooser)
+            reports.append(job(source, data, out / f"{speedup:g}x", stages))
+        except NothingToDoError as error:
+            if not reports:
+                raise
+            stages.say(str(error))
+            break
+    return out, reports
+
+
 def _facts(timed: Timed) -> dict[str, Any]:
     return {"seconds": timed.seconds, "speedup": timed.speedup.to_json()}
 

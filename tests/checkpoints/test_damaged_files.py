@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,7 @@ def test_a_record_marked_as_a_directory(tmp_path: Path, seeded: Weights, small: 
         load_checkpoint(path, arch=str(small))
 
 
-# A failure is replayed with its arguments in words, which are long here.
-@pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(damage=damages())
-def test_damaged_files(
+def load_damaged(
     content: bytes,
     weights: Weights,
     small: Any,
@@ -100,3 +93,17 @@ def test_damaged_files(
             state = checkpoint.module.state_dict()
             assert all(torch.equal(state[name], weight) for name, weight in weights.items())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ENOUGH
+
+
+def on_random_damages(examples: int) -> Callable[..., None]:
+    """Return the check as a test of so many examples."""
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    limits = settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+    # A failure is replayed with its arguments in words, which are long here.
+    long_words = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+    test: Callable[..., None] = long_words(limits(given(damage=damages())(load_damaged)))
+    return test
+
+
+test_damaged_files = on_random_damages(40)
+test_many_damaged_files = pytest.mark.slow(on_random_damages(300))

@@ -12,6 +12,7 @@ from tests.latency.networks import SHAPE, FakeStopwatch, twins
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets.calibration import ArrayImages
 from trpexport.errors import NothingToDoError, PlanError
+from trpexport.latency.stopwatch import Conditions
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -121,6 +122,7 @@ def test_no_difference_is_claimed_that_is_not_there(tune: Tune, seed: int) -> No
         ({"drop": -1.0}, "out of range"),
         ({"speedup": 2.0, "metric": "miou"}, "says what a drop is of"),
         ({"speedup": 2.0, "rank_multiple": 0}, "at least 1"),
+        ({"speedup": 2.0, "conditions": Conditions("cuda")}, "profiler does not tell"),
     ],
 )
 def test_limits_that_can_not_be(limits: dict[str, Any], says: str) -> None:

@@ -20,6 +20,7 @@ from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.dynamic import Dynamic
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.open_sizes import size_free_forwards
 from trpexport.networks.torch.outputs import is_flat, named_tensors
 from trpexport.networks.torch.running import (
     evaluating,
@@ -65,12 +66,13 @@ def to_onnx(
     outputs = outputs_of(model, x)
     names = list(named_tensors(outputs, inputs))
     as_named = nullcontext() if is_flat(outputs) else _returning_tensors(model)
+    as_open = forwards_replaced(size_free_forwards(model) if settings.dynamic else {})
     write = _write_legacy if settings.is_legacy else _write_dynamo
     options = {"opset_version": settings.opset, "input_names": list(inputs), "output_names": names}
     if settings.keep_norms:
         options |= {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     try:
-        with evaluating(model), as_named, _quiet():
+        with evaluating(model), as_named, as_open, _quiet():
             write(model, x, path, _open_axes(inputs, settings), options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

@@ -69,6 +69,37 @@ def _vector_unit(found: list[str]) -> str:
     return next((text for name, text in _UNITS.items() if name in found), ", ".join(found) or "?")
 
 
+def pareto_view(reports: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """Show what networks of several speed-ups save and lose.
+
+    Args:
+        reports: the contents of their ``report.json``.
+    """
+    columns = (
+        Column("bundle", "bundle", Kind.NAME),
+        Column("speedup", "faster", Kind.RATIO),
+        Column("interval", "95 %", Kind.RATIO),
+        Column("macs", "fewer MACs", Kind.RATIO),
+        Column("error", "output error", Kind.SHARE),
+        Column("held_out", "on other images", Kind.SHARE),
+    )
+    return (Table(columns, tuple(map(_point, reports))),)
+
+
+def _point(report: Mapping[str, Any]) -> dict[str, Any]:
+    speedup = report["latency"]["files"]["fp32"]["speedup"]
+    calibration = report["calibration"]
+    held_out = calibration["held_out"]
+    return {
+        "bundle": report["bundle"],
+        "speedup": speedup["mid"],
+        "interval": Range(speedup["low"], speedup["high"]),
+        "macs": report["macs"]["before"] / report["macs"]["after"],
+        "error": calibration["output_error"],
+        "held_out": None if held_out is None else held_out["output_error"],
+    }
+
+
 def table_view(conditions: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     """Show the times that are kept from run to run, by machine and conditions.
 
