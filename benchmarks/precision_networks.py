@@ -213,7 +213,7 @@ CASES = (
     Case(
         "CRAFT at 224",
         "craft_mlt_25k",
-        _photographs(224, 64, 32, caffe=False),
+        _photographs(224, 128, 64, caffe=False),
         _write_calibrated("{networks}/craft.onnx", None, fitted=8),
     ),
     Case(
