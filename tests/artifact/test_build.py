@@ -86,7 +86,7 @@ def test_a_bundle_is_complete(made: tuple[Path, Plan, nn.Module]) -> None:
 
 def test_the_report_keeps_the_two_comparisons_apart(made: tuple[Path, Plan, nn.Module]) -> None:
     report = json.loads((made[0] / bundle.REPORT).read_text())
-    assert report["schema_version"] == 2
+    assert report["schema_version"] == 3
     decompose, *steps = report["steps"]
     assert decompose["claim"] == {"kind": "approximate", "tolerance": None}
     assert decompose["outputs"]["output"]["rms_error"] > 1e-3

@@ -42,8 +42,11 @@ def test_a_file_becomes_one_of_int8(write_onnx: Write, tmp_path: Path) -> None:
     facts = found.facts
     assert facts["images"] == {"calibration": 40, "held_out": 40}
     assert facts["method"] == min(facts["methods"], key=facts["methods"].get)
-    assert facts["error"] == pytest.approx(facts["methods"][facts["method"]])
-    assert facts["error"] == pytest.approx(error(path, target, images(80)[1::2]), rel=1e-3)
+    # Half of what is held out chooses the method, the other half tells the error.
+    assert facts["error"] == pytest.approx(error(path, target, images(80)[1::2][1::2]), rel=1e-3)
+    assert facts["methods"][facts["method"]] == pytest.approx(
+        error(path, target, images(80)[1::2][::2]), rel=1e-3
+    )
     assert [link["error_ratio"] < 1 for link in facts["chains"]] == [True]
     assert len(facts["ranking"]) == 6
     assert (facts["excluded"], facts["drop"], found.note) == ([], None, None)
@@ -59,13 +62,14 @@ def test_held_out_images_decide_where_they_are_given(write_onnx: Write, tmp_path
 
 def test_a_limit_keeps_nodes_in_float(write_onnx: Write, tmp_path: Path) -> None:
     path, target = classifier(write_onnx, trap=True), tmp_path / "int8.onnx"
-    found = quantize_static(path, target, on(max_error=0.06))
+    found = quantize_static(path, target, on(max_error=0.09))
     assert "trap" in found.facts["excluded"]
     assert found.note is not None
     assert found.note.startswith("stays in float32: ")
     assert "trap" in found.note
     assert "trap.weight" in {tensor.name for tensor in onnx.load(target).graph.initializer}
-    assert found.facts["error"] < found.facts["error_bound"] <= 0.06
+    assert found.facts["error"] < found.facts["error_bound"] <= 0.09
+    assert error(path, target, images(200, seed=9)) <= 0.09
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def test_a_network_of_several_inputs(write_onnx: Write, tmp_path: Path) -> None:
     inputs: dict[str, Any]
     inputs = {"x": rng.normal(size=(400, 3)).astype(np.float32), "ids": rng.integers(0, 4, 400)}
     found = quantize_static(path, tmp_path / "q.onnx", QuantizationSettings(calibration=inputs))
-    assert found.facts["error"] < 0.05
+    assert found.facts["error"] < 0.07
 
 
 def test_what_touches_infinite_values_stays_in_float(write_onnx: Write, tmp_path: Path) -> None:
