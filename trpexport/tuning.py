@@ -130,6 +130,13 @@ class Tuning:
             raise NothingToDoError(
                 f"the finished network is not measurably faster than the original: {shown}"
             )
+        wanted = self.chooser.wanted(original.seconds)
+        best = max(one.speedup.high for one in timed)
+        if best < wanted:
+            raise NothingToDoError(
+                f"the finished network is {best:.2f}x as fast at best, and {wanted:.2f}x is asked "
+                "for: ask for a little more, so that the choice aims higher"
+            )
         fastest = min(zip(names, timed, strict=True), key=lambda pair: pair[1].seconds)[0]
         return {
             **report["calibration"][LATENCY],
