@@ -83,7 +83,7 @@ class Stopwatch(Protocol):
 
         Args:
             files: ONNX files.
-            seconds: least time for each; up to ten times that on a busy machine.
+            seconds: least time for each; up to five times that on a busy machine.
 
         Raises:
             TrpexportError: one can't be run.
@@ -208,7 +208,7 @@ def raced(
             batch=conditions.batch,
             shapes=conditions.shapes,
             min_time=seconds,
-            max_time=10 * seconds,
+            max_time=5 * seconds,
             memory=False,
         )
     )
