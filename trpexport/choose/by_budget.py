@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.candidates import least
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import PlanError
@@ -184,12 +184,10 @@ class ByBudget(AlignedSelection):
             "drop": self.drop,
             "share": self.share,
         }
-        given = [(kind, limit) for kind, limit in limits.items() if limit is not None]
-        if len(given) != 1:
-            raise PlanError(
-                "a budget is one of macs, parameters, error, drop, and share with a price: give one"
-            )
-        return given[0]
+        message = (
+            "a budget is one of macs, parameters, error, drop, and share with a price: give one"
+        )
+        return only_limit(limits, message)
 
     def _metric(self, data: str = "the data") -> Metric | None:
         """Return what a drop is of; None for images whose class is right.
@@ -216,22 +214,6 @@ class ByBudget(AlignedSelection):
             for name, price in PRICES.items()
             if self.price is None or name != self.price.resource
         ] + ([] if self.price is None else [self.price])
-
-
-def check_drop(limit: float, metric: Metric | None) -> None:
-    """Refuse a drop that can't be.
-
-    Args:
-        limit: what may be lost, in points of a share.
-        metric: what of; None for images whose class is right.
-
-    Raises:
-        PlanError: it is out of range.
-    """
-    in_points = metric is None or metric.is_share
-    if not 0 <= limit < (100 if in_points else math.inf):
-        unit, below = (" points", "to below 100") if in_points else ("", "on")
-        raise PlanError(f"a drop of {limit:g}{unit} is out of range: from 0 {below}")
 
 
 def with_shares(table: SensitivityTable, outcome: Outcome) -> list[dict[str, Any]]:

@@ -12,10 +12,11 @@ from trpexport.choose.alignment import AlignedSelection
 from trpexport.choose.allotment import Allotment, allot, smallest_fraction, whole_network
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
-from trpexport.choose.by_budget import check_drop, with_shares
+from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
@@ -218,10 +219,7 @@ class ByLatency(AlignedSelection):
             "error": self.error,
             "drop": self.drop,
         }
-        given = [(kind, limit) for kind, limit in limits.items() if limit is not None]
-        if len(given) != 1:
-            raise PlanError("a limit is one of speedup, seconds, error and drop: give one")
-        return given[0]
+        return only_limit(limits, "a limit is one of speedup, seconds, error and drop: give one")
 
     def _metric(self, data: str = "the data") -> Metric | None:
         return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
