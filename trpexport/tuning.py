@@ -120,7 +120,7 @@ class Tuning:
             NothingToDoError: none is measurably faster than the original network.
         """
         manifest = bundle.read_manifest(place)
-        names = ["fp32", *manifest.get("variants", {})]
+        names = [bundle.FLOAT32, *manifest.get("variants", {})]
         files = [place / bundle.variant_name(name) for name in names]
         race = self.chooser.timekeeper.race
         original, *found = race([place / bundle.BASELINE, *files, *originals.values()], _SECONDS)
