@@ -48,6 +48,7 @@ _COMMANDS = {
     "eval": "eval:eval_",
     "gate": "gate:gate",
     "arm-setup": "arm_setup:arm_setup",
+    "doctor": "doctor:doctor",
 }
 
 
