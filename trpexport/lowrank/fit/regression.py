@@ -61,9 +61,9 @@ class Regression:
     def scale(self) -> Tensor:
         """What is added to the variance of each input, (groups,)."""
         inputs = self.inputs or self.moments
-        square = torch.diagonal(inputs.pp, dim1=1, dim2=2) / inputs.count
-        power = (square - inputs.mean_p.square()).mean(1)
-        scale = torch.maximum(self.ridge * power, _NOISE * square.mean(1))
+        power = torch.diagonal(inputs.pp, dim1=1, dim2=2).mean(1) / inputs.count
+        noise = _NOISE * (power + inputs.mean_p.square().mean(1))
+        scale = torch.maximum(self.ridge * power, noise)
         return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
     @property
@@ -279,13 +279,11 @@ class Factorization(Fit):
     def _equations(self, moments: Moments, first: Tensor) -> Equations:
         """Return the equations of second factors.
 
-        Means are subtracted behind the first factors, where matrices are small.
-
         Args:
             moments: of patches and targets.
             first: first factors (groups, n, rows, rank).
         """
-        groups, n, rows, rank = first.shape
+        groups, _, rows, rank = first.shape
         shape = (rows, len(self._inputs) // rows)
         flat = self._ordered(moments.whole_pp, rows).flatten(2)
         step = max(1, _ELEMENTS // (rank * flat.shape[2]))
@@ -296,8 +294,7 @@ class Factorization(Fit):
             )
             whole = half.mT @ few[:, :, None, None]
             some.append(whole.mT.flatten(4).flatten(2, 3))
-        mean = self._targets(moments.mean_p[:, None].expand(-1, n, -1), first)
-        p = torch.cat(some, dim=1) / moments.count - mean.mT @ mean
+        p = torch.cat(some, dim=1) / moments.count
         return Equations(p, self._targets(moments.cross_covariance, first))
 
     def _ridge(self, first: Tensor) -> Equations:
