@@ -42,6 +42,8 @@ class Gatherer:
     def gather(self, layer: Layer, candidate: Candidate | None = None) -> LayerMoments | LayerRows:
         """Return the moments of one layer, or what it sees where that is less.
 
+        Nothing is held out where there is no candidate: the layer itself is the best fit.
+
         The inputs are those that the layer gets in ``candidate``, the targets what it gives in the
         original network ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798, section
         3.3), so that it makes up for the errors of the layers before it. Where a shortcut is added
@@ -65,15 +67,15 @@ class Gatherer:
         # What a layer makes of its inputs itself need not be summed up: it follows from them,
         # unless the inputs are cut.
         implied = candidate is None and narrowing is None
-        fit, held_out, scale = self._sums(layer, passes, narrowing, implied)
+        (fit, *others), scale = self._sums(layer, passes, narrowing, implied)
         if implied:
             kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
-            fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
-        if not (fit.is_finite and held_out.is_finite):
+            fit = Moments.of_outputs(fit, kernels, bias)
+        if not all(some.is_finite for some in (fit, *others)):
             raise _not_finite(layer)
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
-        return LayerMoments(fit, held_out, metric, narrowing)
+        return LayerMoments(fit, others[0] if others else None, metric, narrowing)
 
     def _sees_few_rows(self, layer: Layer) -> bool:
         """Say whether a layer is a matrix product of fewer rows than it has input channels."""
@@ -130,14 +132,14 @@ class Gatherer:
         passes: Sequence[Traversal],
         narrowing: Narrowing | None,
         implied: bool,
-    ) -> tuple[Moments, Moments, Tensor | None]:
-        """Return the moments of images to fit to and of those held out, and the scale behind.
+    ) -> tuple[list[Moments], Tensor | None]:
+        """Return the moments of images to fit to, of those held out, and the scale behind.
 
         Args:
             layer: the layer.
             passes: the original network, and the one to be calibrated if there is one.
             narrowing: how the input channels are cut.
-            implied: leave the targets out.
+            implied: leave the targets out, and hold nothing out.
         """
         op, samples = layer.op, self.watch.samples
         outputs = 0 if implied else op.out_channels // op.groups
@@ -145,7 +147,7 @@ class Gatherer:
             op = narrowing.op(op)
         inputs = op.in_channels // op.groups * prod(op.kernel)
         device = self._network.weights(layer.name)[0].device
-        fit, held_out = (MomentSums(op.groups, inputs, outputs, device) for _ in range(2))
+        several = [MomentSums(op.groups, inputs, outputs, device) for _ in range(2 - implied)]
         scale = None
         for index in range(samples.batches):
             wanted, *given = (some.observe(layer.name, index) for some in passes)
@@ -161,9 +163,9 @@ class Gatherer:
                 some = sampling.pixels(len(seen), size, place, len(pairs), share)
                 if narrowing is not None:
                     seen = narrowing.inputs(seen)  # noqa: PLW2901
-                for sums, pixels in zip((fit, held_out), some, strict=True):
+                for sums, pixels in zip((several[0], several[-1]), some, strict=True):
                     _add(sums, pixels, op, seen, target)
-        return fit.moments(), held_out.moments(), scale
+        return [sums.moments() for sums in several], scale
 
 
 def _add(sums: MomentSums, pixels: Pixels, op: LinearOp, x: Tensor, y: Tensor) -> None:

@@ -35,6 +35,7 @@ class Moments:
             are of no account: see :attr:`whole_pp`.
         yp: sum of (y - mean_y) (p - mean_p)ᵀ, (groups, O, K).
         yy: sum of (y - mean_y) (y - mean_y)ᵀ, (groups, O, O), in blocks likewise.
+        kernels: what makes the targets of the patches, (groups, O, K), where that is known.
     """
 
     count: int
@@ -43,6 +44,7 @@ class Moments:
     pp: Tensor
     yp: Tensor
     yy: Tensor
+    kernels: Tensor | None = None
 
     @classmethod
     def of_outputs(cls, inputs: Moments, kernels: Tensor, bias: Tensor) -> Self:
@@ -55,7 +57,8 @@ class Moments:
         """
         yp = kernels @ inputs.whole_pp
         mean_y = (kernels @ inputs.mean_p[:, :, None])[:, :, 0] + bias
-        return cls(inputs.count, inputs.mean_p, mean_y, inputs.pp, yp, yp @ kernels.mT)
+        yy = yp @ kernels.mT
+        return cls(inputs.count, inputs.mean_p, mean_y, inputs.pp, yp, yy, kernels)
 
     def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count
@@ -85,6 +88,7 @@ class Moments:
             pp=seen_through(basis, rows.mT),
             yp=seen_through(basis, self.yp),
             mean_p=seen_through(basis, self.mean_p[:, None])[:, 0],
+            kernels=None,
         )
 
     @property
@@ -209,15 +213,20 @@ class LayerMoments:
 
     Attributes:
         fit: moments over most images.
-        held_out: over the others.
+        held_out: over the others; None where nothing is chosen by them.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
         narrowing: what the patches were made of where the layer has too many input channels.
     """
 
     fit: Moments
-    held_out: Moments
+    held_out: Moments | None
     metric: Tensor | None
     narrowing: Narrowing | None = None
+
+    @property
+    def everything(self) -> Moments:
+        """Over all images."""
+        return self.fit if self.held_out is None else self.fit + self.held_out
 
     def seen_op(self, op: LinearOp) -> LinearOp:
         """Return the layer with the input channels that the patches have."""
@@ -229,8 +238,8 @@ class LayerMoments:
 
     def seen_through(self, basis: Tensor) -> LayerMoments:
         """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
-        fit, held_out = self.fit.seen_through(basis), self.held_out.seen_through(basis)
-        return LayerMoments(fit, held_out, self.metric)
+        held_out = None if self.held_out is None else self.held_out.seen_through(basis)
+        return LayerMoments(self.fit.seen_through(basis), held_out, self.metric)
 
 
 def scale_metric(scale: Tensor, groups: int) -> Tensor:
