@@ -20,7 +20,7 @@ from trpexport.measure.bench import BenchSettings, ModelFile, bench
 from trpexport.measure.machine import instruction_sets
 from trpexport.quantization.formats import NumberFormat, number_format
 from trpexport.quantization.observing import histograms
-from trpexport.quantization.ort import quantized, ready, serialized
+from trpexport.quantization.ort import Quantizer, ready, serialized
 from trpexport.quantization.ranges import METHODS
 from trpexport.runtime.session import open_session
 
@@ -48,7 +48,7 @@ def measured(path: Path, min_runs: int) -> dict[str, Any]:
         files = [ModelFile(str(path), "float32")]
         for place, numbers in enumerate(FORMATS):
             file = Path(folder) / f"{place}.onnx"
-            file.write_bytes(serialized(quantized(model, ranges, numbers)))
+            file.write_bytes(serialized(Quantizer(model, numbers)(ranges)))
             files.append(ModelFile(str(file), label_of(numbers)))
         settings = BenchSettings(
             tuple(files), min_runs=min_runs, max_time=3.0, warmup_seconds=2.0, memory=False

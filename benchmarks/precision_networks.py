@@ -74,7 +74,9 @@ class Case:
     write: Callable[[Material, Images, str, Path], None]
 
 
-def _cifar(location: str, calibrated: int) -> Callable[[Material], Prepared]:
+def cifar(location: str, calibrated: int) -> Callable[[Material], Prepared]:
+    """Return what reads a data set of small images, so many of them to calibrate on."""
+
     def read(material: Material) -> Prepared:
         data = tx.open_dataset(location.format(data=material.shared / "data"))
         train, test = data.split("train"), data.split("test")
@@ -88,7 +90,16 @@ def _cifar(location: str, calibrated: int) -> Callable[[Material], Prepared]:
     return read
 
 
-def _photographs(size: int, count: int, tested: int, *, caffe: bool) -> Callable[..., Prepared]:
+def photographs(size: int, count: int, tested: int, *, caffe: bool) -> Callable[..., Prepared]:
+    """Return what reads photographs.
+
+    Args:
+        size: that they are resized to.
+        count: to calibrate on.
+        tested: to test on.
+        caffe: whether they are prepared as Caffe does, and have labels that count.
+    """
+
     def read(material: Material) -> Prepared:
         with tarfile.open(material.shared / "data" / "natural-1000.tar") as archive:
             rows = list(csv.DictReader(io.TextIOWrapper(_file(archive, "labels.csv"))))
@@ -193,19 +204,19 @@ CASES = (
     Case(
         "TRP ResNet-20",
         "trained here, on JPEG",
-        _cifar("imagefolder:{data}/cifar10-jpeg.tar.gz", 512),
+        cifar("imagefolder:{data}/cifar10-jpeg.tar.gz", 512),
         _write_trp,
     ),
     Case(
         "ResNet-20",
         "public (resnet20-12fca82f)",
-        _cifar("cifar10:{data}/cifar10-lossless", 512),
+        cifar("cifar10:{data}/cifar10-lossless", 512),
         _write_calibrated("{shared}/checkpoints/resnet20-12fca82f.th", None),
     ),
     Case(
         "SqueezeNet at 227",
         "ImageNet",
-        _photographs(227, 256, 510, caffe=True),
+        photographs(227, 256, 510, caffe=True),
         _write_calibrated(
             "{shared}/models/squeezenet.pth", "squeezenet:squeezenet", shares=_OF_A_SMALL_ONE
         ),
@@ -213,13 +224,13 @@ CASES = (
     Case(
         "CRAFT at 224",
         "craft_mlt_25k",
-        _photographs(224, 128, 64, caffe=False),
+        photographs(224, 128, 64, caffe=False),
         _write_calibrated("{networks}/craft.onnx", None, fitted=8),
     ),
     Case(
         "ResNet-18 at 224",
         "random",
-        _photographs(224, 64, 64, caffe=False),
+        photographs(224, 64, 64, caffe=False),
         _write_resnet18,
     ),
 )

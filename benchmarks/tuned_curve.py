@@ -1,131 +1,210 @@
-"""Accuracy against measured time without training: ranks chosen by time, and by MACs.
+"""What networks lose against measured time, without training: ranks by time, and by MACs.
 
-    python -m benchmarks.tuned_curve --data cifar10:DIR --cache DIR resnet20.th resnet32.th
+    python -m benchmarks.tuned_curve --shared DIR --networks DIR --cache DIR [NAME ...]
+    python -m benchmarks.tuned_curve --plot curve.svg
 
-Each checkpoint is tuned to several speed-ups, and decomposed to several shares of its MACs in ranks
-of whole channel blocks (the default of ``decompose``), both calibrated on the same 512 unlabelled
-training images. Every file is timed beside the original one, in turns, on one thread at batch 1.
-Top-1 is that on all test images. What is measured is kept in ``results/tuned_curve.json`` at once,
-and a second run goes on where the first was stopped.
+Each network is tuned to several speed-ups, and decomposed to several shares of its MACs in ranks of
+whole channel blocks (the default of ``decompose``), both calibrated on the same unlabelled images.
+Every file is timed beside the original one, in turns, on one thread at batch 1, and judged on
+images that nothing was fitted to: by top-1, and by the output error against the original. What is
+measured is kept in ``results/tuned_curve.json`` at once, and a second run goes on where the first
+was stopped. ``PYTHONPATH`` must hold ``DIR/models`` for SqueezeNet's code.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trpexport as tx
-from benchmarks.calibration_curve import SHAPE, Images
 from benchmarks.environment import RESULTS, environment, run
-from trpexport.datasets.calibration import ArrayImages
+from benchmarks.precision import judged
+from benchmarks.precision_networks import Material, Prepared, cifar, photographs
+from trpexport.choose.base import Chooser
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch
-from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import Decomposed, decompose_network
 
-SPEEDUPS = (1.25, 1.5, 1.6, 1.75, 2.0)
-SHARES = (0.75, 0.6, 0.5, 0.45)
 RESULT = RESULTS / "tuned_curve.json"
 _SECONDS = 3.0
+_EXPORT = tx.ExportSettings(verify_seconds=1, baseline=True, dynamic_batch=True)
 
 
-class Curve:
-    """The networks of one checkpoint.
+@dataclass(frozen=True)
+class Subject:
+    """A network and how it is cut.
 
-    Args:
-        checkpoint: the file.
-        data: what ``trpexport`` takes as ``--calib``.
-        cache: folder of tables.
+    Attributes:
+        file: where it lies, with ``{shared}`` or ``{networks}``.
+        images: reads its images.
+        speedups: that it is tuned to.
+        shares: of the MACs that it is decomposed to.
+        scheme: for both.
+        factory: builds a checkpoint's network.
     """
 
-    def __init__(self, checkpoint: Path, data: str, cache: Path) -> None:
-        loaded = tx.load(checkpoint)
-        self.network = TorchNetwork.open(loaded.module, SHAPE)
-        self.images = Images(data, loaded, 512)
-        self.before = self.images.top1(self.network)
-        self._cache = cache
+    file: str
+    images: Callable[[Material], Prepared]
+    speedups: tuple[float, ...] = (1.25, 1.5, 1.6, 1.75, 2.0)
+    shares: tuple[float, ...] = (0.75, 0.6, 0.5, 0.45)
+    scheme: str = "auto"
+    factory: str | None = None
 
-    def tuned(self, speedup: float) -> Decomposed[TorchNetwork]:
-        """Return the network of a speed-up."""
-        return self._decomposed(tx.ByLatency(speedup=speedup, cache=self._cache))
-
-    def by_macs(self, share: float) -> Decomposed[TorchNetwork]:
-        """Return the network of a share of the MACs."""
-        return self._decomposed(tx.ByBudget(macs=share, scheme="auto", cache=self._cache))
-
-    def row(self, small: Decomposed[TorchNetwork]) -> dict[str, Any]:
-        """Return what a network saves and loses."""
-        facts = small.plan.options["calibration"]
-        with tempfile.TemporaryDirectory() as folder:
-            small.export(
-                Path(folder) / "small", settings=tx.ExportSettings(verify_seconds=1, baseline=True)
-            )
-            files = [Path(folder) / "small" / name for name in ("baseline.onnx", "model.onnx")]
-            _, timed = LocalStopwatch(Conditions()).race(files, _SECONDS)
-        return {
-            "speedup": timed.speedup.to_json(),
-            "macs_ratio": small.plan.macs_before / small.plan.macs_after,
-            "top1_before": self.before,
-            "top1": self.images.top1(small.network),
-            "images": len(self.images.labels),
-            "output_error": facts["output_error"],
-            "ranks": {layer.name: [layer.scheme, layer.rank] for layer in small.plan.rewritten},
-        }
-
-    def _decomposed(self, chooser: tx.ByLatency | tx.ByBudget) -> Decomposed[TorchNetwork]:
-        return decompose_network(self.network, chooser, ArrayImages(self.images.calibration))
+    def decomposed(self, path: Path, chooser: Chooser, images: Prepared) -> Any:
+        """Return the network with the ranks of a chooser."""
+        return tx.decompose(path, chooser, images=images.calibration, factory=self.factory)
 
 
-def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, Any]) -> None:
-    """Add to ``known`` what is missing of a checkpoint; each row is written when it is there."""
-    curve = Curve(checkpoint, args.data, args.cache)
-    jobs: dict[str, Callable[[], Decomposed[TorchNetwork]]] = {
-        f"{checkpoint.stem}/time/{one:g}": functools.partial(curve.tuned, one) for one in SPEEDUPS
+_CIFAR = cifar("cifar10:{data}/cifar10-lossless", 512)
+SUBJECTS: Mapping[str, Subject] = {
+    "resnet20-12fca82f": Subject("{shared}/checkpoints/resnet20-12fca82f.th", _CIFAR),
+    "resnet32-d509ac18": Subject("{shared}/checkpoints/resnet32-d509ac18.th", _CIFAR),
+    "SqueezeNet at 227": Subject(
+        "{shared}/models/squeezenet.pth",
+        photographs(227, 128, 510, caffe=True),
+        speedups=(1.1, 1.2, 1.3, 1.43),
+        shares=(0.9, 0.85, 0.8, 0.75),
+        factory="squeezenet:squeezenet",
+    ),
+    "CRAFT at 224": Subject(
+        "{networks}/craft.onnx",
+        photographs(224, 16, 64, caffe=False),
+        speedups=(1.25, 1.5, 2.0, 2.5, 3.0),
+        shares=(0.8, 0.65, 0.5, 0.4, 0.33),
+        scheme="spatial",
+    ),
+}
+
+
+def row(small: Any, images: Prepared) -> dict[str, Any]:
+    """Return what a network saves and loses."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "small"
+        small.export(out, settings=_EXPORT)
+        files = [out / name for name in ("baseline.onnx", "model.onnx")]
+        _, timed = LocalStopwatch(Conditions()).race(files, _SECONDS)
+        before, after = (judged(files[0], file, images) for file in files)
+    plan = small.plan
+    return {
+        "speedup": timed.speedup.to_json(),
+        "macs_ratio": plan.macs_before / plan.macs_after,
+        "top1_before": before["top1"],
+        "top1": after["top1"],
+        "output_error": after["output_error"],
+        "images": len(images.test),
+        "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
     }
-    jobs |= {
-        f"{checkpoint.stem}/macs/{one:g}": functools.partial(curve.by_macs, one) for one in SHARES
+
+
+def measure(name: str, material: Material, cache: Path, known: dict[str, Any]) -> None:
+    """Add to ``known`` what is missing of a network; each row is written when it is there."""
+    subject = SUBJECTS[name]
+    path = Path(subject.file.format(shared=material.shared, networks=material.networks))
+    choosers: dict[str, Chooser] = {
+        f"{name}/time/{one:g}": tx.ByLatency(speedup=one, scheme=subject.scheme, cache=cache)
+        for one in subject.speedups
+    } | {
+        f"{name}/macs/{one:g}": tx.ByBudget(macs=one, scheme=subject.scheme, cache=cache)
+        for one in subject.shares
     }
-    for key, job in jobs.items():
-        if key in known:
-            continue
+    missing = {key: chooser for key, chooser in choosers.items() if key not in known}
+    if not missing:
+        return
+    images = subject.images(material)
+    for key, chooser in missing.items():
         started = time.perf_counter()
         try:
-            row = curve.row(job())
+            found = row(subject.decomposed(path, chooser, images), images)
         except tx.TrpexportError as error:
-            row = {"refused": str(error)}
-        known[key] = {**row, "seconds": time.perf_counter() - started}
-        found = {"environment": environment(), "results": known}
-        RESULT.write_text(json.dumps(found, indent=2) + "\n")
-        print(line(key, row), flush=True)
+            found = {"refused": str(error)}
+        known[key] = {**found, "seconds": time.perf_counter() - started}
+        content = {"environment": environment(), "results": known}
+        RESULT.write_text(json.dumps(content, indent=2) + "\n")
+        print(line(key, known[key]), flush=True)
 
 
-def line(key: str, row: dict[str, Any]) -> str:
+def line(key: str, facts: dict[str, Any]) -> str:
     """Return a row as text."""
-    if "refused" in row:
-        return f"{key:34} {row['refused']}"
-    speedup = row["speedup"]
+    if "refused" in facts:
+        return f"{key:34} {facts['refused']}"
+    speedup = facts["speedup"]
+    top1 = facts["top1"]
+    lost = "" if top1 is None else f"top-1 {facts['top1_before']:.1f} -> {top1:.1f}, "
     return (
         f"{key:34} {speedup['mid']:.2f}x ({speedup['low']:.2f} to {speedup['high']:.2f}), "
-        f"{row['macs_ratio']:.2f}x fewer MACs, top-1 {row['top1_before']:.1f} -> {row['top1']:.1f}"
+        f"{facts['macs_ratio']:.2f}x fewer MACs, {lost}error {facts['output_error']:.1%}"
     )
 
 
+def plot(file: Path, known: Mapping[str, Any]) -> None:
+    """Draw what each network loses against how much faster it is."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"font.size": 12, "svg.hashsalt": "trpexport"})
+    names = [name for name in SUBJECTS if any(_points(known, name, how) for how in _HOW)]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), layout="constrained")
+    for name, axis in zip(names, axes.flat, strict=False):
+        for how, (label, marker, colour) in _HOW.items():
+            points = _points(known, name, how)
+            axis.plot(*zip(*points, strict=True), marker, color=colour, label=label, ms=8, lw=2)
+        has_labels = any(known[key].get("top1") is not None for key in known if name in key)
+        axis.set_title(name)
+        axis.set_xlabel("measured speed-up")
+        axis.set_ylabel("points of top-1 lost" if has_labels else "output error, %")
+        axis.axhline(0, color="0.6", lw=1)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    axes.flat[0].legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+# Colours that are told apart without seeing red or green (Okabe and Ito), and marks for print.
+_HOW = {
+    "time": ("ranks by measured time", "o-", "#0072b2"),
+    "macs": ("ranks by MACs, in whole blocks", "s--", "#d55e00"),
+}
+
+
+def _points(known: Mapping[str, Any], name: str, how: str) -> list[tuple[float, float]]:
+    rows = [
+        facts
+        for key, facts in known.items()
+        if key.startswith(f"{name}/{how}/") and "refused" not in facts
+    ]
+    return sorted((one["speedup"]["mid"], _lost(one)) for one in rows)
+
+
+def _lost(facts: Mapping[str, Any]) -> float:
+    top1, before = facts["top1"], facts["top1_before"]
+    return float(100 * facts["output_error"] if top1 is None else before - top1)
+
+
 def main() -> None:
-    """Measure every checkpoint and print the curve."""
+    """Measure the networks that are named, or all; or draw what is known."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--data", required=True, help="as trpexport tune --calib takes it")
-    parser.add_argument("--cache", type=Path, required=True, help="folder of tables")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SUBJECTS))
+    parser.add_argument("--shared", type=Path, help="folder of checkpoints, networks and data")
+    parser.add_argument("--networks", type=Path, help="folder of craft.onnx")
+    parser.add_argument("--cache", type=Path, help="folder of tables")
+    parser.add_argument("--plot", type=Path, help="draw what is known into this file, and end")
     args = parser.parse_args()
-    args.cache.mkdir(parents=True, exist_ok=True)
     known = json.loads(RESULT.read_text())["results"] if RESULT.is_file() else {}
-    for checkpoint in args.checkpoints:
-        measure(checkpoint, args, known)
+    if args.plot:
+        plot(args.plot, known)
+        return
+    if None in (args.shared, args.networks, args.cache):
+        parser.error("--shared, --networks and --cache are needed to measure")
+    args.cache.mkdir(parents=True, exist_ok=True)
+    for name in args.names or SUBJECTS:
+        measure(name, Material(args.shared, args.networks), args.cache, known)
 
 
 if __name__ == "__main__":

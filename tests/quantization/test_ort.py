@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from tests.quantization.networks import classifier
 from trpexport.quantization.formats import NumberFormat
-from trpexport.quantization.ort import quantizable, quantized, ready, serialized
+from trpexport.quantization.ort import Quantizer, quantizable, ready, serialized
 from trpexport.runtime.session import import_onnxruntime, open_session
 
 Write = Callable[..., Path]
@@ -68,7 +68,7 @@ def test_two_layers_by_hand(numbers: NumberFormat, write_onnx: Write) -> None:
         "y": (float((hidden @ second.T).min()), float((hidden @ second.T).max())),
     }
     known = {**ranges, "h": (-9.0, 9.0)}
-    content = serialized(quantized(ready(path), known, numbers))
+    content = serialized(Quantizer(ready(path), numbers)(known))
     given = open_session(content).run({"x": x.reshape(5, 4, 1, 1)})["y"].reshape(5, 3)
 
     r = rounded(rounded(x, *ranges["x"], numbers) @ by_row(first).T + bias, *ranges["r"], numbers)
@@ -82,7 +82,7 @@ def test_two_layers_by_hand(numbers: NumberFormat, write_onnx: Write) -> None:
 def test_weights_of_seven_bits_stay_below_half(write_onnx: Write) -> None:
     path = classifier(write_onnx)
     ranges = dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0))
-    model = quantized(ready(path), ranges, NumberFormat(is_reduced=True))
+    model = Quantizer(ready(path), NumberFormat(is_reduced=True))(ranges)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weight = stored["stem.weight_quantized"]
     assert weight.dtype == np.int8
@@ -93,8 +93,8 @@ def test_only_and_without_name_what_is_quantized(write_onnx: Write) -> None:
     model = ready(classifier(write_onnx))
     ranges = dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0))
     stem = model.graph.node[0].name
-    alone = quantized(model, ranges, NumberFormat(), only=[stem])
-    others = quantized(model, ranges, NumberFormat(), without=[stem])
+    alone = Quantizer(model, NumberFormat())(ranges, only=[stem])
+    others = Quantizer(model, NumberFormat())(ranges, without=[stem])
 
     def weights(found: onnx.ModelProto) -> set[str]:
         return {t.name for t in found.graph.initializer if t.name.endswith("weight_quantized")}
@@ -139,7 +139,7 @@ def test_an_old_operator_set_is_brought_up_to_date(
         opsets={"": opset},
         ir_version=ir_version,
     )
-    model = quantized(ready(path), {"x": (-1, 1), "y": (-1, 2)}, NumberFormat())
+    model = Quantizer(ready(path), NumberFormat())({"x": (-1, 1), "y": (-1, 2)})
     given = open_session(serialized(model)).run({"x": np.full((2, 3), 0.5, np.float32)})["y"]
     assert given == pytest.approx(np.full((2, 3), 1.5), abs=0.02)
 
@@ -149,7 +149,7 @@ def test_metadata_stays_and_nothing_is_added(write_onnx: Write) -> None:
     model = onnx.load(path)
     model.metadata_props.add(key="author", value="me")
     onnx.save(model, path)
-    made = quantized(ready(path), dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0)), NumberFormat())
+    made = Quantizer(ready(path), NumberFormat())(dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0)))
     assert {prop.key: prop.value for prop in made.metadata_props} == {"author": "me"}
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_said_or_left_behind(
     monkeypatch.chdir(tmp_path)
     handlers, disabled = list(logging.getLogger().handlers), logging.root.manager.disable
     path = classifier(write_onnx)
-    quantized(ready(path), dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0)), NumberFormat())
+    Quantizer(ready(path), NumberFormat())(dict.fromkeys(("x", *"abcdehiy"), (-3.0, 3.0)))
     assert capfd.readouterr() == ("", "")
     assert (logging.getLogger().handlers, logging.root.manager.disable) == (handlers, disabled)
     assert list(tmp_path.iterdir()) == []
@@ -190,7 +190,7 @@ def test_the_cpu_computes_in_float_what_is_not_quantized_for_it(
         {"v": np.ones((8, 3, 1, 1), np.float32), **stored},
     )
     ranges = dict.fromkeys("xaby", (-3.0, 3.0))
-    made = quantized(ready(path), ranges, NumberFormat())  # all operators
+    made = Quantizer(ready(path), NumberFormat())(ranges)  # all operators
     optimized = tmp_path / "optimized.onnx"
     open_session(serialized(made), optimized_path=optimized)
     assert operator in [node.op_type for node in onnx.load(optimized).graph.node]

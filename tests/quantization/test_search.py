@@ -15,7 +15,7 @@ from tests.quantization.networks import classifier, images
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.quantization.formats import NumberFormat
 from trpexport.quantization.observing import histograms
-from trpexport.quantization.ort import quantized, ready, serialized
+from trpexport.quantization.ort import Quantizer, ready, serialized
 from trpexport.quantization.search import Search, Trials, find_units
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.session import open_session
@@ -29,8 +29,9 @@ def search(path: Path, settings: QuantizationSettings) -> tuple[Search, Any]:
     ranges = {name: found.whole() for name, found in histograms(model, {"x": images(32)}).items()}
     trials = Trials(model, {"x": images(16, seed=1)})
     units = find_units(model, NUMBERS, ranges)
-    ranking = trials.ranking(units, ranges, NUMBERS)
-    return Search(model, ranges, NUMBERS, frozenset(), trials, settings), ranking
+    quantize = Quantizer(model, NUMBERS)
+    ranking = trials.ranking(units, ranges, quantize)
+    return Search(quantize, ranges, frozenset(), trials, settings), ranking
 
 
 def test_units_are_nodes_with_the_activations_behind_them(write_onnx: Write) -> None:
@@ -59,7 +60,7 @@ def test_the_worst_is_ranked_first(write_onnx: Write) -> None:
 def test_an_error_is_that_of_the_outputs_on_held_out_images(write_onnx: Write) -> None:
     path = classifier(write_onnx)
     found, _ = search(path, QuantizationSettings())
-    content = serialized(quantized(found.model, found.ranges, NUMBERS))
+    content = serialized(found.quantize(found.ranges))
     inputs = {"x": images(16, seed=1)}
     expected, given = (open_session(one).run(inputs)["y"] for one in (path, content))
     variation = np.sqrt(np.square(expected - expected.mean(0)).sum())
@@ -82,7 +83,7 @@ def test_the_worst_are_excluded_until_the_limit_holds(write_onnx: Write) -> None
     # One fewer would not do, and the error is that of the very network that is returned.
     fewer, _ = search(path, QuantizationSettings())
     without = {name for unit in found.excluded[:-1] for name in unit.nodes}
-    tried = quantized(fewer.model, fewer.ranges, NUMBERS, without=without)
+    tried = fewer.quantize(fewer.ranges, without=without)
     assert fewer.trials.error(serialized(tried)).bound > 0.05
     assert found.error == fewer.trials.error(serialized(found.model))
 

@@ -32,7 +32,7 @@ def histograms(model: ModelProto, inputs: Arrays) -> dict[str, Histogram]:
     from onnx import TensorProto, helper
 
     produced = [name for node in model.graph.node for name in node.output if name]
-    session = _watched(model, produced)
+    session = watched(model, produced)
     found: dict[str, Histogram] = {}
     for batch in batches(session, inputs):
         for name, array in (batch | session.run(batch)).items():
@@ -56,7 +56,7 @@ def channel_statistics(
         axes: the axis of channels, by the tensor's name.
         inputs: as for :func:`histograms`.
     """
-    session = _watched(model, axes)
+    session = watched(model, axes)
     sums = {name: ChannelSums(axis) for name, axis in axes.items()}
     for batch in batches(session, inputs):
         outputs = session.run(batch)
@@ -65,8 +65,8 @@ def channel_statistics(
     return {name: one.result() for name, one in sums.items()}
 
 
-def _watched(model: ModelProto, tensors: Collection[str]) -> Session:
-    """Open a network that gives some of its tensors as well."""
+def watched(model: ModelProto, tensors: Collection[str]) -> Session:
+    """Open a network that gives some of its tensors as well, nothing in it fused."""
     copy = type(model)()
     copy.CopyFrom(model)
     given = {value.name for value in copy.graph.output}

@@ -8,6 +8,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
 from trpexport.onnxfile.graph import load_proto
-from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.formats import NumberFormat, RoundedWeight
+from trpexport.quantization.linear import stored_tensors
 from trpexport.quantization.ranges import Range
 from trpexport.runtime.session import import_onnxruntime
 
@@ -70,29 +72,56 @@ def ready(path: Path) -> ModelProto:
     return model
 
 
-def quantized(
-    model: ModelProto,
-    ranges: Mapping[str, Range],
-    numbers: NumberFormat,
-    *,
-    only: Collection[str] = (),
-    without: Collection[str] = (),
-) -> ModelProto:
-    """Return a network with nodes between pairs of QuantizeLinear and DequantizeLinear.
+@dataclass(frozen=True)
+class Quantizer:
+    """Puts nodes of a network between pairs of QuantizeLinear and DequantizeLinear.
 
-    Args:
+    Attributes:
         model: a network that is :func:`ready`.
-        ranges: of its tensors, by name.
         numbers: in which its activations and weights are written.
-        only: names of the only nodes; all if empty. They are quantized also where what comes
-            before them is not, which a reshape, for one, otherwise waits for.
-        without: names of nodes that stay as they are.
-
-    Raises:
-        ModelError: the quantizer fails.
+        weights: whole numbers to store in place of the nearest ones, by the weight's name.
     """
-    import_onnxruntime()
-    with _silence():
+
+    model: ModelProto
+    numbers: NumberFormat
+    weights: Mapping[str, RoundedWeight] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        ranges: Mapping[str, Range],
+        *,
+        only: Collection[str] = (),
+        without: Collection[str] = (),
+    ) -> ModelProto:
+        """Return the quantized network.
+
+        Args:
+            ranges: of its tensors, by name.
+            only: names of the only nodes; all if empty. They are quantized also where what comes
+                before them is not, which a reshape, for one, otherwise waits for.
+            without: names of nodes that stay as they are.
+
+        Raises:
+            ModelError: the quantizer fails.
+        """
+        import_onnxruntime()
+        with _silence():
+            quantizer = self._prepared(ranges, only, without)
+            try:
+                quantizer.quantize_model()
+                quantizer.model.topological_sort()
+            except Exception as error:  # bare ones of many types
+                raise ModelError(f"the network can't be quantized: {first_line(error)}") from error
+        result: ModelProto = quantizer.model.model
+        marks = [prop for prop in result.metadata_props if prop.value == _MARK]
+        for mark in marks:
+            result.metadata_props.remove(mark)
+        self._store_weights(result)
+        return result
+
+    def _prepared(
+        self, ranges: Mapping[str, Range], only: Collection[str], without: Collection[str]
+    ) -> Any:
         from onnxruntime.quantization import CalibrationMethod, QuantType
         from onnxruntime.quantization.calibrate import TensorData, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -101,36 +130,39 @@ def quantized(
             name: TensorData(lowest=np.float32(low), highest=np.float32(high))
             for name, (low, high) in ranges.items()
         }
-        copy = type(model)()
-        copy.CopyFrom(model)
+        copy = type(self.model)()
+        copy.CopyFrom(self.model)
         copy.metadata_props.add(key="onnx.infer", value=_MARK)  # shapes are there: infer none
         options: dict[str, Any] = {
-            "ActivationSymmetric": numbers.is_symmetric,
+            "ActivationSymmetric": self.numbers.is_symmetric,
             "WeightSymmetric": True,
             "ForceQuantizeNoInputCheck": bool(only),
         }
-        quantizer = QDQQuantizer(
+        return QDQQuantizer(
             copy,
             per_channel=True,
-            reduce_range=numbers.is_reduced,
+            reduce_range=self.numbers.is_reduced,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8 if numbers.is_signed else QuantType.QUInt8,
+            activation_qType=QuantType.QInt8 if self.numbers.is_signed else QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=list(only),
             nodes_to_exclude=list(without),
-            op_types_to_quantize=sorted(quantizable(numbers)),
+            op_types_to_quantize=sorted(quantizable(self.numbers)),
             extra_options=options,
         )
-        try:
-            quantizer.quantize_model()
-            quantizer.model.topological_sort()
-        except Exception as error:  # bare ones of many types
-            raise ModelError(f"the network can't be quantized: {first_line(error)}") from error
-    result: ModelProto = quantizer.model.model
-    marks = [prop for prop in result.metadata_props if prop.value == _MARK]
-    for mark in marks:
-        result.metadata_props.remove(mark)
-    return result
+
+    def _store_weights(self, model: ModelProto) -> None:
+        """Put the chosen whole numbers where the quantizer uses the steps they are made for."""
+        from onnx import numpy_helper
+
+        stored = stored_tensors(model)
+        for name, weight in self.weights.items():
+            written, steps = (stored.get(f"{name}_{what}") for what in ("quantized", "scale"))
+            if written is None or steps is None:
+                continue  # it stays in float32
+            used = numpy_helper.to_array(steps)
+            if used.shape == weight.steps.shape and np.allclose(used, weight.steps, rtol=1e-5):
+                written.CopyFrom(numpy_helper.from_array(weight.values, written.name))
 
 
 def quantizable(numbers: NumberFormat) -> frozenset[str]:

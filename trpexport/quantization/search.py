@@ -14,10 +14,10 @@ from trpexport.compare import Comparison, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.onnxfile.naming import module_name
 from trpexport.quantization.bounds import bound_factor
-from trpexport.quantization.chains import CHANNEL_AXIS
 from trpexport.quantization.formats import NumberFormat
+from trpexport.quantization.linear import CHANNEL_AXIS
 from trpexport.quantization.observing import batches
-from trpexport.quantization.ort import quantizable, quantized, serialized
+from trpexport.quantization.ort import Quantizer, quantizable, serialized
 from trpexport.quantization.ranges import Range
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.session import Session, open_session
@@ -112,7 +112,6 @@ class Trials:
 
     def __init__(self, model: ModelProto, inputs: Arrays) -> None:
         session = open_session(serialized(model))
-        self._model = model
         self._batches: list[tuple[dict[str, Array], dict[str, Array]]] = []
         room = _MEMORY
         for batch in batches(session, inputs):
@@ -136,13 +135,13 @@ class Trials:
         return Error(_worst(compared), max(bounds))
 
     def ranking(
-        self, units: Sequence[Unit], ranges: Mapping[str, Range], numbers: NumberFormat
+        self, units: Sequence[Unit], ranges: Mapping[str, Range], quantize: Quantizer
     ) -> list[tuple[Unit, float]]:
         """Return units and the error that quantizing each alone makes, the worst first."""
         some = list(self._first_images())
         ranked = []
         for unit in units:
-            alone = quantized(self._model, ranges, numbers, only=unit.nodes)
+            alone = quantize(ranges, only=unit.nodes)
             session = open_session(serialized(alone))
             ranked.append((unit, _worst(self._compared(session, some))))
         return sorted(ranked, key=lambda one: -one[1])
@@ -187,17 +186,15 @@ class Search:
     """Excludes the worst units until the limits hold.
 
     Attributes:
-        model: the network.
+        quantize: writes the network.
         ranges: of its tensors.
-        numbers: in which it is written.
         always: names of nodes that can't be quantized.
         trials: tells errors.
         settings: with the limits.
     """
 
-    model: ModelProto
+    quantize: Quantizer
     ranges: Mapping[str, Range]
-    numbers: NumberFormat
     always: frozenset[str]
     trials: Trials
     settings: QuantizationSettings
@@ -232,7 +229,7 @@ class Search:
 
     def _without(self, units: Sequence[Unit]) -> Found:
         names = self.always | {name for unit in units for name in unit.nodes}
-        model = quantized(self.model, self.ranges, self.numbers, without=names)
+        model = self.quantize(self.ranges, without=names)
         content = serialized(model)
         error = self.trials.error(content)
         drop = None

@@ -16,8 +16,9 @@ from trpexport.onnxfile.precision import check_float32
 from trpexport.quantization.chains import find_links, rescale
 from trpexport.quantization.formats import NumberFormat, number_format
 from trpexport.quantization.observing import channel_statistics, histograms
-from trpexport.quantization.ort import quantized, ready, serialized
+from trpexport.quantization.ort import Quantizer, ready, serialized
 from trpexport.quantization.ranges import METHODS, Range
+from trpexport.quantization.rounding import rounded_weights
 from trpexport.quantization.search import Found, Search, Trials, find_units
 from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.session import open_session
@@ -49,7 +50,8 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
 
     Returns:
         Facts: ``numbers``; ``method`` and the error of each in ``methods``; ``chains``, with how
-        much the expected error falls between each two operators; ``ranking``; ``excluded``;
+        much the expected error falls between each two operators; ``rounding``, by weight, how much
+        the error of its rounding falls; ``ranking``; ``excluded``;
         ``error``, which ``error_bound`` is an upper bound of on other images, and ``drop``; how
         many ``images``.
 
@@ -74,12 +76,13 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     # What is chosen by images looks better on these than on others: the error is told by the rest.
     choosing, judging = _halves(held_out)
     trials = Trials(model, choosing)
-    method, errors = _best_method(model, measured, numbers, trials)
+    quantize = Quantizer(model, numbers, rounded_weights(model, calibration, numbers))
+    method, errors = _best_method(quantize, measured, trials)
     ranges = measured.ranges[method]
     bounded = [unit for unit in units if measured.unbounded.isdisjoint(unit.nodes)]
-    ranking = trials.ranking(bounded, ranges, numbers)
+    ranking = trials.ranking(bounded, ranges, quantize)
     judge = Trials(model, judging)
-    found = Search(model, ranges, numbers, measured.unbounded, judge, settings)(ranking)
+    found = Search(quantize, ranges, measured.unbounded, judge, settings)(ranking)
     with staged_file(target) as file:
         file.write(serialized(found.model))
     facts = {
@@ -88,6 +91,7 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
         "method": method,
         "methods": errors,
         "chains": chains,
+        "rounding": {name: one.error_ratio for name, one in quantize.weights.items()},
         "ranking": [
             {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
             for unit, error in ranking
@@ -132,12 +136,10 @@ def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
 
 
 def _best_method(
-    model: ModelProto, measured: _Measured, numbers: NumberFormat, trials: Trials
+    quantize: Quantizer, measured: _Measured, trials: Trials
 ) -> tuple[str, dict[str, float]]:
     errors = {
-        method: trials.error(
-            serialized(quantized(model, ranges, numbers, without=measured.unbounded))
-        ).value
+        method: trials.error(serialized(quantize(ranges, without=measured.unbounded))).value
         for method, ranges in measured.ranges.items()
     }
     return min(errors, key=lambda method: errors[method]), errors
