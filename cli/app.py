@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 import trpexport
-from trpexport.errors import TrpexportError
+from trpexport.errors import OutputError, TrpexportError
 from trpexport.standard_output import give_up
 
-from .console import no_output, say
+from .console import no_output, say, show_json
 from .interrupts import InterruptedCommand, ended_by_signals
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
@@ -48,6 +48,7 @@ _COMMANDS = {
     "eval": "eval:eval_",
     "gate": "gate:gate",
     "arm-setup": "arm_setup:arm_setup",
+    "doctor": "doctor:doctor",
 }
 
 
@@ -92,32 +93,43 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    message, code = _run(typed)
+    if message is not None:
+        message = " ".join(message.split())
+        say(f"error: {message}")
+        if "--json" in typed:
+            _tell_machines(message, code)
+    return code
+
+
+def _run(typed: list[str]) -> tuple[str | None, int]:
+    """Run a command and return what it failed by, if it did, and its exit code."""
     # Of a damaged image: what matters of it becomes an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with ended_by_signals():
-            return _invoke(typed or ["--help"])
+            return None, _invoke(typed or ["--help"])
     except InterruptedCommand as error:
-        return _fail(str(error), error.exit_code)
+        return str(error), error.exit_code
     except TrpexportError as error:
-        return _fail(f"{error}{_options(error, typed)}", error.exit_code)
+        return f"{error}{_options(error, typed)}", error.exit_code
     except _UsageError as error:
         context = error.ctx.command_path if error.ctx else "trpexport"
-        return _fail(f"{error.format_message().rstrip('.')}: see {context} --help", 2)
+        return f"{error.format_message().rstrip('.')}: see {context} --help", 2
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
-        return _fail(f'{error.name} is not installed: pip install "trpexport[cpu]"', 2)
+        return f'{error.name} is not installed: pip install "trpexport[cpu]"', 2
     except OSError as error:
         if error.errno in _OUTPUT_ERRORS and error.filename is None:  # as of a help page
             give_up(sys.stdout)
-            return 0 if error.errno == errno.EPIPE else _fail(no_output(error), 2)
+            return (None, 0) if error.errno == errno.EPIPE else (str(no_output(error)), 2)
         if error.filename is None:
             raise
         # A path that can't even be asked about: too long, or not ours to see.
-        return _fail(f"can't use {error.filename}: {error.strerror}; check the path", 2)
+        return f"can't use {error.filename}: {error.strerror}; check the path", 2
     except MemoryError:
-        return _fail("there is not enough memory: give a smaller batch, or smaller images", 2)
+        return "there is not enough memory: give a smaller batch, or smaller images", 2
 
 
 def _invoke(typed: list[str]) -> int:
@@ -153,6 +165,9 @@ def _options(error: TrpexportError, typed: list[str]) -> str:
     return f" ({', '.join(options)})" if options else ""
 
 
-def _fail(message: object, code: int) -> int:
-    say(f"error: {' '.join(str(message).split())}")
-    return code
+def _tell_machines(message: str, code: int) -> None:
+    """Print an error for the program that asked for JSON, if it still listens."""
+    try:
+        show_json({"error": message, "exit_code": code})
+    except OutputError:
+        return  # of which standard error was told

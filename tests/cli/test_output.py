@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -165,3 +165,20 @@ def test_nothing_is_left_claimed_after_an_option_that_is_wrong(run: Run) -> None
     assert run("verify", "x.onnx", "--json", "--count", "none").code == 2
     assert os.path.samestat(os.fstat(1), before)
     assert run("--version").out.startswith("trpexport ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("flops", "absent.onnx", "--json"), "there is no file absent.onnx"),
+        (("bench", "--json", "--no-such-option"), "No such option"),
+        (("decompose", "absent.pth", "--json"), "absent.pth"),
+    ],
+)
+def test_errors_are_facts_for_machines_too(arguments: Sequence[str], says: str, run: Run) -> None:
+    result = run(*arguments)
+    told = json.loads(result.out)
+    assert told.keys() == {"error", "exit_code"}
+    assert told["exit_code"] == result.code == 2
+    assert says in told["error"]
+    assert result.error == f"error: {told['error']}"
