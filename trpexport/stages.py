@@ -6,6 +6,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_MINUTES_FROM = 100  # seconds
+
+
+class Countdown:
+    """Says how far a job of equal steps is, and about how long the rest will take.
+
+    Args:
+        steps: how many there are.
+        clock: returns seconds.
+    """
+
+    def __init__(self, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._started = clock()
+        self._done = 0
+
+    def step(self) -> str:
+        """Return where the job stands once another step is done: ``3 of 18, 40 s left``."""
+        self._done += 1
+        left = self._steps - self._done
+        if not left:
+            return f"{self._done} of {self._steps}"
+        seconds = (self._clock() - self._started) / self._done * left
+        text = f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.0f} min"
+        return f"{self._done} of {self._steps}, {text} left"
+
 
 class Stages:
     """Times the stages of one job.

@@ -60,8 +60,8 @@ def test_what_a_layer_gives_itself_is_what_it_was_seen_to_give(groups: int) -> N
     gatherer = gatherer_of(network, X)
     itself = moments_of(gatherer, network)
     seen = moments_of(gatherer, network, gatherer.watch.candidate())
-    assert_same(itself.fit, seen.fit)
-    assert_same(itself.held_out, seen.held_out)
+    assert itself.held_out is None
+    assert_same(itself.everything, seen.everything)
 
 
 class Frames(nn.Module):
@@ -99,7 +99,8 @@ def test_all_frames_of_an_image_are_held_out_with_it(
     x = smooth(69, shape)  # the last batch has as many images as an image has frames
     network = TorchNetwork.open(Frames(way), shape)
     gatherer = gatherer_of(network, x)
-    found = moments_of(gatherer, network)
+    found = moments_of(gatherer, network, gatherer.watch.candidate())
+    assert found.held_out is not None
     samples = gatherer.watch.samples
     assert samples.batches > 1
     out = np.concatenate([samples.held_out(index) for index in range(samples.batches)])

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.lowrank.summing import moments_of
 from tests.strategies import conv_op, convolutions
 from trpexport.choose.spectra import analyse
 from trpexport.choose.survey import survey
 from trpexport.cost import macs
 from trpexport.errors import PlanError, TrainingError
 from trpexport.lowrank.criteria import parse_criterion
-from trpexport.lowrank.fit.moments import LayerMoments, Moments
+from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.regression import Regression
 from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import matrix_schemes
@@ -122,7 +123,7 @@ def test_a_calibrated_layer_that_is_low_on_the_images_is_found() -> None:
     y = p @ kernel.flatten(1).T @ outputs.T
     weight = (outputs @ kernel.flatten(1))[None]
     weight = weight + torch.randn_like(weight) @ (torch.eye(54) - torch.linalg.pinv(seen) @ seen)
-    moments = Moments.zeros(1, 54, 8, p.device).add(p[None], y[None])
+    moments = moments_of(p[None], y[None])
     problem = fit_of(Regression(moments, weight, 1e-9), SCHEME, CONV)
     (error,) = problem.errors([2])
     found = problem.kernels(problem.weights(2))

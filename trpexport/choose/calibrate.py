@@ -21,6 +21,7 @@ from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
+from trpexport.stages import Countdown
 
 _TOO_WIDE = "their ranks are above what is fitted for layers so wide"
 _UNFITTED = f"layers of more than {MAX_UNKNOWNS} outputs are not fitted"
@@ -122,6 +123,7 @@ def calibrate(
     }
     chains: dict[str, Chain] = {}
     done: dict[str, LayerCalibration] = {}
+    countdown = Countdown(sum(row.is_rewritten and row.name not in shared for row in plan.layers))
     rows, unfitted = [], dict[str, list[str]]({_TOO_WIDE: [], _UNFITTED: []})
     for row in plan.layers:
         if row.is_rewritten:
@@ -142,7 +144,8 @@ def calibrate(
                 else:
                     unfitted[_TOO_WIDE if is_fitted(row.op) else _UNFITTED].append(row.name)
                 if announce is not None:
-                    announce(str(done.get(row.name, f"{row.name}: not fitted")))
+                    what = done.get(row.name, f"{row.name}: not fitted")
+                    announce(f"{countdown.step()}: {what}")
             candidate.put(row.name, chains[row.name])
         rows.append(row)
     samples = gatherer.watch.samples

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd, prod
+from math import prod
 
 import torch
 from torch import Tensor
 
+from trpexport.choose.sampling import Sampling, share_of
 from trpexport.errors import DataError
-from trpexport.lowrank.fit.moments import LayerMoments, Moments, scale_metric
+from trpexport.lowrank.fit.moments import (
+    BLOCK_ELEMENTS,
+    LayerMoments,
+    Moments,
+    MomentSums,
+    scale_metric,
+)
 from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, Narrowing, is_wide
-from trpexport.lowrank.fit.patches import grouped, linear_map, patches, pixels
+from trpexport.lowrank.fit.patches import Pixels, grouped, linear_map
 from trpexport.lowrank.fit.rows import LayerRows, Rows
 from trpexport.networks.base import Candidate, Network, Observation, Traversal, Watch
 from trpexport.ops import Layer, LinearOp
 
-# Patches that are formed at once, in elements: 16 MB in float32, twice that in float64, which
-# malloc keeps and hands out again without asking the system for clean pages.
-_PATCH_ELEMENTS = 4_000_000
-# Output pixels that are used, at least and for each element of a patch, if there are so many: the
-# error of a regression grows by one part in so many.
-_PIXELS, _PIXELS_PER_INPUT = 65_536, 64
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
 _DEAD_SCALE = 1e-3
 
@@ -40,6 +41,8 @@ class Gatherer:
 
     def gather(self, layer: Layer, candidate: Candidate | None = None) -> LayerMoments | LayerRows:
         """Return the moments of one layer, or what it sees where that is less.
+
+        Nothing is held out where there is no candidate: the layer itself is the best fit.
 
         The inputs are those that the layer gets in ``candidate``, the targets what it gives in the
         original network ("asymmetric reconstruction", Zhang et al., arXiv 1505.06798, section
@@ -64,15 +67,15 @@ class Gatherer:
         # What a layer makes of its inputs itself need not be summed up: it follows from them,
         # unless the inputs are cut.
         implied = candidate is None and narrowing is None
-        fit, held_out, scale = self._sums(layer, passes, narrowing, implied)
+        (fit, *others), scale = self._sums(layer, passes, narrowing, implied)
         if implied:
             kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
-            fit, held_out = (Moments.of_outputs(some, kernels, bias) for some in (fit, held_out))
-        if not (fit.is_finite and held_out.is_finite):
+            fit = Moments.of_outputs(fit, kernels, bias)
+        if not all(some.is_finite for some in (fit, *others)):
             raise _not_finite(layer)
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
-        return LayerMoments(fit, held_out, metric, narrowing)
+        return LayerMoments(fit, others[0] if others else None, metric, narrowing)
 
     def _sees_few_rows(self, layer: Layer) -> bool:
         """Say whether a layer is a matrix product of fewer rows than it has input channels."""
@@ -88,9 +91,9 @@ class Gatherer:
             actual = given[0] if given else wanted
             scale = wanted.scale
             aims = targets(wanted, actual)
-            mask = torch.from_numpy(self.watch.samples.held_out(index)).to(aims[0].device)
+            sampling = Sampling.of(self.watch.samples, index, len(layer.calls))
             for place, (p, y) in enumerate(zip(actual.inputs, aims, strict=True)):
-                out = _held_out(mask, len(p), place, len(aims), len(layer.calls))
+                out = sampling.is_held_out(len(p), place, len(aims)).to(p.device)
                 for is_held_out, several in found.items():
                     some = out == is_held_out
                     several.append(Rows(p[some], y[some].to(torch.float64)))
@@ -110,11 +113,14 @@ class Gatherer:
             return Narrowing.onto_rows(kernels)
         squares = kernels.new_zeros(op.groups, channels, channels)
         for index in range(samples.batches):
-            mask = torch.from_numpy(samples.held_out(index)).to(squares.device)
+            sampling = Sampling.of(samples, index, len(layer.calls))
             inputs = traversal.observe(layer.name, index).inputs
             for place, seen in enumerate(inputs):
-                out = _held_out(mask, len(seen), place, len(inputs), len(layer.calls))
-                rows = pixels(seen[~out], op.groups).to(squares)
+                size = prod(seen.shape[2:])
+                count = size * len(seen) * len(inputs) * len(samples) // sampling.images
+                share = share_of(count, channels)
+                some, _ = sampling.pixels(len(seen), size, place, len(inputs), share)
+                rows = some.outputs(seen, op.groups).to(squares)
                 squares.baddbmm_(rows.mT, rows)
         if not torch.isfinite(squares).all():
             raise _not_finite(layer)
@@ -126,14 +132,14 @@ class Gatherer:
         passes: Sequence[Traversal],
         narrowing: Narrowing | None,
         implied: bool,
-    ) -> tuple[Moments, Moments, Tensor | None]:
-        """Return the moments of images to fit to and of those held out, and the scale behind.
+    ) -> tuple[list[Moments], Tensor | None]:
+        """Return the moments of images to fit to, of those held out, and the scale behind.
 
         Args:
             layer: the layer.
             passes: the original network, and the one to be calibrated if there is one.
             narrowing: how the input channels are cut.
-            implied: leave the targets out.
+            implied: leave the targets out, and hold nothing out.
         """
         op, samples = layer.op, self.watch.samples
         outputs = 0 if implied else op.out_channels // op.groups
@@ -141,25 +147,32 @@ class Gatherer:
             op = narrowing.op(op)
         inputs = op.in_channels // op.groups * prod(op.kernel)
         device = self._network.weights(layer.name)[0].device
-        fit, held_out = (Moments.zeros(op.groups, inputs, outputs, device) for _ in range(2))
+        several = [MomentSums(op.groups, inputs, outputs, device) for _ in range(2 - implied)]
         scale = None
         for index in range(samples.batches):
             wanted, *given = (some.observe(layer.name, index) for some in passes)
             actual = given[0] if given else wanted
             aims = [y[:, :0] for y in wanted.outputs] if implied else targets(wanted, actual)
             scale = wanted.scale
-            mask = torch.from_numpy(samples.held_out(index)).to(device)
+            sampling = Sampling.of(samples, index, len(layer.calls))
             pairs = list(zip(actual.inputs, aims, strict=True))
             for place, (seen, target) in enumerate(pairs):
-                count = prod(target.shape[2:]) * len(seen) * len(samples) * len(pairs) // len(mask)
-                width = target.shape[-1] if op.ndim else -(-len(seen) // len(mask))
-                step = _pixel_step(count, width, inputs)
-                out = _held_out(mask, len(seen), place, len(pairs), len(layer.calls))
+                size = prod(target.shape[2:])
+                count = size * len(seen) * len(pairs) * len(samples) // sampling.images
+                share = share_of(count, inputs)
+                some = sampling.pixels(len(seen), size, place, len(pairs), share)
                 if narrowing is not None:
                     seen = narrowing.inputs(seen)  # noqa: PLW2901
-                fit = _add(fit, op, seen[~out], target[~out], step)
-                held_out = _add(held_out, op, seen[out], target[out], step)
-        return fit, held_out, scale
+                for sums, pixels in zip((several[0], several[-1]), some, strict=True):
+                    _add(sums, pixels, op, seen, target)
+        return [sums.moments() for sums in several], scale
+
+
+def _add(sums: MomentSums, pixels: Pixels, op: LinearOp, x: Tensor, y: Tensor) -> None:
+    """Add some pixels of a layer's output ``y``, and what it sees of its input ``x`` for them."""
+    few = max(1, BLOCK_ELEMENTS // (op.in_channels * prod(op.kernel)))
+    for some in pixels.split(few):
+        sums.add(some.patches(x, op), some.outputs(y, op.groups))
 
 
 def _not_finite(layer: Layer) -> DataError:
@@ -167,24 +180,6 @@ def _not_finite(layer: Layer) -> DataError:
         f"{layer.name} gets or gives NaN or infinity on calibration images: check how they are "
         "normalised"
     )
-
-
-def _held_out(mask: Tensor, rows: int, place: int, calls: int, calls_of_one: int) -> Tensor:
-    """Return which rows of a layer's input come from images that are held out, (rows,), bool.
-
-    Args:
-        mask: which images of the batch are, (images,).
-        rows: as many as images, more where frames, patches or tokens are folded into the batch;
-            those of one image where a network goes through its batch image by image.
-        place: of this call among those of one pass.
-        calls: how many there are.
-        calls_of_one: how many there are for one image.
-    """
-    images = len(mask)
-    if calls == calls_of_one and rows % images == 0:
-        return mask.repeat_interleave(rows // images)
-    first = torch.arange(rows, device=mask.device) + place * rows
-    return mask[(first * images // (calls * rows)).clamp_max(images - 1)]
 
 
 def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
@@ -197,29 +192,3 @@ def targets(wanted: Observation, actual: Observation) -> list[Tensor]:
         alive = scale.abs() > _DEAD_SCALE * scale.abs().max()
         missing = torch.where(alive, missing / torch.where(alive, scale, 1.0), 0.0)
     return [wanted.outputs[0] + missing]
-
-
-def _add(moments: Moments, op: LinearOp, x: Tensor, y: Tensor, step: int) -> Moments:
-    """Add every ``step``-th pixel of each image; of a matrix product, every so many rows."""
-    if not op.ndim:
-        x, y, step = x[::step], y[::step], 1
-    used = -(-prod(y.shape[2:]) // step)
-    few = max(1, _PATCH_ELEMENTS // (used * op.in_channels * prod(op.kernel)))
-    for start in range(0, len(x), few):
-        some = slice(start, start + few)
-        moments = moments.add(patches(x[some], op, step), pixels(y[some], op.groups, step))
-    return moments
-
-
-def _pixel_step(count: int, width: int, inputs: int) -> int:
-    """Return which output pixels to use: every so many, all columns of an image alike.
-
-    Args:
-        count: of output pixels in all images.
-        width: of the output; of a matrix product, its rows of one image.
-        inputs: elements of a patch.
-    """
-    step = max(1, count // max(_PIXELS, _PIXELS_PER_INPUT * inputs))
-    while gcd(step, width) > 1:
-        step -= 1
-    return step

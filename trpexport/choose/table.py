@@ -27,6 +27,7 @@ from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
+from trpexport.stages import Countdown
 
 SCHEMA_VERSION = 7
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
@@ -279,26 +280,32 @@ class _Measurer:
         """
         fixed = {price.resource: price.whole(self._network) for price in self._prices}
         layers = []
-        for layer in self._network.layers:
-            ranks = {
-                name: candidate_ranks(SCHEMES[name], layer, self._multiple)
-                for name, names in free.items()
-                if layer.name in names
-            }
-            if not any(ranks.values()):
-                continue
+        tried = [(layer, self._ranks(layer, free)) for layer in self._network.layers]
+        tried = [(layer, ranks) for layer, ranks in tried if any(ranks.values())]
+        countdown = Countdown(len(tried))
+        for layer, ranks in tried:
             found = self._layer(layer, ranks)
             for resource, cost in found.options[0].costs.items():
                 fixed[resource] -= cost
             layers.append(found)
             if announce is not None:
-                announce(f"{layer.name}: {len(found.options) - 1} ways to write it")
+                announce(
+                    f"{countdown.step()}: {layer.name}, {len(found.options) - 1} ways to write it"
+                )
         if not layers:
             raise NothingToDoError(
                 "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "
                 "ranks, or another scheme"
             )
         return SensitivityTable(key, tuple(layers), fixed)
+
+    def _ranks(self, layer: Layer, free: Mapping[str, Collection[str]]) -> dict[str, Sequence[int]]:
+        """Return the ranks to try of a layer under each scheme that may rewrite it."""
+        return {
+            name: candidate_ranks(SCHEMES[name], layer, self._multiple)
+            for name, names in free.items()
+            if layer.name in names
+        }
 
     def _layer(self, layer: Layer, ranks: Mapping[str, Sequence[int]]) -> LayerOptions:
         evidence = self._gatherer.gather(layer)

@@ -149,11 +149,11 @@ def add_square(total: Tensor, some: Tensor) -> None:
 
     Args:
         total: (batch, columns, columns), which is added to.
-        some: (batch, rows, columns).
+        some: (batch, rows, columns), multiplied in their own precision.
     """
     for start in range(0, some.shape[2], _BLOCK):
         columns = slice(start, start + _BLOCK)
-        total[:, columns, start:].baddbmm_(some[:, :, columns].mT, some[:, :, start:])
+        total[:, columns, start:].add_(some[:, :, columns].mT @ some[:, :, start:])
 
 
 def whole_square(total: Tensor) -> Tensor:

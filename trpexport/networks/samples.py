@@ -55,12 +55,19 @@ class Samples:
 
     def held_out(self, index: int) -> NDArray[np.bool_]:
         """Return which samples of a batch are held out, (samples,)."""
-        return self._is_held_out[self._of(index)]
+        # By content: whatever the order, and equal samples are on the same side.
+        return np.equal(self._checksums[self._of(index)] % _HELD_OUT, 0)
+
+    def phases(self, index: int) -> NDArray[np.float64]:
+        """Return a number from 0 to below 1 for each sample of a batch, (samples,).
+
+        They are as good as random, but a matter of the content: whatever the order.
+        """
+        return np.ldexp((self._checksums[self._of(index)] // _HELD_OUT).astype(np.float64), -30)
 
     def first(self, count: int) -> Samples:
         """Return the ``count`` samples whose content comes first, whatever their order."""
-        contents = [zlib.crc32(content) for content in self._contents()]
-        each = sorted(range(len(self)), key=contents.__getitem__)
+        each = np.argsort(self._checksums, kind="stable")
         return replace(self, values=rows(self.values, each[:count]))
 
     def whole_batches(self, batch: int) -> Samples:
@@ -77,9 +84,9 @@ class Samples:
             yield b"".join(array[index].tobytes() for array in self.values.values())
 
     @cached_property
-    def _is_held_out(self) -> NDArray[np.bool_]:
-        # By content: whatever the order, and equal samples are on the same side.
-        return np.array([zlib.crc32(content) % _HELD_OUT == 0 for content in self._contents()])
+    def _checksums(self) -> NDArray[np.int64]:
+        """CRC-32 of each sample, (samples,)."""
+        return np.array([zlib.crc32(content) for content in self._contents()], np.int64)
 
     @cached_property
     def digest(self) -> str:

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.lowrank.summing import every_pixel
 from tests.strategies import conv_op, random_layer
 from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.fit.narrowing import Narrowing, is_wide, max_channels
-from trpexport.lowrank.fit.patches import grouped, pixels
+from trpexport.lowrank.fit.patches import grouped
 from trpexport.ops import LinearOp
 
 PLAIN = conv_op(12, 5, (3, 3), (1, 1), (1, 1), (1, 1))
@@ -19,7 +20,7 @@ GROUPED = conv_op(12, 6, (3, 1), (2, 1), (1, 0), (1, 1), groups=2)
 
 
 def products(op: LinearOp, x: Tensor) -> Tensor:
-    rows = pixels(x, op.groups)
+    rows = every_pixel(x).outputs(x, op.groups)
     return rows.mT @ rows
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.lowrank.summing import every_pixel, moments_of
 from tests.strategies import input_size, linear_ops, random_layer
-from trpexport.choose.gathering import _pixel_step
+from trpexport.lowrank.fit import moments as moments_module
 from trpexport.lowrank.fit.moments import Moments
-from trpexport.lowrank.fit.patches import grouped, patches, pixels
+from trpexport.lowrank.fit.patches import grouped
 from trpexport.networks.torch.modules import kernel_of
 
 
@@ -24,30 +26,12 @@ def test_patches_times_kernels_is_the_layer(data: st.DataObject) -> None:
         if module.bias is not None:
             expected -= module.bias.reshape(-1, *[1] * conv.ndim)
     step = data.draw(st.integers(1, 4))
-    product = patches(x, conv, step) @ grouped(kernel_of(module), conv).mT
-    torch.testing.assert_close(product, pixels(expected, conv.groups, step))
-    used = -(-expected[0, 0].numel() // step)
-    assert product.shape[1] == 3 * used
-
-
-@settings(deadline=None)
-@given(
-    count=st.integers(1, 10**7), width=st.integers(1, 300), inputs=st.sampled_from([9, 576, 4608])
-)
-def test_pixels_enough_for_the_regression_and_of_every_column(
-    count: int, width: int, inputs: int
-) -> None:
-    step = _pixel_step(count, width, inputs)
-    assert count // step >= min(count, 64 * inputs)
-    columns = {place % width for place in range(0, width * step, step)}
-    assert len(columns) == width
-
-
-def moments_of(p: torch.Tensor, y: torch.Tensor, pieces: int = 1) -> Moments:
-    moments = Moments.zeros(len(p), p.shape[2], y.shape[2], p.device)
-    for ps, ys in zip(p.chunk(pieces, 1), y.chunk(pieces, 1), strict=True):
-        moments = moments.add(ps, ys)
-    return moments
+    some = every_pixel(expected, step)
+    product = some.patches(x, conv) @ grouped(kernel_of(module), conv).mT
+    torch.testing.assert_close(product, some.outputs(expected, conv.groups))
+    flat = expected.reshape(3, conv.out_channels, -1).permute(0, 2, 1).flatten(0, 1)[::step]
+    by_group = flat.reshape(len(flat), conv.groups, -1).transpose(0, 1)
+    torch.testing.assert_close(product, by_group)
 
 
 def test_squared_error_is_that_of_the_data() -> None:
@@ -73,6 +57,36 @@ def test_moments_of_two_halves_are_those_of_the_whole() -> None:
     whole = moments_of(p, y)
     both = moments_of(p[:, :8], y[:, :8]) + moments_of(p[:, 8:], y[:, 8:])
     assert both.count == whole.count == 20
-    torch.testing.assert_close(both.pp.triu(), whole.pp.triu())
-    for name in ("input_covariance", "cross_covariance", "target_covariance"):
+    for name in ("mean_p", "mean_y", "input_covariance", "cross_covariance", "target_covariance"):
         torch.testing.assert_close(getattr(both, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_float32_loses_nothing_to_means_that_are_large(
+    order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Means a thousand times the variation: their squares alone would use up float32's digits.
+    monkeypatch.setattr(moments_module, "BLOCK_ELEMENTS", 7 * 100)
+    torch.manual_seed(2)
+    variation = torch.randn(2, 3000, 7) @ torch.randn(7, 7)
+    p = variation + 1000 * torch.randn(2, 1, 7)
+    y = p @ torch.randn(7, 4) + torch.randn(2, 3000, 4)
+    if order < 0:
+        p, y = p.flip(1), y.flip(1)
+    found, exact = moments_of(p, y, pieces=50), moments_of(p.double(), y.double())
+    assert found.pp.dtype == torch.float64
+    for name in ("mean_p", "mean_y", "input_covariance", "cross_covariance", "target_covariance"):
+        ours, theirs = getattr(found, name), getattr(exact, name)
+        assert float((ours - theirs).norm() / theirs.norm()) < 1e-6, name
+    centred = p.double() - p.double().mean(1, keepdim=True)
+    torch.testing.assert_close(exact.input_covariance, centred.mT @ centred / 3000)
+
+
+def test_what_kernels_make_of_patches_needs_no_targets() -> None:
+    torch.manual_seed(3)
+    p, kernels, bias = torch.randn(2, 90, 6).double() + 2, torch.randn(2, 3, 6), torch.randn(2, 3)
+    kernels, bias = kernels.double(), bias.double()
+    y = p @ kernels.mT + bias[:, None]
+    ours, seen = Moments.of_outputs(moments_of(p, y[..., :0]), kernels, bias), moments_of(p, y)
+    for name in ("mean_p", "mean_y", "input_covariance", "cross_covariance", "target_covariance"):
+        torch.testing.assert_close(getattr(ours, name), getattr(seen, name))

@@ -8,9 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.lowrank.summing import every_pixel, moments_of
 from tests.strategies import conv_op, input_size, linear_ops, random_layer
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
-from trpexport.lowrank.fit.patches import grouped, patches, pixels
+from trpexport.lowrank.fit.patches import grouped
 from trpexport.lowrank.fit.regression import (
     RIDGES,
     Factorization,
@@ -43,10 +44,8 @@ def regression_for(
     module = random_layer(conv)
     with torch.no_grad():
         y = module(x)
-    outputs = conv.out_channels // conv.groups
-    p = patches(x, conv)
-    moments = Moments.zeros(conv.groups, p.shape[2], outputs, x.device)
-    moments = moments.add(p, pixels(y, conv.groups))
+    some = every_pixel(y)
+    moments = moments_of(some.patches(x, conv), some.outputs(y, conv.groups))
     return Regression(moments, grouped(kernel_of(module), conv), ridge, metric)
 
 
@@ -103,7 +102,7 @@ def test_spatial_is_the_closed_form_where_the_error_is_a_kronecker_product(rank:
     weight = torch.randn(1, 8, 54, dtype=torch.float64)
     zero = torch.zeros(1, 54, dtype=torch.float64)
     yp = weight @ covariance
-    moments = Moments(1, covariance, yp, yp @ weight.mT, zero, zero[:, :8])
+    moments = Moments(1, zero, zero[:, :8], covariance, yp, yp @ weight.mT)
     problem = Factorization(Regression(moments, weight, 1e-11, metric[None]), Spatial(), CONV)
     unfolded = weight.reshape(8, 18, 3).permute(1, 0, 2).reshape(18, 24)
     both = torch.linalg.cholesky(rows).mT @ unfolded
@@ -187,16 +186,17 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
     def noisy(count: int) -> Moments:
         p = torch.randn(1, count, 30).double()
         y = p @ truth.mT + 5 * torch.randn(1, count, 4).double()
-        return Moments.zeros(1, 30, 4, p.device).add(p, y)
+        return moments_of(p, y)
 
     conv = conv_op(30, 4, (1,), (1,), (0,), (1,))
 
-    def chosen(fit: Moments, held_out: Moments) -> float:
+    def chosen(fit: Moments, held_out: Moments | None) -> float:
         moments = LayerMoments(fit, held_out, metric=None)
-        regression = Regression(fit + held_out, weight, ridge=1e-3)
+        regression = Regression(moments.everything, weight, ridge=1e-3)
         return Factorization(regression, Channel(), conv).best_ridge(4, moments)
 
     few, many = chosen(noisy(35), noisy(1000)), chosen(noisy(100_000), noisy(1000))
     assert few > many
-    nothing_held_out = Moments.zeros(1, 30, 4, weight.device)
-    assert chosen(noisy(35), nothing_held_out) == RIDGES[-1]
+    nothing = moments_of(weight[:, :0], weight[:, :0, :4])
+    for held_out in (nothing, None):
+        assert chosen(noisy(35), held_out) == RIDGES[-1]

@@ -40,7 +40,7 @@ class MomentsFit(LayerFit):
 
     def __init__(self, kernel: Tensor, op: LinearOp, scheme: str, moments: LayerMoments) -> None:
         self._moments = moments
-        self._everything = moments.fit + moments.held_out
+        self._everything = moments.everything
         self._kernel, self._op, self._scheme = kernel, op, SCHEMES[scheme].form(op)
         self._seen_op = moments.seen_op(op)
         weight = moments.seen_kernels(grouped(kernel, op))

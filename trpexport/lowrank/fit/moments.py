@@ -13,88 +13,67 @@ from trpexport.lowrank.fit.patches import seen_through
 from trpexport.lowrank.spectrum import add_square, whole_square
 from trpexport.ops import LinearOp
 
+# Elements of patches that are multiplied at once: 16 MB in float32, which malloc keeps and hands
+# out again without asking the system for clean pages.
+BLOCK_ELEMENTS = 4_000_000
 _SCALE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over output pixels of products of patches p (K values) and targets y (O values).
+    """First and second moments of patches p (K values) and targets y (O values) over pixels.
 
-    A layer is linear in its patches, so these sums determine its squared error for every
-    kernel and bias: images are seen once, and no memory grows with their number. Sums are float64.
+    A layer is linear in its patches, so these determine its squared error for every kernel and
+    bias: images are seen once, and no memory grows with their number. All are float64; products
+    are of differences from the means, so that nothing cancels.
 
     Attributes:
-        count: output pixels summed over.
-        pp: p pᵀ, (groups, K, K), in blocks; those below the diagonal are of no account: see
-            :attr:`whole_pp`.
-        yp: y pᵀ, (groups, O, K).
-        yy: y yᵀ, (groups, O, O), in blocks likewise.
-        p: (groups, K).
-        y: (groups, O).
+        count: output pixels.
+        mean_p: mean patch, (groups, K).
+        mean_y: mean target, (groups, O).
+        pp: sum of (p - mean_p) (p - mean_p)ᵀ, (groups, K, K), in blocks; those below the diagonal
+            are of no account: see :attr:`whole_pp`.
+        yp: sum of (y - mean_y) (p - mean_p)ᵀ, (groups, O, K).
+        yy: sum of (y - mean_y) (y - mean_y)ᵀ, (groups, O, O), in blocks likewise.
+        kernels: what makes the targets of the patches, (groups, O, K), where that is known.
     """
 
     count: int
+    mean_p: Tensor
+    mean_y: Tensor
     pp: Tensor
     yp: Tensor
     yy: Tensor
-    p: Tensor
-    y: Tensor
-
-    @classmethod
-    def zeros(cls, groups: int, inputs: int, outputs: int, device: torch.device) -> Self:
-        """Return the sums over nothing."""
-
-        def empty(*shape: int) -> Tensor:
-            return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
-
-        return cls(
-            0,
-            empty(inputs, inputs),
-            empty(outputs, inputs),
-            empty(outputs, outputs),
-            empty(inputs),
-            empty(outputs),
-        )
-
-    def add(self, p: Tensor, y: Tensor) -> Self:
-        """Return the sums with more pixels in them; the old ones are overwritten.
-
-        Args:
-            p: patches (groups, pixels, K).
-            y: targets (groups, pixels, O).
-        """
-        p, y = p.to(torch.float64), y.to(torch.float64)
-        add_square(self.pp, p)
-        self.yp.baddbmm_(y.mT, p)
-        add_square(self.yy, y)
-        self.p.add_(p.sum(1))
-        self.y.add_(y.sum(1))
-        return replace(self, count=self.count + p.shape[1])
+    kernels: Tensor | None = None
 
     @classmethod
     def of_outputs(cls, inputs: Moments, kernels: Tensor, bias: Tensor) -> Self:
-        """Return the sums where the targets are what a layer makes of the patches.
+        """Return the moments where the targets are what a layer makes of the patches.
 
         Args:
-            inputs: sums over patches; those with targets are not read.
+            inputs: moments of the patches; those of targets are not read.
             kernels: (groups, O, K).
             bias: (groups, O).
         """
-        count, pp, p = inputs.count, inputs.whole_pp, inputs.p[:, :, None]
-        bias = bias[:, :, None]
-        y = kernels @ p + count * bias
-        yp = (kernels @ pp).baddbmm_(bias, p.mT)
-        yy = (yp @ kernels.mT).baddbmm_(y, bias.mT)
-        return cls(count, pp, yp, yy, inputs.p, y[:, :, 0])
+        yp = kernels @ inputs.whole_pp
+        mean_y = (kernels @ inputs.mean_p[:, :, None])[:, :, 0] + bias
+        yy = yp @ kernels.mT
+        return cls(inputs.count, inputs.mean_p, mean_y, inputs.pp, yp, yy, kernels)
 
     def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        share = other.count / max(1, count)
+        p, y = other.mean_p - self.mean_p, other.mean_y - self.mean_y
+        # Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+        # variances" (1979).
+        weight = self.count * share
         return Moments(
-            self.count + other.count,
-            self.pp + other.pp,
-            self.yp + other.yp,
-            self.yy + other.yy,
-            self.p + other.p,
-            self.y + other.y,
+            count,
+            self.mean_p + share * p,
+            self.mean_y + share * y,
+            (self.pp + other.pp).baddbmm_(p[:, :, None], p[:, None], alpha=weight),
+            (self.yp + other.yp).baddbmm_(y[:, :, None], p[:, None], alpha=weight),
+            (self.yy + other.yy).baddbmm_(y[:, :, None], y[:, None], alpha=weight),
         )
 
     def seen_through(self, basis: Tensor) -> Moments:
@@ -108,47 +87,35 @@ class Moments:
             self,
             pp=seen_through(basis, rows.mT),
             yp=seen_through(basis, self.yp),
-            p=seen_through(basis, self.p[:, None])[:, 0],
+            mean_p=seen_through(basis, self.mean_p[:, None])[:, 0],
+            kernels=None,
         )
 
     @property
     def whole_pp(self) -> Tensor:
-        """Sum of p pᵀ with the blocks below the diagonal, (groups, K, K)."""
+        """``pp`` with the blocks below the diagonal, (groups, K, K)."""
         return whole_square(self.pp)
 
     @property
-    def mean_p(self) -> Tensor:
-        """Mean patch, (groups, K)."""
-        return self.p / self.count
-
-    @property
-    def mean_y(self) -> Tensor:
-        """Mean target, (groups, O)."""
-        return self.y / self.count
-
-    @property
     def is_finite(self) -> bool:
-        """Whether no sum is NaN or infinite: then none of their terms was."""
+        """Whether no moment is NaN or infinite: then nothing that they are of was."""
         squares = (torch.diagonal(some, dim1=1, dim2=2) for some in (self.pp, self.yy))
         return all(bool(torch.isfinite(square).all()) for square in squares)
 
     @property
     def input_covariance(self) -> Tensor:
         """Covariance of (p, p), (groups, K, K): not kept, since it may be the largest of all."""
-        p = self.mean_p
-        return (self.whole_pp / self.count).baddbmm_(p[:, :, None], p[:, None], alpha=-1)
+        return self.whole_pp / self.count
 
     @property
     def target_covariance(self) -> Tensor:
         """Covariance of (y, y), (groups, O, O)."""
-        y = self.mean_y
-        return whole_square(self.yy / self.count).baddbmm_(y[:, :, None], y[:, None], alpha=-1)
+        return whole_square(self.yy) / self.count
 
     @property
     def cross_covariance(self) -> Tensor:
         """Covariance of (y, p), (groups, O, K)."""
-        yp = self.yp / self.count
-        return yp.baddbmm_(self.mean_y[:, :, None], self.mean_p[:, None], alpha=-1)
+        return self.yp / self.count
 
     def squared_error(self, kernels: Tensor, bias: Tensor, metric: Tensor | None = None) -> float:
         """Return the mean squared error of a kernel at a pixel, summed over its channels.
@@ -158,22 +125,86 @@ class Moments:
             bias: (groups, O).
             metric: what counts as error, (groups, O, O); the identity where it is None.
         """
-        mean = (kernels @ self.mean_p[:, :, None])[:, :, 0]
-        # Means are subtracted behind the kernels, where matrices are small.
         error = kernels @ self.whole_pp @ kernels.mT / self.count
-        error = error.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
         error = error - 2 * kernels @ self.cross_covariance.mT + self.target_covariance
-        offset = self.mean_y - bias - mean
-        error = error + offset[:, :, None] * offset[:, None]
-        return _trace(error, metric)
+        offset = self.mean_y - bias - (kernels @ self.mean_p[:, :, None])[:, :, 0]
+        return _trace(error.baddbmm_(offset[:, :, None], offset[:, None]), metric)
 
     def power(self, metric: Tensor | None = None) -> float:
         """Return the mean square of the targets at a pixel, summed over channels."""
-        return _trace(whole_square(self.yy / max(1, self.count)), metric)
+        square = whole_square(self.yy) / max(1, self.count)
+        return _trace(square.baddbmm_(self.mean_y[:, :, None], self.mean_y[:, None]), metric)
 
     def variance(self, metric: Tensor | None = None) -> float:
         """Return the variance of the targets over pixels, summed over channels."""
         return _trace(self.target_covariance, metric)
+
+
+class MomentSums:
+    """Sums up patches and targets, block after block, to their moments.
+
+    Blocks are multiplied in the precision that they come in, float32 at least, and summed in
+    float64. What is multiplied are differences from the means of the first block, as a mean that
+    is large beside the variation would use up the digits of float32.
+
+    Args:
+        groups: of the layer.
+        inputs: K, elements of a patch.
+        outputs: O, channels of a group.
+        device: where the sums are kept.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int, device: torch.device) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
+
+        self._count = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._origin: tuple[Tensor, Tensor] | None = None
+        self._p, self._y = zeros(inputs), zeros(outputs)
+        self._pp = zeros(inputs, inputs)
+        self._yp, self._yy = zeros(outputs, inputs), zeros(outputs, outputs)
+
+    def add(self, p: Tensor, y: Tensor) -> None:
+        """Take in some pixels.
+
+        Args:
+            p: patches (groups, pixels, K).
+            y: targets (groups, pixels, O).
+        """
+        self._waiting.append((p, y))
+        if sum(p.numel() for p, _ in self._waiting) >= BLOCK_ELEMENTS:
+            self._add_block()
+
+    def moments(self) -> Moments:
+        """Return the moments of all that was taken in, and give up the sums."""
+        self._add_block()
+        if self._origin is None:
+            return Moments(0, self._p, self._y, self._pp, self._yp, self._yy)
+        p, y = self._p / self._count, self._y / self._count
+        for square, left, right in ((self._pp, p, p), (self._yp, y, p), (self._yy, y, y)):
+            square.baddbmm_(left[:, :, None], right[:, None], alpha=-self._count)
+        at_p, at_y = (some[:, 0].to(torch.float64) for some in self._origin)
+        return Moments(self._count, at_p + p, at_y + y, self._pp, self._yp, self._yy)
+
+    def _add_block(self) -> None:
+        """Add what waits: large blocks, as each is added to all of the sums."""
+        if not any(p.shape[1] for p, _ in self._waiting):
+            return
+        p, y = (torch.cat(some, dim=1) for some in zip(*self._waiting, strict=True))
+        self._waiting = []
+        precision = torch.promote_types(p.dtype, torch.float32)
+        p, y = p.to(precision), y.to(precision)
+        if self._origin is None:
+            self._origin = p.mean(1, keepdim=True), y.mean(1, keepdim=True)
+        p.sub_(self._origin[0])
+        y.sub_(self._origin[1])
+        add_square(self._pp, p)
+        self._yp.add_(y.mT @ p)
+        add_square(self._yy, y)
+        self._p.add_(p.sum(1, dtype=torch.float64))
+        self._y.add_(y.sum(1, dtype=torch.float64))
+        self._count += p.shape[1]
 
 
 @dataclass(frozen=True)
@@ -182,15 +213,20 @@ class LayerMoments:
 
     Attributes:
         fit: moments over most images.
-        held_out: over the others.
+        held_out: over the others; None where nothing is chosen by them.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
         narrowing: what the patches were made of where the layer has too many input channels.
     """
 
     fit: Moments
-    held_out: Moments
+    held_out: Moments | None
     metric: Tensor | None
     narrowing: Narrowing | None = None
+
+    @property
+    def everything(self) -> Moments:
+        """Over all images."""
+        return self.fit if self.held_out is None else self.fit + self.held_out
 
     def seen_op(self, op: LinearOp) -> LinearOp:
         """Return the layer with the input channels that the patches have."""
@@ -202,8 +238,8 @@ class LayerMoments:
 
     def seen_through(self, basis: Tensor) -> LayerMoments:
         """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
-        fit, held_out = self.fit.seen_through(basis), self.held_out.seen_through(basis)
-        return LayerMoments(fit, held_out, self.metric)
+        held_out = None if self.held_out is None else self.held_out.seen_through(basis)
+        return LayerMoments(self.fit.seen_through(basis), held_out, self.metric)
 
 
 def scale_metric(scale: Tensor, groups: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,22 +13,62 @@ from torch.nn import functional
 from trpexport.ops import LinearOp, Window
 
 
-def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
-    """Return what ``op`` multiplies its kernels with.
+@dataclass(frozen=True)
+class Pixels:
+    """Some output pixels of a batch.
+
+    Attributes:
+        rows: which row of the batch each is of, (pixels,).
+        places: which pixel of that row, counted along the last axis first, (pixels,).
+    """
+
+    rows: Tensor
+    places: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, count: int) -> Iterator[Pixels]:
+        """Yield them, ``count`` at a time."""
+        for start in range(0, len(self), count):
+            some = slice(start, start + count)
+            yield Pixels(self.rows[some], self.places[some])
+
+    def patches(self, x: Tensor, op: LinearOp) -> Tensor:
+        """Return what ``op`` multiplies its kernels with for these pixels of its output.
+
+        Args:
+            x: input (batch, in_channels, *size).
+            op: any convolution: stride, dilation, groups and padding of every mode; transposed, or
+                a matrix product.
+
+        Returns:
+            (groups, pixels, in_channels / groups · kernel), whose columns are ordered as the
+            elements of one kernel are.
+        """
+        if op.window.transposed:
+            return self.patches(_stuffed(x, op), _plain(op))[..., _flipped(op)]
+        seen = _windows(x, op)
+        size = seen.shape[1 : 1 + op.ndim]
+        places = torch.unravel_index(self.places, size) if size else ()
+        index = tuple(some.to(x.device) for some in (self.rows, *places))
+        return seen[index].reshape(len(self), op.groups, -1).transpose(0, 1)
+
+    def outputs(self, y: Tensor, groups: int) -> Tensor:
+        """Return outputs (batch, channels, *size) as (groups, pixels, channels / groups)."""
+        rows, places = self.rows.to(y.device), self.places.to(y.device)
+        some = y.flatten(2)[rows, :, places] if y.ndim > 2 else y[rows]
+        return some.reshape(len(self), groups, y.shape[1] // groups).transpose(0, 1)
+
+
+def _windows(x: Tensor, op: LinearOp) -> Tensor:
+    """Return the input as each output pixel sees it, (batch, *pixels, channels, *kernel): a view.
 
     Args:
         x: input (batch, in_channels, *size).
-        op: any convolution: stride, dilation, groups and padding of every mode; transposed, or a
-            matrix product.
-        step: of the output pixels of each image, every so many are used.
-
-    Returns:
-        (groups, batch · used pixels, in_channels / groups · kernel), whose columns are ordered
-        as the elements of one kernel are.
+        op: any convolution that is not transposed, or a matrix product.
     """
-    if op.window.transposed:
-        return patches(_stuffed(x, op), _plain(op), step)[..., _flipped(op)]
-    window = op.window
+    window, n = op.window, op.ndim
     padding = [amount for pair in reversed(window.pads) for amount in pair]
     if any(padding):
         mode = "constant" if window.pad_mode == "zeros" else window.pad_mode
@@ -37,18 +77,7 @@ def patches(x: Tensor, op: LinearOp, step: int = 1) -> Tensor:
         zip(window.kernel, window.stride, window.dilation, strict=True), start=2
     ):
         x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
-    n = op.ndim
-    # (batch, groups, channels, *pixels, *kernel)
-    x = x.reshape(len(x), op.groups, -1, *x.shape[2:])
-    pixels, kernel = range(3, 3 + n), range(3 + n, 3 + 2 * n)
-    columns = op.in_channels // op.groups * prod(op.kernel)
-    x = x.permute(1, 0, *pixels, 2, *kernel)
-    if step > 1 and n:
-        size = x.shape[2 : 2 + n]
-        every = torch.arange(0, prod(size), step, device=x.device)
-        index: tuple[Any, ...] = (slice(None), slice(None), *torch.unravel_index(every, size))
-        x = x[index]
-    return x.reshape(op.groups, -1, columns)
+    return x.permute(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
 
 
 def _stuffed(x: Tensor, op: LinearOp) -> Tensor:
@@ -82,15 +111,6 @@ def _flipped(op: LinearOp) -> Tensor:
     axes = tuple(range(1, 1 + op.ndim))
     elements = torch.arange(op.in_channels // op.groups * prod(op.kernel))
     return elements.reshape(-1, *op.kernel).flip(axes).flatten()
-
-
-def pixels(y: Tensor, groups: int, step: int = 1) -> Tensor:
-    """Return outputs (batch, channels, *size) as (groups, batch · used pixels, channels / groups).
-
-    The pixels are those of :func:`patches`.
-    """
-    split = y.reshape(len(y), groups, y.shape[1] // groups, prod(y.shape[2:]))[..., ::step]
-    return split.permute(1, 0, 3, 2).flatten(1, 2)
 
 
 def grouped(weight: Tensor, op: LinearOp) -> Tensor:

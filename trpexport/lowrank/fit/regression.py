@@ -61,9 +61,9 @@ class Regression:
     def scale(self) -> Tensor:
         """What is added to the variance of each input, (groups,)."""
         inputs = self.inputs or self.moments
-        square = torch.diagonal(inputs.pp, dim1=1, dim2=2) / inputs.count
-        power = (square - inputs.mean_p.square()).mean(1)
-        scale = torch.maximum(self.ridge * power, _NOISE * square.mean(1))
+        power = torch.diagonal(inputs.pp, dim1=1, dim2=2).mean(1) / inputs.count
+        noise = _NOISE * (power + inputs.mean_p.square().mean(1))
+        scale = torch.maximum(self.ridge * power, noise)
         return torch.where(scale > 0, scale, torch.full_like(scale, self.ridge))
 
     @property
@@ -76,6 +76,9 @@ class Regression:
     @cached_property
     def kernels(self) -> Tensor:
         """The kernels of full rank that minimise the error, (groups, O, K)."""
+        made_by = self.moments.kernels
+        if made_by is not None and torch.equal(made_by, self.weight):
+            return self.weight
         a, b = self.normal
         return torch.cholesky_solve(b.mT, torch.linalg.cholesky(a)).mT
 
@@ -180,6 +183,7 @@ class Factorization(Fit):
         self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
         self._first_count = numbers.shape[1]
         self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))
+        self._known: tuple[int, Equations] | None = None
         # Of full rank, (groups, n, rows, rank), the best ones first.
         self.first = self._first_factors()
 
@@ -190,10 +194,10 @@ class Factorization(Fit):
     def factors(self, rank: int, ridge: float | None = None) -> tuple[Tensor, Tensor]:
         """Return left (batch, rows, rank) and right (batch, rank, columns), as the scheme folds."""
         first = self.first[..., :rank]
-        regression = self.regression
-        if ridge is not None:
-            regression = replace(regression, ridge=ridge)
-        solution = self._ridged(regression, first).solution
+        if ridge is None or ridge == self.regression.ridge:
+            solution = self._minimised(rank).solution
+        else:
+            solution = self._ridged(replace(self.regression, ridge=ridge), first).solution
         # (groups, n, outputs, rank, columns of an output) -> (groups, n, rank, columns)
         second = solution.reshape(*solution.shape[:3], rank, -1).transpose(2, 3).flatten(3)
         left, right = first.flatten(0, 1), second.flatten(0, 1)
@@ -206,7 +210,7 @@ class Factorization(Fit):
         all ranks are solved for at once.
         """
         regression, most = self.regression, max(ranks)
-        equations = self._ridged(regression, self.first[..., :most])
+        equations = self._minimised(most)
         half = torch.linalg.solve_triangular(equations.lower, equations.t.mT, upper=False)
         metric = self._blocks(regression.metric)
         gains = (half @ metric * half).sum((0, 1, 3))
@@ -219,10 +223,11 @@ class Factorization(Fit):
 
     def best_ridge(self, rank: int, moments: LayerMoments) -> float:
         """Return the ridge with which the second factor does best on images held out."""
-        if not moments.fit.count or not moments.held_out.count:
+        held_out = moments.held_out
+        if held_out is None or not moments.fit.count or not held_out.count:
             return RIDGES[-1]
         first = self.first[..., :rank]
-        fit, others = (self._equations(some, first) for some in (moments.fit, moments.held_out))
+        fit, others = (self._equations(some, first) for some in (moments.fit, held_out))
         metric, weight = self._blocks(moments.metric), self._ridge(first)
         best, least = RIDGES[-1], math.inf
         for ridge in RIDGES:
@@ -272,6 +277,14 @@ class Factorization(Fit):
             a = a[:, self._inputs[:, None], self._inputs]
         return a.reshape(len(a), rows, -1, rows, a.shape[2] // rows)
 
+    def _minimised(self, rank: int) -> Equations:
+        """Return the equations of what is minimised; those of a lower rank are a corner of them."""
+        if self._known is None or self._known[0] < rank:
+            self._known = rank, self._ridged(self.regression, self.first[..., :rank])
+        most, equations = self._known
+        corner = equations.p.shape[3] // most * rank
+        return Equations(equations.p[..., :corner, :corner], equations.t[..., :corner])
+
     def _ridged(self, regression: Regression, first: Tensor) -> Equations:
         """Return the equations of second factors, the ridge included."""
         return self._equations(regression.moments, first).plus(self._ridge(first), regression.scale)
@@ -279,13 +292,11 @@ class Factorization(Fit):
     def _equations(self, moments: Moments, first: Tensor) -> Equations:
         """Return the equations of second factors.
 
-        Means are subtracted behind the first factors, where matrices are small.
-
         Args:
             moments: of patches and targets.
             first: first factors (groups, n, rows, rank).
         """
-        groups, n, rows, rank = first.shape
+        groups, _, rows, rank = first.shape
         shape = (rows, len(self._inputs) // rows)
         flat = self._ordered(moments.whole_pp, rows).flatten(2)
         step = max(1, _ELEMENTS // (rank * flat.shape[2]))
@@ -296,8 +307,7 @@ class Factorization(Fit):
             )
             whole = half.mT @ few[:, :, None, None]
             some.append(whole.mT.flatten(4).flatten(2, 3))
-        mean = self._targets(moments.mean_p[:, None].expand(-1, n, -1), first)
-        p = torch.cat(some, dim=1) / moments.count - mean.mT @ mean
+        p = torch.cat(some, dim=1) / moments.count
         return Equations(p, self._targets(moments.cross_covariance, first))
 
     def _ridge(self, first: Tensor) -> Equations:
@@ -310,8 +320,9 @@ class Factorization(Fit):
     def _targets(self, b: Tensor, first: Tensor) -> Tensor:
         groups, n, rows, _ = first.shape
         b = b if self._in_order else b[:, :, self._inputs]
-        targets = b.reshape(groups, n, b.shape[1] // n, rows, -1)
-        return (targets.mT @ first[:, :, None]).mT.flatten(3)
+        targets = b.reshape(groups, n, b.shape[1] // n, rows, -1).mT
+        found = targets.flatten(2, 3) @ first
+        return found.reshape(*targets.shape[:4], -1).mT.flatten(3)
 
     def _blocks(self, square: Tensor | None) -> Tensor:
         """Return what outputs with the same first factor share of (groups, O, O)."""
