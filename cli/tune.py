@@ -15,8 +15,10 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
+    JUDGING,
     PREPARING,
     DataPreprocessing,
+    JudgedBy,
     LowerIsBetter,
     Mean,
     OfMetric,
@@ -100,6 +102,7 @@ def tune(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of tables of times; else the user's cache.")
     ] = None,
+    data: JudgedBy = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
     output: Annotated[
@@ -149,7 +152,7 @@ def tune(
     opt.at_most_one(context, *_LIMITS)
     opt.refuse_idle(
         context,
-        opt.Idle(("metric", "metric_lower_is_better"), without="max_drop"),
+        opt.Idle(JUDGING, without="max_drop"),
         opt.Idle(("python",), without="host"),
     )
     if not any(opt.is_typed(context, name) for name in _LIMITS):
@@ -161,8 +164,8 @@ def tune(
         opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
         raise TrpexportError("ranks are chosen by output error on images: give --calib")
     how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
-    assert data is not None
+    images = calibration(calib, calib_images, calib_seed, how, data)
+    assert images is not None
     labelled = expectation(expect, *how)
     source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
@@ -199,9 +202,9 @@ def tune(
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
         if pareto:
-            _show_front(*front(tuning, source, data, out, stages), as_json=as_json)
+            _show_front(*front(tuning, source, images, out, stages), as_json=as_json)
         else:
-            _show(tuning(source, data, out, stages), as_json=as_json)
+            _show(tuning(source, images, out, stages), as_json=as_json)
 
 
 def _show(result: BundleReport, *, as_json: bool) -> None:
