@@ -30,7 +30,7 @@ from .eval import (
     calibration,
     expectation,
 )
-from .interrupts import tell_written
+from .interrupts import heed, stop, tell, tell_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ def tune(
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as front
+    from trpexport.tuning import pareto as tune_front
 
     opt.at_most_one(context, *_LIMITS)
     opt.refuse_idle(
@@ -197,14 +197,38 @@ def tune(
     array = opt.read_inputs(inputs)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
-    with progress() as stages:
+    with progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
         if pareto:
-            _show_front(*front(tuning, source, images, out, stages), as_json=as_json)
+            tell(lambda: _incomplete(out))
+            _show_front(*tune_front(tuning, source, images, out, stages), as_json=as_json)
         else:
-            _show(tuning(source, images, out, stages), as_json=as_json)
+            result = tuning(source, images, out, stages)
+            if stages.is_cut_short:
+                stop(_best_so_far(result))
+            _show(result, as_json=as_json)
+
+
+def _best_so_far(result: BundleReport) -> str:
+    """Say what stands of a search that was interrupted."""
+    speedup = result.data["latency"]["files"]["fp32"]["speedup"]["mid"]
+    return (
+        f"the best so far, {speedup:.2f}x, stands in {result.path}; the same command goes on and "
+        "replaces it"
+    )
+
+
+def _incomplete(out: Path) -> str:
+    """Say what stands of a front that was interrupted."""
+    from trpexport.tuning import front
+
+    stand = [str(place) for place in front(out)]
+    if not stand:
+        return f"nothing was written to {out}"
+    verb = "stands" if len(stand) == 1 else "stand"
+    return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
 def _show(result: BundleReport, *, as_json: bool) -> None:

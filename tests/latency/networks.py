@@ -57,6 +57,7 @@ class FakeStopwatch:
 
     Attributes:
         profiled: networks that were profiled so far.
+        races: how often networks were timed in turns.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class FakeStopwatch:
         self.profiled = 0
         self._seconds = dict(seconds or {})
         self._cost, self._noise = profiler_cost, noise
+        self.races = 0
         self._generator = np.random.default_rng(seed)
 
     def facts(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class FakeStopwatch:
         return [self._profile(file, runs) for file in files]
 
     def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+        self.races += 1
         rounds = [
             [noisy(self.latency(file), 5, self._noise, self._generator) for _ in range(20)]
             for file in files
@@ -98,6 +101,12 @@ class FakeStopwatch:
     def _times(self, file: Path) -> dict[str, float]:
         graph = onnx.load(file).graph
         shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        # A kernel in fewer bits comes from the node that makes floats of it.
+        shapes |= {
+            node.output[0]: shapes[node.input[0]]
+            for node in graph.node
+            if node.op_type == "DequantizeLinear" and node.input[0] in shapes
+        }
         return {
             node.name: self._seconds.get(shape, prod(shape) * 1e-9)
             if node.op_type == "Conv" and (shape := shapes[node.input[1]])

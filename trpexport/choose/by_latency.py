@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +173,23 @@ class ByLatency(AlignedSelection):
             )
             search = _Search(timer, times, table, budgeter, stages.say)
             facts: dict[str, Any] = {}
+            judge = None
+            if labelled is not None:
+                most = gatherer.watch.samples.max_batch
+                judge = NetworkJudge(network, labelled, metric, max_batch=most)
             with stages("calibrate"):
-                if labelled is not None:
-                    assert self.drop is not None
-                    most = gatherer.watch.samples.max_batch
-                    judge = NetworkJudge(network, labelled, metric, max_batch=most)
-                    outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                try:
+                    if judge is not None:
+                        assert self.drop is not None
+                        outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                    elif self.error is not None:
+                        outcome = budgeter.to_error(self.error, held_out.errors)
+                    else:
+                        outcome = search.to_speedup(self.wanted(times.latency))
+                except KeyboardInterrupt as interrupt:
+                    outcome = stages.settle_for(search.best or budgeter.best, interrupt)
+                if judge is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
-                elif self.error is not None:
-                    outcome = budgeter.to_error(self.error, held_out.errors)
-                else:
-                    outcome = search.to_speedup(self.wanted(times.latency))
                 measured = search.measured(outcome)
         kind, limit = self._limit
         facts["target"] = {"kind": kind, "value": limit}
@@ -254,6 +261,10 @@ class _Search:
         table: what each way costs and loses.
         budgeter: calibrates.
         say: called with a line on what is going on.
+
+    Attributes:
+        best: of the networks that are measurably faster: the one that loses least where some are
+            as fast as asked for, else the fastest one.
     """
 
     def __init__(
@@ -270,6 +281,7 @@ class _Search:
         self._budgeter = budgeter
         self._say = say
         self._measured: dict[tuple[tuple[str, Way], ...], Interval] = {}
+        self.best: Outcome | None = None
 
     def to_speedup(self, speedup: float) -> Outcome:
         """Return the network found that loses least among those that are so much faster.
@@ -294,16 +306,19 @@ class _Search:
             outcome = self._budgeter.to_fraction(self._within(share), SECONDS, criterion)
             measured = self.measured(outcome)
             found.append((measured.mid, outcome))
+            fast = [one for mid, one in found if mid >= speedup * _FLOOR]
+            self.best = (
+                min(fast, key=lambda one: one.error) if fast else max(found, key=itemgetter(0))[1]
+            )
             if speedup * _FLOOR <= measured.mid <= speedup * (_MARGIN + _NEAR):
                 break
             share = self._next(share, outcome.allotment, measured, speedup)
-        fast = [one for mid, one in found if mid >= speedup * _FLOOR]
-        if not fast:
+        if self.best is None or not fast:
             fastest = max(mid for mid, _ in found)
             raise NothingToDoError(
                 f"a speed-up of {speedup:g} can't be met: the best measured is {fastest:.2f}x"
             )
-        return min(fast, key=lambda outcome: outcome.error)
+        return self.best
 
     def _next(self, share: float, choice: Allotment, measured: Interval, speedup: float) -> float:
         """Return the share of the time to try next, corrected by what a choice really took.
