@@ -54,6 +54,8 @@ class FakeStopwatch:
         profiler_cost: what its profiler adds to each node.
         noise: standard deviation of the times of single runs, relative.
         seed: of the noise.
+        conditions: under which it times.
+        instruction_sets: its own, where it is another machine than this one.
 
     Attributes:
         profiled: networks that were profiled so far.
@@ -68,8 +70,10 @@ class FakeStopwatch:
         noise: float = 0.0,
         seed: int = 0,
         conditions: Conditions | None = None,
+        instruction_sets: Sequence[str] | None = None,
     ) -> None:
         self.conditions = conditions or Conditions()
+        self.instruction_sets = instruction_sets
         self.profiled = 0
         self._seconds = dict(seconds or {})
         self._cost, self._noise = profiler_cost, noise

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from trpexport.choose.alignment import AlignedSelection
+from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment, find_alignment
 from trpexport.choose.allotment import Allotment, allot, smallest_fraction, whole_network
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.budget import Budgeter, Outcome
@@ -88,6 +88,17 @@ class ByLatency(AlignedSelection):
     def inputs(self) -> Inputs | None:
         """The network's inputs, where the choice was made for some; else None."""
         return None
+
+    @property
+    def alignment(self) -> Alignment:
+        """What ranks are rounded up to multiples of: ``auto`` is for the machine that times.
+
+        Raises:
+            TrpexportError: as :func:`~trpexport.choose.alignment.find_alignment`, or that machine
+                can't be reached.
+        """
+        elsewhere = self.timekeeper.instruction_sets if self.rank_multiple == AUTO else None
+        return find_alignment(self.rank_multiple, self.provider, elsewhere)
 
     def check(self) -> None:
         """Refuse what can't be before any work is done.

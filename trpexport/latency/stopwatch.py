@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +68,10 @@ class Stopwatch(Protocol):
     def conditions(self) -> Conditions:
         """Under which it does."""
 
+    @property
+    def instruction_sets(self) -> Collection[str] | None:
+        """Those of the machine, where it is another one; None for this one."""
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for, JSON-ready: the machine, its ONNX Runtime, the conditions."""
 
@@ -96,6 +100,8 @@ class LocalStopwatch:
     Args:
         conditions: under which.
     """
+
+    instruction_sets = None
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
@@ -140,10 +146,18 @@ class RemoteStopwatch:
             run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
         )
 
+    @property
+    def instruction_sets(self) -> Collection[str]:
+        """Those of that machine."""
+        return list(self._device["instruction_sets"])
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for: that machine, its ONNX Runtime, the conditions."""
-        machine = self._run(ProfileJob((), self.conditions.provider))["machine"]
-        return {"device": device_of(machine), **self.conditions.to_json()}
+        return {"device": self._device, **self.conditions.to_json()}
+
+    @functools.cached_property
+    def _device(self) -> Mapping[str, Any]:
+        return device_of(self._run(ProfileJob((), self.conditions.provider))["machine"])
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
         """Return where networks spend their time, in turns."""
