@@ -28,6 +28,7 @@ from trpexport.pipeline import (
     default_directory,
 )
 from trpexport.plan import read_plan
+from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 
@@ -98,8 +99,10 @@ class Tuning:
             except KeyboardInterrupt as interrupt:
                 facts = stages.settle_for(_untimed(report.data), interrupt)
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
-            tuned = {"request": request, "cut_short": stages.is_cut_short}
-            _add(place, content, {TUNED: tuned})
+            added = {TUNED: {"request": request, "cut_short": stages.is_cut_short}}
+            if facts["session"] is not None:
+                added[bundle.SESSION] = facts["session"]
+            _add(place, content, added)
             _deliver(place, out, replace=is_replaced)
         return BundleReport(out, report.plan, content)
 
@@ -171,6 +174,30 @@ class Tuning:
             "files": {name: _facts(one) for name, one in zip(names, timed, strict=True)},
             "originals": {name: _facts(one) for name, one in zip(originals, others, strict=True)},
             "fastest": fastest,
+            "session": self._session(place / bundle.variant_name(fastest)),
+        }
+
+    def _session(self, file: Path) -> dict[str, Any] | None:
+        """Return with which options of a session a file runs measurably faster; None with none.
+
+        All are tried in turns; the best of them once more alone, as it is the luckiest as well.
+        """
+        timekeeper = self.chooser.timekeeper
+        conditions = timekeeper.conditions
+        tried = [one for one in VARIATIONS if conditions.threads > 1 or "allow_spinning" not in one]
+        timed = timekeeper.race([file] * (1 + len(tried)), _SECONDS, [{}, *tried])[1:]
+        options, best = max(zip(tried, timed, strict=True), key=lambda pair: pair[1].speedup.mid)
+        if best.speedup.verdict != "faster":
+            return None
+        _, again = timekeeper.race([file, file], _SECONDS, [{}, options])
+        if again.speedup.verdict != "faster":
+            return None
+        return {
+            "file": file.name,
+            "provider": conditions.provider,
+            "threads": conditions.threads,
+            "options": dict(options),
+            "speedup": again.speedup.to_json(),
         }
 
 
@@ -256,7 +283,8 @@ def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of a bundle's times before its files are timed: those of the choice."""
     facts = report["calibration"][LATENCY]
     timed = {key: facts[key] for key in ("seconds", "speedup")}
-    return {**facts, "seconds": facts["seconds_before"], "files": {bundle.FLOAT32: timed}}
+    files = {"files": {bundle.FLOAT32: timed}, "originals": {}, "session": None}
+    return {**facts, "seconds": facts["seconds_before"], **files}
 
 
 def _add(place: Path, report: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -106,6 +106,42 @@ def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_
     assert (other.code, "1.25x exists" in other.error) == (2, True)
 
 
+@pytest.mark.parametrize(("factor", "noise"), [(0.8, 0.0), (1.0, 0.3), (1.3, 0.0)])
+def test_options_of_a_session_are_recommended_where_they_are_faster(
+    run: Run,
+    clock: FakeStopwatch,
+    typed: tuple[object, ...],
+    tmp_path: Path,
+    factor: float,
+    noise: float,
+) -> None:
+    clock.sessions = {"memory_pattern": factor}
+    real = clock.race
+
+    def race(files: Any, seconds: float, sessions: Any = ()) -> Any:
+        clock.noise = noise if sessions else 0.0
+        return real(files, seconds, sessions)
+
+    clock.race = race  # type: ignore[method-assign]
+    out = tmp_path / "out"
+    result = run(*typed, "--min-speedup", 1.3, "-o", out)
+    assert result.code == 0, result.err
+    said = " ".join(result.out.split())
+    told = json.loads((out / "manifest.json").read_text()).get("session")
+    if factor >= 1:
+        assert told is None
+        assert "No option of the session makes a measurable difference" in said
+        return
+    assert told["options"] == {"memory_pattern": False}
+    assert told["speedup"]["mid"] == pytest.approx(1 / factor)
+    assert "model.onnx runs 1.25x as fast (1.25 to 1.25x) with memory pattern off" in said
+    quick = ("--no-memory", "--min-time", 0, "--min-runs", 1)
+    shown = " ".join(run("bench", out, *quick).out.split())
+    assert "out ran as its bundle recommends: memory pattern off" in shown
+    _, entry = json.loads(run("bench", out, *quick, "--json").out)["results"][0]["models"]
+    assert entry["session"] == {"memory_pattern": False}
+
+
 @pytest.mark.slow
 def test_a_network_gets_faster_on_this_processor(
     run: Run, wide: tuple[Path, str], tmp_path: Path

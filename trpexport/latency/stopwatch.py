@@ -18,6 +18,9 @@ from trpexport.measure.statistics import Interval
 from trpexport.runtime.providers import NO_OPTIONS, Options
 from trpexport.tensors import NO_SHAPES, Shapes
 
+Session = Mapping[str, str | bool]
+"""Options of a session that are not ONNX Runtime's default."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -82,12 +85,15 @@ class Stopwatch(Protocol):
             TrpexportError: one can't be run.
         """
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns.
 
         Args:
             files: ONNX files.
             seconds: least time for each; up to five times that on a busy machine.
+            sessions: what is not ONNX Runtime's default of the session with each; of none if empty.
 
         Raises:
             TrpexportError: one can't be run.
@@ -114,9 +120,11 @@ class LocalStopwatch:
         """Return where networks spend their time, in turns."""
         return profile_models(files, profile_settings(self.conditions, runs))
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns."""
-        return raced(bench, self.conditions, files, seconds)
+        return raced(bench, self.conditions, files, seconds, sessions)
 
 
 class RemoteStopwatch:
@@ -173,9 +181,11 @@ class RemoteStopwatch:
         )
         return profiles_of(self._run(job))
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns."""
-        return raced(self._run, self.conditions, files, seconds)
+        return raced(self._run, self.conditions, files, seconds, sessions)
 
 
 def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +214,7 @@ def raced(
     conditions: Conditions,
     files: Sequence[Path],
     seconds: float,
+    sessions: Sequence[Session] = (),
 ) -> list[Timed]:
     """Return what a bench says of networks.
 
@@ -212,10 +223,15 @@ def raced(
         conditions: under which.
         files: ONNX files.
         seconds: least time for each.
+        sessions: what is not the default of the session with each; of none if empty.
     """
+    advice = {"provider": conditions.provider, "threads": conditions.threads}
     record = run(
         BenchSettings(
-            models=tuple(ModelFile(str(file), file.stem) for file in files),
+            models=tuple(
+                ModelFile(str(file), file.stem, advice={**advice, "options": session})
+                for file, session in zip(files, sessions or [{}] * len(files), strict=True)
+            ),
             provider=conditions.provider,
             provider_options=conditions.provider_options,
             threads=(conditions.threads,),
