@@ -203,12 +203,15 @@ def tune(
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
         if pareto:
             tell(lambda: _incomplete(out))
-            _show_front(*tune_front(tuning, source, images, out, stages), as_json=as_json)
+            found = tune_front(tuning, source, images, out, stages)
         else:
             result = tuning(source, images, out, stages)
             if stages.is_cut_short:
                 stop(_best_so_far(result))
-            _show(result, as_json=as_json)
+    if pareto:
+        _show_front(*found, as_json=as_json)
+    else:
+        _show(result, as_json=as_json)
 
 
 def _best_so_far(result: BundleReport) -> str:

@@ -134,7 +134,7 @@ def test_options_of_a_session_are_recommended_where_they_are_faster(
         return
     assert told["options"] == {"memory_pattern": False}
     assert told["speedup"]["mid"] == pytest.approx(1 / factor)
-    assert "model.onnx runs 1.25x as fast (1.25 to 1.25x) with memory pattern off" in said
+    assert "model.onnx runs 1.250x as fast (1.250 to 1.250x) with memory pattern off" in said
     quick = ("--no-memory", "--min-time", 0, "--min-runs", 1)
     shown = " ".join(run("bench", out, *quick).out.split())
     assert "out ran as its bundle recommends: memory pattern off" in shown
