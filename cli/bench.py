@@ -60,8 +60,12 @@ def bench(
         float, typer.Option(help="Longest time to wait until run times are steady.")
     ] = 10.0,
     graph_optimization: Annotated[
-        str, typer.Option(help="ONNX Runtime's: disable, basic, extended or all.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            help="ONNX Runtime's: disable, basic, extended or all; else as the bundle recommends, "
+            "or all."
+        ),
+    ] = None,
     allow_spinning: Annotated[
         bool | None,
         typer.Option(

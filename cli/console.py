@@ -112,19 +112,24 @@ def no_output(error: OSError) -> OutputError:
 
 
 @contextmanager
-def progress() -> Iterator[Stages]:
-    """Yield stages that say on standard error what is going on; libraries print there as well."""
+def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
+    """Yield stages that say on standard error what is going on; libraries print there as well.
+
+    Args:
+        heed: called where an interrupt leaves a job something to end with; None for jobs that end.
+    """
     from trpexport.stages import Stages
 
     if not sys.stderr.isatty():
         with claimed_output():
-            yield Stages(_reaching(lambda name: say(f"- {name}")))
+            yield Stages(_reaching(lambda name: say(f"- {name}")), heed)
         return
     from rich.console import Console
     from rich.text import Text
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
-        yield Stages(_reaching(lambda name: status.update(Text(f"{printable(name, 100)} ..."))))
+        announce = _reaching(lambda name: status.update(Text(f"{printable(name, 100)} ...")))
+        yield Stages(announce, heed)
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:

@@ -16,8 +16,10 @@ from . import options as opt
 from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
+    JUDGING,
     PREPARING,
     DataPreprocessing,
+    JudgedBy,
     LowerIsBetter,
     Mean,
     OfMetric,
@@ -44,7 +46,7 @@ _LIMITING = opt.Idle(("max_error",), without="precision")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
 _PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
-_JUDGING = opt.Idle(("metric", "metric_lower_is_better"), without="max_drop")
+_JUDGING = opt.Idle(JUDGING, without="max_drop")
 _IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
 _IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
 
@@ -110,6 +112,7 @@ def decompose(
             "miou, else its own unit. Needs labels."
         ),
     ] = None,
+    data: JudgedBy = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
     output: Annotated[
@@ -158,7 +161,7 @@ def decompose(
     _check_target(context, target, calib)
     opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
+    images = calibration(calib, calib_images, calib_seed, how, data)
     selection = {
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
@@ -201,7 +204,7 @@ def decompose(
                 source,
                 chooser,
                 out,
-                data,
+                images,
                 outputs=output or (),
                 settings=settings,
                 inputs=array,

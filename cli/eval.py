@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # What prepares images, by their parameters.
 PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+# What tells a drop, by their parameters.
+JUDGING = ("data", "metric", "metric_lower_is_better")
 
 Mean = Annotated[
     str | None,
@@ -47,6 +49,14 @@ DataPreprocessing = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE, tensors:FILE."),
+]
+JudgedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Labelled samples that a drop is told by; else those of --calib that nothing was "
+        "fitted to.",
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Which images of the data set.")]
 Limit = Annotated[
@@ -264,18 +274,23 @@ def calibration(
     images: int,
     seed: int,
     how: tuple[str | None, str | None, str | None, int | None, bool],
+    judged: str | None = None,
 ) -> CalibrationData | None:
-    """Return what to calibrate on, as it was typed; None where it was not.
+    """Return what to calibrate on and to judge by, as it was typed; None where it was not.
 
     Raises:
         TrpexportError: a part is missing, or is not what it should be.
     """
+    from trpexport.datasets import TensorSet
     from trpexport.pipeline import CalibrationData
 
     if data is None:
         return None
     dataset = open_data(data)
-    return CalibrationData(dataset, images, seed, preprocessing(dataset, *how))
+    others = None if judged is None else open_data(judged)
+    # Of both those that are images, if any are, are prepared so.
+    prepared = others if isinstance(dataset, TensorSet) and others is not None else dataset
+    return CalibrationData(dataset, images, seed, preprocessing(prepared, *how), others)
 
 
 def expectation(

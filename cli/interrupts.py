@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _WORDS: dict[int, str] = {
     signal.SIGINT: "interrupted",
@@ -44,6 +44,7 @@ class _Interrupts:
     def begin(self) -> None:
         """Know of nothing yet."""
         self.number: int | None = None
+        self.is_heeded = False
         self.stage: str | None = None
         self.stands: Callable[[], str] = lambda: "nothing was written"
         self._process = os.getpid()
@@ -60,6 +61,7 @@ class _Interrupts:
         if now - self._last < _SECONDS:
             return
         self.number, self._last = self.number or number, now
+        self.is_heeded = False
         raise KeyboardInterrupt
 
     def again(self, unraisable: Any) -> None:
@@ -125,9 +127,26 @@ def reach(stage: str) -> None:
     Raises:
         KeyboardInterrupt: there was a signal, and the stage before took no notice of it.
     """
+    if _interrupts.is_heeded:
+        return
     if _interrupts.number is not None:
         raise KeyboardInterrupt
     _interrupts.stage = stage
+
+
+def heed() -> None:
+    """Let the command go on to where it ends by itself, unless there is a further signal."""
+    _interrupts.is_heeded = True
+
+
+def stop(stands: str) -> NoReturn:
+    """End a command whose signal was heeded, and say what stands.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    tell(lambda: stands)
+    raise KeyboardInterrupt
 
 
 def tell(stands: Callable[[], str]) -> None:

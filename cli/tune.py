@@ -15,8 +15,10 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
+    JUDGING,
     PREPARING,
     DataPreprocessing,
+    JudgedBy,
     LowerIsBetter,
     Mean,
     OfMetric,
@@ -28,7 +30,7 @@ from .eval import (
     calibration,
     expectation,
 )
-from .interrupts import tell_written
+from .interrupts import heed, stop, tell, tell_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,6 +102,7 @@ def tune(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of tables of times; else the user's cache.")
     ] = None,
+    data: JudgedBy = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
     output: Annotated[
@@ -144,12 +147,12 @@ def tune(
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as front
+    from trpexport.tuning import pareto as tune_front
 
     opt.at_most_one(context, *_LIMITS)
     opt.refuse_idle(
         context,
-        opt.Idle(("metric", "metric_lower_is_better"), without="max_drop"),
+        opt.Idle(JUDGING, without="max_drop"),
         opt.Idle(("python",), without="host"),
     )
     if not any(opt.is_typed(context, name) for name in _LIMITS):
@@ -161,8 +164,8 @@ def tune(
         opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
         raise TrpexportError("ranks are chosen by output error on images: give --calib")
     how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
-    assert data is not None
+    images = calibration(calib, calib_images, calib_seed, how, data)
+    assert images is not None
     labelled = expectation(expect, *how)
     source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
@@ -194,14 +197,41 @@ def tune(
     array = opt.read_inputs(inputs)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
-    with progress() as stages:
+    with progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
         if pareto:
-            _show_front(*front(tuning, source, data, out, stages), as_json=as_json)
+            tell(lambda: _incomplete(out))
+            found = tune_front(tuning, source, images, out, stages)
         else:
-            _show(tuning(source, data, out, stages), as_json=as_json)
+            result = tuning(source, images, out, stages)
+            if stages.is_cut_short:
+                stop(_best_so_far(result))
+    if pareto:
+        _show_front(*found, as_json=as_json)
+    else:
+        _show(result, as_json=as_json)
+
+
+def _best_so_far(result: BundleReport) -> str:
+    """Say what stands of a search that was interrupted."""
+    speedup = result.data["latency"]["files"]["fp32"]["speedup"]["mid"]
+    return (
+        f"the best so far, {speedup:.2f}x, stands in {result.path}; the same command goes on and "
+        "replaces it"
+    )
+
+
+def _incomplete(out: Path) -> str:
+    """Say what stands of a front that was interrupted."""
+    from trpexport.tuning import front
+
+    stand = [str(place) for place in front(out)]
+    if not stand:
+        return f"nothing was written to {out}"
+    verb = "stands" if len(stand) == 1 else "stand"
+    return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
 def _show(result: BundleReport, *, as_json: bool) -> None:

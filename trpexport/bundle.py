@@ -12,7 +12,7 @@ from trpexport.directories import check_directory, place_reserved, restore
 from trpexport.directories import staged_directory as staged
 from trpexport.errors import ModelError, OccupiedError, OutputError
 from trpexport.files import read_json, sha256_of, write_json, writing
-from trpexport.schema import MayLack, check, each, not_negative, text
+from trpexport.schema import MayLack, check, each, flag, not_negative, text, whole
 
 MODEL = "model.onnx"
 BASELINE = "baseline.onnx"
@@ -29,8 +29,19 @@ FLOAT32 = "fp32"  # the precision of MODEL, beside which others may stand
 
 SCHEMA_VERSION = 1
 _TOLERANCE = dict.fromkeys(("max_error", "rms_error", "agreement"), not_negative)
+# What a manifest recommends of a session with one of the files, and what that was measured under.
+SESSION = "session"
+ADVICE = {
+    "provider": text,
+    "threads": whole(1),
+    "options": {
+        "graph_optimization": MayLack(text),
+        **dict.fromkeys(("allow_spinning", "memory_pattern", "prepacking", "arena"), MayLack(flag)),
+    },
+}
 _MANIFEST = {
     "files": each({"sha256": text}),
+    SESSION: MayLack({"file": text, **ADVICE}),
     "baseline": MayLack((None, text)),
     "variants": MayLack(each({"file": text, "tolerance": _TOLERANCE})),
 }

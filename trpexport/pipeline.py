@@ -20,6 +20,7 @@ from trpexport.artifact.verification import FactorizationCheck, verify_factoriza
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.by_criterion import ByCriterion
+from trpexport.choose.judged_images import judged_by
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import ArrayImages, DatasetImages
 from trpexport.datasets.preprocessing import Preprocessing
@@ -127,12 +128,15 @@ class CalibrationData:
         count: how many.
         seed: which ones.
         preprocessing: how images become input; None takes what the checkpoint says.
+        judged: labelled samples that a drop is told by; None for those of ``dataset`` that are
+            not calibrated on.
     """
 
     dataset: Dataset | TensorSet
     count: int = 512
     seed: int = 0
     preprocessing: Preprocessing | None = None
+    judged: Dataset | TensorSet | None = None
 
     def read_for(self, source: Origin, inputs: Inputs) -> tuple[CalibrationImages, dict[str, Any]]:
         """Return the images as a network takes them, and what its metadata say of that.
@@ -145,13 +149,21 @@ class CalibrationData:
             DataError: they can't be read or do not fit, or nobody says how they become input.
         """
         chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
+        used = [data for data in (self.dataset, self.judged) if data is not None]
+        preprocessing = None
+        if not all(isinstance(data, TensorSet) for data in used):
+            preprocessing = self.preprocessing or stored_preprocessing(source)
+        images: CalibrationImages
         if isinstance(self.dataset, TensorSet):
             given = self.dataset.given(inputs)
             chosen |= {"name": self.dataset.name, "targets": self.dataset.known_targets}
-            return ArrayImages(given, **chosen), {}
-        preprocessing = self.preprocessing or stored_preprocessing(source)
-        images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
-        return images, {"preprocessing": preprocessing.to_json()}
+            images = ArrayImages(given, **chosen)
+        else:
+            assert preprocessing is not None
+            images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
+        if self.judged is not None and self.judged.name != self.dataset.name:
+            images = judged_by(images, self.judged, inputs, preprocessing, self.seed)
+        return images, {} if preprocessing is None else {"preprocessing": preprocessing.to_json()}
 
 
 N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)

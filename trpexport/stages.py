@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _MINUTES_FROM = 100  # seconds
 
@@ -39,19 +42,41 @@ class Stages:
 
     Args:
         announce: called with each stage's name when it begins.
+        heed: called where an interrupt ends a search that has found something already: the job
+            then goes on with that to its end. Where it is None, an interrupt ends the job.
 
     Attributes:
         seconds: wall time of each finished stage, in the order in which they began.
+        is_cut_short: whether an interrupt was heeded.
     """
 
-    def __init__(self, announce: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        announce: Callable[[str], None] | None = None,
+        heed: Callable[[], None] | None = None,
+    ) -> None:
         self._announce = announce
+        self._heed = heed
+        self.is_cut_short = False
         self.seconds: dict[str, float] = {}
 
     def say(self, line: str) -> None:
         """Announce what is going on, without timing it."""
         if self._announce is not None:
             self._announce(line)
+
+    def settle_for(self, best: T | None, interrupt: KeyboardInterrupt) -> T:
+        """Return the best that a search had found when it was interrupted.
+
+        Raises:
+            KeyboardInterrupt: there is nothing, or an interrupt ends the job.
+        """
+        if best is None or self._heed is None:
+            raise interrupt
+        self._heed()
+        self.is_cut_short = True
+        self.say("stopping: the best so far is written; a further interrupt ends it at once")
+        return best
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

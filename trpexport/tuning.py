@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +15,11 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.choose.by_latency import ByLatency
 from trpexport.conversion import Conversion
+from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.errors import NothingToDoError
-from trpexport.files import read_json, write_json
+from trpexport.datasets.tensors import TensorSet
+from trpexport.errors import ModelError, NothingToDoError
+from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
 from trpexport.pipeline import (
     CalibrationData,
@@ -23,12 +27,15 @@ from trpexport.pipeline import (
     decompose_to_bundle,
     default_directory,
 )
+from trpexport.plan import read_plan
+from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 
 # Least time that each finished file is timed for, in turns with the original one.
 _SECONDS = 2.0
 LATENCY = "latency"
+TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,10 @@ class Tuning:
         stages = stages or Stages()
         out = out or default_directory(source.path, self.chooser.label)
         settings = replace(self.settings, baseline=True, replace=False)
-        with bundle.reserved(out, replace=self.settings.replace), TemporaryDirectory() as folder:
+        request = self.request(source, data)
+        known = standing(out, request)
+        is_replaced = self.settings.replace or (known is not None and known["cut_short"])
+        with bundle.reserved(out, replace=is_replaced), TemporaryDirectory() as folder:
             place = Path(folder) / "tuned"
             report = decompose_to_bundle(
                 source,
@@ -82,16 +92,36 @@ class Tuning:
                 inputs=self.inputs,
                 stages=stages,
             )
-            others = self._originals(place, data, Path(folder), stages)
-            with stages("time the files"):
-                facts = self._measured(place, others, report.data)
+            try:
+                others = self._originals(place, data, Path(folder), stages)
+                with stages("time the files"):
+                    facts = self._measured(place, others, report.data)
+            except KeyboardInterrupt as interrupt:
+                facts = stages.settle_for(_untimed(report.data), interrupt)
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
-            manifest = bundle.read_manifest(place)
-            write_json(place / bundle.REPORT, content)
-            kept = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
-            bundle.write_manifest(place, kept)
-            _deliver(place, out, replace=self.settings.replace)
+            added = {TUNED: {"request": request, "cut_short": stages.is_cut_short}}
+            if facts["session"] is not None:
+                added[bundle.SESSION] = facts["session"]
+            _add(place, content, added)
+            _deliver(place, out, replace=is_replaced)
         return BundleReport(out, report.plan, content)
+
+    def request(self, source: Decomposable, data: CalibrationData) -> str:
+        """Return what tells jobs that are to make the same bundle from others: a hash.
+
+        Raises:
+            TrpexportError: the file can't be read, or the machine that times not be reached.
+        """
+        self.chooser.check()
+        told = {
+            "source": [sha256_of(source.path), _told(source)],
+            "data": _told(data),
+            "chooser": _told(replace(self.chooser, cache=None, stopwatch=None)),
+            "settings": _told(replace(self.settings, replace=False)),
+            "outputs": list(self.outputs),
+            "times": self.chooser.timekeeper.facts(),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _originals(
         self, place: Path, data: CalibrationData, folder: Path, stages: Stages
@@ -144,6 +174,30 @@ class Tuning:
             "files": {name: _facts(one) for name, one in zip(names, timed, strict=True)},
             "originals": {name: _facts(one) for name, one in zip(originals, others, strict=True)},
             "fastest": fastest,
+            "session": self._session(place / bundle.variant_name(fastest)),
+        }
+
+    def _session(self, file: Path) -> dict[str, Any] | None:
+        """Return with which options of a session a file runs measurably faster; None with none.
+
+        All are tried in turns; the best of them once more alone, as it is the luckiest as well.
+        """
+        timekeeper = self.chooser.timekeeper
+        conditions = timekeeper.conditions
+        tried = [one for one in VARIATIONS if conditions.threads > 1 or "allow_spinning" not in one]
+        timed = timekeeper.race([file] * (1 + len(tried)), _SECONDS, [{}, *tried])[1:]
+        options, best = max(zip(tried, timed, strict=True), key=lambda pair: pair[1].speedup.mid)
+        if best.speedup.verdict != "faster":
+            return None
+        _, again = timekeeper.race([file, file], _SECONDS, [{}, options])
+        if again.speedup.verdict != "faster":
+            return None
+        return {
+            "file": file.name,
+            "provider": conditions.provider,
+            "threads": conditions.threads,
+            "options": dict(options),
+            "speedup": again.speedup.to_json(),
         }
 
 
@@ -159,6 +213,8 @@ def pareto(
     stages: Stages | None = None,
 ) -> tuple[Path, list[BundleReport]]:
     """Tune a network to one speed-up after another, until none further can be met.
+
+    A bundle that stands there already, made of the same in the same way, is not made again.
 
     Args:
         tuning: how; its chooser's limit does not count.
@@ -179,10 +235,18 @@ def pareto(
     reports: list[BundleReport] = []
     for speedup in _SPEEDUPS:
         chooser = replace(tuning.chooser, speedup=speedup, seconds=None, error=None, drop=None)
+        job, place = replace(tuning, chooser=chooser), out / f"{speedup:g}x"
+        if not job.settings.replace and standing(place, job.request(source, data)) is not None:
+            stages.say(f"{place} stands already")
+            reports.append(
+                BundleReport(
+                    place, read_plan(place / bundle.PLAN), read_json(place / bundle.REPORT)
+                )
+            )
+            continue
         stages.say(f"tune to {speedup:g}x")
         try:
-            job = replace(tuning, chooser=chooser)
-            reports.append(job(source, data, out / f"{speedup:g}x", stages))
+            reports.append(job(source, data, place, stages))
         except NothingToDoError as error:
             if not reports:
                 raise
@@ -191,8 +255,44 @@ def pareto(
     return out, reports
 
 
+def front(out: Path) -> list[Path]:
+    """Return the bundles of a Pareto front that stand in its directory, the slowest first."""
+    places = [out / f"{speedup:g}x" for speedup in _SPEEDUPS]
+    return [place for place in places if bundle.is_bundle(place)]
+
+
+def standing(out: Path, request: str) -> Mapping[str, Any] | None:
+    """Return what the manifest of a bundle says of the tuning that it comes from.
+
+    None where no bundle stands there, or one that comes from another request or is damaged.
+    """
+    if not (bundle.is_directory(out) and bundle.is_bundle(out)):
+        return None
+    try:
+        tuned = bundle.read_manifest(out).get(TUNED)
+    except ModelError:
+        return None
+    return tuned if isinstance(tuned, dict) and tuned.get("request") == request else None
+
+
 def _facts(timed: Timed) -> dict[str, Any]:
     return {"seconds": timed.seconds, "speedup": timed.speedup.to_json()}
+
+
+def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a bundle's times before its files are timed: those of the choice."""
+    facts = report["calibration"][LATENCY]
+    timed = {key: facts[key] for key in ("seconds", "speedup")}
+    files = {"files": {bundle.FLOAT32: timed}, "originals": {}, "session": None}
+    return {**facts, "seconds": facts["seconds_before"], **files}
+
+
+def _add(place: Path, report: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Give a finished bundle another report, and its manifest further facts."""
+    manifest = bundle.read_manifest(place)
+    kept = {key: value for key, value in manifest.items() if key not in ("schema_version", "files")}
+    write_json(place / bundle.REPORT, report)
+    bundle.write_manifest(place, {**kept, **facts})
 
 
 def _deliver(place: Path, out: Path, *, replace: bool) -> None:
@@ -200,3 +300,18 @@ def _deliver(place: Path, out: Path, *, replace: bool) -> None:
     with bundle.staged_directory(out, replace=replace) as staging:
         for file in place.iterdir():
             shutil.copyfile(file, staging / file.name)
+
+
+def _told(value: Any) -> Any:
+    """Return settings as JSON-ready data, equal for what is the same from run to run."""
+    if isinstance(value, Dataset | TensorSet):
+        return value.name
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _told(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _told(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.choose.networks import SHAPE, Small, ranks
+from tests.latency.networks import FakeStopwatch
 from trpexport.choose import alignment
 from trpexport.choose.alignment import (
     BLOCK_VARIABLE,
@@ -18,6 +19,7 @@ from trpexport.choose.alignment import (
     find_alignment,
 )
 from trpexport.choose.by_criterion import ByCriterion
+from trpexport.choose.by_latency import ByLatency
 from trpexport.errors import PlanError, TrpexportError
 from trpexport.measure.machine import instruction_sets
 from trpexport.networks.torch.network import TorchNetwork
@@ -185,3 +187,14 @@ def test_a_checkpoint_says_what_it_was_trained_for(
     given = ByCriterion(rank_multiple=2).as_trained(metadata)
     assert given.alignment == Alignment(2, "given")
     assert ByCriterion(provider="cuda").as_trained(metadata).alignment.multiple == 8
+
+
+@pytest.mark.parametrize(("sets", "block"), [(AVX2, 8), (AVX512, 16), (ARM, 4), ([], 4)])
+def test_another_machine_has_blocks_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, sets: list[str], block: int
+) -> None:
+    on(monkeypatch, AVX512, asked=16)
+    assert find_alignment("auto", "cpu", sets).multiple == block
+    chooser = ByLatency(speedup=2.0, stopwatch=FakeStopwatch(instruction_sets=sets))
+    assert chooser.alignment.multiple == block
+    assert ByLatency(speedup=2.0, stopwatch=FakeStopwatch()).alignment.multiple == 16

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.latency.networks import FakeStopwatch
+from trpexport.latency import stopwatch
 
 
 @pytest.fixture
@@ -17,3 +25,60 @@ def checkpoint(shared: Path) -> Path:
 def data(shared: Path) -> str:
     """CIFAR-10 as the data set's own files have it."""
     return f"cifar10:{shared / 'data/cifar10-lossless'}"
+
+
+Chained = Callable[[int, int], Path]
+
+
+@pytest.fixture(scope="session")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> Chained:
+    """Write three convolutions of rank 8 at most, of some width, for images of some size."""
+
+    def write(channels: int, size: int) -> Path:
+        generator = np.random.default_rng(0)
+        nodes, stored, value = [], [], "input"
+        for index, before in enumerate((3, channels, channels)):
+            left = generator.standard_normal((channels, 8))
+            right = generator.standard_normal((8, before * 9)) / (before * 9 * 8) ** 0.5
+            kernel = (left @ right).reshape(channels, before, 3, 3).astype(np.float32)
+            name, after = f"conv{index}.weight", f"x{index}"
+            stored.append(numpy_helper.from_array(kernel, name))
+            pads: dict[str, Any] = {"pads": [1] * 4, "name": f"n{index}"}
+            nodes.append(helper.make_node("Conv", [value, name], [f"y{index}"], **pads))
+            nodes.append(helper.make_node("Relu", [f"y{index}"], [after]))
+            value = after
+        nodes.append(helper.make_node("GlobalAveragePool", [value], ["output"]))
+        graph = helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, (1, 3, size, size))],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, (1, channels, 1, 1))],
+            stored,
+        )
+        path = tmp_path_factory.mktemp("chained") / "network.onnx"
+        opsets = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def smooth_tensors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
+    """Write inputs of some size to calibrate on, and return them as they are typed."""
+
+    def write(size: int) -> str:
+        path = tmp_path_factory.mktemp("tensors") / "inputs.npz"
+        noise = np.random.default_rng(1).standard_normal((40, 3, size, size))
+        np.savez(path, input=noise.cumsum(3).astype(np.float32) / 8)
+        return f"tensors:{path}"
+
+    return write
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
+    """Have a machine whose every time is known do what this one is asked to time."""
+    fake = FakeStopwatch()
+    monkeypatch.setattr(stopwatch, "LocalStopwatch", lambda conditions: fake)
+    return fake

@@ -113,6 +113,8 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--rank-multiple", "sixteen"], "must be a number of at least 1, or auto"),
         (["--calib", "digits", "--metric", "miou"], "--metric does nothing without --max-drop"),
         (["--calib", "digits", "--max-drop", "1", "--metric", "x:f"], "no module x"),
+        (["--calib", "digits", "--data", "digits"], "--data does nothing without --max-drop"),
+        (["--calib", "digits", "--max-drop", "1", "--data", "nothing:here"], "nothing"),
         (
             ["--calib", "digits", "--target-macs", "0.5", "--rank-multiple", "0"],
             "must be a number of at least 1, or auto",

@@ -84,6 +84,14 @@ def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
     judged = json.loads((place / "out" / bundle.REPORT).read_text())["calibration"]["judged"]
     assert judged["before"] < 1e-5 < judged["after"] <= 0.1
     assert judged["images"] == 12
+    with np.load("t.npz") as held:
+        np.savez("other.npz", **{name: held[name][40:] for name in held.files})
+    others = ("--data", "tensors:other.npz", *rest)
+    result = run("decompose", "w.pt", *model, *how, *others, "-o", "by-others", "--json")
+    assert result.code == 0, result.err
+    judged = json.loads(result.out)["calibration"]["judged"]
+    assert judged["data"] == "tensors:other.npz"
+    assert judged["loss"] == pytest.approx(judged["after"] - judged["before"])
 
 
 def test_from_python(place: Path) -> None:

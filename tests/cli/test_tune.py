@@ -8,86 +8,55 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from tests.cli.conftest import Chained
 from tests.conftest import ROOT, Run
 from tests.device.loopback import Device
+from tests.latency.networks import FakeStopwatch
 from trpexport.latency.store import NAME, Store
 
-CHANNELS, SIZE = 96, 24
+
+@pytest.fixture(scope="module")
+def network(chained: Chained) -> Path:
+    """A small network, for a clock that is not real."""
+    return chained(24, 16)
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three wide convolutions of low rank: to write them as chains pays on any processor."""
-    generator = np.random.default_rng(0)
-    nodes, stored, value = [], [], "input"
-    for index, channels in enumerate((3, CHANNELS, CHANNELS, CHANNELS)):
-        left = generator.standard_normal((CHANNELS, 8))
-        right = generator.standard_normal((8, channels * 9)) / (channels * 9 * 8) ** 0.5
-        kernel = (left @ right).reshape(CHANNELS, channels, 3, 3).astype(np.float32)
-        stored.append(numpy_helper.from_array(kernel, f"conv{index}.weight"))
-        nodes.append(
-            helper.make_node(
-                "Conv",
-                [value, f"conv{index}.weight"],
-                [f"y{index}"],
-                pads=[1] * 4,
-                name=f"n{index}",
-            )
-        )
-        nodes.append(helper.make_node("Relu", [f"y{index}"], [value := f"x{index}"]))
-    nodes.append(helper.make_node("GlobalAveragePool", [value], ["output"]))
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, (1, 3, SIZE, SIZE))],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, (1, CHANNELS, 1, 1))],
-        stored,
-    )
-    path = tmp_path_factory.mktemp("network") / "network.onnx"
-    opsets = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-    return path
+def tensors(smooth_tensors: Callable[[int], str]) -> str:
+    return smooth_tensors(16)
 
 
 @pytest.fixture(scope="module")
-def tensors(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Inputs to calibrate on, as they are typed."""
-    path = tmp_path_factory.mktemp("tensors") / "inputs.npz"
-    noise = np.random.default_rng(1).standard_normal((40, 3, SIZE, SIZE))
-    np.savez(path, input=noise.cumsum(3).astype(np.float32) / 8)
-    return f"tensors:{path}"
+def wide(chained: Chained, smooth_tensors: Callable[[int], str]) -> tuple[Path, str]:
+    """A network that is faster as chains on any processor, and inputs of it."""
+    return chained(96, 24), smooth_tensors(24)
 
 
-def test_a_network_gets_faster(run: Run, network: Path, tensors: str, tmp_path: Path) -> None:
+@pytest.fixture
+def typed(network: Path, tensors: str, tmp_path: Path) -> tuple[object, ...]:
+    """What makes a bundle, but for the limit."""
+    quick = ("--scheme", "channel", "--rank-multiple", 4, "--verify-seconds", 0)
+    return ("tune", network, "--calib", tensors, *quick, "--cache", tmp_path / "cache")
+
+
+def test_a_network_gets_faster(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    typed: tuple[object, ...] = (
-        "tune",
-        network,
-        "--calib",
-        tensors,
-        "--min-speedup",
-        1.3,
-        "--scheme",
-        "channel",
-    )
-    typed = (*typed, "--cache", cache, "--rank-multiple", 16, "--verify-seconds", 1)
-    result = run(*typed, "-o", out, "--json")
+    result = run(*typed, "--min-speedup", 1.3, "-o", out, "--json")
     assert result.code == 0, result.err
     told = json.loads(result.out)
     latency = told["latency"]
-    assert latency["files"]["fp32"]["speedup"]["low"] > 1.2
-    assert latency["speedup"]["mid"] >= 1.3
+    assert 1.3 <= latency["files"]["fp32"]["speedup"]["mid"] < 2
     assert latency["networks_profiled"] > 0
     assert json.loads((out / "report.json").read_text())["latency"] == latency
-    assert (out / "baseline.onnx").is_file()
+    assert clock.latency(out / "baseline.onnx") == pytest.approx(latency["seconds"])
     assert run("verify", out).code == 0
     # What was measured is known now, and shown.
     with Store(cache) as store:
@@ -95,9 +64,98 @@ def test_a_network_gets_faster(run: Run, network: Path, tensors: str, tmp_path: 
     assert {time["scheme"] for time in contents["times"]} == {"channel"}
     shown = run("tune", "--show-table", "--cache", cache)
     assert shown.code == 0
-    assert "channel 16" in shown.out
+    assert "channel 4" in shown.out
     # A bundle that stands is kept.
-    assert "exists" in run(*typed, "-o", out).error
+    assert "exists" in run(*typed, "--min-speedup", 1.3, "-o", out).error
+
+
+def test_the_original_in_another_precision_is_timed_beside_it(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run(*typed, "--min-speedup", 1.3, "--precision", "int8", "-o", out, "--json")
+    assert result.code == 0, result.err
+    latency = json.loads(result.out)["latency"]
+    assert latency["files"].keys() == {"fp32", "int8"}
+    assert latency["originals"].keys() == {"int8"}
+    timed = clock.latency(out / "model.int8.onnx")
+    assert latency["files"]["int8"]["seconds"] == pytest.approx(timed)
+    assert run("verify", f"{out}@int8").code == 0
+    shown = " ".join(run("bench", f"{out}@int8", "--no-memory", "--min-time", 0).out.split())
+    assert "int8" in shown
+
+
+def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(*typed, "--pareto", "-o", out, "--json")
+    assert result.code == 0, result.err
+    bundles = json.loads(result.out)["bundles"]
+    names = [Path(one["bundle"]).name for one in bundles]
+    assert names[:2] == ["1.25x", "1.5x"] and sorted(p.name for p in out.iterdir()) == sorted(names)
+    speedups = [one["latency"]["files"]["fp32"]["speedup"]["mid"] for one in bundles]
+    assert speedups == sorted(speedups)
+    assert all(one >= float(name[:-1]) for one, name in zip(speedups, names, strict=True))
+    # Those that stand are not made again; of another request they are no part.
+    profiled, races = clock.profiled, clock.races
+    again = run(*typed, "--pareto", "-o", out, "--json")
+    assert [one["bundle"] for one in json.loads(again.out)["bundles"]] == [
+        one["bundle"] for one in bundles
+    ]
+    assert clock.profiled - profiled < 20 and clock.races - races < 10
+    other = run(*typed, "--pareto", "--calib-images", 20, "-o", out)
+    assert (other.code, "1.25x exists" in other.error) == (2, True)
+
+
+@pytest.mark.parametrize(("factor", "noise"), [(0.8, 0.0), (1.0, 0.3), (1.3, 0.0)])
+def test_options_of_a_session_are_recommended_where_they_are_faster(
+    run: Run,
+    clock: FakeStopwatch,
+    typed: tuple[object, ...],
+    tmp_path: Path,
+    factor: float,
+    noise: float,
+) -> None:
+    clock.sessions = {"memory_pattern": factor}
+    real = clock.race
+
+    def race(files: Any, seconds: float, sessions: Any = ()) -> Any:
+        clock.noise = noise if sessions else 0.0
+        return real(files, seconds, sessions)
+
+    clock.race = race  # type: ignore[method-assign]
+    out = tmp_path / "out"
+    result = run(*typed, "--min-speedup", 1.3, "-o", out)
+    assert result.code == 0, result.err
+    said = " ".join(result.out.split())
+    told = json.loads((out / "manifest.json").read_text()).get("session")
+    if factor >= 1:
+        assert told is None
+        assert "No option of the session makes a measurable difference" in said
+        return
+    assert told["options"] == {"memory_pattern": False}
+    assert told["speedup"]["mid"] == pytest.approx(1 / factor)
+    assert "model.onnx runs 1.250x as fast (1.250 to 1.250x) with memory pattern off" in said
+    quick = ("--no-memory", "--min-time", 0, "--min-runs", 1)
+    shown = " ".join(run("bench", out, *quick).out.split())
+    assert "out ran as its bundle recommends: memory pattern off" in shown
+    _, entry = json.loads(run("bench", out, *quick, "--json").out)["results"][0]["models"]
+    assert entry["session"] == {"memory_pattern": False}
+
+
+@pytest.mark.slow
+def test_a_network_gets_faster_on_this_processor(
+    run: Run, wide: tuple[Path, str], tmp_path: Path
+) -> None:
+    network, tensors = wide
+    options = ("--min-speedup", 1.3, "--scheme", "channel", "--rank-multiple", 16)
+    result = run(
+        "tune", network, "--calib", tensors, *options, "--cache", tmp_path, "-o", tmp_path / "out",
+        "--verify-seconds", 1, "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    latency = json.loads(result.out)["latency"]
+    assert latency["files"]["fp32"]["speedup"]["low"] > 1.2
+    assert latency["speedup"]["mid"] >= 1.3
 
 
 @pytest.mark.parametrize(
@@ -130,20 +188,9 @@ def test_what_is_typed_wrong_is_told_in_a_line(
 
 
 def test_more_than_can_be_is_told_and_writes_nothing(
-    run: Run, network: Path, tensors: str, tmp_path: Path
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
 ) -> None:
-    typed: tuple[object, ...] = (
-        "tune",
-        network,
-        "--calib",
-        tensors,
-        "--min-speedup",
-        500,
-        "--scheme",
-        "channel",
-    )
-    typed = (*typed, "--cache", tmp_path / "cache", "--rank-multiple", 32)
-    result = run(*typed, "-o", tmp_path / "out")
+    result = run(*typed, "--min-speedup", 500, "-o", tmp_path / "out")
     assert result.code == 3
     assert "a speed-up of 500 can't be met: with each layer in its fastest way" in result.error
     assert not (tmp_path / "out").exists()
@@ -158,7 +205,8 @@ def test_a_table_that_is_none_is_told(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_typed_again(network: Path, tensors: str, tmp_path: Path) -> None:
+def test_killed_and_typed_again(wide: tuple[Path, str], tmp_path: Path) -> None:
+    network, tensors = wide
     command: list[Any] = [sys.executable, "-m", "trpexport", "tune", network, "--calib", tensors]
     command += ["--min-speedup", "1.3", "--rank-multiple", "4", "--verify-seconds", "1"]
     command += ["--cache", tmp_path / "cache", "-o", tmp_path / "out"]
@@ -182,8 +230,7 @@ def test_killed_and_typed_again(network: Path, tensors: str, tmp_path: Path) -> 
 def test_another_machine_times(
     run: Run,
     device: Device,
-    network: Path,
-    tensors: str,
+    wide: tuple[Path, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -195,6 +242,7 @@ def test_another_machine_times(
         script.write_text(f'#!/bin/sh\nexec {program.replace(name, real.stdout.strip(), 1)} "$@"\n')
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    network, tensors = wide
     typed: tuple[object, ...] = (
         "tune",
         network,

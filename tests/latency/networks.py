@@ -13,7 +13,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from trpexport.latency.stopwatch import Conditions, Timed
+from trpexport.latency.stopwatch import Conditions, Session, Timed
 from trpexport.measure.profile.profile import NodeTime, Profile
 from trpexport.measure.statistics import ratio_interval
 from trpexport.networks.torch.network import TorchNetwork
@@ -54,9 +54,14 @@ class FakeStopwatch:
         profiler_cost: what its profiler adds to each node.
         noise: standard deviation of the times of single runs, relative.
         seed: of the noise.
+        conditions: under which it times.
+        instruction_sets: its own, where it is another machine than this one.
 
     Attributes:
         profiled: networks that were profiled so far.
+        noise: as it was given.
+        races: how often networks were timed in turns.
+        sessions: how many times as long a run takes with an option of the session, by its name.
     """
 
     def __init__(
@@ -67,11 +72,15 @@ class FakeStopwatch:
         noise: float = 0.0,
         seed: int = 0,
         conditions: Conditions | None = None,
+        instruction_sets: Sequence[str] | None = None,
     ) -> None:
         self.conditions = conditions or Conditions()
+        self.instruction_sets = instruction_sets
         self.profiled = 0
         self._seconds = dict(seconds or {})
-        self._cost, self._noise = profiler_cost, noise
+        self._cost, self.noise = profiler_cost, noise
+        self.races = 0
+        self.sessions: dict[str, float] = {}
         self._generator = np.random.default_rng(seed)
 
     def facts(self) -> dict[str, Any]:
@@ -81,10 +90,16 @@ class FakeStopwatch:
         self.profiled += len(files)
         return [self._profile(file, runs) for file in files]
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
+        self.races += 1
+        times = [
+            self.latency(file) * prod(self.sessions.get(name, 1.0) for name in session)
+            for file, session in zip(files, sessions or [{}] * len(files), strict=True)
+        ]
         rounds = [
-            [noisy(self.latency(file), 5, self._noise, self._generator) for _ in range(20)]
-            for file in files
+            [noisy(time, 5, self.noise, self._generator) for _ in range(20)] for time in times
         ]
         return [
             Timed(float(np.median(np.concatenate(some))), ratio_interval(rounds[0], some))
@@ -98,6 +113,12 @@ class FakeStopwatch:
     def _times(self, file: Path) -> dict[str, float]:
         graph = onnx.load(file).graph
         shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        # A kernel in fewer bits comes from the node that makes floats of it.
+        shapes |= {
+            node.output[0]: shapes[node.input[0]]
+            for node in graph.node
+            if node.op_type == "DequantizeLinear" and node.input[0] in shapes
+        }
         return {
             node.name: self._seconds.get(shape, prod(shape) * 1e-9)
             if node.op_type == "Conv" and (shape := shapes[node.input[1]])
@@ -120,7 +141,7 @@ class FakeStopwatch:
                     provider="CPUExecutionProvider",
                     input_shapes=tuple(shapes[i] for i in nodes[name].input if i in shapes),
                     output_shapes=(),
-                    samples=tuple(noisy(seconds + self._cost, runs, self._noise, self._generator)),
+                    samples=tuple(noisy(seconds + self._cost, runs, self.noise, self._generator)),
                 )
                 for name, seconds in self._times(file).items()
             ),

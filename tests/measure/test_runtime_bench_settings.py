@@ -151,3 +151,39 @@ def test_a_directory_that_is_no_sound_bundle_is_refused(tmp_path: Path) -> None:
     (out / MODEL).write_bytes(b"changed")
     with pytest.raises(ModelError, match="was changed after the export"):
         find_models([out])
+
+
+ADVICE = {
+    **{"provider": "cpu", "threads": 2},
+    "options": {"graph_optimization": "extended", "allow_spinning": False, "arena": False},
+}
+
+
+def advised(tmp_path: Path, advice: Any = ADVICE) -> Path:
+    (tmp_path / MODEL).write_bytes(b"a network")
+    (tmp_path / "baseline.onnx").write_bytes(b"another")
+    session = {"file": MODEL, "speedup": 1.1, **advice}
+    write_manifest(tmp_path, {"baseline": "baseline.onnx", "session": session})
+    return tmp_path
+
+
+def test_a_bundle_recommends_options_of_its_session(tmp_path: Path) -> None:
+    base, model = find_models([advised(tmp_path)])
+    assert (base.advice, model.advice) == (None, ADVICE)
+    assert ModelFile.from_json(json.loads(json.dumps(model.to_json()))) == model
+    settings = BenchSettings((base, model))
+    assert settings.session(model, 2) == ADVICE["options"]
+    # It holds where it was measured alone, and what is asked for goes before it.
+    assert settings.session(base, 2) == settings.session(model, 1) == {}
+    assert BenchSettings((model,), provider="arm").session(model, 2) == {}
+    asked = BenchSettings((model,), graph_optimization="all", allow_spinning=True)
+    assert asked.session(model, 2) == {"arena": False}
+
+
+def test_a_forged_recommendation_opens_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    forged = {**ADVICE, "options": {"arena": False, "profile_prefix": "/tmp/x", "threads": 9}}
+    (model,) = find_models([advised(tmp_path / "one", forged) / MODEL, tmp_path / "one"])[1:]
+    assert BenchSettings((model,)).session(model, 2) == {"arena": False}
+    with pytest.raises(ModelError, match="damaged"):
+        find_models([advised(tmp_path / "one", {**ADVICE, "options": {"arena": "no"}})])

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from trpexport.errors import TrpexportError
 from trpexport.runtime.session import open_session
+from trpexport.runtime.session_options import VARIATIONS, told
 
 WriteOnnx = Callable[..., Path]
 
@@ -51,6 +53,25 @@ def test_operators_run_one_after_another(options_of: Callable[..., Any]) -> None
 @pytest.mark.parametrize("arena", [True, False])
 def test_the_arena_is_a_choice(arena: bool, options_of: Callable[..., Any]) -> None:
     assert options_of(arena=arena).enable_cpu_mem_arena == arena
+
+
+def test_memory_patterns_and_prepacking_are_choices(options_of: Callable[..., Any]) -> None:
+    options = options_of(memory_pattern=False, prepacking=False)
+    assert not options.enable_mem_pattern
+    assert options.get_session_config_entry("session.disable_prepacking") == "1"
+    assert options_of().enable_mem_pattern
+
+
+@pytest.mark.parametrize("options", VARIATIONS)
+def test_what_is_varied_does_not_change_what_is_computed(
+    linear: WriteOnnx, options: dict[str, Any]
+) -> None:
+    path = linear()
+    inputs = open_session(path).random_inputs()
+    usual, varied = (open_session(path, **some).run(inputs) for some in ({}, options))
+    for name, array in usual.items():
+        np.testing.assert_allclose(varied[name], array, rtol=1e-5)
+    assert told({**options, "prepacking": True}).endswith("prepacking on")
 
 
 @pytest.mark.parametrize(

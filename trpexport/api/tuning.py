@@ -21,6 +21,7 @@ def tune(
     chooser: ByLatency,
     *,
     images: Dataset | TensorSet | str,
+    data: Dataset | TensorSet | str | None = None,
     count: int = _CALIBRATED,
     preprocessing: Preprocessing | None = None,
     out: str | Path | None = None,
@@ -38,7 +39,9 @@ def tune(
             :func:`trpexport.decompose`, with the same chooser.
         chooser: the limit and the device: :class:`~trpexport.ByLatency`.
         images: unlabelled images to fit the factors to, as in ``cifar10:DIR``.
-        count: how many of them.
+        data: labelled images that a drop is told by; None for those of ``images`` that nothing
+            is fitted to.
+        count: how many images to calibrate on.
         preprocessing: how images become input; as the checkpoint says where it is None.
         out: the bundle's directory; named after the file where it is None.
         settings: how it is exported.
@@ -68,11 +71,12 @@ def tune(
     source: Decomposable = (
         OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)
     )
-    data = open_data(images) if isinstance(images, str) else images
+    drawn, judged = (open_data(some) if isinstance(some, str) else some for some in (images, data))
+    assert drawn is not None
     job = Tuning(chooser, settings or ExportSettings(), outputs)
     return job(
         source,
-        CalibrationData(data, count, preprocessing=preprocessing),
+        CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),
         None if out is None else Path(out),
         Stages(announce),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeGuard
 
@@ -94,13 +94,16 @@ class AlignedSelection(Selection):
 
 
 def find_alignment(
-    rank_multiple: int | str | Alignment = AUTO, provider: str | None = None
+    rank_multiple: int | str | Alignment = AUTO,
+    provider: str | None = None,
+    elsewhere: Collection[str] | None = None,
 ) -> Alignment:
     """Return what ranks are rounded up to multiples of.
 
     Args:
         rank_multiple: the number, or ``auto`` for the channel block; or what was found before.
         provider: the provider that the network is meant for; None for this processor.
+        elsewhere: instruction sets of the other machine that it is meant for; None for this one.
 
     Raises:
         PlanError: it is neither, or nobody knows the channel block.
@@ -109,7 +112,7 @@ def find_alignment(
     if isinstance(rank_multiple, Alignment):
         return rank_multiple
     if rank_multiple == AUTO:
-        block, of = _block(provider)
+        block, of = _block(provider, elsewhere)
         return Alignment(block, f"auto: {block}, {of}")
     if not _is_multiple(rank_multiple):
         raise PlanError(
@@ -147,7 +150,7 @@ def aligned(rank: int, multiple: int, largest: int) -> int:
     return rank
 
 
-def _block(provider: str | None) -> tuple[int, str]:
+def _block(provider: str | None, elsewhere: Collection[str] | None = None) -> tuple[int, str]:
     """Return the channel block, and of what it is."""
     said = os.environ.get(BLOCK_VARIABLE)
     if said:
@@ -165,12 +168,12 @@ def _block(provider: str | None) -> tuple[int, str]:
             "number",
             parameters=("rank_multiple",),
         )
-    found = instruction_sets()
+    found = instruction_sets() if elsewhere is None else elsewhere
     known = [(block, of) for name, of, block in _BLOCKS if name in found and provider != "arm"]
     if known:
         return known[0]
-    is_elsewhere = provider == "arm" and "asimd" not in found
-    asked = None if is_elsewhere else nchwc_block()
+    is_here = elsewhere is None and (provider != "arm" or "asimd" in found)
+    asked = nchwc_block() if is_here else None
     return (_ROWS, "rows of a matrix product") if asked is None else (asked, "ONNX Runtime's")
 
 

@@ -109,6 +109,9 @@ class Budgeter:
         architecture: what the network is called, for the reader of plans.
         resource: what is saved where an error or a drop is the limit.
         announce: called with a line on what is going on.
+
+    Attributes:
+        best: the cheapest network found so far within an error or a drop.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Budgeter:
         self._architecture = architecture
         self._resource = resource
         self._announce = announce or (lambda line: None)
+        self.best: Outcome | None = None
 
     def to_fraction(
         self, fraction: float, resource: str = "macs", criterion: str | None = None
@@ -278,19 +282,19 @@ class Budgeter:
     def _bisect(self, accepts: Callable[[Outcome], bool], criterion: str) -> Outcome | None:
         """Return the cheapest outcome that is accepted, or None."""
         low, high = smallest_fraction(self._table, self._resource), 1.0
-        found: Outcome | None = None
+        self.best = None
         for _ in range(_BISECTIONS):
             fraction = (low + high) / 2
             outcome = self.to_fraction(fraction, self._resource, criterion)
             if accepts(outcome):
-                found, high = outcome, fraction
+                self.best, high = outcome, fraction
             else:
                 low = fraction
             self._announce(
                 f"{fraction:.3f} of the {self._what}: output error {outcome.error:.3f}, "
                 f"{'accepted' if high == fraction else 'too much'}"
             )
-        return found
+        return self.best
 
     @property
     def _what(self) -> str:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.choose.alignment import AlignedSelection
-from trpexport.choose.allotment import Allotment, allot, smallest_fraction, whole_network
+from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment, find_alignment
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
-from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.budget import Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import SECONDS
-from trpexport.choose.table import SensitivityTable, sensitivity_table
-from trpexport.errors import NothingToDoError, PlanError
+from trpexport.choose.prospects import check_pays, least_ways
+from trpexport.choose.speedup import SpeedupSearch
+from trpexport.choose.table import sensitivity_table
+from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
 from trpexport.judge.metrics import Metric
@@ -27,22 +28,12 @@ from trpexport.latency.blanks import Blanks, check_found
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch, Stopwatch
 from trpexport.latency.store import Store
 from trpexport.latency.timer import Timer
-from trpexport.latency.timetable import TimeTable, time_layers
+from trpexport.latency.timetable import time_layers
 from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.measure.statistics import Interval
 from trpexport.networks.base import Network
 from trpexport.runtime.providers import PROVIDERS
 from trpexport.stages import Stages
-
-# What is aimed at beyond a speed-up, and what of that a graph must reach, so that the network that
-# is written reaches the speed-up as well.
-_MARGIN, _FLOOR = 1.015, 1.005
-# How far from what is aimed at a measured speed-up may lie before another try.
-_NEAR = 0.015
-_TRIES = 4
-# A share of the time that is so much smaller is another choice.
-_STEP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,17 @@ class ByLatency(AlignedSelection):
     def inputs(self) -> Inputs | None:
         """The network's inputs, where the choice was made for some; else None."""
         return None
+
+    @property
+    def alignment(self) -> Alignment:
+        """What ranks are rounded up to multiples of: ``auto`` is for the machine that times.
+
+        Raises:
+            TrpexportError: as :func:`~trpexport.choose.alignment.find_alignment`, or that machine
+                can't be reached.
+        """
+        elsewhere = self.timekeeper.instruction_sets if self.rank_multiple == AUTO else None
+        return find_alignment(self.rank_multiple, self.provider, elsewhere)
 
     def check(self) -> None:
         """Refuse what can't be before any work is done.
@@ -146,8 +148,9 @@ class ByLatency(AlignedSelection):
             with stages("time the layers"), Store(self.cache) as store:
                 ways = self._ways(network)
                 check_found(blanks, ways)
+                bound = time_layers(timer, least_ways(ways), store, stages.say)
+                best = check_pays(timer, bound, self.wanted(bound.latency), stages.say)
                 times = time_layers(timer, ways, store, stages.say)
-                best = _check_pays(timer, times, self.wanted(times.latency))
             gatherer = gathered(network, images)
             held_out = HeldOut(network, *images.held_out())
             with stages("measure what each rank loses"):
@@ -170,19 +173,25 @@ class ByLatency(AlignedSelection):
                 resource=SECONDS,
                 announce=stages.say,
             )
-            search = _Search(timer, times, table, budgeter, stages.say)
+            search = SpeedupSearch(timer, times, table, budgeter, stages.say)
             facts: dict[str, Any] = {}
+            judge = None
+            if labelled is not None:
+                most = gatherer.watch.samples.max_batch
+                judge = NetworkJudge(network, labelled, metric, max_batch=most)
             with stages("calibrate"):
-                if labelled is not None:
-                    assert self.drop is not None
-                    most = gatherer.watch.samples.max_batch
-                    judge = NetworkJudge(network, labelled, metric, max_batch=most)
-                    outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                try:
+                    if judge is not None:
+                        assert self.drop is not None
+                        outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                    elif self.error is not None:
+                        outcome = budgeter.to_error(self.error, held_out.errors)
+                    else:
+                        outcome = search.to_speedup(self.wanted(times.latency))
+                except KeyboardInterrupt as interrupt:
+                    outcome = stages.settle_for(search.best or budgeter.best, interrupt)
+                if judge is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
-                elif self.error is not None:
-                    outcome = budgeter.to_error(self.error, held_out.errors)
-                else:
-                    outcome = search.to_speedup(self.wanted(times.latency))
                 measured = search.measured(outcome)
         kind, limit = self._limit
         facts["target"] = {"kind": kind, "value": limit}
@@ -195,7 +204,7 @@ class ByLatency(AlignedSelection):
             "seconds_before": times.latency,
             "seconds": times.latency / measured.mid,
             "deviation": times.deviation,
-            "networks_profiled": times.measured,
+            "networks_profiled": bound.measured + times.measured,
         }
         choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
         options = {**choice.plan.options, **self.alignment.to_json()}
@@ -243,149 +252,3 @@ class ByLatency(AlignedSelection):
             ]
             for layer in network.layers
         }
-
-
-class _Search:
-    """Looks for networks of a speed, which it measures.
-
-    Args:
-        timer: times networks.
-        times: what each way of each layer takes.
-        table: what each way costs and loses.
-        budgeter: calibrates.
-        say: called with a line on what is going on.
-    """
-
-    def __init__(
-        self,
-        timer: Timer,
-        times: TimeTable,
-        table: SensitivityTable,
-        budgeter: Budgeter,
-        say: Callable[[str], None],
-    ) -> None:
-        self._timer = timer
-        self._times = times
-        self._table = table
-        self._budgeter = budgeter
-        self._say = say
-        self._measured: dict[tuple[tuple[str, Way], ...], Interval] = {}
-
-    def to_speedup(self, speedup: float) -> Outcome:
-        """Return the network found that loses least among those that are so much faster.
-
-        The table is corrected by what whole networks really take: those of its own choice first,
-        which need no calibration, then the calibrated ones.
-
-        Raises:
-            NothingToDoError: none is that fast; the message says how fast the fastest is.
-        """
-        goal = 1 / (speedup * _MARGIN)
-        share = goal
-        for _ in range(_TRIES):
-            choice = self._chosen(share, speedup)
-            measured = self._race(ways_of(choice))
-            if abs(measured.mid * goal - 1) <= _NEAR:
-                break
-            share = self._next(share, choice, measured, speedup)
-        found: list[tuple[float, Outcome]] = []
-        criterion = f"speedup:{speedup:g}"
-        for _ in range(_TRIES):
-            outcome = self._budgeter.to_fraction(self._within(share), SECONDS, criterion)
-            measured = self.measured(outcome)
-            found.append((measured.mid, outcome))
-            if speedup * _FLOOR <= measured.mid <= speedup * (_MARGIN + _NEAR):
-                break
-            share = self._next(share, outcome.allotment, measured, speedup)
-        fast = [one for mid, one in found if mid >= speedup * _FLOOR]
-        if not fast:
-            fastest = max(mid for mid, _ in found)
-            raise NothingToDoError(
-                f"a speed-up of {speedup:g} can't be met: the best measured is {fastest:.2f}x"
-            )
-        return min(fast, key=lambda outcome: outcome.error)
-
-    def _next(self, share: float, choice: Allotment, measured: Interval, speedup: float) -> float:
-        """Return the share of the time to try next, corrected by what a choice really took.
-
-        Where that was too slow, it is a share that the choice itself does not fit into: there may
-        be nothing between it and one that is much faster.
-        """
-        found = share * measured.mid / (speedup * _MARGIN)
-        if measured.mid >= speedup * _FLOOR:
-            return found
-        taken = choice.costs[SECONDS] / whole_network(self._table).costs[SECONDS]
-        return min(found, taken * (1 - _STEP))
-
-    def measured(self, outcome: Outcome) -> Interval:
-        """Return how many times faster than the original a chosen network is.
-
-        Raises:
-            NothingToDoError: it is not measurably faster.
-        """
-        found = self._race(ways_of(outcome.allotment))
-        if found.verdict != "faster":
-            raise NothingToDoError(
-                f"the network within the limit is not measurably faster: {found.mid:.2f}x "
-                f"({found.low:.2f} to {found.high:.2f})"
-            )
-        return found
-
-    def predicted(self, outcome: Outcome) -> float:
-        """Return the speed-up of a chosen network by the table."""
-        return self._times.speedup(ways_of(outcome.allotment))
-
-    def _race(self, ways: Mapping[str, Way]) -> Interval:
-        key = tuple(sorted(ways.items()))
-        if key not in self._measured:
-            _, timed = self._timer.race([{}, ways])
-            self._measured[key] = timed.speedup
-            predicted = self._times.speedup(ways)
-            self._say(f"{timed.speedup.mid:.2f}x measured, {predicted:.2f}x by the table")
-        return self._measured[key]
-
-    def _chosen(self, share: float, speedup: float) -> Allotment:
-        try:
-            return allot(self._table, self._within(share), resource=SECONDS)
-        except NothingToDoError:
-            raise NothingToDoError(
-                f"a speed-up of {speedup:g} can't be met with ranks that the images tell"
-            ) from None
-
-    def _within(self, share: float) -> float:
-        """Keep a share of the time between what is possible and all."""
-        return min(max(share, smallest_fraction(self._table, SECONDS) * (1 + 1e-9)), 0.999)
-
-
-def ways_of(allotment: Allotment) -> dict[str, Way]:
-    """Return the ways of the layers that a choice rewrites."""
-    return {name: option.way for name, option in allotment.chosen.items() if option.way is not None}
-
-
-def _check_pays(timer: Timer, times: TimeTable, wanted: float) -> Interval:
-    """Refuse a network that no choice of ways makes as fast as wanted, before it is calibrated.
-
-    Returns:
-        How many times faster the network is where each layer is written in its fastest way.
-
-    Raises:
-        NothingToDoError: it is such.
-    """
-    fastest = times.fastest
-    share = sum(found[None] for found in times.layers.values()) / times.whole
-    where = f"{share:.0%} of the time is in layers that may be rewritten"
-    if not fastest:
-        raise NothingToDoError(f"low rank does not pay here: no layer gets faster; {where}")
-    _, timed = timer.race([{}, fastest])
-    best = timed.speedup
-    if best.verdict != "faster":
-        raise NothingToDoError(
-            f"low rank does not pay here: with each layer in its fastest way the network is "
-            f"{best.mid:.2f}x as fast ({best.low:.2f} to {best.high:.2f}); {where}"
-        )
-    if best.high < wanted:
-        raise NothingToDoError(
-            f"a speed-up of {wanted:.3g} can't be met: with each layer in its fastest way it is "
-            f"{best.mid:.2f}x ({best.low:.2f} to {best.high:.2f}); {where}"
-        )
-    return best

@@ -19,11 +19,16 @@ _MAX_RANKS = 12
 
 
 def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
-    """Return the ranks to try: spread over the multiples that save MACs, the largest included."""
+    """Return the ranks to try: spread over the multiples that save MACs, the largest included.
+
+    Where the least multiple saves none, those of its half, its quarter, ..., as ranks are aligned.
+    """
     largest = scheme.break_even_rank(layer.op, layer.calls)
-    ranks = [*range(multiple, largest + 1, multiple)] or [largest][: int(largest > 0)]
+    while multiple > max(1, largest):
+        multiple //= 2
+    ranks = range(multiple, largest + 1, multiple)
     if len(ranks) <= _MAX_RANKS:
-        return ranks
+        return [*ranks]
     # Closer together at small ranks, where the error falls fastest.
     places = np.geomspace(1, len(ranks), _MAX_RANKS).round().astype(int)
     spread = np.linspace(1, len(ranks), _MAX_RANKS).round().astype(int)

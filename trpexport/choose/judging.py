@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from trpexport.datasets.calibration import public_name
 from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import DataError
 from trpexport.inputs import images_of, rows
 from trpexport.judge.metrics import METRICS, Metric
-from trpexport.judge.metrics.base import Values
-from trpexport.judge.scoring import predictions
+from trpexport.judge.metrics.base import Outcome, Values
+from trpexport.judge.scoring import loss_of, predictions
 from trpexport.networks.base import Network
 from trpexport.networks.torch.outputs import picked
 from trpexport.tensors import Arrays
@@ -57,17 +58,26 @@ class NetworkJudge:
         Raises:
             DataError: the samples do not fit the network, or its outputs the metric.
         """
-        change = self._value(network) - self._before
+        change = self._outcome(network).value - self._before.value
         return change * (1 if self.metric.lower_is_better else -1) * self._scale
 
     def facts(self, network: Network) -> dict[str, Any]:
-        """Return what the metric says of the original network and of another one, JSON-ready."""
+        """Return what the metric says of the original network and of another one, JSON-ready.
+
+        The loss is paired, sample by sample, in the metric's own unit; its 95 % interval is None
+        for a function of all samples at once.
+        """
+        after = self._outcome(network)
+        loss = loss_of(self.metric, self._before, after)
         return {
             "metric": self.metric.name,
             "is_share": self.metric.is_share,
-            "before": self._before,
-            "after": self._value(network),
+            "before": self._before.value,
+            "after": after.value,
+            "loss": loss if isinstance(loss, float) else loss.estimate,
+            "interval": None if isinstance(loss, float) else list(loss.interval()),
             "images": sum(images_of(inputs) for inputs, _ in self._samples.batches()),
+            "data": public_name(self._samples.data),
             "split": self._samples.name,
         }
 
@@ -76,21 +86,22 @@ class NetworkJudge:
         return 100.0 if self.metric.is_share else 1.0
 
     @cached_property
-    def _before(self) -> float:
-        """The metric of the original network.
+    def _before(self) -> Outcome:
+        """What the metric says of the original network.
 
         Raises:
-            DataError: it has none.
+            DataError: it has no value.
         """
-        value = self._value(self._network)
-        if not math.isfinite(value):
+        found = self._outcome(self._network)
+        if not math.isfinite(found.value):
             raise DataError(
-                f"{self.metric.name} of the network as it is is {value} on {self._samples.name} "
-                f"samples of {self._samples.data}: a drop of that can't be told"
+                f"{self.metric.name} of the network as it is is {found.value} on "
+                f"{self._samples.name} samples of {self._samples.data}: a drop of that can't be "
+                "told"
             )
-        return value
+        return found
 
-    def _value(self, network: Network) -> float:
+    def _outcome(self, network: Network) -> Outcome:
         tally = self.metric.tally()
         for inputs, targets in self._samples.batches():
             given = network.inputs.named(inputs, "samples to judge by")
@@ -106,7 +117,7 @@ class NetworkJudge:
                 wanted = _targets_of(outputs, rows(targets, some))
                 found = predictions("the network", outputs, wanted, size)
                 tally.add(rows(found, slice(images_of(wanted))), wanted)
-        return tally.outcome().value
+        return tally.outcome()
 
 
 def _of_classes(outputs: Arrays, classes: int) -> Arrays:

@@ -18,9 +18,9 @@ from trpexport.errors import DataError
 from trpexport.inputs import images_of, rows
 from trpexport.tensors import Array, Arrays, laid_out
 
-# Images that a network is verified on, and those whose labels it is judged by.
+# Images that a network is verified on, and samples with labels that it is judged by.
 _VERIFIED = 256
-_LABELLED = 2000
+MOST_LABELLED = 2000
 _BATCH = 50
 # Where all images could be calibrated on, one in so many is held out, of as many as this at least.
 _HELD_OUT, _MIN_SPLIT = 5, 20
@@ -54,6 +54,10 @@ class LabelledPixels:
             some = slice(start, start + _BATCH)
             yield self.preprocessing.inputs(self.pixels[some], self.shape), self.labels[some]
 
+    def taken(self, which: NDArray[np.int64]) -> LabelledPixels:
+        """Return some of them, by their numbers."""
+        return replace(self, pixels=self.pixels[which], labels=self.labels[which])
+
 
 @dataclass(frozen=True)
 class LabelledTensors:
@@ -78,6 +82,10 @@ class LabelledTensors:
         for start in range(0, images_of(self.inputs), _BATCH):
             some = slice(start, start + _BATCH)
             yield rows(self.inputs, some), rows(self.targets, some)
+
+    def taken(self, which: NDArray[np.int64]) -> LabelledTensors:
+        """Return some of them, by their numbers."""
+        return replace(self, inputs=rows(self.inputs, which), targets=rows(self.targets, which))
 
 
 class DatasetImages:
@@ -136,7 +144,7 @@ class DatasetImages:
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
         return {
-            "data": _public_name(self._dataset.name),
+            "data": public_name(self._dataset.name),
             "split": self._name,
             "seed": self._seed,
         }
@@ -165,7 +173,7 @@ class DatasetImages:
         self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
         return self._inputs(split, indices)
 
-    def labelled(self, count: int = _LABELLED) -> LabelledPixels:
+    def labelled(self, count: int = MOST_LABELLED) -> LabelledPixels:
         """Return images whose classes are known, at most ``count``, none of them calibrated on.
 
         Raises:
@@ -270,7 +278,7 @@ class ArrayImages:
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
-        return {"data": _public_name(self._name), "split": None, "seed": self._seed}
+        return {"data": public_name(self._name), "split": None, "seed": self._seed}
 
     def held_out(self) -> tuple[str, Any]:
         """Return what images that are not calibrated on are, and they: none of few."""
@@ -291,7 +299,7 @@ class ArrayImages:
                 "a drop is told by labels: give a data set, tensors with targets, or a budget that "
                 "needs none"
             )
-        which = self._drawn(_LABELLED)
+        which = self._drawn(MOST_LABELLED)
         if not len(which):
             raise DataError(
                 f"{self._name} has no samples besides those to calibrate on, whose targets could "
@@ -308,7 +316,7 @@ class ArrayImages:
         return drawn
 
 
-def _public_name(name: str) -> str:
+def public_name(name: str) -> str:
     """Return what data are called, of their path the last part alone: a bundle travels."""
     kind, _, place = name.partition(":")
     return f"{kind}:{PurePath(place).name}" if place else kind

@@ -106,14 +106,22 @@ class Scores:
 
 def loss_between(before: Score, after: Score) -> PairedDrop | ResampledLoss | float:
     """Return how much worse the second is by the metric: a sample, or a number without interval."""
-    metric, earlier, later = before.metric, before.outcome.terms, after.outcome.terms
+    return loss_of(before.metric, before.outcome, after.outcome)
+
+
+def loss_of(metric: Metric, before: Outcome, after: Outcome) -> PairedDrop | ResampledLoss | float:
+    """Return what :func:`loss_between` does, of what the metric says of the same samples."""
+    earlier, later = before.terms, after.terms
     if earlier is None or later is None:
         return (before.value - after.value) * (-1 if metric.lower_is_better else 1)
     if earlier.are_shares and later.are_shares and not metric.lower_is_better:
         lost = int((earlier.numerators > later.numerators).sum())
         won = int((earlier.numerators < later.numerators).sum())
-        return PairedDrop(before.samples, lost, won)
-    return ResampledLoss.between(earlier, later, lower_is_better=metric.lower_is_better)
+        return PairedDrop(len(earlier.numerators), lost, won)
+    found = ResampledLoss.between(earlier, later, lower_is_better=metric.lower_is_better)
+    if metric.is_share and not found.error:  # none differs: as where all are right or wrong
+        return PairedDrop(int(found.n), 0, 0)
+    return found
 
 
 def score(

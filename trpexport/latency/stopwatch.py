@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,9 @@ from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Interval
 from trpexport.runtime.providers import NO_OPTIONS, Options
 from trpexport.tensors import NO_SHAPES, Shapes
+
+Session = Mapping[str, str | bool]
+"""Options of a session that are not ONNX Runtime's default."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Stopwatch(Protocol):
     def conditions(self) -> Conditions:
         """Under which it does."""
 
+    @property
+    def instruction_sets(self) -> Collection[str] | None:
+        """Those of the machine, where it is another one; None for this one."""
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for, JSON-ready: the machine, its ONNX Runtime, the conditions."""
 
@@ -78,12 +85,15 @@ class Stopwatch(Protocol):
             TrpexportError: one can't be run.
         """
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns.
 
         Args:
             files: ONNX files.
             seconds: least time for each; up to five times that on a busy machine.
+            sessions: what is not ONNX Runtime's default of the session with each; of none if empty.
 
         Raises:
             TrpexportError: one can't be run.
@@ -97,6 +107,8 @@ class LocalStopwatch:
         conditions: under which.
     """
 
+    instruction_sets = None
+
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
 
@@ -108,9 +120,11 @@ class LocalStopwatch:
         """Return where networks spend their time, in turns."""
         return profile_models(files, profile_settings(self.conditions, runs))
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns."""
-        return raced(bench, self.conditions, files, seconds)
+        return raced(bench, self.conditions, files, seconds, sessions)
 
 
 class RemoteStopwatch:
@@ -140,10 +154,18 @@ class RemoteStopwatch:
             run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
         )
 
+    @property
+    def instruction_sets(self) -> Collection[str]:
+        """Those of that machine."""
+        return list(self._device["instruction_sets"])
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for: that machine, its ONNX Runtime, the conditions."""
-        machine = self._run(ProfileJob((), self.conditions.provider))["machine"]
-        return {"device": device_of(machine), **self.conditions.to_json()}
+        return {"device": self._device, **self.conditions.to_json()}
+
+    @functools.cached_property
+    def _device(self) -> Mapping[str, Any]:
+        return device_of(self._run(ProfileJob((), self.conditions.provider))["machine"])
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
         """Return where networks spend their time, in turns."""
@@ -159,9 +181,11 @@ class RemoteStopwatch:
         )
         return profiles_of(self._run(job))
 
-    def race(self, files: Sequence[Path], seconds: float) -> list[Timed]:
+    def race(
+        self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
+    ) -> list[Timed]:
         """Time networks against the first one, in turns."""
-        return raced(self._run, self.conditions, files, seconds)
+        return raced(self._run, self.conditions, files, seconds, sessions)
 
 
 def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,6 +214,7 @@ def raced(
     conditions: Conditions,
     files: Sequence[Path],
     seconds: float,
+    sessions: Sequence[Session] = (),
 ) -> list[Timed]:
     """Return what a bench says of networks.
 
@@ -198,10 +223,15 @@ def raced(
         conditions: under which.
         files: ONNX files.
         seconds: least time for each.
+        sessions: what is not the default of the session with each; of none if empty.
     """
+    advice = {"provider": conditions.provider, "threads": conditions.threads}
     record = run(
         BenchSettings(
-            models=tuple(ModelFile(str(file), file.stem) for file in files),
+            models=tuple(
+                ModelFile(str(file), file.stem, advice={**advice, "options": session})
+                for file, session in zip(files, sessions or [{}] * len(files), strict=True)
+            ),
             provider=conditions.provider,
             provider_options=conditions.provider_options,
             threads=(conditions.threads,),

@@ -17,6 +17,7 @@ from trpexport.latency.store import Store, WayTime
 from trpexport.latency.surroundings import signature
 from trpexport.latency.timer import Timer
 from trpexport.latency.ways import Way, Ways
+from trpexport.ops import LinearOp
 
 # Networks that are profiled in turns, besides the original one.
 _GROUP = 6
@@ -40,6 +41,8 @@ class TimeTable:
         latency: what a run of the network as it is takes.
         whole: the same, in terms of the profiles that times of layers come from.
         layers: by layer and way; None for the layer as it is.
+        original: what each layer takes as it is, those that stay included.
+        ops: the operators of these.
         deviation: median standard error of a time, relative to the layer's as it is.
         measured: how many networks were profiled for it; 0 where all was known.
     """
@@ -47,6 +50,8 @@ class TimeTable:
     latency: float
     whole: float
     layers: Mapping[str, Mapping[Way | None, float]]
+    original: Mapping[str, float]
+    ops: Mapping[str, LinearOp]
     deviation: float
     measured: int = 0
 
@@ -142,8 +147,15 @@ def time_layers(
             layers[name].update((way, now * times[way].ratio) for way in some if way in times)
             deviations += [time.relative_deviation for time in times.values()]
     deviation = float(np.median(deviations)) if deviations else 0.0
-    table = TimeTable(profiler.latency, original.seconds, layers, deviation, len(networks))
-    return table.fitted(timer)
+    return TimeTable(
+        latency=profiler.latency,
+        whole=original.seconds,
+        layers=layers,
+        original={name: time.seconds for name, time in original.layers.items()},
+        ops={name: timer.blanks.nodes(name)[0].op for name in original.layers},
+        deviation=deviation,
+        measured=len(networks),
+    ).fitted(timer)
 
 
 def _networks(

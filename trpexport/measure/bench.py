@@ -107,7 +107,7 @@ class _Job:
         """Measure all networks with one number of threads, and return their entries."""
         labels = ", ".join(model.label for model in self._settings.models)
         self._announce(f"open {labels} with {threads} thread{'s' if threads > 1 else ''}")
-        candidates = self._open_all(self._options(threads))
+        candidates = self._open_all(threads)
         self._announce(f"time {labels}, in turns")
         measurements = measure(
             [candidate.run for candidate in candidates], self._settings.method, clock=self._clock
@@ -115,7 +115,8 @@ class _Job:
         entries = []
         for candidate, measurement in zip(candidates, measurements, strict=True):
             entry = _facts(candidate) | _times(measurement, image_count(candidate.inputs))
-            entry["memory"] = self._memory(candidate, self._options(threads))
+            entry["session"] = self._settings.session(candidate.file, threads)
+            entry["memory"] = self._memory(candidate, self._options(threads, candidate.file))
             entry["ratio"] = None
             if measurement is not measurements[0]:
                 ratio = ratio_interval(
@@ -128,22 +129,23 @@ class _Job:
             entries.append(entry)
         return entries
 
-    def _options(self, threads: int) -> dict[str, Any]:
+    def _options(self, threads: int, file: ModelFile) -> dict[str, Any]:
         settings = self._settings
         return {
             "threads": threads,
             "provider": settings.provider,
             "provider_options": dict(settings.provider_options),
-            "graph_optimization": settings.graph_optimization,
+            "graph_optimization": settings.graph_optimization or "all",
             "allow_spinning": settings.allow_spinning,
+            **settings.session(file, threads),
         }
 
-    def _open_all(self, options: dict[str, Any]) -> list[_Candidate]:
+    def _open_all(self, threads: int) -> list[_Candidate]:
         files = self._settings.models
         opened = []
         for file in files:
             started = self._clock()
-            session = open_session(Path(file.path), **options)
+            session = open_session(Path(file.path), **self._options(threads, file))
             opened.append((session, self._seconds_since(started)))
         all_inputs = bench_inputs([session for session, _ in opened], self._settings)
         candidates = []

@@ -180,7 +180,7 @@ def compare_records(old: Record, new: Record, *, allow_other_machine: bool = Fal
                 "or allow another machine",
                 parameters=("allow_other_machine",),
             )
-    differences = _differences(*({k: r["settings"].get(k) for k in _DECISIVE} for r in (old, new)))
+    differences = _differences(_decisive(old), _decisive(new))
     if differences:
         raise TrpexportError(
             f"the records are of different settings ({differences}): bench again with the same ones"
@@ -215,6 +215,13 @@ def _change(threads: int, old: Mapping[str, Any], new: Mapping[str, Any]) -> Cha
         verdict=verdict,
         is_same_file=old["sha256"] == new["sha256"],
     )
+
+
+def _decisive(record: Record) -> dict[str, Any]:
+    """Return the settings of a record under which its times can be compared."""
+    found = {name: record["settings"].get(name) for name in _DECISIVE}
+    # What each network ran with stands beside its times.
+    return found | {"graph_optimization": found["graph_optimization"] or "all"}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -9,25 +9,27 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import MODEL, label_of, locate
+from trpexport.bundle import ADVICE, MODEL, SESSION, label_of, locate
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
-from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS
+from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS, VARIED
 from trpexport.schema import MayLack, check, each, flag, number, text, whole
 from trpexport.tensors import NO_SHAPES, Shape, Shapes
 
 _BASELINE = "baseline"  # the manifest's key for a file with the network as it was
 _SHAPES = each([whole(1)])
 _SETTINGS = {
-    "models": [{"path": text, "label": text, "shapes": MayLack(_SHAPES)}],
+    "models": [
+        {"path": text, "label": text, "shapes": MayLack(_SHAPES), "advice": MayLack(ADVICE)}
+    ],
     "provider_options": each(text),
     "threads": [whole(1)],
     "shapes": _SHAPES,
 } | {
     name: MayLack(shape)
     for name, shape in {
-        **dict.fromkeys(("provider", "graph_optimization"), text),
+        **{"provider": text, "graph_optimization": (None, text)},
         **dict.fromkeys(("min_time", "max_time", "warmup_seconds"), number),
         **dict.fromkeys(("io_binding", "memory", "keep_samples"), flag),
         **{"batch": (None, whole(1)), "allow_spinning": (None, flag), "data": (None, text)},
@@ -44,15 +46,19 @@ class ModelFile:
         path: the file.
         label: what it is called in reports.
         shapes: whole input shapes by name, of this network alone; they go before the bench's.
+        advice: what its bundle recommends of a session, with the provider and the number of
+            threads that this holds for; None for nothing.
     """
 
     path: str
     label: str
     shapes: Shapes = field(default_factory=dict)
+    advice: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
-        return {"path": self.path, "label": self.label, "shapes": _lists(self.shapes)}
+        advice = {} if self.advice is None else {"advice": dict(self.advice)}
+        return {"path": self.path, "label": self.label, "shapes": _lists(self.shapes), **advice}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelFile:
@@ -78,7 +84,8 @@ class BenchSettings:
             speed-ups are not known to 5 % earlier.
         warmup_seconds: longest time to wait until a model's run time is steady.
         graph_optimization: a name in
-            :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`.
+            :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`; None for what a bundle
+            recommends, else ``all``.
         allow_spinning: whether waiting threads keep their cores busy; None leaves it to ONNX
             Runtime, which allows it.
         io_binding: keep inputs and outputs on the provider's device, where it has one.
@@ -98,7 +105,7 @@ class BenchSettings:
     min_runs: int = 30
     max_time: float = 30.0
     warmup_seconds: float = 10.0
-    graph_optimization: str = "all"
+    graph_optimization: str | None = None
     allow_spinning: bool | None = None
     io_binding: bool = True
     data: str | None = None
@@ -132,11 +139,27 @@ class BenchSettings:
                 raise TrpexportError(
                     f"{name} can't be {value}: choose {least} or more", parameters=(name,)
                 )
-        if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
+        if self.graph_optimization not in (None, *GRAPH_OPTIMIZATIONS):
             raise TrpexportError(
                 f"unknown graph optimization {self.graph_optimization!r}: "
                 f"choose from {', '.join(GRAPH_OPTIMIZATIONS)}"
             )
+
+    def session(self, model: ModelFile, threads: int) -> dict[str, Any]:
+        """Return what is not ONNX Runtime's default of a network's session: what was recommended.
+
+        What was measured with another provider or another number of threads does not count, and
+        what was asked for goes before it.
+        """
+        advice = model.advice
+        if advice is None or (advice["provider"], advice["threads"]) != (self.provider, threads):
+            return {}
+        # Nothing else: a forged bundle has no say in what is opened, or written where.
+        return {
+            name: value
+            for name, value in advice["options"].items()
+            if name in VARIED and getattr(self, name, None) is None
+        }
 
     @property
     def method(self) -> Method:
@@ -205,6 +228,7 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
             that is missing.
     """
     found: list[Path] = []
+    advice: dict[Path, Mapping[str, Any]] = {}
     for path in map(Path, paths):
         file, manifest = locate(path)
         baseline = (manifest or {}).get(_BASELINE)
@@ -216,8 +240,12 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
                 )
             found.append(path / str(baseline))
         found.append(file)
+        session = (manifest or {}).get(SESSION)
+        if session is not None and session["file"] == file.name:
+            advice[file] = {name: session[name] for name in ADVICE}
     return tuple(
-        ModelFile(str(path), label) for path, label in zip(found, _labels(found), strict=True)
+        ModelFile(str(path), label, advice=advice.get(path))
+        for path, label in zip(found, _labels(found), strict=True)
     )
 
 

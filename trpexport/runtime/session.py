@@ -213,9 +213,9 @@ class Session:
     ) -> dict[str, Array]:
         """Return inputs to run the network with.
 
-        Floats are standard normal, and from 0.5 to 1.5 where they are a single number. Whole
-        numbers are among those that the network takes (:mod:`.onnxfile.input_values`); bytes are
-        any. What it does not say of an input, 0 or 1, is named if it fails on that.
+        Floats are standard normal, from 0.5 to 1.5 where they are a single number; whole numbers
+        are such as the network takes (:mod:`.onnxfile.input_values`), bytes any. What it does not
+        say of an input, 0 or 1, is named if it fails on that.
 
         Args:
             batch: the first dimension, where it is dynamic.
@@ -285,6 +285,8 @@ def open_session(
     graph_optimization: str = "all",
     allow_spinning: bool | None = None,
     arena: bool = True,
+    memory_pattern: bool = True,
+    prepacking: bool = True,
     profile_prefix: Path | None = None,
     optimized_path: Path | None = None,
 ) -> Session:
@@ -298,9 +300,10 @@ def open_session(
         provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`.
         provider_options: the provider's options.
         graph_optimization: a name in :data:`trpexport.runtime.session_options.GRAPH_OPTIMIZATIONS`.
-        allow_spinning: whether threads that wait for work keep their cores busy; None leaves it
-            to ONNX Runtime.
+        allow_spinning: whether waiting threads keep their cores busy; None for ONNX Runtime's way.
         arena: whether memory is kept for the next run instead of being given back.
+        memory_pattern: whether the memory of a whole run is planned and taken at once.
+        prepacking: whether weights are laid out for their kernels when the network is opened.
         profile_prefix: run under the profiler; its trace gets this path and a suffix.
         optimized_path: where to write the optimized graph.
 
@@ -325,6 +328,8 @@ def open_session(
         graph_optimization=graph_optimization,
         allow_spinning=allow_spinning,
         arena=arena,
+        memory_pattern=memory_pattern,
+        prepacking=prepacking,
     )
     record(options, profile_prefix, optimized_path)
     # Weights in other files lie beside the file itself, not beside a link to it.
@@ -352,8 +357,7 @@ def open_session(
 def run_in_batches(session: Session, inputs: Arrays) -> dict[str, Array]:
     """Run any number of images through a network, also where its batch size is fixed.
 
-    A last batch that is not full is filled up with copies of the last image, whose outputs are
-    cut off again.
+    A last batch is filled up with copies of the last image, whose outputs are cut off again.
 
     Args:
         session: the network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,23 @@ GRAPH_OPTIMIZATIONS = {
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
+}
+# What may make a network faster without changing what it computes, each tried alone; the value
+# None is ONNX Runtime's own choice. "extended" is "all" without blocked layouts of channels.
+VARIATIONS: tuple[Mapping[str, str | bool], ...] = (
+    {"graph_optimization": "extended"},
+    {"allow_spinning": False},
+    {"memory_pattern": False},
+    {"prepacking": False},
+    {"arena": False},
+)
+# Options that may be varied, in words.
+VARIED = {
+    "graph_optimization": "graph optimization",
+    "allow_spinning": "spinning",
+    "memory_pattern": "memory pattern",
+    "prepacking": "prepacking",
+    "arena": "arena",
 }
 _MOST_THREADS = 4096  # each is one of the operating system's
 _SILENT = 4  # ONNX Runtime's "fatal": its errors reach us as exceptions, so nothing is lost
@@ -29,6 +46,8 @@ def make_session_options(
     graph_optimization: str,
     allow_spinning: bool | None,
     arena: bool,
+    memory_pattern: bool = True,
+    prepacking: bool = True,
 ) -> Any:
     """Return ``SessionOptions``; the arguments are those of :func:`open_session`.
 
@@ -49,6 +68,9 @@ def make_session_options(
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or 0
     options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = memory_pattern
+    if not prepacking:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.graph_optimization_level = getattr(
         onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATIONS[graph_optimization]
     )
@@ -58,6 +80,15 @@ def make_session_options(
             "session.intra_op.allow_spinning", "1" if allow_spinning else "0"
         )
     return options
+
+
+def told(options: Mapping[str, str | bool]) -> str:
+    """Return options of a session in words, as in ``graph optimization extended, arena off``."""
+    said = {True: "on", False: "off"}
+    return ", ".join(
+        f"{VARIED[name]} {said[value] if isinstance(value, bool) else value}"
+        for name, value in options.items()
+    )
 
 
 def record(options: Any, profile_prefix: Path | None, optimized_path: Path | None) -> None:

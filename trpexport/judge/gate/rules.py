@@ -200,8 +200,6 @@ def _worsening(baseline: Score, candidate: Score) -> Quantity | Sample:
     found = loss_between(baseline, candidate)
     if isinstance(found, float):
         return Quantity(100 * found if baseline.metric.is_share else found)
-    if baseline.metric.is_share and not (isinstance(found, PairedDrop) or found.error):
-        return PairedDrop(int(found.n), 0, 0)  # none differs: as where all are right or wrong
     return found
 
 

@@ -65,7 +65,7 @@ def profile_bench(settings: BenchSettings, paths: Sequence[Path]) -> BenchProfil
             provider=settings.provider,
             provider_options=settings.provider_options,
             threads=settings.threads[0],
-            graph_optimization=settings.graph_optimization,
+            graph_optimization=settings.graph_optimization or "all",
             allow_spinning=settings.allow_spinning,
             runs=settings.min_runs,
             batch=settings.batch,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Text, Tone, Value
 from trpexport.report.views.uncounted import at_least, counts_text
+from trpexport.runtime.session_options import told
 
 if TYPE_CHECKING:
     from trpexport.measure.records import Change, Record
@@ -112,6 +113,8 @@ def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
         label = model["label"]
         if not model["warmup_is_steady"]:
             notes.append(f"{label} did not become steady while warming up: the machine is busy")
+        if session := model.get("session"):
+            notes.append(f"{label} ran as its bundle recommends: {told(session)}")
         if uncounted := model.get("uncounted"):
             notes.append(f"the MACs of {label} leave out {counts_text(uncounted)}, not known")
         if reason := model.get("reason"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trpexport.report.blocks import Block, Column, Kind, Table, Text, Value
+from trpexport.report.blocks import Block, Column, Kind, Range, Table, Text, Value
 
 
 def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -57,4 +57,10 @@ def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     kind, digits = (Kind.SHARE, 2) if judged["is_share"] else (Kind.NUMBER, 4)
     before, after = (Value(judged[when], kind, digits=digits) for when in ("before", "after"))
     where = f" on {judged['images']} {judged['split']} images"
-    return (*parts, f"; {judged['metric']} ", before, " -> ", after, where)
+    told = (*parts, f"; {judged['metric']} ", before, " -> ", after, where)
+    if judged["interval"] is None:
+        return told
+    scale, unit = (100, " points") if judged["is_share"] else (1, "")
+    loss, *ends = (scale * number for number in (judged["loss"], *judged["interval"]))
+    lost, interval = Value(loss, digits=2), Value(Range(*ends), digits=2)
+    return (*told, ": lost are ", lost, unit, " (95 % interval ", interval, ")")

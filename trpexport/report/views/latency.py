@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trpexport.report.blocks import Block, Column, Kind, Range, Table, Text, Tone, Value
+from trpexport.runtime.session_options import told
 
 
 def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -57,6 +58,21 @@ def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]
         "; MACs are ",
         Value(ratio, Kind.RATIO),
         f" fewer{doubt}",
+        *_advice(facts["session"]),
+    )
+
+
+def _advice(session: Mapping[str, Any] | None) -> tuple[str | Value, ...]:
+    """Say which options of a session are recommended."""
+    if session is None:
+        return (". No option of the session makes a measurable difference",)
+    speedup = session["speedup"]
+    return (
+        f". {session['file']} runs ",
+        Value(speedup["mid"], Kind.RATIO, digits=3),
+        " as fast (",
+        Value(Range(speedup["low"], speedup["high"]), Kind.RATIO, digits=3),
+        f") with {told(session['options'])}: bench takes that, unless it is told otherwise",
     )
 
 
