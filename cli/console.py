@@ -124,7 +124,9 @@ def progress() -> Iterator[Stages]:
     from rich.text import Text
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
-        yield Stages(_reaching(lambda name: status.update(Text(f"{printable(name, 100)} ..."))), interval=1)
+        yield Stages(
+            _reaching(lambda name: status.update(Text(f"{printable(name, 100)} ..."))), interval=1
+        )
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:

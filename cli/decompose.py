@@ -119,8 +119,11 @@ def decompose(
     rank_multiple: RankMultiple = "auto",
     provider: Provider = None,
     calib_cache: Annotated[
-        Path | None, typer.Option(help="Folder of sensitivity tables, and of what --refine goes on "
-            "from; else the user's cache.")
+        Path | None,
+        typer.Option(
+            help="Folder of sensitivity tables, and of what --refine goes on "
+            "from; else the user's cache."
+        ),
     ] = None,
     refine: opt.Refine = None,
     mean: Mean = None,

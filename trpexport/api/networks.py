@@ -126,9 +126,7 @@ def decompose(
         drawn = _array_images(images)
     else:
         drawn = CalibrationData(data, preprocessing=preprocessing)
-    return source.decompose(
-        chooser, drawn, outputs=outputs, refinement=refinement, stages=stages
-    )
+    return source.decompose(chooser, drawn, outputs=outputs, refinement=refinement, stages=stages)
 
 
 def verify(

@@ -1,4 +1,4 @@
-"""How a student is trained on this machine: where, in which precision, how many images at a time."""
+"""How a student is trained on a machine: its layout, its precision, how many images at a time."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def lay_out(pupil: Pupil, batch: Arguments) -> None:
 def last(batch: Arguments) -> Arguments:
     """Return inputs with the channels of images last in memory, as copies."""
     return batch.map(
-        lambda x: (
-            x.clone(memory_format=torch.channels_last) if x.ndim == _IMAGE_RANK else x.clone()
-        )
+        lambda x: x.clone(memory_format=torch.channels_last) if x.ndim == _IMAGE_RANK else x.clone()
     )
 
 
@@ -103,7 +101,7 @@ def computing(
             loss = lesson.loss(batch, bf16=bf16)
             torch.autograd.grad(loss, weights, allow_unused=True)
             seconds.append(clock() - started)
-        return min(seconds), float(loss)
+        return min(seconds), float(loss.detach())
 
     if bf16 is not None:
         return Computing(batch.images, bf16, trial(bf16)[0])

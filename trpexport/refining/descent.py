@@ -26,16 +26,17 @@ from trpexport.refining.lesson import Lesson
 from trpexport.training.randomness import generator_at
 
 # Relative to the size of a tensor's values: of factors their RMS, of biases that of the outputs.
-_RATE = 0.02
-_WARM_UP = 0.05  # of the whole run
+_RATE = 0.015
+_WARM_UP = 0.1  # of the whole run
 _EXAMS = 8
 # Where an exam finds more than so many times the least error, or NaN, the rate is divided.
 _DIVERGED, _SLOWER = 1.5, 3.0
 # How far the time left may be from what the steps left take before their number is changed.
-_TOLERANCE = 0.05
+_TOLERANCE = 0.02
 
-_SMOOTHING = 0.1  # of what a step takes
+_SMOOTHING = 0.2  # of what a step takes
 _SAVE_SECONDS = 30.0
+_USED = 0.99  # of the time: the rest is for what comes after the last step
 
 Batches = Callable[[int], Arguments]
 
@@ -209,9 +210,9 @@ class Descent:
             progress.total = progress.step + left
 
     def _steps_left(self, exams: int, done: int = 0) -> int:
-        """Return how many steps fit into the time left, beside some exams; one at least at first."""
+        """Return how many steps fit into the time left beside some exams; at first at least one."""
         assert self.limit is not None
-        left = self.limit - (self.clock() - self.started) - exams * self.exam.seconds
+        left = _USED * self.limit - (self.clock() - self.started) - exams * self.exam.seconds
         return max(0 if done else 1, int(left / max(self.pace, 1e-6)))
 
     def _told(self, progress: Progress) -> str:

@@ -66,10 +66,8 @@ class Exam:
         ]
 
     def errors(self) -> dict[str, float]:
-        """Return the error of each output of the student as it is now; infinite where it diverged."""
-        wanted = (
-            {name: output.double() for name, output in each.items()} for each in self._wanted
-        )
+        """Return the error of each output of the student as it is; infinite where it diverged."""
+        wanted = ({name: output.double() for name, output in each.items()} for each in self._wanted)
         try:
             return output_errors(wanted, self._outputs(self._pupil.student))
         except DataError:

@@ -6,7 +6,7 @@ rate means the same for every network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from trpexport.networks.torch.replay import by_sample
 from trpexport.networks.torch.running import noting
 
 # What the outputs of layers count beside those of the network.
-_FEATURES = 1.0
+_FEATURES = 5.0
 
 
 @dataclass
@@ -131,9 +131,7 @@ class Lesson:
         }
 
     def _outputs(self, model: nn.Module, batch: Arguments) -> dict[str, Tensor]:
-        found = picked(
-            named_tensors(batch.clone().call(model), batch.tensors), self._pupil.outputs
-        )
+        found = picked(named_tensors(batch.clone().call(model), batch.tensors), self._pupil.outputs)
         return by_sample(found, batch.images)
 
     def _variance(self, layer: str, feature: Tensor) -> float:

@@ -124,7 +124,9 @@ class Refinement:
                 chains, facts = self._refined(network, choice, images, stages, workers.device)
             except TrpexportError:
                 raise
-            except RUN_ERRORS as error:  # the network is code of others, which may refuse a gradient
+            except (
+                RUN_ERRORS
+            ) as error:  # the network is code of others, which may refuse a gradient
                 reason = " ".join(str(error).split())[:200]
                 note = f"not refined, the calibrated factors are kept ({reason})"
                 return replace(choice, notes=(*choice.notes, note))
@@ -207,7 +209,9 @@ class Refinement:
                 for i in range(-(-scaled // small))
             ),
         )
-        size = samples.max_batch if is_fixed else computing.batch_size(lesson, first(1), len(samples))
+        size = (
+            samples.max_batch if is_fixed else computing.batch_size(lesson, first(1), len(samples))
+        )
         how = computing.computing(lesson, first(size), pupil.weights, self.bf16, self.clock)
         descent = Descent(
             pupil=pupil,

@@ -21,8 +21,8 @@ from trpexport.networks.onnx.saving import open_model
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import drawn
 from trpexport.networks.torch.chain_check import relative_rms
-from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.pupil import Pupil
 from trpexport.tensors import Arrays
 
 # A wrong operator is off by the size of what it computes, half precision by this.

@@ -1,4 +1,4 @@
-"""A network that learns from another one: chains that are trained towards the layers they replace."""
+"""A network that learns from another one: its chains are trained towards what they replace."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class Pupil:
         for layer, module in self.chains.items():
             chain = module.chain
             own = tuple(
-                kernels.setdefault(id(factor.weight), kernel.clone(memory_format=torch.contiguous_format))
+                kernels.setdefault(
+                    id(factor.weight), kernel.clone(memory_format=torch.contiguous_format)
+                )
                 for factor, kernel in zip(module.factors, chain.kernels, strict=True)
             )
             bias = None if chain.bias is None else chain.bias.clone()
@@ -87,7 +89,7 @@ class Pupil:
         return found
 
     def outputs_of(self, model: nn.Module, samples: Samples, index: int) -> dict[str, Tensor]:
-        """Return what a network gives for a batch: by output (samples, elements), float64, no gradient.
+        """Return what a network gives for a batch: by output (samples, elements), in float64.
 
         Raises:
             DataError: it gives no tensors, or a glob matches none.
@@ -103,4 +105,3 @@ class Pupil:
         """Put the channels of all kernels of images first or last."""
         for model in (self.teacher, self.student):
             model.to(memory_format=layout)  # type: ignore[call-overload]
-

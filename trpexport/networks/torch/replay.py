@@ -142,7 +142,7 @@ def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
 def counted_outputs(
     model: nn.Module, batch: Arguments, outputs: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return what a network gives for a batch: by output (samples, elements), float64, no gradient.
+    """Return what a network gives for a batch: by output (samples, elements), in float64.
 
     Args:
         model: the network.
