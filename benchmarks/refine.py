@@ -3,9 +3,10 @@
     python -m benchmarks.refine --data cifar10:DIR resnet20.th
     python -m benchmarks.refine --data imagefolder:natural-1000.tar --size 224 squeezenet.onnx
 
-Each network is calibrated to some fractions of its MACs and refined on the same images. Top-1 is
-that on all test images, which nothing is chosen by. Each row is written when it is there, and a
-second run measures what is missing.
+Each network is calibrated to some fractions of its MACs on a few images, and refined on all images
+of the training split but those held out, which tell what is kept. Top-1 is that on all test images,
+which nothing is chosen by. Each row is written when it is there, and a second run measures what is
+missing, or goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 import trpexport as tx
 from benchmarks.calibration_curve import NORMALISE
 from benchmarks.environment import RESULTS, environment, run
-from trpexport.files import cache_folder
 from trpexport.networks.base import Network
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.onnxfile.recognition import is_onnx
 from trpexport.pipeline import CalibrationData, Decomposable, Source
 from trpexport.plan import CALIBRATION
 from trpexport.refining.refinement import REFINED
+from trpexport.stages import Stages
 
 RESULT = RESULTS / "refine.json"
 BATCH = 50
@@ -51,27 +52,51 @@ class Test:
         return 100.0 * hits / len(self._split)
 
 
+class TrainingImages:
+    """All images of the training split but those that others hold out.
+
+    Attributes:
+        inputs: they, as the network takes them.
+        notes: none.
+    """
+
+    notes = ()
+
+    def __init__(self, split: Any, how: tx.Preprocessing, shape: Any, images: Any) -> None:
+        self._images = images
+        _, others = images.held_out()
+        held_out = {image.tobytes() for image in others}
+        every = how.inputs(how.prepare_split(split, np.arange(len(split))), shape)
+        self.inputs = every[[image.tobytes() not in held_out for image in every]]
+
+    def held_out(self) -> tuple[str, Any]:
+        """Return what the others hold out."""
+        found: tuple[str, Any] = self._images.held_out()
+        return found
+
+
 def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dict[str, Any]:
     """Return what a network loses at a fraction of its MACs, calibrated and refined."""
-    dataset = tx.open_dataset(args.data)
+    dataset, stages = tx.open_dataset(args.data), Stages(print)
     how = NORMALISE if args.size is None else _sized(args)
-    data = CalibrationData(dataset, args.images, preprocessing=how)
-    chooser = tx.ByBudget(
-        macs=1 / ratio, scheme=args.scheme, rank_multiple=1, cache=cache_folder(args.cache)
+    origin, network = source.open(stages)
+    images, _ = CalibrationData(dataset, args.images, preprocessing=how).read_for(
+        origin, network.inputs
     )
+    chooser = tx.ByBudget(macs=1 / ratio, scheme=args.scheme, rank_multiple=1, cache=args.cache)
+    before = chooser(network, images, stages, None)
+    every: Any = TrainingImages(dataset.split("train"), how, network.inputs.first.shape, images)
+    after = tx.Refinement(args.minutes, cache=args.cache)(network, before, every, stages)
     test = Test(dataset, how)
-    refinement = tx.Refinement(args.minutes, cache=args.cache)
-    before = source.decompose(chooser, data)
-    after = source.decompose(tx.ByPlan(before.plan), data, refinement=refinement)
-    facts = after.plan.options[CALIBRATION][REFINED]
     return {
         "macs_ratio": before.plan.macs_before / before.plan.macs_after,
+        "calibration_images": args.images,
         "test_images": len(dataset.split("test")),
-        "top1_dense": test.top1(before.original),
-        "top1_calibrated": test.top1(before.network),
-        "top1_refined": test.top1(after.network),
+        "top1_dense": test.top1(network),
+        "top1_calibrated": test.top1(network.rewritten(before.chains)),
+        "top1_refined": test.top1(network.rewritten(after.chains)),
         "minutes": args.minutes,
-        **facts,
+        **after.plan.options[CALIBRATION][REFINED],
     }
 
 

@@ -238,11 +238,11 @@ def test_slower_than_expected_it_ends_in_time_and_the_rate_at_nothing(
 
     def falling(share: float) -> float:
         shares.append(share)
-        clock.tick *= 1.01
+        clock.tick *= 1.004
         return 0.1
 
     monkeypatch.setattr(descent, "falling", falling)
-    clock = Ticking(0.1)
+    clock = Ticking(0.03)
     told = facts(decomposed(tx.Refinement(minutes=1, bf16=False, clock=clock)))
     assert told["seconds"] <= 61
     assert shares == sorted(shares)

@@ -16,8 +16,9 @@ from trpexport.refining.lesson import Lesson
 
 _MAX_BATCH = 64
 _BYTES = 3 << 29  # of what the gradient needs of a batch
+_TRIALS = 3
 # How much faster bfloat16 has to be, and how far off its loss may be, relative.
-_FASTER, _MAX_LOSS_CHANGE = 1.2, 0.05
+_FASTER, _MAX_LOSS_CHANGE = 1.1, 0.05
 _IMAGE_RANK = 4
 
 
@@ -95,25 +96,25 @@ def computing(
     """
 
     def trial(bf16: bool) -> tuple[float, float]:
-        seconds, loss = [], torch.zeros(())
-        for _ in range(2):  # the first one sets up what others reuse
-            started = clock()
-            loss = lesson.loss(batch, bf16=bf16)
-            torch.autograd.grad(loss, weights, allow_unused=True)
-            seconds.append(clock() - started)
-        return min(seconds), float(loss.detach())
+        started = clock()
+        loss = lesson.loss(batch, bf16=bf16)
+        torch.autograd.grad(loss, weights, allow_unused=True)
+        value = float(loss.detach())  # which waits for a GPU
+        return clock() - started, value
 
-    if bf16 is not None:
-        return Computing(batch.images, bf16, trial(bf16)[0])
-    slow, exact = trial(False)
-    if knows_bf16(batch):
+    def pace(of: bool) -> float:
+        return min(trial(of)[0] for _ in range(_TRIALS))
+
+    _, exact = trial(False)  # the first one sets up what others reuse
+    if bf16 is None and knows_bf16(batch):
         try:
-            fast, rounded = trial(True)
+            _, rounded = trial(True)
         except RUN_ERRORS:  # a forward that mixes precisions
-            return Computing(batch.images, False, slow)
-        if slow > _FASTER * fast and abs(rounded - exact) <= _MAX_LOSS_CHANGE * abs(exact):
-            return Computing(batch.images, True, fast)
-    return Computing(batch.images, False, slow)
+            bf16 = False
+        else:
+            is_safe = abs(rounded - exact) <= _MAX_LOSS_CHANGE * abs(exact)
+            bf16 = is_safe and pace(False) > _FASTER * pace(True)
+    return Computing(batch.images, bool(bf16), pace(bool(bf16)))
 
 
 def knows_bf16(batch: Arguments) -> bool:
