@@ -129,7 +129,7 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
         announce = _reaching(lambda name: status.update(Text(f"{printable(name, 100)} ...")))
-        yield Stages(announce, heed)
+        yield Stages(announce, heed, interval=1)
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:

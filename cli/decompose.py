@@ -45,7 +45,7 @@ _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _LIMITING = opt.Idle(("max_error",), without="precision")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
 _PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
-_CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output")
+_CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output", "refine")
 _JUDGING = opt.Idle(JUDGING, without="max_drop")
 _IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
 _IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
@@ -122,8 +122,13 @@ def decompose(
     rank_multiple: RankMultiple = "auto",
     provider: Provider = None,
     calib_cache: Annotated[
-        Path | None, typer.Option(help="Folder of sensitivity tables; else the user's cache.")
+        Path | None,
+        typer.Option(
+            help="Folder of sensitivity tables, and of what --refine goes on "
+            "from; else the user's cache."
+        ),
     ] = None,
+    refine: opt.Refine = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -178,6 +183,7 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
+    refinement = opt.refinement(refine, calib_cache)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
@@ -206,6 +212,7 @@ def decompose(
                 out,
                 images,
                 outputs=output or (),
+                refinement=refinement,
                 settings=settings,
                 inputs=array,
                 stages=stages,
@@ -289,9 +296,10 @@ def _check_target(
 ) -> None:
     """Refuse options that only serve a target, and a target that nothing says how to meet."""
     if target is None:
-        opt.refuse_typed(
-            context, ("calib_cache",), "without a target", add="one, as in --target-macs 0.5"
-        )
+        if not opt.is_typed(context, "refine"):
+            opt.refuse_typed(
+                context, ("calib_cache",), "without a target", add="one, as in --target-macs 0.5"
+            )
     elif calib is None:
         raise TrpexportError(
             "a target is met by output error on images: give some, as in --calib cifar10:DIR"

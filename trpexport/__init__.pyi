@@ -33,6 +33,7 @@ from trpexport.pipeline import Decomposed as Decomposed
 from trpexport.plan import LayerPlan as LayerPlan
 from trpexport.plan import Plan as Plan
 from trpexport.plan import read_plan as read_plan
+from trpexport.refining.refinement import Refinement as Refinement
 from trpexport.training.recipe import RECIPES as RECIPES
 from trpexport.training.recipe import Recipe as Recipe
 from trpexport.training.settings import LowRank as LowRank

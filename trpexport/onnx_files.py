@@ -12,6 +12,7 @@ from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
 from trpexport.onnxfile.precision import check_unquantized
 from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
+from trpexport.refining.refinement import Refinement
 from trpexport.stages import Stages
 
 
@@ -47,6 +48,7 @@ class OnnxFileSource:
         data: CalibrationData | CalibrationImages | None = None,
         *,
         outputs: Sequence[str] = (),
+        refinement: Refinement | None = None,
         stages: Stages | None = None,
     ) -> Decomposed[OnnxNetwork]:
         """Read it and decompose its network.
@@ -66,5 +68,11 @@ class OnnxFileSource:
                 images, facts = data.read_for(source, network.inputs)
             source = replace(source, metadata=facts)
         return decompose_network(
-            network, chooser, images, label=source.label, source=source, stages=stages
+            network,
+            chooser,
+            images,
+            label=source.label,
+            source=source,
+            refinement=refinement,
+            stages=stages,
         )

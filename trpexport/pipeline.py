@@ -32,6 +32,7 @@ from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
+from trpexport.refining.refinement import Refinement
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
@@ -84,10 +85,13 @@ class Source:
         data: CalibrationData | CalibrationImages | None = None,
         *,
         outputs: Sequence[str] = (),
+        refinement: Refinement | None = None,
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        return decompose_checkpoint(self, chooser, data, outputs=outputs, stages=stages)
+        return decompose_checkpoint(
+            self, chooser, data, outputs=outputs, refinement=refinement, stages=stages
+        )
 
 
 class Decomposable(Protocol):
@@ -110,6 +114,7 @@ class Decomposable(Protocol):
         data: CalibrationData | CalibrationImages | None = None,
         *,
         outputs: Sequence[str] = (),
+        refinement: Refinement | None = None,
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
         """Read it and decompose its network.
@@ -263,6 +268,7 @@ def decompose_network(
     *,
     label: str | None = None,
     source: Origin | None = None,
+    refinement: Refinement | None = None,
     stages: Stages | None = None,
 ) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
@@ -273,6 +279,7 @@ def decompose_network(
         images: what to calibrate on; None for the SVD's factors.
         label: what the network is called, for the reader of the plan.
         source: where it comes from.
+        refinement: trains the calibrated factors further; None to leave them.
         stages: times and announces the stages.
 
     Raises:
@@ -280,13 +287,18 @@ def decompose_network(
         ModelError: the network gives NaN for the images, or something else each time.
         TrpexportError: as the chooser.
     """
+    stages = stages or Stages()
     if images is not None:  # a fit to what is random, or no number, would be found out too late
         given = network.inputs.named(images.inputs, "calibration images")
         few = rows(given, slice(network.inputs.batch))
         if images_of(few) == network.inputs.batch:
             check_repeats(network, few)
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
-        choice = chooser(network, images, stages or Stages(), label)
+        if refinement is not None:
+            refinement.check_network(network, images)
+        choice = chooser(network, images, stages, label)
+        if refinement is not None and images is not None:
+            choice = refinement(network, choice, images, stages)
         small = network.rewritten(choice.chains)
     notes = choice.notes
     if network.outputs and images is not None:
@@ -300,6 +312,7 @@ def decompose_checkpoint(
     data: CalibrationData | CalibrationImages | None = None,
     *,
     outputs: Sequence[str] = (),
+    refinement: Refinement | None = None,
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -309,6 +322,7 @@ def decompose_checkpoint(
         chooser: chooses schemes and ranks.
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
+        refinement: trains the calibrated factors further; None to leave them.
         stages: times and announces the stages.
 
     Raises:
@@ -336,7 +350,13 @@ def decompose_checkpoint(
     if isinstance(chooser, ByCriterion):
         chooser = chooser.as_trained(checkpoint.metadata)
     return decompose_network(
-        network, chooser, images, label=checkpoint.label, source=checkpoint, stages=stages
+        network,
+        chooser,
+        images,
+        label=checkpoint.label,
+        source=checkpoint,
+        refinement=refinement,
+        stages=stages,
     )
 
 
@@ -347,6 +367,7 @@ def decompose_to_bundle(
     data: CalibrationData | None = None,
     *,
     outputs: Sequence[str] = (),
+    refinement: Refinement | None = None,
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     stages: Stages | None = None,
@@ -359,6 +380,7 @@ def decompose_to_bundle(
         out: the bundle's directory; a name after checkpoint and scheme where it is None.
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
+        refinement: trains the calibrated factors further; None to leave them.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -371,11 +393,15 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    if refinement is not None:
+        refinement.check()
     settings.check(has_images=data is not None)
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = source.decompose(chooser, data, outputs=outputs, stages=stages)
+        small = source.decompose(
+            chooser, data, outputs=outputs, refinement=refinement, stages=stages
+        )
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 

@@ -44,6 +44,8 @@ class Stages:
         announce: called with each stage's name when it begins.
         heed: called where an interrupt ends a search that has found something already: the job
             then goes on with that to its end. Where it is None, an interrupt ends the job.
+        interval: seconds between two lines on how far a stage has come: few where lines add up in a
+            log, many where each replaces the one before.
 
     Attributes:
         seconds: wall time of each finished stage, in the order in which they began.
@@ -54,14 +56,19 @@ class Stages:
         self,
         announce: Callable[[str], None] | None = None,
         heed: Callable[[], None] | None = None,
+        *,
+        interval: float = 30.0,
     ) -> None:
         self._announce = announce
         self._heed = heed
+        self._interval = interval
+        self._said = time.monotonic()
         self.is_cut_short = False
         self.seconds: dict[str, float] = {}
 
     def say(self, line: str) -> None:
         """Announce what is going on, without timing it."""
+        self._said = time.monotonic()
         if self._announce is not None:
             self._announce(line)
 
@@ -77,6 +84,11 @@ class Stages:
         self.is_cut_short = True
         self.say("stopping: the best so far is written; a further interrupt ends it at once")
         return best
+
+    def progress(self, line: str) -> None:
+        """Announce how far a stage has come, unless something was said a moment ago."""
+        if time.monotonic() - self._said >= self._interval:
+            self.say(line)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -163,3 +163,41 @@ def test_half_the_network_and_nearly_all_of_its_accuracy(
     assert report["macs"]["ratio"] >= ratio
     facts = json.loads(run("eval", tmp_path / "o", "--data", data, "--json").out)
     assert 100 * facts["top1"] >= 91.3 - lost
+
+
+def test_refining_says_how_close_it_came_and_fits_into_a_verified_bundle(
+    run: Run, checkpoint: Path, data: str, tmp_path: Path
+) -> None:
+    options = ("--criterion", "rank:6", "--include", "layer1.*", "--calib", data, *HOW)
+    few = ("--calib-images", "64", "--calib-cache", tmp_path / "cache")
+    bundled = tmp_path / "a"
+    result = run("decompose", checkpoint, *options, *few, *QUICK, "--refine", "0.02", "-o", bundled)
+    assert result.code == 0, result.err
+    assert re.search(
+        r"Refined on 64 images, \d+ steps in \d+\.\d minutes: on \d+ other train images the output "
+        r"moves by [\d.]+ % of its variation, before that by [\d.]+ %",
+        result.out,
+    ) or re.search(r"Refined on 64 images, \d+ steps in \d+\.\d minutes, in vain", result.out)
+    refined = json.loads((bundled / bundle.REPORT).read_text())["calibration"]["refined"]
+    assert refined["after"]["output_error"] <= refined["before"]["output_error"]
+    assert list((tmp_path / "cache" / "refining").iterdir())
+    assert run("verify", bundled).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--refine", "1"), "--refine does nothing without --calib: add --calib"),
+        (("--refine", "0", "--calib", "x"), "0 minutes makes no sense: give a number above 0"),
+    ],
+)
+def test_refining_that_can_not_be_is_refused(
+    run: Run, checkpoint: Path, data: str, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    typed = [data if option == "x" else option for option in options]
+    result = run(
+        "decompose", checkpoint, *typed, *HOW[: 4 if data in typed else 0], "-o", tmp_path / "out"
+    )
+    assert result.code == 2
+    assert message in result.error
+    assert not (tmp_path / "out").exists()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs
     from trpexport.pipeline import Decomposed
+    from trpexport.refining.refinement import Refinement
     from trpexport.runtime.verify import Verification
     from trpexport.tensors import Array, Arrays
 
@@ -45,6 +46,7 @@ def decompose(
     factory: str | None = None,
     unsafe_pickle: bool = False,
     expect: Dataset | str | None = None,
+    refine: float | Refinement | None = None,
     announce: Announce | None = None,
 ) -> Decomposed[Any]:
     """Rewrite the linear layers of a network as chains of cheaper ones.
@@ -68,6 +70,8 @@ def decompose(
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
         expect: labelled images that a checkpoint should classify, prepared as ``preprocessing``
             says; a look-alike of its architecture is taken where that does clearly better.
+        refine: minutes to train the fitted factors further, on the same images towards the
+            original network, or a :class:`~trpexport.Refinement`.
         announce: called with a line on each step.
 
     Raises:
@@ -84,9 +88,13 @@ def decompose(
         Source,
         decompose_network,
     )
+    from trpexport.refining.refinement import Refinement
 
     stages = Stages(announce)
     chooser.check()
+    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
+    if refinement is not None:
+        refinement.check()
     data = _data(images)
     module = model if isinstance(model, nn.Module) else None
     inputs = _inputs(example, _arrays(images if data is None else data), module)
@@ -96,7 +104,14 @@ def decompose(
             raise PlanError("nobody says which input the network takes: give an example of one")
         found = _images(images, data, preprocessing, inputs)
         network = TorchNetwork.open(model, inputs, outputs)
-        return decompose_network(network, chooser, found, label=type(model).__name__, stages=stages)
+        return decompose_network(
+            network,
+            chooser,
+            found,
+            label=type(model).__name__,
+            refinement=refinement,
+            stages=stages,
+        )
     source: Decomposable
     if is_onnx(Path(model)):
         from trpexport.onnx_files import OnnxFileSource
@@ -111,7 +126,7 @@ def decompose(
         drawn = _array_images(images)
     else:
         drawn = CalibrationData(data, preprocessing=preprocessing)
-    return source.decompose(chooser, drawn, outputs=outputs, stages=stages)
+    return source.decompose(chooser, drawn, outputs=outputs, refinement=refinement, stages=stages)
 
 
 def verify(

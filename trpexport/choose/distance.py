@@ -46,6 +46,26 @@ def output_errors(expected: Iterable[Outputs], actual: Iterable[Outputs]) -> dic
     return {name: some.distance() for name, some in sums.items()}
 
 
+def variations(outputs: Iterable[Outputs]) -> dict[str, float]:
+    """Return how much each output varies over images: what an error of it is told relative to.
+
+    Args:
+        outputs: by name, (images, elements) each, batch after batch.
+
+    Returns:
+        By output the sum of squares about its mean over all images, over their number; of its
+        squares where it does not vary.
+
+    Raises:
+        DataError: there are NaN or infinity among them.
+    """
+    sums: dict[str, _Sums] = {}
+    for batch in outputs:
+        for name, output in batch.items():
+            sums.setdefault(name, _Sums()).add(output, output)
+    return {name: some.variation() / some.count for name, some in sums.items()}
+
+
 def worst(errors: Mapping[str, float]) -> float:
     """Return the largest error of any output: the one that counts."""
     return max(errors.values(), default=0.0)
@@ -58,7 +78,7 @@ class _Sums:
         self._difference = 0.0
         self._power = 0.0
         self._total: Tensor | None = None
-        self._count = 0
+        self.count = 0
 
     def add(self, wanted: Tensor, given: Tensor) -> None:
         """Take in one batch, (images, elements)."""
@@ -70,22 +90,26 @@ class _Sums:
         self._difference += float((given - wanted).square().sum())
         self._power += float(wanted.square().sum())
         self._total = wanted.sum(0) if self._total is None else self._total + wanted.sum(0)
-        self._count += len(wanted)
+        self.count += len(wanted)
 
-    def distance(self) -> float:
-        """Return the RMS difference, relative to the variation of what was wanted."""
+    def variation(self) -> float:
+        """Return the sum of squares of what was wanted, about its mean over images if it varies."""
         assert self._total is not None
         if not math.isfinite(self._power):
             raise DataError(
                 "the network gives NaN or infinity on calibration images: check how they are "
                 "normalised"
             )
+        variation = self._power - float(self._total.square().sum()) / self.count
+        # All images the same: there is no variation to compare with.
+        return variation if variation > 1e-12 * self._power else self._power
+
+    def distance(self) -> float:
+        """Return the RMS difference, relative to the variation of what was wanted."""
+        scale = self.variation()
         if not math.isfinite(self._difference):
             raise DataError(
                 "the network gives NaN or infinity on calibration images once layers are "
                 "rewritten: leave some of them out, or more of their rank"
             )
-        variation = self._power - float(self._total.square().sum()) / self._count
-        # All images the same: there is no variation to compare with.
-        scale = variation if variation > 1e-12 * self._power else self._power
         return (self._difference / scale) ** 0.5 if scale else float(self._difference > 0)

@@ -22,7 +22,7 @@ from trpexport.tensors import Array, Arrays, laid_out
 _VERIFIED = 256
 MOST_LABELLED = 2000
 _BATCH = 50
-# Where all images could be calibrated on, one in so many is held out, of as many as this at least.
+# Where fewer than these would be left, one image in so many is held out, of as many at least.
 _HELD_OUT, _MIN_SPLIT = 5, 20
 
 
@@ -122,7 +122,7 @@ class DatasetImages:
         self._split = self._read(self._name)
         total = len(self._split)
         self._chosen = spread(total, min(count, total), seed)
-        if count >= total and not self._has_test:
+        if total - count < _MIN_SPLIT:  # what is left is too little to measure on
             self._chosen = fitted_to(self._chosen)
         self.notes: list[str] = []
         if self._split.is_normalised:
@@ -132,7 +132,7 @@ class DatasetImages:
             self.notes.append(
                 "the images are taken as they are: floats that leave 0 to 1 are normalised already"
             )
-        if total < count:
+        if len(self._chosen) < count:
             these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
             self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
 
@@ -152,12 +152,13 @@ class DatasetImages:
     def held_out(self) -> tuple[str, NDArray[np.float32]]:
         """Return what images that are not calibrated on are, and inputs made of them.
 
-        They are of the same split if there are enough.
+        They are of the same split if there are enough: what is chosen by them is not chosen by test
+        images.
         """
         rest = self._left
         chosen = spread(len(rest), min(_VERIFIED, len(rest)), self._seed)
         name, split, indices = f"other {self._name}", self._split, rest[chosen]
-        if len(indices) < _VERIFIED:
+        if len(indices) < _MIN_SPLIT:
             others = self._others(_VERIFIED)
             if len(others[2]) > len(indices):
                 name, split, indices = others

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trpexport.networks.onnx_settings import OnnxSettings
     from trpexport.networks.samples import Samples
     from trpexport.networks.torch.chain_check import LayerCheck
+    from trpexport.networks.torch.pupil import Pupil
     from trpexport.plan import Plan
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
@@ -261,3 +262,10 @@ class Watch(Traversal, Protocol):
 
     def candidate(self) -> Candidate:
         """Return a copy of the network, to be decomposed layer after layer."""
+
+    def pupil(self, chains: Mapping[str, Chain]) -> Pupil:
+        """Return what chains in the place of layers, by name, can be trained in.
+
+        Raises:
+            ModelError: the network has no gradients.
+        """

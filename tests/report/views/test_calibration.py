@@ -99,3 +99,33 @@ def test_the_worst_of_several_outputs_is_named() -> None:
     )
     assert "b, the worst output, moves by" in start
     assert others == ", on 256 other train images (a) by "
+
+
+def refined(after: float) -> dict[str, Any]:
+    whole = report(None, None)
+    whole["calibration"]["refined"] = {
+        **{"images": 5000, "steps": 1200, "seconds": 180.0, "bf16": True},
+        **{"held_out_images": 256, "split": "other train"},
+        "before": {"output_error": 0.25, "worst_output": "output", "output_errors": {"output": 1}},
+        "after": {"output_error": after, "worst_output": "output", "output_errors": {"output": 1}},
+    }
+    return whole
+
+
+def test_refining_is_told_by_the_error_before_and_after_on_images_held_out() -> None:
+    *_, sentence = calibration_view(refined(0.2))
+    assert isinstance(sentence, Text)
+    assert sentence.content == (
+        "Refined on 5000 images, 1200 steps in 3.0 minutes: on 256 other train images the output "
+        "moves by ",
+        Value(0.2, Kind.SHARE),
+        " of its variation, before that by ",
+        Value(0.25, Kind.SHARE),
+    )
+
+
+def test_refining_in_vain_is_said() -> None:
+    *_, sentence = calibration_view(refined(0.25))
+    assert isinstance(sentence, Text)
+    assert "in vain" in str(sentence.content[0])
+    assert sentence.content[-1].endswith("the calibrated factors were kept")  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trpexport.cost import output_size
+from trpexport.errors import ModelError
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Observation
 from trpexport.networks.onnx.batch_norms import norm_behind
@@ -24,6 +25,7 @@ from trpexport.networks.onnx.layers import OnnxLayer
 from trpexport.networks.onnx.saving import open_model
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.outputs import picked
+from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.replay import by_sample
 from trpexport.runtime.session import Session, run_in_batches
 from trpexport.tensors import Array, Arrays
@@ -165,6 +167,7 @@ class OrtWatch(OrtTraversal):
     ) -> None:
         super().__init__(network, samples, memory)
         self._rewritten = rewritten
+        self._reason = reason
         self.note = (
             f"calibrated through ONNX Runtime ({reason}): what counts as error in a layer is "
             "told by the batch norms behind it alone"
@@ -181,6 +184,18 @@ class OrtWatch(OrtTraversal):
     def candidate(self) -> OrtCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
         return OrtCandidate(self.network, self.samples, self._rewritten)
+
+    def pupil(self, chains: Mapping[str, Chain]) -> Pupil:
+        """Refuse: nothing is derived.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            f"the network can't be refined ({self._reason}): gradients need one that PyTorch "
+            "computes; leave the refining out",
+            parameters=("refine",),
+        )
 
 
 def _observed(layer: OnnxLayer, behind: _Behind, values: Mapping[str, Array]) -> Observation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,7 @@ from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import drawn
 from trpexport.networks.torch.chain_check import relative_rms
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.pupil import Pupil
 from trpexport.tensors import Arrays
 
 # A wrong operator is off by the size of what it computes, half precision by this.
@@ -72,6 +74,11 @@ class OnnxWatch:
     def candidate(self) -> Candidate:
         """Return a copy of the network, to be decomposed layer after layer."""
         return _OnnxCandidate(self._watch.candidate(), self._names)
+
+    def pupil(self, chains: Mapping[str, Chain]) -> Pupil:
+        """Return what chains in the place of layers, by name, can be trained in."""
+        pupil = self._watch.pupil({self._names[name]: chain for name, chain in chains.items()})
+        return replace(pupil, modules={name: self._names[name] for name in chains})
 
 
 class _OnnxCandidate:

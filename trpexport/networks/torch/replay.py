@@ -87,14 +87,8 @@ class Replay:
         Raises:
             DataError: it gives no tensors, or a glob matches none.
         """
-        batch = self.batch(index)
-        with evaluating(self.model), self._resumed(index):
-            found = batch.call(self.model)
-        try:
-            named = picked(named_tensors(found, batch.tensors), self._outputs)
-        except ModelError as error:
-            raise DataError(str(error)) from error
-        return by_sample(named, batch.images)
+        with self._resumed(index):
+            return counted_outputs(self.model, self.batch(index), self._outputs)
 
     def observe(self, name: str, index: int) -> Observation:
         """Return what the layer ``name`` does to a batch."""
@@ -143,6 +137,28 @@ def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
     """Return a batch of samples on the device and in the dtype of a network."""
     batch = samples.batch(index)
     return arguments_for(model, {name: torch.from_numpy(array) for name, array in batch.items()})
+
+
+def counted_outputs(
+    model: nn.Module, batch: Arguments, outputs: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return what a network gives for a batch: by output (samples, elements), in float64.
+
+    Args:
+        model: the network.
+        batch: its inputs.
+        outputs: globs of the names of those outputs that count; all where there are none.
+
+    Raises:
+        DataError: it gives no tensors, or a glob matches none.
+    """
+    with evaluating(model):
+        found = batch.call(model)
+    try:
+        named = picked(named_tensors(found, batch.tensors), outputs)
+    except ModelError as error:
+        raise DataError(str(error)) from error
+    return by_sample(named, batch.images)
 
 
 def by_sample(outputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:

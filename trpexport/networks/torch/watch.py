@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from trpexport.networks.torch.copying import copied
 from trpexport.networks.torch.curvature import metric_groups, output_metrics
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import LAYERS, FactorChain
+from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.replay import Replay, batch_of
 from trpexport.networks.torch.running import forwards_replaced
 
@@ -137,6 +138,10 @@ class TorchWatch:
     def candidate(self) -> TorchCandidate:
         """Return a copy of the network, to be decomposed layer after layer."""
         return TorchCandidate(self._model, self._cuts, self.samples, self._memory, self._counted)
+
+    def pupil(self, chains: Mapping[str, Chain]) -> Pupil:
+        """Return what chains in the place of layers, by name, can be trained in."""
+        return Pupil.of(self._model, chains, self._counted)
 
     @cached_property
     def _outputs(self) -> list[dict[str, Tensor]]:

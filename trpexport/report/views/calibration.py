@@ -31,7 +31,9 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if any("error_share" in layer for layer in facts["layers"]):
         columns.append(Column("error_share", "of the error", Kind.SHARE))
     rows = tuple({**layer, "macs_share": macs[layer["name"]] / total} for layer in facts["layers"])
-    return Table(tuple(columns), rows), Text(_sentence(facts))
+    refined = facts.get("refined")
+    sentences = [_sentence(facts)] + ([] if refined is None else [_refined(refined)])
+    return Table(tuple(columns), rows), *map(Text, sentences)
 
 
 def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
@@ -64,3 +66,25 @@ def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     loss, *ends = (scale * number for number in (judged["loss"], *judged["interval"]))
     lost, interval = Value(loss, digits=2), Value(Range(*ends), digits=2)
     return (*told, ": lost are ", lost, unit, " (95 % interval ", interval, ")")
+
+
+def _refined(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    before, after = facts["before"], facts["after"]
+    others = f"{facts['held_out_images']} {facts['split']} images"
+    spent = (
+        f"{facts['images']} images, {facts['steps']} steps in {facts['seconds'] / 60:.1f} minutes"
+    )
+    if after["output_error"] >= before["output_error"]:
+        return (
+            f"Refined on {spent}, in vain: nothing came closer than ",
+            Value(before["output_error"], Kind.SHARE),
+            f" on {others}, so the calibrated factors were kept",
+        )
+    several = len(after["output_errors"]) > 1
+    which = f"{after['worst_output']}, the worst output," if several else "the output"
+    return (
+        f"Refined on {spent}: on {others} {which} moves by ",
+        Value(after["output_error"], Kind.SHARE),
+        " of its variation, before that by ",
+        Value(before["output_error"], Kind.SHARE),
+    )
