@@ -6,7 +6,8 @@ Runs ``trpexport decompose --calib`` as a user does, in a process of its own and
 cache: ResNet-20 with 512 images, and ResNet-50 at 224 with the same images enlarged. Its weights
 are random, but its batch norms know these images: it loses so much that its ranks are corrected by
 a second calibration, as may be true of a trained network. Adds to
-``results/calibration_time.json``.
+``results/calibration_time.json``, where the first measurement of a case stays under ``before``, and
+prints both, stage by stage.
 """
 
 from __future__ import annotations
@@ -88,6 +89,20 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
     return {**found, "output_error": report["calibration"]["output_error"]}
 
 
+def stage_lines(row: dict[str, Any]) -> list[str]:
+    """Return a line a stage: its seconds before, where that is known, and now."""
+    before = row.get("before", row)
+    seconds = [("whole process", before["seconds"], row["seconds"])]
+    seconds += [
+        (stage, before["stages"].get(stage), row["stages"].get(stage))
+        for stage in {**before["stages"], **row["stages"]}
+    ]
+    return [
+        f"  {stage:40}" + "".join(f"{'-' if some is None else some:>8}" for some in both)
+        for stage, *both in seconds
+    ]
+
+
 def main() -> None:
     """Run the cases; each is written when it is there."""
     parser = argparse.ArgumentParser()
@@ -108,9 +123,11 @@ def main() -> None:
             "output_error": round(found["output_error"], 3),
             "stages": {stage: round(seconds, 1) for stage, seconds in found["stages"].items()},
         }
-        print(name, json.dumps(row, indent=2), flush=True)
         known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        if name in known:
+            row["before"] = known[name].get("before", known[name])
         RESULT.write_text(json.dumps({**known, name: row}, indent=2) + "\n")
+        print("\n".join([name, *stage_lines(row)]), flush=True)
 
 
 if __name__ == "__main__":

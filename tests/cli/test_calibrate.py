@@ -26,6 +26,7 @@ def test_a_criterions_ranks(
     assert result.code == 0, result.err
     assert re.search(r"layer1\.2\.conv2 +spatial +6 +[\d.]+ % +[\d.]+ % +[\d.]+ %", result.out)
     assert "Calibrated on 64 images of cifar10:cifar10-lossless (train)" in result.out
+    assert re.search(r"- 2 of 6, \d+ (s|min) left: layer1\.0\.conv2: output error", result.err)
     report = json.loads((tmp_path / "a" / bundle.REPORT).read_text())
     for layer in report["calibration"]["layers"]:
         assert layer["error_after"] < layer["error_before"]

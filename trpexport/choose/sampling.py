@@ -32,7 +32,7 @@ def share_of(count: int, inputs: int) -> float:
 class Sampling:
     """Which pixels of the calls of a layer on one batch are used, and for what.
 
-    Each image gives the same share of its pixels, within one or two. They form a lattice with
+    Each image gives the same share of its pixels, within a few. They form a lattice with
     another origin in each image, which its content says: so each row, column and border has its
     share, and neither the order of the images nor how they are batched makes a difference.
 
