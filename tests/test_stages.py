@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from trpexport import stages as module
 from trpexport.stages import Countdown, Stages
 
 
@@ -15,7 +14,7 @@ def test_how_far_a_stage_has_come_is_said_now_and_then(
     interval: float, said: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     lines: list[str] = []
     stages = Stages(lines.append, interval=interval)
     for second in range(100):
@@ -26,7 +25,7 @@ def test_how_far_a_stage_has_come_is_said_now_and_then(
 
 def test_a_line_of_its_own_puts_progress_off(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     lines: list[str] = []
     stages = Stages(lines.append)
     now = 29.0

@@ -102,6 +102,17 @@ def test_errors_are_measured_on_the_kind_that_there_is_more_of(
     assert not rows(inputs) & rows(images.inputs)
 
 
+@pytest.mark.parametrize(("count", "held_out"), [(512, 24), (120, 24), (110, 22), (80, 40)])
+def test_what_is_chosen_by_is_never_the_test_images_where_there_are_others(
+    count: int, held_out: int
+) -> None:
+    images = drawn(made_dataset(train=pixels(120), test=pixels(240)), count)
+    name, others = images.held_out()
+    assert name == "other train"
+    assert len(others) >= held_out
+    assert not rows(others) & rows(images.inputs)
+
+
 def test_labels_go_with_their_images() -> None:
     values = pixels(24)
     labels = np.arange(24)

@@ -17,11 +17,13 @@ from tests.kinds_of_networks import NETWORKS
 from tests.networks.torch.several import Masked, Tokens
 from trpexport.errors import DataError, ModelError, PlanError
 from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.samples import Samples
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.pipeline import Decomposed
 from trpexport.plan import CALIBRATION
 from trpexport.refining import descent
 from trpexport.refining.refinement import REFINED
+from trpexport.training.augmentation import Augmentation
 
 SHAPE = (3, 12, 12)
 STEPS = tx.Refinement(steps=24, bf16=False)
@@ -120,7 +122,8 @@ def test_nothing_but_factors_changes_and_what_shares_a_weight_goes_on_to() -> No
 
 def test_the_plan_tells_the_weight_errors_of_the_new_factors() -> None:
     found = decomposed()
-    chains = {c.name: found.network.model.get_submodule(c.name) for c in found.plan.rewritten}
+    model = found.network.model
+    chains: dict[str, Any] = {c.name: model.get_submodule(c.name) for c in found.plan.rewritten}
     for row in found.plan.rewritten:
         kernel, _ = found.original.weights(row.name)
         product = chains[row.name].weight.detach()
@@ -173,6 +176,32 @@ def test_what_diverges_is_given_up_and_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert same(found, decomposed(None))
     assert facts(found)["after"] == facts(found)["before"]
     assert found.notes[-1].startswith("refining came no closer on held-out images")
+
+
+def test_in_bfloat16_it_comes_as_close() -> None:
+    exact, rounded = (
+        facts(decomposed(replace(STEPS, bf16=bf16)))["after"]["output_error"]
+        for bf16 in (False, True)
+    )
+    assert rounded == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "shift"),
+    [
+        ({"input": smooth(2, 3, 32, 48)}, 4),
+        ({"input": smooth(2, 1, 224, 224)}, 28),
+        ({"input": smooth(2, 1, 16)}, None),
+        ({"input": smooth(2, 64, 32, 32)}, None),
+        ({"input": smooth(2, 3, 4, 4)}, None),
+        ({"left": smooth(2, 3, 32, 32), "right": smooth(2, 3, 32, 32)}, None),
+        ({"ids": np.zeros((2, 3, 16, 16), np.int64)}, None),
+    ],
+)
+def test_images_alone_are_shifted_and_mirrored(values: Any, shift: int | None) -> None:
+    found = STEPS._augmentation(Samples(values))
+    assert found == (None if shift is None else Augmentation(shift, mirror=True))
+    assert replace(STEPS, augment=False)._augmentation(Samples(values)) is None
 
 
 class Killed(BaseException):

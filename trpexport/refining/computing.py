@@ -121,5 +121,5 @@ def knows_bf16(batch: Arguments) -> bool:
     """Whether the device of inputs multiplies numbers of bfloat16."""
     device = next(iter(batch.tensors.values())).device
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -133,24 +133,27 @@ class Descent:
         Args:
             progress: how far it has come; it is updated.
         """
-        saved = self.clock()
+        saved = begun = self.clock()
         while progress.step < progress.total:
-            begun = self.clock()
             loss = self._step(progress)
-            self.pace += _SMOOTHING * (self.clock() - begun - self.pace)
             progress.step += 1
             progress.share += (1 - progress.share) / max(1, progress.total - progress.step + 1)
             if not math.isfinite(loss):
                 self._slow_down(progress)
             due = int(progress.share * _EXAMS + 1e-9)
-            if due > progress.exams:
+            examined = due > progress.exams
+            if examined:
                 progress.exams = due
                 self._examine(progress)
-            self._replan(progress)
             self.say(self._told(progress))
-            if self.clock() - saved > _SAVE_SECONDS:
+            if begun - saved > _SAVE_SECONDS:
                 self.save(self.state(progress))
-                saved = self.clock()
+                saved = begun
+            now = self.clock()
+            if not examined:  # saving counts as well
+                self.pace += _SMOOTHING * (now - begun - self.pace)
+            begun = now
+            self._replan(progress)
         if progress.exams < _EXAMS:
             self._examine(progress)
         self._put(progress.best_weights)
