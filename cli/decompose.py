@@ -30,6 +30,8 @@ from .eval import (
     expectation,
 )
 from .interrupts import tell_written
+from .refining import Refine
+from .refining import refinement as refinement_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +130,7 @@ def decompose(
             "from; else the user's cache."
         ),
     ] = None,
-    refine: opt.Refine = None,
+    refine: Refine = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -183,7 +185,7 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
-    refinement = opt.refinement(refine, calib_cache)
+    refinement = refinement_of(refine, calib_cache)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)

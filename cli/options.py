@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from trpexport.expectations import Expectation
     from trpexport.inputs import Inputs as NetworkInputs
     from trpexport.pipeline import Decomposable, Source
-    from trpexport.refining.refinement import Refinement
 
 
 CheckpointFile = Annotated[
@@ -139,15 +138,6 @@ Calib = Annotated[
 ]
 CalibImages = Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")]
 CalibSeed = Annotated[int, typer.Option(min=0, help="Which of them.")]
-Refine = Annotated[
-    float | None,
-    typer.Option(
-        metavar="MINUTES",
-        help="Then train the factors so long on the images of --calib, towards the original "
-        "network, without labels; what is closest on images held out stays. Goes on where it was "
-        "stopped.",
-    ),
-]
 Inputs = Annotated[
     Path | None,
     typer.Option(
@@ -241,22 +231,6 @@ def flag(context: typer.Context, name: str) -> str:
 
 
 _SHAPE = r"[1-9]\d{0,8}(x[1-9]\d{0,8})+"
-
-
-def refinement(minutes: float | None, cache: Path | None) -> Refinement | None:
-    """Return how factors are trained further, as it was typed; None where it was not.
-
-    Raises:
-        TrpexportError: the time makes no sense, or ``cache`` can't be written.
-    """
-    if minutes is None:
-        return None
-    from trpexport.files import cache_folder
-    from trpexport.refining.refinement import Refinement
-
-    found = Refinement(minutes, cache=cache_folder(cache))
-    found.check()
-    return found
 
 
 def parse_inputs(texts: list[str] | None) -> NetworkInputs | None:

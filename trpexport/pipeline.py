@@ -89,9 +89,8 @@ class Source:
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        return decompose_checkpoint(
-            self, chooser, data, outputs=outputs, refinement=refinement, stages=stages
-        )
+        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        return decompose_checkpoint(self, chooser, data, **how)
 
 
 class Decomposable(Protocol):
@@ -248,17 +247,10 @@ class Decomposed(Generic[N_co]):
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
         return export_bundle(
-            self.network,
-            self.plan,
-            out,
-            original=self.original,
-            source=self.source,
-            settings=settings,
-            inputs=inputs,
+            self.network, self.plan, out, original=self.original, source=self.source,
+            settings=settings, inputs=inputs, notes=notes, stages=stages,
             quantization=settings.quantization(self.images, self.network.inputs),
-            notes=notes,
-            stages=stages,
-        )
+        )  # fmt: skip
 
 
 def decompose_network(
@@ -350,14 +342,9 @@ def decompose_checkpoint(
     if isinstance(chooser, ByCriterion):
         chooser = chooser.as_trained(checkpoint.metadata)
     return decompose_network(
-        network,
-        chooser,
-        images,
-        label=checkpoint.label,
-        source=checkpoint,
-        refinement=refinement,
-        stages=stages,
-    )
+        network, chooser, images, label=checkpoint.label, source=checkpoint,
+        refinement=refinement, stages=stages,
+    )  # fmt: skip
 
 
 def decompose_to_bundle(
@@ -399,9 +386,8 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        small = source.decompose(
-            chooser, data, outputs=outputs, refinement=refinement, stages=stages
-        )
+        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        small = source.decompose(chooser, data, **how)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
