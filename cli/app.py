@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ import trpexport
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.standard_output import give_up
 
-from .console import no_output, say, show_json
+from .console import errors_for_machines, no_output, say
 from .interrupts import InterruptedCommand, ended_by_signals
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
@@ -93,12 +94,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    message, code = _run(typed)
-    if message is not None:
-        message = " ".join(message.split())
-        say(f"error: {message}")
-        if "--json" in typed:
-            _tell_machines(message, code)
+    with errors_for_machines() as tell_machines:
+        message, code = _run(typed)
+        if message is not None:
+            message = " ".join(message.split())
+            say(f"error: {message}")
+            if "--json" in typed:
+                with suppress(OutputError):  # of which standard error was told
+                    tell_machines(message, code)
     return code
 
 
@@ -163,11 +166,3 @@ def _options(error: TrpexportError, typed: list[str]) -> str:
     }
     options = [known[name] for name in names if name in known]
     return f" ({', '.join(options)})" if options else ""
-
-
-def _tell_machines(message: str, code: int) -> None:
-    """Print an error for the program that asked for JSON, if it still listens."""
-    try:
-        show_json({"error": message, "exit_code": code})
-    except OutputError:
-        return  # of which standard error was told

@@ -33,6 +33,7 @@ PIPE_WIDTH = 200
 # Where JSON and CSV go once they have standard output to themselves.
 _MAX_LINE = 4000  # characters on standard error
 _claimed: ContextVar[TextIO | None] = ContextVar("claimed", default=None)
+_has_facts: ContextVar[bool] = ContextVar("has_facts", default=False)
 
 
 def console() -> Console:
@@ -65,7 +66,23 @@ def written(bundle: Path) -> tuple[Block, ...]:
 
 def show_json(data: Any) -> None:
     """Print facts for machines."""
+    _has_facts.set(True)
     _print(json.dumps(data, indent=2, allow_nan=False) + "\n", _claimed.get() or sys.stdout)
+
+
+@contextmanager
+def errors_for_machines() -> Iterator[Callable[[str, int], None]]:
+    """Yield what prints an error as facts, unless there were some: JSON is one document."""
+    token = _has_facts.set(False)
+
+    def tell(message: str, code: int) -> None:
+        if not _has_facts.get():
+            show_json({"error": message, "exit_code": code})
+
+    try:
+        yield tell
+    finally:
+        _has_facts.reset(token)
 
 
 def show_csv(text: str) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from trpexport.report.blocks import Kind, Table, Text, Value
+from trpexport.report.blocks import Kind, Range, Table, Text, Value
 from trpexport.report.views.calibration import calibration_view
 
 NAMES = ("layer3.0.downsample.0", "layer1.0.conv1")
 JUDGED = {
     **{"metric": "top1", "is_share": True, "before": 0.9125, "after": 0.905},
-    **{"images": 517, "split": "test"},
+    **{"images": 517, "split": "test", "loss": 0.0075, "interval": None},
 }
 
 
@@ -60,6 +60,16 @@ def test_the_sentence() -> None:
     assert before == Value(0.9125, Kind.SHARE, digits=2)
     assert after == Value(0.905, Kind.SHARE, digits=2)
     assert where == " on 517 test images"
+    _, text = calibration_view(report({**JUDGED, "interval": (-0.0025, 0.0175)}, None))
+    assert isinstance(text, Text)
+    assert text.content[-6:] == (
+        ": lost are ",
+        Value(0.75, digits=2),
+        " points",
+        " (95 % interval ",
+        Value(Range(-0.25, 1.75), digits=2),
+        ")",
+    )
     mae = {**JUDGED, "metric": "mae", "is_share": False, "before": 0.25, "after": 0.5}
     _, text = calibration_view(report(mae, None))
     assert isinstance(text, Text) and isinstance(text.content, tuple)
