@@ -60,14 +60,14 @@ def test_the_sentence() -> None:
     assert before == Value(0.9125, Kind.SHARE, digits=2)
     assert after == Value(0.905, Kind.SHARE, digits=2)
     assert where == " on 517 test images"
-    _, text = calibration_view(report({**JUDGED, "interval": (-0.0025, 0.0175)}, None))
+    _, text = calibration_view(report({**JUDGED, "interval": (-0.0025, 0.02)}, None))
     assert isinstance(text, Text)
     assert text.content[-6:] == (
         ": lost are ",
         Value(0.75, digits=2),
         " points",
         " (95 % interval ",
-        Value(Range(-0.25, 1.75), digits=2),
+        Value(Range(-0.25, 2.0), digits=2),
         ")",
     )
     mae = {**JUDGED, "metric": "mae", "is_share": False, "before": 0.25, "after": 0.5}
