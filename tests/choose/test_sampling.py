@@ -58,8 +58,8 @@ def test_rows_columns_and_borders_have_their_share(size: int, share: float) -> N
 
 
 def test_few_pixels_are_all_used() -> None:
-    assert share_of(16_384, 9) == 1.0
-    assert share_of(10**6, 4608) == pytest.approx(16 * 4608 / 10**6)
+    assert share_of(65_536, 9) == 1.0
+    assert share_of(10**6, 4608) == pytest.approx(64 * 4608 / 10**6)
     fit, held_out = of_images(5).pixels(5, 49, 0, 1, 1.0)
     assert len(fit) + len(held_out) == 5 * 49
 

@@ -13,7 +13,7 @@ from trpexport.networks.samples import Samples
 
 # Output pixels that are used, at least and for each element of a patch, if there are so many: the
 # error of a regression grows by one part in so many.
-_PIXELS, _PIXELS_PER_INPUT = 16_384, 16
+_PIXELS, _PIXELS_PER_INPUT = 65_536, 64
 # Multiples of it, taken modulo 1, are spread more evenly than those of any other number.
 _GOLDEN = (5**0.5 - 1) / 2
 
