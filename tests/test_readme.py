@@ -48,11 +48,12 @@ def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
             '"ckpt.pth", tx.ByBudget(macs=0.5, scheme="spatial")',
         ),
         ('images="cifar10:DIR"', 'images="npz:tiny.npz"'),
+        ("refine=3", "refine=0.02"),
         ("cifar10:DIR", f"cifar10:{shared / 'data/cifar10-lossless'}"),
     ):
         assert typed in code
         code = code.replace(typed, quick)
-    names = {"model": tx.load("ckpt.pth").module, "x": torch.randn(16, 3, 32, 32)}
+    names = {"model": tx.load("ckpt.pth").module, "x": torch.randn(32, 3, 32, 32)}
     exec(compile(code, "README.md", "exec"), names)
     for folder in ("out", "best"):
         assert (workplace / folder / bundle.MANIFEST).is_file()
