@@ -34,6 +34,8 @@ from trpexport.tensors import Array, Arrays
 
 # Least time that each finished file is timed for, in turns with the original one.
 _SECONDS = 2.0
+# An option that gains less is measurable, and nothing that a user would set for it.
+_WORTH_AN_OPTION = 1.02
 LATENCY = "latency"
 TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
 
@@ -178,7 +180,7 @@ class Tuning:
         }
 
     def _session(self, file: Path) -> dict[str, Any] | None:
-        """Return with which options of a session a file runs measurably faster; None with none.
+        """Return with which options of a session a file runs faster by 2 % or more; None with none.
 
         All are tried in turns; the best of them once more alone, as it is the luckiest as well.
         """
@@ -190,7 +192,7 @@ class Tuning:
         if best.speedup.verdict != "faster":
             return None
         _, again = timekeeper.race([file, file], _SECONDS, [{}, options])
-        if again.speedup.verdict != "faster":
+        if again.speedup.low < _WORTH_AN_OPTION:
             return None
         return {
             "file": file.name,

@@ -106,7 +106,7 @@ def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_
     assert (other.code, "1.25x exists" in other.error) == (2, True)
 
 
-@pytest.mark.parametrize(("factor", "noise"), [(0.8, 0.0), (1.0, 0.3), (1.3, 0.0)])
+@pytest.mark.parametrize(("factor", "noise"), [(0.8, 0.0), (0.99, 0.0), (1.0, 0.3), (1.3, 0.0)])
 def test_options_of_a_session_are_recommended_where_they_are_faster(
     run: Run,
     clock: FakeStopwatch,
@@ -128,9 +128,9 @@ def test_options_of_a_session_are_recommended_where_they_are_faster(
     assert result.code == 0, result.err
     said = " ".join(result.out.split())
     told = json.loads((out / "manifest.json").read_text()).get("session")
-    if factor >= 1:
+    if factor > 0.98:
         assert told is None
-        assert "No option of the session makes a measurable difference" in said
+        assert "No option of the session gains 2 % or more" in said
         return
     assert told["options"] == {"memory_pattern": False}
     assert told["speedup"]["mid"] == pytest.approx(1 / factor)

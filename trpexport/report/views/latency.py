@@ -65,7 +65,7 @@ def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]
 def _advice(session: Mapping[str, Any] | None) -> tuple[str | Value, ...]:
     """Say which options of a session are recommended."""
     if session is None:
-        return (". No option of the session makes a measurable difference",)
+        return (". No option of the session gains 2 % or more",)
     speedup = session["speedup"]
     return (
         f". {session['file']} runs ",
