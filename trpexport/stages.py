@@ -33,8 +33,12 @@ class Countdown:
         if not left:
             return f"{self._done} of {self._steps}"
         seconds = (self._clock() - self._started) / self._done * left
-        text = f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.0f} min"
-        return f"{self._done} of {self._steps}, {text} left"
+        return f"{self._done} of {self._steps}, {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for the reader, in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.0f} min"
 
 
 class Stages:

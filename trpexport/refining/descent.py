@@ -23,6 +23,7 @@ from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.pupil import Pupil
 from trpexport.refining.exam import Exam
 from trpexport.refining.lesson import Lesson
+from trpexport.stages import duration
 from trpexport.training.randomness import generator_at
 
 # Relative to the size of a tensor's values: of factors their RMS, of biases that of the outputs.
@@ -240,11 +241,6 @@ def falling(share: float) -> float:
     if share < _WARM_UP:
         return share / _WARM_UP + 1e-3
     return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def duration(seconds: float) -> str:
-    """Return a time for the reader."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def sample_batches(
