@@ -17,6 +17,7 @@ import trpexport
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.standard_output import give_up
 
+from .aliases import modern
 from .console import errors_for_machines, no_output, say
 from .interrupts import InterruptedCommand, ended_by_signals
 
@@ -26,7 +27,19 @@ _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 _UsageError: Any = typer.BadParameter.__base__
 
 # Parameters of the library that commands call by another name.
-_OTHER_NAMES = {"shapes": "shape", "outputs": "output", "replace": "force", "decoders": "workers"}
+_OTHER_NAMES = {
+    "shapes": ("input_shape",),
+    "outputs": ("output",),
+    "replace": ("force",),
+    "decoders": ("workers",),
+    "batch_size": ("batch",),
+    "limit": ("data_images", "images"),
+    "data": ("inputs",),
+    "error": ("target_error",),
+    "speedup": ("min_speedup",),
+    "seconds": ("max_latency",),
+    "drop": ("max_drop",),
+}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
@@ -46,6 +59,9 @@ _COMMANDS = {
     "verify": "verify:verify",
     "flops": "flops:flops",
     "bench": "bench:bench",
+    "profile": "profile:profile",
+    "emulate": "emulate:emulate",
+    "compare": "compare:compare",
     "eval": "eval:eval_",
     "gate": "gate:gate",
     "arm-setup": "arm_setup:arm_setup",
@@ -110,6 +126,7 @@ def _run(typed: list[str]) -> tuple[str | None, int]:
     # Of a damaged image: what matters of it becomes an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
+        typed[:] = modern(typed, lambda text: say(f"note: {text}"))
         with ended_by_signals():
             return None, _invoke(typed or ["--help"])
     except InterruptedCommand as error:
@@ -157,12 +174,15 @@ def _group(typed: list[str]) -> Any:
 
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
-    names = [_OTHER_NAMES.get(name, name.replace("-", "_")) for name in error.parameters]
     command = _group(typed).commands[typed[0]]
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params
         if parameter.param_type_name == "option"
     }
-    options = [known[name] for name in names if name in known]
+    options = [
+        next(known[own] for own in names if own in known)
+        for name in error.parameters
+        if known.keys() & (names := (name.replace("-", "_"), *_OTHER_NAMES.get(name, ())))
+    ]
     return f" ({', '.join(options)})" if options else ""
