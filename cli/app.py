@@ -20,8 +20,11 @@ from trpexport.standard_output import give_up
 from .aliases import modern
 from .console import errors_for_machines, no_output, say
 from .interrupts import InterruptedCommand, ended_by_signals
+from .pages import Command, Group
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
+
+_MAX_WIDTH = 10_000  # of help pages: that of the terminal
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
@@ -83,7 +86,15 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
+    """Low-rank CNNs from training to the edge: decompose, verify, export, measure.
+
+    trpexport COMMAND --help says more of a command.
+
+    Example:
+        trpexport inspect network.pth
+        trpexport decompose network.pth --calib cifar10:DIR --target-macs 0.5
+        trpexport bench network-spatial
+    """
 
 
 def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
@@ -94,12 +105,15 @@ def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
         add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        cls=Group,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _MAX_WIDTH},
     )
     app.callback()(_root)
     for name in names:
         module, _, function = _COMMANDS[name].partition(":")
-        app.command(name)(getattr(import_module(f".{module}", __package__), function))
+        settings = {"max_content_width": _MAX_WIDTH}
+        command = getattr(import_module(f".{module}", __package__), function)
+        app.command(name, cls=Command, context_settings=settings)(command)
     return app
 
 

@@ -15,6 +15,9 @@ def arm_setup(
 
     Says what it downloads: about 70 MB, 180 MB on disk, in your cache folder if --out does not say
     where. Installs nothing on the system. Running it again finds it ready.
+
+    Example:
+        trpexport arm-setup
     """
     from trpexport.device.emulate.arm_setup import default_location, prepare
     from trpexport.report.blocks import Role, Text

@@ -122,6 +122,10 @@ def decompose(
     3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
     verification failed. Nothing is written then. With --calib, images become input as the
     checkpoint says, else as --mean, --std, --size and --resize do.
+
+    Example:
+        trpexport decompose network.pth --criterion energy:0.9
+        trpexport decompose network.onnx --calib imagefolder:DIR --target-macs 0.5
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError

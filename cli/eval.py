@@ -115,6 +115,9 @@ def eval_(
     target, or target.NAME for an output. A function of --metric gets all predictions and targets
     as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
     class gets them batch by batch in update(), and compute() returns a number.
+
+    Example:
+        trpexport eval out --data cifar10:DIR
     """
     from trpexport.judge.classify import evaluate, open_classifier
     from trpexport.judge.examples import find_judge

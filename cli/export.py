@@ -57,6 +57,9 @@ def export(
 
     Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
     is written then.
+
+    Example:
+        trpexport export network.pth -o dense
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.exporting import export_checkpoint

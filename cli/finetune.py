@@ -79,6 +79,9 @@ def finetune(
     """Retrain a network after its decomposition; goes on where it was stopped, as train does.
 
     Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
+
+    Example:
+        trpexport finetune out --data cifar10:DIR --teacher network.pth
     """
     refuse_idle(context, Idle(("temperature", "teacher_weight"), without="teacher"))
     from trpexport.training.finetune import finetune as run

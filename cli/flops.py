@@ -31,6 +31,9 @@ def flops(
 
     Convolutions and matrix products are counted; biases, activations and normalisation are left
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
+
+    Example:
+        trpexport flops network.onnx --input-shape 1x3x224x224
     """
     from trpexport.bundle import locate
     from trpexport.onnxfile.recognition import is_checkpoint

@@ -108,6 +108,9 @@ def gate(
     image. Too few images to tell a limit from twice that limit fail. Latency is measured here and
     now, both networks in turns. Each network is measured at its own input size, and where the two
     sizes differ, images that --mean and --std prepare are cut to it.
+
+    Example:
+        trpexport gate --candidate out --data cifar10:DIR --max-drop 1
     """
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.gate.check import run_gate

@@ -27,6 +27,9 @@ def inspect(
     """Show what a network is, each layer's singular values, and the ranks they suggest.
 
     Writes nothing. The last row gives the MACs that each criterion would save.
+
+    Example:
+        trpexport inspect network.pth --scheme channel
     """
     from trpexport.choose.inspection import inspection
     from trpexport.choose.selection import Selection

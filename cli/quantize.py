@@ -68,6 +68,9 @@ def quantize(
     labels, --max-drop holds. BUNDLE@int8 names the result in verify, bench, eval, gate and flops.
     --out is where a copy of a bundle goes, or what is made of a file; else they go into the bundle
     itself, or to MODEL.int8.onnx here. Exit code 3: a limit can't be met; nothing is written then.
+
+    Example:
+        trpexport quantize out --calib cifar10:DIR --max-error 0.05
     """
     tell_written(out)
     from trpexport.artifact.build import ExportSettings

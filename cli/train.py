@@ -32,9 +32,11 @@ Recipe = Annotated[
         autocompletion=completion.recipes,
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Instead of the recipe's.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Instead of the recipe's.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data; else the recipe's.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Largest learning rate; else the recipe's.")
+]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 penalty; else the recipe's.")]
 NoAugment = Annotated[
     bool, typer.Option("--no-augment", help="Neither shift, cut nor mirror the training images.")
 ]
@@ -112,6 +114,9 @@ def train(
     The same command goes on where it was stopped, to the same weights, bit by bit. Writes
     last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
     processes: torchrun --nproc-per-node N -m trpexport train ...
+
+    Example:
+        trpexport train --arch resnet20 --data cifar10:DIR --trp -o run
     """
     refuse_idle(context, *_IDLE)
     from trpexport.training.settings import Compute, LowRank

@@ -107,6 +107,9 @@ def tune(
     the times are kept. What is chosen is calibrated, verified, and measured beside the original,
     which goes into the bundle as well. Exit code 3: the network does not get faster, or the limit
     can't be met; nothing is written then.
+
+    Example:
+        trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
     """
     from trpexport.files import cache_folder
 

@@ -51,6 +51,10 @@ def verify(
     files, or two bundles: one against the other on the same random inputs, or on those of --inputs.
     Whole numbers go by how many are equal. Needs no torch. Exit code 4: they differ by more than
     float32 rounding, or than --tolerance.
+
+    Example:
+        trpexport verify out
+        trpexport verify network.onnx out/model.onnx --images 256
     """
     from trpexport.compare import Tolerance
     from trpexport.report.views.verification import verification_view
