@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from trpexport.networks.onnx.layers import OnnxLayer, nodes_within
-from trpexport.networks.onnx.operators import OPERATORS
-from trpexport.onnxfile.operators import COUNTED
+from trpexport.onnxfile.operators import COUNTED, TRANSPARENT
+
+# Their operands may all be computed: then there are no weights.
+_PRODUCTS = frozenset(
+    {
+        *("MatMul", "Gemm", "Einsum", "MatMulInteger", "QLinearMatMul"),
+        *("FusedMatMul", "FusedGemm"),
+    }
+)
 
 
 def heads(model: ir.Model, layers: Sequence[OnnxLayer]) -> tuple[str, ...]:
@@ -47,7 +54,18 @@ def heads(model: ir.Model, layers: Sequence[OnnxLayer]) -> tuple[str, ...]:
 
 
 def _has_weights(node: ir.Node, layers: set[ir.Node]) -> bool:
-    """Whether a node multiplies with weights: products of two tensors do where they are layers."""
+    """Whether a node multiplies with weights: products do where one is stored."""
     kind = (node.domain, node.op_type)
-    is_product = kind in OPERATORS and OPERATORS[kind].is_product
-    return node in layers or (kind in COUNTED and not is_product)
+    if node in layers or kind not in COUNTED:
+        return node in layers
+    return node.op_type not in _PRODUCTS or any(map(_is_stored, node.inputs))
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    """Whether a file holds a tensor, or what it is a mere rearrangement of."""
+    while value is not None and not value.is_initializer():
+        node = value.producer()
+        if node is None or (node.domain, node.op_type) not in TRANSPARENT:
+            return node is not None and node.op_type == "Constant"
+        value = node.inputs[0]
+    return value is not None
