@@ -17,7 +17,7 @@ from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     JUDGING,
-    PREPARING,
+    PREPARED_BY_DATA,
     DataPreprocessing,
     JudgedBy,
     LowerIsBetter,
@@ -28,6 +28,8 @@ from .eval import (
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
 from .interrupts import tell_written
 from .refining import Refine
@@ -49,8 +51,7 @@ _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank
 _PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output", "refine")
 _JUDGING = opt.Idle(JUDGING, without="max_drop")
-_IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
-_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
+_IDLE = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -96,7 +97,9 @@ def decompose(
     ] = False,
     calib: Annotated[
         str | None,
-        typer.Option(help="Fit the factors to unlabelled images, as in cifar10:DIR."),
+        typer.Option(
+            help="Fit the factors to unlabelled images: a folder, FILE.npy, cifar10:DIR, ..."
+        ),
     ] = None,
     calib_images: Annotated[int, typer.Option(min=1, help="How many of them.")] = 512,
     calib_seed: Annotated[int, typer.Option(min=0, help="Which of them.")] = 0,
@@ -151,8 +154,9 @@ def decompose(
     Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
     report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
     3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
-    verification failed. Nothing is written then. With --calib, images become input as the
-    checkpoint says, else as --mean, --std, --size and --resize do.
+    verification failed. Nothing is written then. Images become input as the checkpoint says, or as
+    --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
+    they are.
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError
@@ -166,7 +170,9 @@ def decompose(
     opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
+    opt.refuse_idle(context, *_IDLE, _LIMITING, opt.CHECKING)
+    if not (expect or inputs):
+        opt.refuse_idle(context, PREPARED_BY_DATA)
     how = (mean, std, size, resize, data_preprocessing)
     images = calibration(calib, calib_images, calib_seed, how, data)
     selection = {
@@ -189,6 +195,7 @@ def decompose(
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -204,8 +211,8 @@ def decompose(
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
+        preprocessing=kept_preprocessing(how, images, array),
     )
-    array = opt.read_inputs(inputs)
     try:
         with progress() as stages:
             result = decompose_to_bundle(

@@ -8,7 +8,18 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json, written
-from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .eval import (
+    PREPARED_BY_DATA,
+    DataPreprocessing,
+    Mean,
+    Resize,
+    Size,
+    Std,
+    calibration,
+    expectation,
+    kept_preprocessing,
+    real_inputs,
+)
 from .interrupts import tell_written
 
 
@@ -54,8 +65,8 @@ def export(
 ) -> None:
     """Export a checkpoint as it is: the baseline that a decomposed network is compared with.
 
-    Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
-    is written then.
+    Writes the same directory as decompose, which keeps what --mean, --std, --size and --resize say.
+    Exit code 4: the ONNX file is not the network; nothing is written then.
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.exporting import export_checkpoint
@@ -69,11 +80,14 @@ def export(
         opt.Idle(("calib_images", "calib_seed"), without="calib"),
         opt.CHECKING,
     )
-    if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+    if not (expect or inputs):
+        opt.refuse_idle(context, PREPARED_BY_DATA)
+    how = (mean, std, size, resize, data_preprocessing)
+    data = calibration(calib, calib_images, calib_seed, how)
+    array = real_inputs(inputs, how)
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
-    labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
+    labelled = expectation(expect, *how)
     source = opt.checkpoint_source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -89,10 +103,8 @@ def export(
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
+        preprocessing=kept_preprocessing(how, data, array),
     )
-    array = opt.read_inputs(inputs)
-    how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
     with progress() as stages:
         result = export_checkpoint(
             source, out, data, settings=settings, inputs=array, stages=stages

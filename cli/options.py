@@ -134,14 +134,17 @@ Check = Annotated[
 ]
 Calib = Annotated[
     str | None,
-    typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
+    typer.Option(
+        help="Unlabelled images that int8 is calibrated on: a folder, FILE.npy, cifar10:DIR."
+    ),
 ]
 CalibImages = Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")]
 CalibSeed = Annotated[int, typer.Option(min=0, help="Which of them.")]
 Inputs = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="A .npy array of real inputs to verify on, or several by name as .npz; else random."
+        help="Real inputs to verify on, in the kinds of --calib: FILE.npy, FILE.npz, a folder of "
+        "images, cifar10:DIR; else random ones."
     ),
 ]
 NamedShapes = Annotated[
@@ -379,20 +382,3 @@ def checked_seconds(seconds: float) -> float:
 def names(texts: list[str] | None) -> tuple[str, ...]:
     """Return the names that were typed, by commas or one by one."""
     return tuple(one.strip() for text in texts or () for one in text.split(","))
-
-
-def read_inputs(path: Path | None) -> Any:
-    """Read an array of inputs, or several by name; None for none.
-
-    Raises:
-        TrpexportError: the file is missing or holds no arrays of numbers.
-    """
-    if path is None:
-        return None
-    from trpexport.arrays import read_arrays
-
-    remedy = "give one array saved by numpy.save, or several by name, by numpy.savez"
-    arrays = read_arrays(path, remedy=remedy)
-    if not arrays or any(a.dtype.kind not in "fiub" or not a.ndim for a in arrays.values()):
-        raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
-    return arrays if len(arrays) > 1 else next(iter(arrays.values()))

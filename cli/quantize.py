@@ -10,6 +10,7 @@ import typer
 from . import options as opt
 from .console import progress, show, show_json
 from .eval import (
+    PREPARED_BY_DATA,
     PREPARING,
     Data,
     DataPreprocessing,
@@ -23,6 +24,7 @@ from .eval import (
     Split,
     Std,
     calibration,
+    kept_preprocessing,
     open_data,
     preprocessing,
 )
@@ -83,6 +85,7 @@ def quantize(
     """
     tell_written(out)
     from trpexport.artifact.build import ExportSettings
+    from trpexport.bundle import is_bundle
     from trpexport.conversion import Conversion, Labelled
     from trpexport.judge.examples import find_judge
     from trpexport.report.views.bundle import conversion_view
@@ -94,8 +97,12 @@ def quantize(
         opt.Idle(("max_drop", "metric", "split", "limit"), without="data"),
         opt.Idle(("metric_lower_is_better",), without="metric"),
     )
-    if calib is None:
+    if calib is None and not is_bundle(model):
         opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
+    if data is None:
+        opt.refuse_idle(context, PREPARED_BY_DATA)
+    how = (mean, std, size, resize, data_preprocessing)
+    calibrated = calibration(calib, calib_images, calib_seed, how)
     settings = ExportSettings(
         precisions=opt.names(precision or ["fp32" if formats else "int8"]),
         max_error=max_error,
@@ -104,8 +111,8 @@ def quantize(
         check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),
         replace=force,
+        preprocessing=kept_preprocessing(how, calibrated),
     )
-    how = (mean, std, size, resize, data_preprocessing)
     labelled = None
     if data is not None:
         dataset = open_data(data)
@@ -114,7 +121,7 @@ def quantize(
         labelled = Labelled(dataset, split, limit, prepared, judge, max_drop)
     job = Conversion(
         settings,
-        calibration(calib, calib_images, calib_seed, how),
+        calibrated,
         labelled,
         provider,
         opt.parse_inputs(input_shape),

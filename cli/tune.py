@@ -29,6 +29,8 @@ from .eval import (
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
 from .interrupts import heed, stop, tell, tell_written
 
@@ -54,7 +56,9 @@ def tune(
     ] = None,
     calib: Annotated[
         str | None,
-        typer.Option(help="Unlabelled images that factors are fitted to, as in cifar10:DIR."),
+        typer.Option(
+            help="Unlabelled images that factors are fitted to: a folder, FILE.npy, cifar10:DIR."
+        ),
     ] = None,
     min_speedup: Annotated[
         float | None, typer.Option(help="Lose least while this many times faster, as in 1.6.")
@@ -167,6 +171,7 @@ def tune(
     images = calibration(calib, calib_images, calib_seed, how, data)
     assert images is not None
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -178,6 +183,7 @@ def tune(
         force=force,
         precision=precision,
         baseline=True,
+        preprocessing=kept_preprocessing(how, images, array),
     )
     chooser = ByLatency(
         cache=cache_folder(cache),
@@ -194,7 +200,6 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    array = opt.read_inputs(inputs)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from trpexport.bundle import locate
-from trpexport.errors import DataError, PlanError
+from trpexport.errors import PlanError
 from trpexport.stages import Stages
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trpexport.artifact.build import BundleReport
+    from trpexport.calibration_data import CalibrationData
     from trpexport.checkpoints import Checkpoint
-    from trpexport.choose.base import CalibrationImages, Chooser
+    from trpexport.choose.base import Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.expectations import Expectation
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
     OneExample = Tensor | NDArray[Any] | Sequence[int]
     Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
+    Images = Dataset | TensorSet | Tensor | NDArray[Any] | Mapping[str, Any] | Iterable[Any] | str
 
 Announce = Callable[[str], None]
-_CALIBRATED = 512  # samples of raw tensors, as of a data set of images
+_CALIBRATED = 512  # samples of a data set or of an iterable
+_GATHERED = 768  # samples to take of an iterable: others are held out
 _INPUT_RANK = 2
 
 
@@ -39,7 +42,7 @@ def decompose(
     chooser: Chooser,
     *,
     example: Example | None = None,
-    images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | TensorSet | str | None = None,
+    images: Images | None = None,
     preprocessing: Preprocessing | None = None,
     outputs: Sequence[str] = (),
     arch: str | None = None,
@@ -59,11 +62,13 @@ def decompose(
         example: an input of the network, or the shape of one, batch first; as the images or the
             checkpoint say where it is None. Of a network with several inputs a mapping by the names
             of its forward's parameters, or a tuple in their order; whole numbers as arrays.
-        images: unlabelled images to fit the factors to: inputs of the network (images, channels,
-            height, width), by name where it has several, or a data set, as in ``cifar10:DIR``;
-            None for the SVD's factors.
-        preprocessing: how images of a data set become input; as the checkpoint says where it is
-            None.
+        images: unlabelled images to fit the factors to, as :func:`~trpexport.datasets.given.\
+            data_from` takes them: inputs of the network (images, channels, height, width), by name
+            where it has several; a ``DataLoader`` or another iterable; a data set, as in
+            ``cifar10:DIR``, or a path. Bytes are images, floats are input as they are. None for
+            the SVD's factors.
+        preprocessing: how images become input, which a bundle keeps; as the checkpoint says where
+            it is None.
         outputs: names of the outputs whose errors count, or globs of them, where not all do.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
@@ -80,14 +85,10 @@ def decompose(
     """
     from torch import nn
 
+    from trpexport.datasets import TensorSet
     from trpexport.networks.torch.network import TorchNetwork
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import (
-        CalibrationData,
-        Decomposable,
-        Source,
-        decompose_network,
-    )
+    from trpexport.pipeline import Decomposable, Source, decompose_network
     from trpexport.refining.refinement import Refinement
 
     stages = Stages(announce)
@@ -95,14 +96,16 @@ def decompose(
     refinement = Refinement(refine) if isinstance(refine, int | float) else refine
     if refinement is not None:
         refinement.check()
-    data = _data(images)
     module = model if isinstance(model, nn.Module) else None
-    inputs = _inputs(example, _arrays(images if data is None else data), module)
+    inputs = _inputs(example, None, module)
+    drawn = _calibration(images, preprocessing, inputs)
+    if inputs is None and drawn is not None and isinstance(drawn.dataset, TensorSet):
+        inputs = _inputs(None, drawn.dataset.given(drawn.dataset.inputs), module)
     if isinstance(model, nn.Module):
         inputs = inputs or chooser.inputs
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
-        found = _images(images, data, preprocessing, inputs)
+        found = None if drawn is None else drawn.read_for(None, inputs)[0]
         network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(
             network,
@@ -121,11 +124,6 @@ def decompose(
     else:
         expected = _expectation(expect, preprocessing)
         source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
-    drawn: CalibrationData | CalibrationImages | None
-    if data is None:
-        drawn = _array_images(images)
-    else:
-        drawn = CalibrationData(data, preprocessing=preprocessing)
     return source.decompose(chooser, drawn, outputs=outputs, refinement=refinement, stages=stages)
 
 
@@ -337,24 +335,6 @@ def _array(values: Any) -> NDArray[Any]:
     return plain_array(values)
 
 
-def _data(images: Any) -> Dataset | TensorSet | None:
-    """Return the data that were named or opened; None for arrays, and for nothing."""
-    from trpexport.datasets import Dataset, TensorSet, open_data
-
-    if isinstance(images, str):
-        return open_data(images)
-    return images if isinstance(images, Dataset | TensorSet) else None
-
-
-def _arrays(images: Any) -> Any:
-    """Return arrays that show what a network takes; None for a data set of images."""
-    from trpexport.datasets import Dataset, TensorSet
-
-    if isinstance(images, TensorSet):
-        return images.given(images.inputs)
-    return None if isinstance(images, Dataset) else images
-
-
 def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
     from trpexport.datasets import open_dataset
     from trpexport.expectations import Expectation
@@ -364,34 +344,16 @@ def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation 
     return Expectation(open_dataset(data) if isinstance(data, str) else data, preprocessing)
 
 
-def _images(
-    images: Any,
-    data: Dataset | TensorSet | None,
-    preprocessing: Preprocessing | None,
-    inputs: Inputs,
-) -> CalibrationImages | None:
-    from trpexport.datasets import TensorSet
-    from trpexport.datasets.calibration import ArrayImages, DatasetImages
-
-    if data is None:
-        return _array_images(images)
-    if isinstance(data, TensorSet):
-        return ArrayImages(
-            data.given(inputs), name=data.name, count=_CALIBRATED, targets=data.known_targets
-        )
-    if preprocessing is None:
-        raise DataError(
-            f"nobody says how images of {data.name} become the network's input: give "
-            "preprocessing, the data set's own if the network was trained with that"
-        )
-    return DatasetImages(data, preprocessing, inputs.first.shape)
-
-
-def _array_images(images: Any) -> CalibrationImages | None:
-    from trpexport.datasets.calibration import ArrayImages
+def _calibration(
+    images: Any, preprocessing: Preprocessing | None, inputs: Inputs | None
+) -> CalibrationData | None:
+    """Return what to calibrate on, of an iterable as much as is needed; None for nothing."""
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.datasets.given import data_from, is_at_hand
 
     if images is None:
         return None
-    if isinstance(images, Mapping):
-        return ArrayImages({name: _array(values) for name, values in images.items()})
-    return ArrayImages(_array(images))
+    data = data_from(images, inputs, limit=_GATHERED)
+    return CalibrationData(
+        data, None if is_at_hand(images) else _CALIBRATED, preprocessing=preprocessing
+    )

@@ -65,10 +65,10 @@ def quantize(
         TrpexportError: the model, the images or the place can't be used.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.calibration_data import CalibrationData
     from trpexport.conversion import Conversion, Labelled
     from trpexport.datasets import open_data
     from trpexport.judge.examples import find_judge
-    from trpexport.pipeline import CalibrationData
     from trpexport.stages import Stages
 
     calibration = labelled = None

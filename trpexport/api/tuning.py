@@ -60,10 +60,11 @@ def tune(
         TrpexportError: the network, the images or the place can't be used.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.calibration_data import CalibrationData
     from trpexport.datasets import open_data
     from trpexport.onnx_files import OnnxFileSource
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import CalibrationData, Decomposable, Source
+    from trpexport.pipeline import Decomposable, Source
     from trpexport.stages import Stages
     from trpexport.tuning import Tuning
 
