@@ -63,7 +63,8 @@ class Labelled:
         """Return who holds files against a float32 one, which comes from somewhere."""
         how: dict[str, Any] = {"limit": self.limit, "provider": provider}
         if not isinstance(self.data, TensorSet):
-            preprocessing = self.preprocessing or stored_preprocessing(source)
+            known = self.data.prepared_by(self.preprocessing)
+            preprocessing = stored_preprocessing(source) if known is None else known
             how |= {"split": self.split, "preprocessing": preprocessing}
         return FileJudge(model, self.data, self.metric, **how)
 

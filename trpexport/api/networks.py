@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from trpexport.pipeline import Decomposed
     from trpexport.refining.refinement import Refinement
     from trpexport.runtime.verify import Verification
-    from trpexport.tensors import Array, Arrays
 
     OneExample = Tensor | NDArray[Any] | Sequence[int]
     Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
@@ -131,6 +130,8 @@ def verify(
     model: Decomposed[Any] | str | Path,
     reference: str | Path | None = None,
     *,
+    inputs: Images | None = None,
+    preprocessing: Preprocessing | None = None,
     seconds: float = 5.0,
 ) -> Verification:
     """Check that two things that must compute the same do.
@@ -139,6 +140,8 @@ def verify(
         model: a decomposed network, which is compared with the dense one that its factors stand
             for; a bundle, compared with the outputs that its export wrote down; an ONNX file.
         reference: of an ONNX file, the ONNX file or the bundle that is right.
+        inputs: real inputs of two files, as :func:`decompose` takes images; random ones where None.
+        preprocessing: how images become input; as a bundle says where it is None.
         seconds: how long to compare a decomposed network or two files.
 
     Raises:
@@ -146,6 +149,7 @@ def verify(
         ModelError: a file can't be read or run.
         PlanError: an ONNX file has nothing to be compared with.
     """
+    from trpexport.judge.real_inputs import real_inputs
     from trpexport.runtime.verify import (
         Verification,
         verify_against_golden,
@@ -160,16 +164,19 @@ def verify(
         if not path.is_dir():
             raise PlanError(f"{path} has nothing to be compared with: give the reference")
         return verify_bundle(path)
-    if Path(reference).is_dir():
+    if Path(reference).is_dir() and inputs is None:
         return verify_against_golden(path, Path(reference))
-    return verify_models(Path(reference), path, seconds=seconds)
+    files = [Path(reference), path]
+    given = None if inputs is None else real_inputs(inputs, files, preprocessing)
+    truth, suspect = (locate(file)[0] for file in files)
+    return verify_models(truth, suspect, inputs=given, seconds=seconds)
 
 
 def export(
     model: Decomposed[Any] | str | Path,
     out: str | Path,
     *,
-    inputs: Array | Arrays | None = None,
+    inputs: Images | None = None,
     arch: str | None = None,
     factory: str | None = None,
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
@@ -183,13 +190,14 @@ def export(
     Args:
         model: a decomposed network, or the path of a checkpoint, which is exported as it is.
         out: the directory.
-        inputs: real inputs to verify on, by name where there are several; random ones where there
+        inputs: real inputs to verify on, as :func:`decompose` takes images; random ones where there
             are none.
         arch: a checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes a checkpoint's network.
         input_shape: shape of a checkpoint's input, where it does not say; of several by name.
         expect: labelled images that a checkpoint should classify, as for :func:`decompose`.
-        preprocessing: how they become input; as the checkpoint says where it is None.
+        preprocessing: how images become input, which the bundle keeps; as the checkpoint says where
+            it is None.
         announce: called with a line on each step.
         settings: those of :class:`~trpexport.ExportSettings`.
 
@@ -202,9 +210,11 @@ def export(
     from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Source
 
-    how, stages = ExportSettings(**settings), Stages(announce)
+    how = ExportSettings(**{"preprocessing": preprocessing, **settings})
+    stages = Stages(announce)
     if not isinstance(model, str | Path):
-        return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
+        given = _calibration(inputs, preprocessing, model.network.inputs)
+        return model.export(Path(out), settings=how, inputs=given, stages=stages)
     if is_onnx(Path(model)):
         raise PlanError(
             f"{model} is an ONNX file, which needs no export: decompose makes it smaller"
@@ -212,7 +222,8 @@ def export(
     expected = _expectation(expect, preprocessing)
     taken = _inputs(input_shape, None, None)
     source = Source(Path(model), arch, factory, taken, expect=expected)
-    return export_checkpoint(source, Path(out), settings=how, inputs=inputs, stages=stages)
+    given = _calibration(inputs, preprocessing, taken)
+    return export_checkpoint(source, Path(out), settings=how, inputs=given, stages=stages)
 
 
 def count(

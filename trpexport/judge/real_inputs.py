@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trpexport.arrays import write_arrays
 from trpexport.judge.classify import find_preprocessing, locate
 from trpexport.measure.inputs import read_inputs
+from trpexport.measure.settings import BenchSettings
 from trpexport.runtime.session import open_session
 from trpexport.tensors import Arrays
 
@@ -57,25 +59,28 @@ def real_inputs(
 
 
 @contextmanager
-def file_of_inputs(
-    data: Any,
-    models: Sequence[Path],
-    preprocessing: Preprocessing | None = None,
-    count: int | None = None,
-) -> Iterator[Path | None]:
-    """Yield a file of :func:`real_inputs`, for as long as the block lasts; None for no data.
+def with_inputs(
+    settings: BenchSettings, data: Any, preprocessing: Preprocessing | None = None
+) -> Iterator[BenchSettings]:
+    """Yield settings that measure on :func:`real_inputs`, which last as long as the block.
+
+    Args:
+        settings: what to measure; as they are where there are no data.
+        data: as for :func:`real_inputs`; None for none.
+        preprocessing: likewise.
 
     Raises:
         DataError: as :func:`real_inputs`.
         ModelError: likewise.
     """
     if data is None or (file := arrays_file(data)) is not None:
-        yield None if data is None else file
+        yield settings if data is None else replace(settings, data=str(file))
         return
+    models = [Path(model.path) for model in settings.models]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "inputs.npz"
-        write_arrays(path, real_inputs(data, models, preprocessing, count))
-        yield path
+        write_arrays(path, real_inputs(data, models, preprocessing, settings.batch))
+        yield replace(settings, data=str(path))
 
 
 def arrays_file(data: Any) -> Path | None:
