@@ -28,6 +28,8 @@ from .eval import (
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
 from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
@@ -146,6 +148,7 @@ def tune(
     fitted = calibration(calib, images, seed, how, data)
     assert fitted is not None
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -157,6 +160,7 @@ def tune(
         force=force,
         precision=precision,
         baseline=True,
+        preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
     chooser = ByLatency(
         cache=cache_folder(cache),
@@ -173,7 +177,6 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    array = opt.read_inputs(inputs)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:
