@@ -85,6 +85,33 @@ def test_the_original_in_another_precision_is_timed_beside_it(
     assert "int8" in shown
 
 
+def test_factors_are_refined_before_the_files_are_timed(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    typed = (*typed, "--min-speedup", 1.3, "-o", out)
+    result = run(*typed, "--refine", 0.02, "--json")
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    refined = told["calibration"]["refined"]
+    assert refined["after"]["output_error"] <= refined["before"]["output_error"]
+    assert refined["images"] == 32 and refined["steps"] > 0
+    assert told["latency"]["files"]["fp32"]["speedup"]["mid"] >= 1.3
+    assert run("verify", out).code == 0
+    shown = run(*typed, "--refine", 0)
+    assert (shown.code, "0 minutes makes no sense" in shown.error) == (2, True)
+
+
+def test_a_bundle_of_another_refinement_is_another_one(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(*typed, "--pareto", "-o", out)
+    assert first.code == 0, first.err
+    other = run(*typed, "--pareto", "--refine", 0.02, "-o", out)
+    assert (other.code, "1.25x exists" in other.error) == (2, True)
+
+
 def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(*typed, "--pareto", "-o", out, "--json")

@@ -14,7 +14,7 @@ from trpexport.choose.budget import Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.held_out import HeldOut
-from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.prospects import check_pays, least_ways
@@ -175,22 +175,22 @@ class ByLatency(AlignedSelection):
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
             facts: dict[str, Any] = {}
-            judge = None
-            if labelled is not None:
+            drop = None
+            if labelled is not None and self.drop is not None:
                 most = gatherer.watch.samples.max_batch
                 judge = NetworkJudge(network, labelled, metric, max_batch=most)
+                drop = DropLimit(judge, self.drop)
             with stages("calibrate"):
                 try:
-                    if judge is not None:
-                        assert self.drop is not None
-                        outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                    if drop is not None:
+                        outcome = budgeter.to_drop(judge.loss, drop.limit, judge.unit)
                     elif self.error is not None:
                         outcome = budgeter.to_error(self.error, held_out.errors)
                     else:
                         outcome = search.to_speedup(self.wanted(times.latency))
                 except KeyboardInterrupt as interrupt:
                     outcome = stages.settle_for(search.best or budgeter.best, interrupt)
-                if judge is not None:
+                if drop is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
                 measured = search.measured(outcome)
         kind, limit = self._limit
@@ -208,7 +208,7 @@ class ByLatency(AlignedSelection):
         }
         choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
         options = {**choice.plan.options, **self.alignment.to_json()}
-        return replace(choice, plan=replace(choice.plan, options=options))
+        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
     @property
     def timekeeper(self) -> Stopwatch:
