@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from tests.cli.conftest import Chained
 from tests.conftest import ROOT, Run
 from tests.device.loopback import Device
 from tests.latency.networks import FakeStopwatch
+from trpexport.artifact.build import ExportSettings
+from trpexport.choose.by_latency import ByLatency
+from trpexport.datasets import open_data
 from trpexport.latency.store import NAME, Store
+from trpexport.onnx_files import OnnxFileSource
+from trpexport.pipeline import CalibrationData
+from trpexport.refining.refinement import Refinement
+from trpexport.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,7 @@ def test_a_network_gets_faster(
     out, cache = tmp_path / "out", tmp_path / "cache"
     result = run(*typed, "--min-speedup", 1.3, "-o", out, "--json")
     assert result.code == 0, result.err
+    assert re.search(r"calibration: about \d+ s on 32 images", result.err)
     told = json.loads(result.out)
     latency = told["latency"]
     assert 1.3 <= latency["files"]["fp32"]["speedup"]["mid"] < 2
@@ -103,13 +113,14 @@ def test_factors_are_refined_before_the_files_are_timed(
 
 
 def test_a_bundle_of_another_refinement_is_another_one(
-    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+    network: Path, tensors: str, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    first = run(*typed, "--pareto", "-o", out)
-    assert first.code == 0, first.err
-    other = run(*typed, "--pareto", "--refine", 0.02, "-o", out)
-    assert (other.code, "1.25x exists" in other.error) == (2, True)
+    job = Tuning(ByLatency(speedup=1.3, stopwatch=FakeStopwatch()), ExportSettings())
+    data, source = CalibrationData(open_data(tensors)), OnnxFileSource(network)
+    how = (None, Refinement(1.0), Refinement(2.0), Refinement(1.0, cache=tmp_path))
+    requests = [replace(job, refinement=one).request(source, data) for one in how]
+    assert requests[1] == requests[3]
+    assert len(set(requests)) == 3
 
 
 def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path) -> None:

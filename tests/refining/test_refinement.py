@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +15,14 @@ from torch import Tensor, nn
 import trpexport as tx
 from tests.kinds_of_networks import NETWORKS
 from tests.networks.torch.several import Masked, Tokens
-from trpexport.choose.base import Choice
-from trpexport.choose.judging import DropLimit, NetworkJudge
-from trpexport.datasets.calibration import ArrayImages
 from trpexport.errors import DataError, ModelError, PlanError
-from trpexport.networks.base import Network
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import Decomposed, decompose_network
+from trpexport.pipeline import Decomposed
 from trpexport.plan import CALIBRATION
 from trpexport.refining import descent
 from trpexport.refining.refinement import REFINED
-from trpexport.stages import Stages
 from trpexport.training.augmentation import Augmentation
 
 SHAPE = (3, 12, 12)
@@ -389,67 +384,3 @@ def test_where_no_gradient_is_to_be_had_the_calibrated_factors_stay() -> None:
     assert "not refined" in found.notes[-1]
     assert "no derivative of this operation" in found.notes[-1]
     assert same(found, decomposed(None, model=network(Opaque)))
-
-
-class Judge:
-    """Says of any network that it loses so many points."""
-
-    unit = "points of top-1"
-
-    def __init__(self, lost: float) -> None:
-        self._lost = lost
-
-    def facts(self, network: Network) -> dict[str, Any]:
-        return {"after": self._lost}
-
-    def lost(self, value: float) -> float:
-        return value
-
-
-@pytest.mark.parametrize(("lost", "is_kept"), [(1.0, True), (1.1, False)])
-def test_a_drop_that_was_the_limit_holds_for_refined_factors_too(
-    lost: float, is_kept: bool
-) -> None:
-    choice, images = chosen()
-    choice = replace(choice, drop=DropLimit(cast(NetworkJudge, Judge(lost)), 1.0))
-    found = STEPS(ORIGINAL, choice, images, Stages())
-    told = found.plan.options[CALIBRATION]
-    assert (found.chains is choice.chains) is not is_kept
-    assert told.get("judged") == ({"after": lost} if is_kept else None)
-    refined = told[REFINED]
-    assert (refined["after"] == refined["before"]) is not is_kept
-    assert any("more than 1: the calibrated factors stay" in n for n in found.notes) is not is_kept
-
-
-def test_an_interrupt_leaves_the_calibrated_factors_where_it_is_heeded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(descent.Descent, "run", interrupted)
-    choice, images = chosen()
-    stages = Stages(heed=lambda: None)
-    assert STEPS(ORIGINAL, choice, images, stages) is choice
-    assert stages.is_cut_short
-    with pytest.raises(KeyboardInterrupt):
-        STEPS(ORIGINAL, choice, images, Stages())
-
-
-def test_a_search_that_was_cut_short_is_not_refined() -> None:
-    stages = Stages(heed=lambda: None)
-    stages.is_cut_short = True
-    chooser = tx.ByCriterion("spatial", "fraction:0.25", keep_expensive=True)
-    images = ArrayImages(smooth(80, *SHAPE))
-    found = decompose_network(ORIGINAL, chooser, images, refinement=STEPS, stages=stages)
-    assert REFINED not in found.plan.options[CALIBRATION]
-
-
-ORIGINAL = TorchNetwork.open(network(), (1, *SHAPE))
-
-
-def chosen() -> tuple[Choice, ArrayImages]:
-    """Return a choice for the network, and the images that it was calibrated on."""
-    chooser = tx.ByCriterion("spatial", "fraction:0.25", keep_expensive=True)
-    images = ArrayImages(smooth(80, *SHAPE))
-    return chooser(ORIGINAL, images, Stages(), None), images
