@@ -37,7 +37,7 @@ from .refining import refinement as refinement_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trpexport.artifact.build import BundleReport
+    from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
@@ -90,7 +90,13 @@ def tune(
         str | None, typer.Option(help="Time on this machine, user@device, over ssh.")
     ] = None,
     python: Annotated[str, typer.Option(help="The Python to run there.")] = "python3",
-    precision: opt.Precision = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="int8, int8-dynamic, fp16 or bf16 beside fp32; several by commas. Ranks are "
+            "chosen to be fast in the first, as in int8, or fp32,int8 for fp32. Repeatable."
+        ),
+    ] = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     rank_multiple: RankMultiple = "auto",
@@ -132,9 +138,10 @@ def tune(
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
 
     Each layer is timed in every way to write it, inside the network, on this machine or on --host;
-    the times are kept. What is chosen is calibrated, verified, and measured beside the original,
-    which goes into the bundle as well. Exit code 3: the network does not get faster, or the limit
-    can't be met; nothing is written then.
+    the times are kept. With --precision int8 that is done in int8; errors and drops are those of
+    the float32 file all the same. What is chosen is calibrated, verified, and measured beside the
+    original, which goes into the bundle as well. Exit code 3: the network does not get faster, or
+    the limit can't be met; nothing is written then.
     """
     from trpexport.files import cache_folder
 
@@ -204,9 +211,8 @@ def tune(
     tell_written(out)
     with progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
-        stopwatch = _stopwatch(conditions, host, python, stages.say)
-        timed = replace(chooser, stopwatch=stopwatch)
-        tuning = Tuning(timed, settings, output or (), array, refinement)
+        timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
+        tuning = Tuning(timed, settings, output or (), array, refinement, _tuned_for(settings))
         if pareto:
             tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, images, out, stages)
@@ -220,9 +226,18 @@ def tune(
         _show(result, as_json=as_json)
 
 
+def _tuned_for(settings: ExportSettings) -> str:
+    """Return the precision in which ranks are to be fast: the first that was named."""
+    from trpexport.bundle import FLOAT32
+
+    return next(iter(settings.precisions), FLOAT32)
+
+
 def _best_so_far(result: BundleReport) -> str:
     """Say what stands of a search that was interrupted."""
-    speedup = result.data["latency"]["files"]["fp32"]["speedup"]["mid"]
+    from trpexport.report.views.latency import tuned_file
+
+    speedup = tuned_file(result.data["latency"])["speedup"]["mid"]
     return (
         f"the best so far, {speedup:.2f}x, stands in {result.path}; the same command goes on and "
         "replaces it"

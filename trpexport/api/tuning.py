@@ -32,6 +32,7 @@ def tune(
     arch: str | None = None,
     factory: str | None = None,
     refine: float | Refinement | None = None,
+    precision: str = "fp32",
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -53,6 +54,8 @@ def tune(
         factory: ``package.module:factory`` that makes the checkpoint's network.
         refine: minutes to train the fitted factors further, as for :func:`trpexport.decompose`; or
             a :class:`~trpexport.Refinement`.
+        precision: in which ranks are to be fast, as in ``int8``: layers are timed in it, and the
+            network is written in it as well. Errors and drops are those of the float32 file.
         announce: called with a line on each step.
 
     Returns:
@@ -79,7 +82,9 @@ def tune(
     drawn, judged = (open_data(some) if isinstance(some, str) else some for some in (images, data))
     assert drawn is not None
     refinement = Refinement(refine) if isinstance(refine, int | float) else refine
-    job = Tuning(chooser, settings or ExportSettings(), outputs, refinement=refinement)
+    job = Tuning(
+        chooser, settings or ExportSettings(), outputs, refinement=refinement, precision=precision
+    )
     return job(
         source,
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),

@@ -85,6 +85,25 @@ def check_precisions(
         one.check(settings)
 
 
+@dataclass(frozen=True)
+class BlankForm:
+    """Writes networks whose weights are made up in another precision, so that they can be timed.
+
+    Attributes:
+        name: the precision.
+    """
+
+    name: str
+
+    def __call__(self, file: Path) -> None:
+        """Change an ONNX file of float32 in its place.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
+        precision_of(self.name).convert_blank(file, QuantizationSettings())
+
+
 def precision_of(name: str) -> Precision:
     """Return the pass that writes a precision other than float32.
 

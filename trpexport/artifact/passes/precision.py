@@ -61,6 +61,14 @@ class Precision(Pass):
             ModelError: the provider can't run it.
         """
 
+    def convert_blank(self, file: Path, settings: QuantizationSettings) -> None:
+        """Change an ONNX file with made-up weights, of which nothing counts but how fast it is.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
+        self.convert(file, settings)
+
     @abstractmethod
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Change an ONNX file in its place.
