@@ -122,7 +122,7 @@ class Tuning:
         Raises:
             TrpexportError: the file can't be read, or the machine that times not be reached.
         """
-        self.chooser.check()
+        self._chooser.check()
         told = {
             "source": [sha256_of(source.path), _told(source)],
             "data": _told(data),

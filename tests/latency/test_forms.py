@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.latency.networks import SHAPE, twins
+from tests.latency.networks import SHAPE
+from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.variants import BlankForm
+from trpexport.errors import ModelError
 from trpexport.latency.blanks import Blanks
 from trpexport.latency.ways import Way
 from trpexport.quantization.settings import QuantizationSettings
@@ -35,11 +37,15 @@ def test_it_has_the_nodes_of_a_network_that_was_quantized_on_images(
     assert operators(file)["QuantizeLinear"] > 0
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "fp16"])
-def test_nodes_keep_the_names_by_which_their_layers_are_told(
+@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+def test_nodes_keep_the_names_by_which_their_layers_are_told_or_it_is_refused(
     blanks: Blanks, tmp_path: Path, precision: str
 ) -> None:
     file = tmp_path / "blank.onnx"
     owners = blanks.write(file, WAYS)
+    if not PRECISIONS[precision].keeps_names:
+        with pytest.raises(ModelError, match=f"layers lose their names: .* as in fp32,{precision}"):
+            BlankForm(precision)
+        return
     BlankForm(precision)(file)
     assert owners.keys() <= {node.name for node in onnx.load(file).graph.node}

@@ -91,9 +91,21 @@ class BlankForm:
 
     Attributes:
         name: the precision.
+
+    Raises:
+        TrpexportError: there is no such precision, or layers can't be told from each other in it.
     """
 
     name: str
+
+    def __post_init__(self) -> None:
+        """Refuse a precision in which no layer could be timed."""
+        if not precision_of(self.name).keeps_names:
+            raise ModelError(
+                f"ranks can't be chosen to be fast in {self.name}, in which layers lose their "
+                f"names: name another precision first, as in {FLOAT32},{self.name}",
+                parameters=("precision",),
+            )
 
     def __call__(self, file: Path) -> None:
         """Change an ONNX file of float32 in its place.

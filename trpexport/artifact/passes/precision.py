@@ -18,10 +18,12 @@ class Precision(Pass):
 
     Attributes:
         needs_images: whether it is calibrated.
+        keeps_names: whether what computes a layer is called as it was.
     """
 
     claim = Approximate()
     needs_images: ClassVar[bool] = False
+    keeps_names: ClassVar[bool] = True
 
     @final
     def claim_in(self, context: Context) -> Claim:
