@@ -16,6 +16,7 @@ from trpexport.compare import Comparison, Tolerance, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError, TrpexportError
 from trpexport.golden import Golden
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.runtime.session import open_session
 
 # What another machine or version of ONNX Runtime may round otherwise.
 MARGIN = 2.0
@@ -113,7 +114,8 @@ class BlankForm:
         Raises:
             ModelError: it can't be written so.
         """
-        precision_of(self.name).convert_blank(file, QuantizationSettings())
+        drawn = QuantizationSettings(calibration=open_session(file).random_inputs())
+        precision_of(self.name).convert_blank(file, drawn)
 
 
 def precision_of(name: str) -> Precision:

@@ -36,8 +36,8 @@ class Int8(Precision):
         return PassResult(found.note, found.facts)
 
     def convert_blank(self, file: Path, settings: QuantizationSettings) -> None:
-        """Quantize the file by the ranges of one random input."""
-        quantize_blank(file, settings.provider)
+        """Quantize all of the file, by the ranges of its inputs alone."""
+        quantize_blank(file, settings)
 
 
 PRECISIONS.register(Int8.name, Int8())
