@@ -14,6 +14,7 @@ from typing import Any
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.variants import BlankForm
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import AlreadyFastError, ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
@@ -23,12 +24,7 @@ from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
 from trpexport.measure.statistics import Interval
-from trpexport.pipeline import (
-    CalibrationData,
-    Decomposable,
-    decompose_to_bundle,
-    default_directory,
-)
+from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
 from trpexport.plan import read_plan
 from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
@@ -59,7 +55,7 @@ class Tuning:
     chooser: ByLatency
     settings: ExportSettings
     outputs: Sequence[str] = ()
-    inputs: Array | Arrays | None = None
+    inputs: Array | Arrays | CalibrationData | None = None
     refinement: Refinement | None = None
     precision: str = bundle.FLOAT32
 
