@@ -33,11 +33,13 @@ from .eval import (
 )
 from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
+from .refining import Refine
+from .refining import refinement as refinement_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trpexport.artifact.build import BundleReport
+    from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
@@ -83,6 +85,7 @@ def tune(
     images: opt.Images = None,
     seed: opt.Seed = 0,
     cache: opt.Cache = None,
+    refine: Refine = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -106,9 +109,11 @@ def tune(
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
 
     Each layer is timed in every way to write it, inside the network, on this machine or on --host;
-    the times are kept. What is chosen is calibrated, verified, and measured beside the original,
-    which goes into the bundle as well. Exit code 3: the network does not get faster, or the limit
-    can't be met; nothing is written then.
+    the times are kept. With --precision int8 that is done in int8, with fp32,int8 in fp32: the
+    first that is named; errors and drops are those of the float32 file all the same. What is chosen
+    is calibrated, verified, and measured beside the original, which goes into the bundle as well.
+    Exit code 3: the network does not get faster, or the limit can't be met; nothing is written
+    then.
 
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
@@ -177,12 +182,13 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
+    refinement = refinement_of(refine, cache)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
-        stopwatch = _stopwatch(conditions, host, python, stages.say)
-        tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
+        timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
+        tuning = Tuning(timed, settings, output or (), array, refinement, _tuned_for(settings))
         if pareto:
             tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, fitted, out, stages)
@@ -196,9 +202,18 @@ def tune(
         _show(result, as_json=as_json)
 
 
+def _tuned_for(settings: ExportSettings) -> str:
+    """Return the precision in which ranks are to be fast: the first that was named."""
+    from trpexport.bundle import FLOAT32
+
+    return next(iter(settings.precisions), FLOAT32)
+
+
 def _best_so_far(result: BundleReport) -> str:
     """Say what stands of a search that was interrupted."""
-    speedup = result.data["latency"]["files"]["fp32"]["speedup"]["mid"]
+    from trpexport.report.views.latency import tuned_file
+
+    speedup = tuned_file(result.data["latency"])["speedup"]["mid"]
     return (
         f"the best so far, {speedup:.2f}x, stands in {result.path}; the same command goes on and "
         "replaces it"
