@@ -167,7 +167,7 @@ class ByLatency(AlignedSelection):
                     gatherer,
                     scheme=self.scheme,
                     selection=self,
-                    rank_multiple=self.alignment.multiple,
+                    alignment=self.alignment,
                     cache=self.cache,
                     announce=stages.say,
                 ).priced(SECONDS, times.whole, times.layers)
@@ -308,7 +308,7 @@ class ByLatency(AlignedSelection):
                 Way(name, rank)
                 for name in names
                 if reasons[name][layer.name] is None
-                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment.multiple)
+                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment)
             ]
             for layer in network.layers
         }
