@@ -27,7 +27,6 @@ from .eval import (
     Std,
     open_data,
     preprocessing,
-    scores,
 )
 from .idle import Idle, is_typed, refuse_idle, refuse_typed
 from .interrupts import tell_written
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.gate.check import Checked, GateResult
     from trpexport.judge.gate.config import Limits
-    from trpexport.judge.metrics import Metric
     from trpexport.measure.bench import BenchSettings
 
 _IMAGES = (
@@ -159,7 +157,7 @@ def gate(
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         drawn = {"split": split, "limit": images}
-        found = _judged(settings, dataset, limits.metric, drawn, preprocessing=how, output=output)
+        found = _judged(settings, dataset, limits, drawn, preprocessing=how, output=output)
     with progress() as stages:
         result = run_gate(limits, settings, announce=stages.say, **found)
     regressions = () if accepted is None else compare(result, accepted)
@@ -181,7 +179,8 @@ def gate(
 
 def _refuse_idle(context: typer.Context, limits: Limits) -> None:
     """Refuse options on what no limit asks to be measured."""
-    images, costs, latency = (limits.of(need) for need in ("data", "costs", "latency"))
+    costs, latency = (limits.of(need) for need in ("costs", "latency"))
+    images = [*limits.of("data"), *limits.of("outputs")]
     if not images:
         refuse_typed(context, ("data",), "where no limit is on accuracy or outputs")
     if not latency:
@@ -212,15 +211,14 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
 def _judged(
     settings: BenchSettings,
     dataset: Dataset | TensorSet,
-    judge: Metric | None,
+    limits: Limits,
     drawn: dict[str, Any],
     *,
     preprocessing: Preprocessing | None,
     output: str | None,
 ) -> dict[str, Any]:
     """Run both networks on the same samples; return what :func:`run_gate` takes of that."""
-    from trpexport.judge.classify import cut_to_own_sizes, evaluate, open_classifier
-    from trpexport.judge.images import choose_images
+    from trpexport.judge.gate.evidence import gathered
 
     paths = [Path(model.path) for model in settings.models]
     how: dict[str, Any] = {
@@ -229,13 +227,13 @@ def _judged(
         "provider_options": settings.provider_options,
         "allow_spinning": False,
     }
-    if judge is not None:
-        how |= {"preprocessing": preprocessing, **drawn}
-        return {"scores": scores(paths, dataset, judge, batch=settings.batch, **how)}
-    images = choose_images(dataset, drawn["split"], drawn["limit"])
-    classifiers = [open_classifier(path, preprocessing=preprocessing, **how) for path in paths]
-    if preprocessing is not None:
-        classifiers = cut_to_own_sizes(classifiers)
-    with bar(len(images.indices), "evaluate") as advance:
-        found = evaluate(classifiers, images, batch=settings.batch, advance=advance)
-    return {"evaluations": found}
+    return gathered(
+        paths,
+        dataset,
+        limits,
+        batch=settings.batch,
+        watching=lambda total: bar(total, "evaluate"),
+        preprocessing=preprocessing,
+        **drawn,
+        **how,
+    )
