@@ -1,4 +1,4 @@
-"""The pages' commands and code run as they stand, page by page, in the order that they are read in."""
+"""The pages' commands and code run as they stand, page by page, in the order of reading."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from tests.conftest import QUICK, ROOT, Run
 from tests.docs.pages import DOCS, PAGES, Block, arguments, blocks
 
 pytestmark = pytest.mark.slow
+zoo = import_module("trpexport.models_zoo")
+
+SMALL = "resnet_cifar(depth=8,block=basic,shortcut=projection)"
 
 TUTORIAL = DOCS / "tutorial.md"
 # The page on Python has a test of its own, which trains as well.
@@ -72,7 +75,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resnet8() -> torch.nn.Module:
     """A network of the zoo whose kernels are of low rank, as after training with TRP."""
     torch.manual_seed(0)
-    network = import_module("trpexport.models_zoo").parse("resnet8").build()
+    network = zoo.parse_architecture(SMALL, num_classes=10).build()
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_var.uniform_(0.5, 1.5)
