@@ -13,6 +13,7 @@ from typing import Any
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
@@ -21,12 +22,7 @@ from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
-from trpexport.pipeline import (
-    CalibrationData,
-    Decomposable,
-    decompose_to_bundle,
-    default_directory,
-)
+from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
 from trpexport.plan import read_plan
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
@@ -54,7 +50,7 @@ class Tuning:
     chooser: ByLatency
     settings: ExportSettings
     outputs: Sequence[str] = ()
-    inputs: Array | Arrays | None = None
+    inputs: Array | Arrays | CalibrationData | None = None
 
     def __call__(
         self,

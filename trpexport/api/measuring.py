@@ -18,24 +18,34 @@ Announce = Callable[[str], None]
 
 
 def bench(
-    models: Sequence[str | Path], *, announce: Announce | None = None, **settings: Any
+    models: Sequence[str | Path],
+    *,
+    inputs: Any = None,
+    preprocessing: Preprocessing | None = None,
+    announce: Announce | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Measure how fast ONNX files run, in turns, and return the record.
 
     Args:
         models: ONNX files or bundles; the first one is the baseline of all ratios, or the one that
             a single bundle brings.
+        inputs: real inputs: what :func:`trpexport.decompose` takes as images; drawn where None.
+        preprocessing: how images become input; as the first bundle says where it is None.
         announce: called with a line on each step.
         settings: those of :class:`~trpexport.BenchSettings`; ``threads`` may be a single number.
 
     Raises:
         TrpexportError: a file can't be run, or a setting can't be used.
     """
+    from trpexport.judge.real_inputs import with_inputs
     from trpexport.measure.bench import bench as run
     from trpexport.measure.settings import BenchSettings, find_models
 
     files = find_models([Path(model) for model in models])
-    return run(BenchSettings(files, **_bench_settings(settings)), announce=announce)
+    how = BenchSettings(files, **_bench_settings(settings))
+    with with_inputs(how, inputs, preprocessing) as prepared:
+        return run(prepared, announce=announce)
 
 
 @overload
@@ -91,7 +101,7 @@ def evaluate(
     from trpexport.judge.examples import find_judge
     from trpexport.judge.images import choose_images
 
-    dataset = _opened(data)
+    dataset = _opened(data, limit)
     judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
     how: dict[str, Any] = {"preprocessing": preprocessing, "output": output, **session}
     if judge is not None:
@@ -147,7 +157,7 @@ def gate(
     from trpexport.judge.images import choose_images
     from trpexport.measure.settings import BenchSettings, find_models
 
-    dataset = None if data is None else _opened(data)
+    dataset = None if data is None else _opened(data, limit)
     judge = None
     if dataset is not None:
         judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
@@ -191,10 +201,10 @@ def _bench_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "threads": tuple(numbers)}
 
 
-def _opened(data: str | Dataset | TensorSet) -> Dataset | TensorSet:
-    from trpexport.datasets import open_data
+def _opened(data: Any, limit: int | None = None) -> Dataset | TensorSet:
+    from trpexport.datasets.given import data_from
 
-    return open_data(data) if isinstance(data, str) else data
+    return data_from(data, limit=limit)
 
 
 def _scores(
