@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -38,10 +39,23 @@ def test_commands_are_typed_right(block: Block) -> None:
         if typed is None:
             check_foreign(words)
         elif typed not in (["--help"], ["--version"]):
-            # Words are parsed into values, and nothing is run.
-            context = application().make_context("trpexport", list(typed))
-            name, command, rest = application().resolve_command(context, list(typed))
-            command.make_context(name, rest, parent=context)
+            parse(typed)
+
+
+def test_the_makefile_types_right() -> None:
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    found = re.findall(r"\$\(BIN\)/(trpexport [^;|\n\"]+)", text)
+    assert len(found) > 5
+    for line in found:
+        typed = arguments(shlex.split(re.sub(r"\$\(\w+\)", "x", line)))
+        parse(typed or [])
+
+
+def parse(typed: list[str]) -> None:
+    """Make values of what is typed, and run nothing."""
+    context = application().make_context("trpexport", list(typed))
+    name, command, rest = application().resolve_command(context, list(typed))
+    command.make_context(name, rest, parent=context)
 
 
 def check_foreign(words: list[str]) -> None:
