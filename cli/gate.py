@@ -13,7 +13,8 @@ from trpexport.errors import TrpexportError
 
 from . import measuring as m
 from . import options as opt
-from .console import bar, progress, say, show, show_json
+from .commands import COMMANDS
+from .console import bar, complain, progress, show, show_json
 from .eval import (
     Data,
     DataPreprocessing,
@@ -28,8 +29,9 @@ from .eval import (
     preprocessing,
     scores,
 )
-from .idle import Idle, refuse_idle, refuse_typed
+from .idle import Idle, is_typed, refuse_idle, refuse_typed
 from .interrupts import tell_written
+from .settings import chosen_file, option_names
 
 if TYPE_CHECKING:
     from trpexport.datasets import Dataset, TensorSet
@@ -73,10 +75,6 @@ def gate(
     confident: Annotated[
         bool | None,
         typer.Option("--confident/--estimate", help="Whole intervals have to be within limits."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file; else trpexport.toml or pyproject.toml of this directory."),
     ] = None,
     mean: Mean = None,
     std: Std = None,
@@ -123,15 +121,22 @@ def gate(
     from trpexport.runtime.providers import parse_provider_options
 
     tell_written(history, save, junit)
-    typed = {name: context.params[name.replace("-", "_")] for name in RULES}
+    parameters = {name: name.replace("-", "_") for name in RULES}
+    typed = {
+        name: context.params[parameter]
+        for name, parameter in parameters.items()
+        if is_typed(context, parameter)
+    }
     refuse_idle(context, Idle(_IMAGES, without="data"))
     limits = read_limits(
         typed,
-        confident=confident,
-        config=config,
+        confident=confident if is_typed(context, "confident") else None,
+        config=chosen_file(context),
         data=data or "the data",
-        metric=metric,
-        lower_is_better=metric_lower_is_better,
+        metric=metric if is_typed(context, "metric") else None,
+        lower_is_better=is_typed(context, "metric_lower_is_better"),
+        others=option_names(context),
+        beside=COMMANDS,
     )
     _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
@@ -198,7 +203,7 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
     if not os.environ.get("GITHUB_ACTIONS"):
         return
     for line in github_annotations((*result.rules, *regressions)):
-        say(line)  # standard output may be JSON; GitHub reads both
+        complain(line)  # standard output may be JSON; GitHub reads both
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         *found, outcome = gate_view(result, regressions)
         append_text(Path(summary), markdown([outcome, *found]))

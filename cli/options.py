@@ -125,7 +125,11 @@ Precision = Annotated[
 ]
 MaxError = Annotated[
     float | None,
-    typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
+    typer.Option(
+        min=0,
+        help="Largest output error allowed, of the outputs' variation, as in 0.05: of the network "
+        "in tune, else of each --precision.",
+    ),
 ]
 Format = Annotated[
     list[str] | None,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trpexport.artifact.build import BundleReport
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
-_LIMITS = ("min_speedup", "max_latency", "target_error", "max_drop", "pareto")
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
 _FIRST = 1.25  # the speed-up that a front begins with
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0}
@@ -57,7 +57,7 @@ def tune(
     calib: opt.Calib = None,
     min_speedup: opt.MinSpeedup = None,
     max_latency: opt.MaxLatency = None,
-    target_error: opt.TargetError = None,
+    max_error: opt.MaxError = None,
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
@@ -139,7 +139,7 @@ def tune(
     if not any(is_given(context, name) for name in _LIMITS):
         raise TrpexportError(
             "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --target-error, --max-drop or --pareto"
+            "--max-latency, --max-error, --max-drop or --pareto"
         )
     if calib is None:
         refuse_idle(context, Idle(PREPARING, without="expect"))
@@ -166,7 +166,7 @@ def tune(
         cache=cache_folder(cache),
         speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
-        error=target_error,
+        error=max_error,
         drop=max_drop,
         scheme=scheme,
         rank_multiple=multiple(rank_multiple),
