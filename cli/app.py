@@ -48,6 +48,7 @@ _COMMANDS = {
     "bench": "bench:bench",
     "eval": "eval:eval_",
     "gate": "gate:gate",
+    "report": "report:report",
     "arm-setup": "arm_setup:arm_setup",
     "doctor": "doctor:doctor",
 }

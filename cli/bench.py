@@ -9,7 +9,7 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-from .console import claim, progress, show, show_csv, show_json
+from .console import claim, progress, show, show_json, show_text
 from .options import Idle, Json, NamedShapes, at_most_one, parse_named_shapes, refuse_idle
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _measure(
     if as_json:
         show_json(record)
     elif as_csv:
-        show_csv(to_csv(record))
+        show_text(to_csv(record))
     else:
         show(*bench_view(record))
 

@@ -1,0 +1,122 @@
+"""``trpexport report``: bundles and records as one page, or as Markdown. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from .console import say, show_text
+from .interrupts import tell_written
+
+if TYPE_CHECKING:
+    from trpexport.report.documents import Document
+
+_DEFAULT = Path("report.html")
+_HTML, _MARKDOWN = "html", "md"
+_SUFFIXES = {".html": _HTML, ".htm": _HTML, ".md": _MARKDOWN, ".markdown": _MARKDOWN}
+
+ReportTo = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a page about the result, too: .html, or .md."),
+]
+
+
+def report(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE|RECORD...",
+            help="Bundles, training runs, and JSON of bench, bench --profile and gate.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File to write; else report.html, Markdown to the screen."
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="html, or md for a pull request; else as the file is named."),
+    ] = None,
+) -> None:
+    """Write one page about bundles and records: verdicts, layers, spectra, errors, times.
+
+    The page is one file that loads nothing. Where there are several bundles, what they save is
+    plotted against what they lose. Needs no torch.
+    """
+    from trpexport.report.documents import read_document
+
+    form = _form(form, out)
+    if form == _HTML:
+        out = out or _DEFAULT
+    tell_written(out)
+    found = [read_document(path) for path in documents]
+    if out is None:
+        show_text(_rendered(found, form))
+    else:
+        _write(found, out, form)
+        say(f"Wrote {out}")
+
+
+def check_report(place: Path | None) -> None:
+    """Refuse a place for a page that names no kind of page, before any work.
+
+    Raises:
+        TrpexportError: it is one.
+    """
+    if place is not None and place.suffix.lower() not in _SUFFIXES:
+        raise TrpexportError(f"--report {place} must end in .html or .md: it says what is written")
+
+
+def write_report(place: Path | None, *documents: Path) -> None:
+    """Write a page about what a command has just written; nothing where none was asked for.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    if place is None:
+        return
+    from trpexport.report.documents import read_document
+
+    _write([read_document(path) for path in documents], place, _form(None, place))
+    say(f"Wrote {place}")
+
+
+def _form(form: str | None, out: Path | None) -> str:
+    """Return which kind of page is asked for.
+
+    Raises:
+        TrpexportError: there is no such kind.
+    """
+    if form is None:
+        return _HTML if out is None else _SUFFIXES.get(out.suffix.lower(), _HTML)
+    if form not in (_HTML, _MARKDOWN):
+        raise TrpexportError(f"--format {form!r} is none: give html or md")
+    return form
+
+
+def _write(documents: Sequence[Document], out: Path, form: str) -> None:
+    from trpexport.files import write_atomically
+
+    write_atomically(out, _rendered(documents, form).encode(errors="replace"))
+
+
+def _rendered(documents: Sequence[Document], form: str) -> str:
+    from trpexport.report.views.chapters import page_of
+
+    from .again import commands
+
+    page = page_of(documents, commands)
+    if form == _MARKDOWN:
+        from trpexport.report.render.markdown import markdown_page
+
+        return markdown_page(page)
+    from trpexport.report.render.html import html
+
+    return html(page)
