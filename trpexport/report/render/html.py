@@ -97,16 +97,19 @@ def _shown(page: Page) -> dict[str, Any]:
 def _blocks(
     blocks: Iterable[PageBlock], ids: Iterator[str], heading: str
 ) -> list[Mapping[str, Any]]:
-    """Return blocks; small plots that follow each other stand side by side."""
+    """Return blocks; plots that follow each other stand side by side where there is room."""
     found: list[Mapping[str, Any]] = []
-    for are_small, group in groupby(blocks, key=_is_small):
+    for kind, group in groupby(blocks, key=_kind_of_plots):
         shown = [_block(block, ids, heading) for block in group]
-        found += [{"type": "plots", "plots": shown}] if are_small else shown
+        found += [{"type": "plots", "kind": kind, "plots": shown}] if kind else shown
     return found
 
 
-def _is_small(block: PageBlock) -> bool:
-    return isinstance(block, Plot) and block.is_small
+def _kind_of_plots(block: PageBlock) -> str:
+    """Return the style of a row of such plots; empty for what is none."""
+    if not isinstance(block, Plot | Lanes):
+        return ""
+    return "plots" if isinstance(block, Plot) and block.is_small else "figures"
 
 
 def _block(block: PageBlock, ids: Iterator[str], heading: str) -> dict[str, Any]:
@@ -209,7 +212,7 @@ def _kind(column: Column) -> str:
 
 
 def _sort_key(cell: Any) -> str | None:
-    """Return what a cell is sorted by: a number, or None for its text; empty where it is missing."""
+    """Return the number that a cell is sorted by, None for its text; empty where it is missing."""
     if cell is None:
         return ""
     if isinstance(cell, Value):

@@ -85,7 +85,8 @@ def _write(raw: Any, kind: Kind, digits: int | None, unit: str) -> str:
         low, high = (_write(end, kind, digits, unit) for end in (raw.low, raw.high))
         return f"{low.removesuffix(_unit_of(high))} to {high}"
     if isinstance(raw, Change):
-        return " -> ".join(_write(one, kind, digits, unit) for one in (raw.before, raw.after))
+        ends = [raw.before] if raw.before == raw.after else [raw.before, raw.after]
+        return " -> ".join(_write(one, kind, digits, unit) for one in ends)
     if isinstance(raw, Curve):
         raw = raw.values
     options: dict[str, Any] = {} if digits is None else {"digits": digits}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from trpexport.report.blocks import Change, Curve, Kind, Phrase, Range, Value
+from trpexport.report.blocks import Change, Curve, Kind, Range, Value
 from trpexport.report.page import Axis, Lane, Lanes, Part, Plot, Point, Series, Stack
 from trpexport.report.render.scales import Scale, scale, tick_digits
 from trpexport.report.render.spans import phrase_spans, plain, printable
 
-_LARGE = (480.0, 300.0)  # of a plot, in units of which the style sheet makes a pixel or less
+_LARGE = (420.0, 270.0)  # of a plot, in units of which the style sheet makes a pixel or less
 _SMALL = (230.0, 140.0)
 _LANE = 40.0
 _SPARK = (84.0, 22.0)
@@ -231,7 +231,7 @@ def stack_svg(stack: Stack) -> Markup:
             size = width * part.size / largest
             kind = f"{'changed' if part.is_changed else 'kept'} {'odd' if number % 2 else 'even'}"
             if size > 0:
-                drawn.append(_part(stack, part, kind, start, index * row, size))
+                drawn.append(_part(stack, part, kind, (start, index * row, size)))
             start += size
     label = printable(stack.title)
     height = row * len(stack.bars) - 10
@@ -242,11 +242,11 @@ def stack_svg(stack: Stack) -> Markup:
     ).format(height, label, Markup("").join(drawn))
 
 
-def _part(stack: Stack, part: Part, kind: str, x: float, y: float, size: float) -> Markup:
+def _part(stack: Stack, part: Part, kind: str, place: tuple[float, float, float]) -> Markup:
     told = plain(phrase_spans((part.label, ": ", Value(part.size, stack.kind))))
     return Markup(
         '<rect class="{}" x="{:.2f}" y="{:g}" width="{:.2f}" height="36" data-tip="{}"/>'
-    ).format(kind, x, y, size, told)
+    ).format(kind, *place, told)
 
 
 def _sum(parts: Sequence[Part]) -> float:
@@ -301,9 +301,3 @@ def _text(kind: str, x: float, y: float, text: str) -> Markup:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LEGIBLE else f"{text[: _LEGIBLE - 1]}…"
-
-
-def caption(title: str, note: Phrase) -> str:
-    """Return what stands above a plot."""
-    told = plain(phrase_spans(note))
-    return f"{printable(title)}: {told}" if told else printable(title)

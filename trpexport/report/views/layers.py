@@ -8,6 +8,7 @@ from typing import Any
 from trpexport.cost import parameter_count
 from trpexport.plan import LayerPlan, Plan
 from trpexport.report.blocks import (
+    Bound,
     Change,
     Column,
     Curve,
@@ -18,7 +19,7 @@ from trpexport.report.blocks import (
     Value,
 )
 from trpexport.report.page import Axis, Part, Plot, Point, Series, Stack
-from trpexport.report.views.uncounted import at_least, at_most
+from trpexport.report.views.uncounted import at_most
 
 _MOST_DRAWN = 96  # values of a spectrum
 
@@ -36,12 +37,13 @@ def layers_table(plan: Plan, report: Mapping[str, Any]) -> Table:
     largest = max((max(layer.macs, layer.factor_macs) for layer in plan.layers), default=0)
     rows = [_row(layer, errors.get(layer.name), largest) for layer in plan.layers]
     unknown = plan.unknown
+    is_mixed = any(layer.scheme != plan.scheme for layer in plan.rewritten)
     before, after = plan.macs_before, plan.macs_after
     totals = [
         {
             "layer": "all layers",
-            "macs": (at_least(before, unknown), " -> ", at_least(after, unknown)),
-            "parameters": _all_parameters(report["parameters"]),
+            "macs": _before_and_after(before, after, "at least" if unknown else None),
+            "parameters": _before_and_after(*map(report["parameters"].get, ("before", "after"))),
             "saved": at_most(before / after if after else None, unknown),
         }
     ]
@@ -50,7 +52,7 @@ def layers_table(plan: Plan, report: Mapping[str, Any]) -> Table:
             Column("layer", "layer", Kind.NAME),
             Column("operator", "operator", Kind.NAME, optional=True),
             Column("spectrum", "spectrum", Kind.BARS, optional=True),
-            Column("scheme", "scheme", Kind.NAME),
+            *((Column("scheme", "scheme", Kind.NAME),) if is_mixed else ()),
             Column("rank", "rank", Kind.WHOLE, absent="kept"),
             Column("macs", "MACs", Kind.COUNT),
             Column("saved", "saved", Kind.RATIO),
@@ -65,8 +67,8 @@ def layers_table(plan: Plan, report: Mapping[str, Any]) -> Table:
     )
 
 
-def _all_parameters(counts: Mapping[str, Any]) -> Phrase:
-    return (Value(counts["before"], Kind.COUNT), " -> ", Value(counts["after"], Kind.COUNT))
+def _before_and_after(before: int, after: int, bound: Bound = None) -> Phrase:
+    return (Value(before, Kind.COUNT, bound=bound), " -> ", Value(after, Kind.COUNT, bound=bound))
 
 
 def _row(layer: LayerPlan, output_error: float | None, largest: float) -> dict[str, Any]:
