@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options as opt
-from .console import progress, show, show_json
+from .console import progress, say, show, show_json
+from .interrupts import tell_written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trpexport.choose.selection import Selection
+    from trpexport.lowrank.criteria import Criterion
+    from trpexport.pipeline import Source
+    from trpexport.stages import Stages
 
 DEFAULT_CRITERIA = ("value:0.05", "relative:0.1", "energy:0.9", "energy1:0.9", "vbmf")
 
@@ -26,28 +36,80 @@ def inspect(
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
     unsafe_pickle: opt.UnsafePickle = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another network with layers of the same names, to draw beside it."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the spectra into this file, .png or .svg.")
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Show what a network is, each layer's singular values, and the ranks they suggest.
 
-    Writes nothing. The last row gives the MACs that each criterion would save.
+    Writes nothing but a picture, where one is asked for. The last row gives the MACs that each
+    criterion would save.
     """
-    from trpexport.choose.inspection import inspection
     from trpexport.choose.selection import Selection
-    from trpexport.choose.spectra import analyse
     from trpexport.lowrank.criteria import parse_criterion
     from trpexport.report.blocks import Role, Text
     from trpexport.report.views.spectra import spectra_view
 
+    _check(context, plot, against)
+    tell_written(plot)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
     selection = Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only)
     with progress() as stages:
-        loaded, network = source.open(stages)
-        with stages("compute spectra"):
-            analysis = analyse(network, scheme, selection, architecture=loaded.label)
-            facts = inspection(loaded, analysis, criteria)
+        facts = _inspected(source, scheme, selection, criteria, stages)
+        other = None
+        if against is not None:
+            beside = opt.source(context, against, arch, model, input_shape, unsafe_pickle)
+            other = _inspected(beside, scheme, selection, criteria, stages)
+    if plot is not None:
+        _draw(facts, other, (checkpoint, against), plot)
     if as_json:
         show_json(facts)
     else:
-        show(*spectra_view(facts), *(Text(note, Role.NOTE) for note in loaded.notes))
+        show(*spectra_view(facts), *(Text(note, Role.NOTE) for note in facts["notes"]))
+
+
+def _check(context: typer.Context, plot: Path | None, against: Path | None) -> None:
+    """Refuse what can't be drawn, before any work."""
+    opt.refuse_idle(context, opt.Idle(("against",), without="plot"))
+    if plot is not None:
+        from trpexport.report.render.pictures import check_picture
+
+        check_picture(plot)
+
+
+def _inspected(
+    source: Source,
+    scheme: str,
+    selection: Selection,
+    criteria: Sequence[Criterion],
+    stages: Stages,
+) -> dict[str, Any]:
+    from trpexport.choose.inspection import inspection
+    from trpexport.choose.spectra import analyse
+
+    loaded, network = source.open(stages)
+    with stages("compute spectra"):
+        analysis = analyse(network, scheme, selection, architecture=loaded.label)
+        return inspection(loaded, analysis, criteria)
+
+
+def _draw(
+    facts: dict[str, Any],
+    other: dict[str, Any] | None,
+    files: tuple[Path, Path | None],
+    place: Path,
+) -> None:
+    from trpexport.report.render.pictures import write_picture
+    from trpexport.report.views.plots import inspected_plots
+
+    names = [path.stem for path in files if path is not None]
+    title = f"Singular values over the largest, {facts['scheme']}: {' against '.join(names)}"
+    left_out = write_picture(inspected_plots(facts, names[0], other, names[-1]), place, title)
+    more = f"; there was no room for {left_out} further layers" if left_out else ""
+    say(f"Wrote {place}{more}")

@@ -139,7 +139,7 @@ def time_stack(profile: Mapping[str, Any]) -> Stack:
 def spectra_plots(plan: Plan) -> tuple[Plot, ...]:
     """Return the singular values of each layer that has some, with the rank that it was cut to."""
     return tuple(
-        spectrum_plot(layer.name, {"": layer.spectrum}, layer.rank, _cut_text(layer))
+        spectrum_plot(layer.name, [("", layer.spectrum)], layer.rank, _cut_text(layer))
         for layer in plan.layers
         if any(layer.spectrum)
     )
@@ -153,13 +153,13 @@ def _cut_text(layer: LayerPlan) -> Phrase:
 
 
 def spectrum_plot(
-    name: str, spectra: Mapping[str, Sequence[float]], cut: int | None, note: Phrase
+    name: str, spectra: Sequence[tuple[str, Sequence[float]]], cut: int | None, note: Phrase
 ) -> Plot:
     """Return a plot of singular values, relative to the largest of each network.
 
     Args:
         name: the layer.
-        spectra: its singular values by network, largest first.
+        spectra: its singular values, largest first, and of which network they are.
         cut: a rank to draw a line behind.
         note: what that is.
     """
@@ -167,7 +167,7 @@ def spectrum_plot(
         title=name,
         x=Axis("rank", Kind.WHOLE, from_zero=True),
         y=Axis("of the largest", Kind.SHARE, from_zero=True),
-        series=tuple(Series(label, _relative(values)) for label, values in spectra.items()),
+        series=tuple(Series(label, _relative(values)) for label, values in spectra),
         cut=None if cut is None else cut + 0.5,
         note=note,
         is_small=True,

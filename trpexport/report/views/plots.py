@@ -178,31 +178,25 @@ def _points(epochs: Sequence[Mapping[str, Any]], key: str, scale: float) -> tupl
 
 
 def inspected_plots(
-    facts: Mapping[str, Any], against: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any], name: str, against: Mapping[str, Any] | None = None, other: str = ""
 ) -> tuple[Plot, ...]:
     """Return the spectrum of each layer of one network, or of two that have layers in common.
 
     Args:
         facts: what :func:`trpexport.choose.inspection.inspection` returned.
-        against: that of another network, drawn beside it where layers have the same name.
+        name: what the network is called.
+        against: the facts of another, drawn where layers have the same name.
+        other: what that is called.
     """
     others = {} if against is None else {one["name"]: one for one in against["layers"]}
-    names = _distinct(facts, against)
     plots = []
     for layer in facts["layers"]:
         if not any(layer.get("spectrum", ())):
             continue
-        spectra = {names[0]: layer["spectrum"]}
-        other = others.get(layer["name"], {}).get("spectrum")
-        if other:
-            spectra[names[1]] = other
+        spectra = [(name, layer["spectrum"])]
+        if beside := others.get(layer["name"], {}).get("spectrum"):
+            spectra.append((other, beside))
         best = layer["break_even_rank"] or None
         note = "no rank is cheaper" if best is None else f"cheaper up to rank {best}"
         plots.append(spectrum_plot(layer["name"], spectra, best, note))
     return tuple(plots)
-
-
-def _distinct(facts: Mapping[str, Any], against: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return what two networks are called, each by a name of its own."""
-    first, second = (one["architecture"] if one else "" for one in (facts, against or {}))
-    return (first, second) if first != second else (first, f"{second}, the other")
