@@ -23,7 +23,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _STYLES = ("-", "--", ":", "-.")
 _SUFFIXES = (".png", ".svg")
 _SMALL_SIZE, _LARGE_SIZE = (2.6, 2.0), (6.4, 4.0)  # inches of a plot
-_COLUMNS = 5  # of small plots
+_COLUMNS = 4  # of small plots
 _MOST = 60  # of small plots in a file
 _NAMED = 30  # characters of a title
 
