@@ -20,7 +20,7 @@ _TARGETS = {
 _TUNED = {
     "speedup": "--min-speedup",
     "seconds": "--max-latency",
-    "error": "--max-error",
+    "error": "--target-error",
     "drop": "--max-drop",
 }
 
@@ -49,8 +49,8 @@ def _choosing(bundle: Bundle) -> tuple[str, list[str]]:
     facts, plan = bundle.report["calibration"], bundle.plan
     if facts is None:
         return "decompose", ["--scheme", plan.scheme, "--criterion", plan.criterion]
-    images = ["--calib", facts["data"], "--calib-images", str(facts["images"])]
-    images += ["--calib-seed", str(facts.get("seed", 0)), "--scheme", plan.scheme]
+    images = ["--calib", facts["data"], "--images", str(facts["images"])]
+    images += ["--seed", str(facts.get("seed", 0)), "--scheme", plan.scheme]
     target = facts.get("target")
     if target is None:
         return "decompose", [*images, "--criterion", plan.criterion]
@@ -87,4 +87,4 @@ def _writing(bundle: Bundle) -> Iterator[str]:
     if variants := [name for name in manifest.get("variants", {}) if "ort" not in name]:
         yield from ("--precision", ",".join(variants))
     if manifest.get("baseline") and "latency" not in bundle.report:
-        yield "--baseline"
+        yield "--add-baseline"

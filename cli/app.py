@@ -17,16 +17,32 @@ import trpexport
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.standard_output import give_up
 
+from .aliases import modern
 from .console import errors_for_machines, no_output, say
 from .interrupts import InterruptedCommand, ended_by_signals
+from .pages import Command, Group
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
+
+_MAX_WIDTH = 10_000  # of help pages: that of the terminal
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
 
 # Parameters of the library that commands call by another name.
-_OTHER_NAMES = {"shapes": "shape", "outputs": "output", "replace": "force", "decoders": "workers"}
+_OTHER_NAMES = {
+    "shapes": ("input_shape",),
+    "outputs": ("output",),
+    "replace": ("force",),
+    "decoders": ("workers",),
+    "batch_size": ("batch",),
+    "limit": ("data_images", "images"),
+    "data": ("inputs",),
+    "error": ("target_error",),
+    "speedup": ("min_speedup",),
+    "seconds": ("max_latency",),
+    "drop": ("max_drop",),
+}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
@@ -46,6 +62,9 @@ _COMMANDS = {
     "verify": "verify:verify",
     "flops": "flops:flops",
     "bench": "bench:bench",
+    "profile": "profile:profile",
+    "emulate": "emulate:emulate",
+    "compare": "compare:compare",
     "eval": "eval:eval_",
     "gate": "gate:gate",
     "report": "report:report",
@@ -68,7 +87,15 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
+    """Low-rank CNNs from training to the edge: decompose, verify, export, measure.
+
+    trpexport COMMAND --help says more of a command.
+
+    Example:
+        trpexport inspect network.pth
+        trpexport decompose network.pth --calib cifar10:DIR --target-macs 0.5
+        trpexport bench network-spatial
+    """
 
 
 def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
@@ -79,12 +106,15 @@ def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
         add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        cls=Group,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _MAX_WIDTH},
     )
     app.callback()(_root)
     for name in names:
         module, _, function = _COMMANDS[name].partition(":")
-        app.command(name)(getattr(import_module(f".{module}", __package__), function))
+        settings = {"max_content_width": _MAX_WIDTH}
+        command = getattr(import_module(f".{module}", __package__), function)
+        app.command(name, cls=Command, context_settings=settings)(command)
     return app
 
 
@@ -111,6 +141,7 @@ def _run(typed: list[str]) -> tuple[str | None, int]:
     # Of a damaged image: what matters of it becomes an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
+        typed[:] = modern(typed, lambda text: say(f"note: {text}"))
         with ended_by_signals():
             return None, _invoke(typed or ["--help"])
     except InterruptedCommand as error:
@@ -158,12 +189,15 @@ def _group(typed: list[str]) -> Any:
 
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
-    names = [_OTHER_NAMES.get(name, name.replace("-", "_")) for name in error.parameters]
     command = _group(typed).commands[typed[0]]
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params
         if parameter.param_type_name == "option"
     }
-    options = [known[name] for name in names if name in known]
+    options = [
+        next(known[own] for own in names if own in known)
+        for name in error.parameters
+        if known.keys() & (names := (name.replace("-", "_"), *_OTHER_NAMES.get(name, ())))
+    ]
     return f" ({', '.join(options)})" if options else ""

@@ -12,9 +12,11 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from . import completion
+from . import measuring as m
 from .console import bar, show, show_json
 from .interrupts import tell_written
-from .options import Json, refuse_typed
+from .options import Images, Json, Output, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.datasets import Dataset, TensorSet
@@ -31,16 +33,25 @@ PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
 # What tells a drop, by their parameters.
 JUDGING = ("data", "metric", "metric_lower_is_better")
 
+_CALIBRATED = 512  # images
+DATA = (
+    "Labelled data to train on or to judge by, as in cifar10:DIR, imagefolder:DIR, npz:FILE, "
+    "tensors:FILE."
+)
 Mean = Annotated[
     str | None,
     typer.Option(help="Mean of each channel for pixels in 0..1, as in 0.485,0.456,0.406."),
 ]
 Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, likewise.")]
 Size = Annotated[
-    str | None, typer.Option(help="Cut this from the centre: 224, or 192x256 (height x width).")
+    str | None,
+    typer.Option(
+        help="Size of the input that images are cut to: 224, or 192x256 (height x width)."
+    ),
 ]
 Resize = Annotated[
-    int | None, typer.Option(min=1, help="First scale the shorter edge to this many pixels.")
+    int | None,
+    typer.Option(min=1, help="First scale the shorter edge of an image to this many pixels."),
 ]
 DataPreprocessing = Annotated[
     bool,
@@ -48,26 +59,15 @@ DataPreprocessing = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE, tensors:FILE."),
+    typer.Option(help=DATA, autocompletion=completion.data),
 ]
-JudgedBy = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="Labelled samples that a drop is told by; else those of --calib that nothing was "
-        "fitted to.",
-    ),
-]
-Split = Annotated[str, typer.Option(help="Which images of the data set.")]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="So many images, spread evenly over the split.")
-]
-Output = Annotated[str | None, typer.Option(help="The output to judge, if there are several.")]
+Split = Annotated[str, typer.Option(help="Which images of --data.")]
 OfMetric = Annotated[
     str | None,
     typer.Option(
         help="miou, rmse, mae, top5, ..., a wrong name lists all; or your own function of "
-        "predictions and targets, as package.module:function."
+        "predictions and targets, as package.module:function.",
+        autocompletion=completion.metrics,
     ),
 ]
 LowerIsBetter = Annotated[
@@ -76,13 +76,6 @@ LowerIsBetter = Annotated[
         "--metric-lower-is-better", help="Of your own metric, a smaller number is the better one."
     ),
 ]
-Provider = Annotated[str, typer.Option(help="cpu, arm, cuda, ...; a wrong name lists all.")]
-ProviderOption = Annotated[
-    list[str] | None, typer.Option(help="An option of the provider, key=value. Repeatable.")
-]
-Batch = Annotated[
-    int | None, typer.Option(min=1, help="Images at a time, where the file leaves that open.")
-]
 
 
 def eval_(
@@ -90,7 +83,7 @@ def eval_(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or a bundle.")],
     data: Data = None,
     split: Split = "test",
-    limit: Limit = None,
+    images: Images = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -99,18 +92,14 @@ def eval_(
     output: Output = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    provider: Provider = "cpu",
-    provider_option: ProviderOption = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of one operator; else ONNX Runtime decides.")
-    ] = None,
-    batch: Batch = None,
+    provider: m.Provider = "cpu",
+    provider_option: m.ProviderOption = None,
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which class was taken for which.")
     ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the predictions to this .npz file.")
-    ] = None,
+    save: m.Save = None,
     against: Annotated[
         Path | None, typer.Option(help="Compare image by image with predictions of --save.")
     ] = None,
@@ -126,6 +115,9 @@ def eval_(
     target, or target.NAME for an output. A function of --metric gets all predictions and targets
     as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
     class gets them batch by batch in update(), and compute() returns a number.
+
+    Example:
+        trpexport eval out --data cifar10:DIR
     """
     from trpexport.judge.classify import evaluate, open_classifier
     from trpexport.judge.examples import find_judge
@@ -140,22 +132,22 @@ def eval_(
     session: dict[str, Any] = {
         "provider": provider,
         "provider_options": parse_provider_options(provider_option or ()),
-        "threads": threads,
+        "threads": m.number_of_threads(threads),
         "allow_spinning": False,  # waiting threads would only take cores from other jobs
     }
     how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
     if judge is not None:
         refuse_typed(context, ("confusion", "save", "against"), f"beside the metric {judge.name}")
-        drawn = {"split": split, "limit": limit, "preprocessing": how, "output": output}
+        drawn = {"split": split, "limit": images, "preprocessing": how, "output": output}
         scored = scores([model], dataset, judge, batch=batch, **drawn, **session)
         _show_score(scored.models[0], as_json)
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
     classifier = open_classifier(model, preprocessing=how, output=output, **session)
-    images = choose_images(dataset, split, limit)
-    with bar(len(images.indices), "evaluate") as advance:
-        found = evaluate([classifier], images, batch=batch, advance=advance).classifiers[0]
+    chosen = choose_images(dataset, split, images)
+    with bar(len(chosen.indices), "evaluate") as advance:
+        found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
@@ -266,12 +258,12 @@ def preprocessing(
         if size is not None or resize is not None:
             raise TrpexportError("--size and --resize need --mean and --std with them")
         return None
-    return replace(found, size=_size(size), resize=resize)
+    return replace(found, size=read_size(size), resize=resize)
 
 
 def calibration(
     data: str | None,
-    images: int,
+    images: int | None,
     seed: int,
     how: tuple[str | None, str | None, str | None, int | None, bool],
     judged: str | None = None,
@@ -290,7 +282,13 @@ def calibration(
     others = None if judged is None else open_data(judged)
     # Of both those that are images, if any are, are prepared so.
     prepared = others if isinstance(dataset, TensorSet) and others is not None else dataset
-    return CalibrationData(dataset, images, seed, preprocessing(prepared, *how), others)
+    return CalibrationData(
+        dataset,
+        _CALIBRATED if images is None else images,
+        seed,
+        preprocessing(prepared, *how),
+        others,
+    )
 
 
 def expectation(
@@ -345,7 +343,12 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Return the height and width that were typed; None where they were not.
+
+    Raises:
+        TrpexportError: they are none.
+    """
     if text is None:
         return None
     if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})?", text):

@@ -9,6 +9,7 @@ import typer
 from . import options as opt
 from .console import progress, show, show_json, written
 from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
 
 
@@ -41,8 +42,8 @@ def export(
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
     calib: opt.Calib = None,
-    calib_images: opt.CalibImages = 512,
-    calib_seed: opt.CalibSeed = 0,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
     max_error: opt.MaxError = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
@@ -56,21 +57,24 @@ def export(
 
     Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
     is written then.
+
+    Example:
+        trpexport export network.pth -o dense
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.exporting import export_checkpoint
     from trpexport.pipeline import default_directory
     from trpexport.report.views.bundle import bundle_view
 
-    opt.refuse_idle(
+    refuse_idle(
         context,
-        opt.Idle(("simplify",), beside="keep_norms"),
-        opt.Idle(("max_error",), without="precision"),
-        opt.Idle(("calib_images", "calib_seed"), without="calib"),
-        opt.CHECKING,
+        Idle(("simplify",), beside="keep_norms"),
+        Idle(("max_error",), without="precision"),
+        Idle(("images", "seed"), without="calib"),
+        CHECKING,
     )
     if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+        refuse_idle(context, Idle(PREPARING, without="expect"))
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
     labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
@@ -92,7 +96,7 @@ def export(
     )
     array = opt.read_inputs(inputs)
     how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
+    data = calibration(calib, images, seed, how)
     with progress() as stages:
         result = export_checkpoint(
             source, out, data, settings=settings, inputs=array, stages=stages

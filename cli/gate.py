@@ -11,18 +11,15 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from . import measuring as m
+from . import options as opt
 from .console import bar, progress, say, show, show_json
 from .eval import (
-    Batch,
     Data,
     DataPreprocessing,
-    Limit,
     LowerIsBetter,
     Mean,
     OfMetric,
-    Output,
-    Provider,
-    ProviderOption,
     Resize,
     Size,
     Split,
@@ -31,8 +28,8 @@ from .eval import (
     preprocessing,
     scores,
 )
+from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell_written
-from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.datasets import Dataset, TensorSet
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
     from trpexport.measure.bench import BenchSettings
 
 _IMAGES = (
-    *("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output"),
+    *("split", "images", "mean", "std", "size", "resize", "data_preprocessing", "output"),
     *("metric", "metric_lower_is_better"),
 )
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
@@ -57,12 +54,10 @@ def gate(
     ] = None,
     data: Data = None,
     split: Split = "test",
-    limit: Limit = None,
+    images: opt.Images = None,
     max_drop: Annotated[
         _Bound,
-        typer.Option(
-            help="Drop of top-1, points; of --metric, points of top5 and miou, else its own unit."
-        ),
+        typer.Option(help=opt.MAX_DROP),
     ] = None,
     max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
     min_agreement: Annotated[_Bound, typer.Option(help="Same top-1 as the baseline, %.")] = None,
@@ -72,8 +67,8 @@ def gate(
     min_macs_ratio: Annotated[_Bound, typer.Option(help="How many times fewer MACs.")] = None,
     max_parameters: Annotated[_Bound, typer.Option(help="Parameters, as in 100k.")] = None,
     max_file_size: Annotated[_Bound, typer.Option(help="Size of the file, as in 1.2MB.")] = None,
-    min_speedup: Annotated[_Bound, typer.Option(help="How many times faster, measured.")] = None,
-    max_latency: Annotated[_Bound, typer.Option(help="Milliseconds of one run.")] = None,
+    min_speedup: Annotated[_Bound, typer.Option(help=opt.MIN_SPEEDUP)] = None,
+    max_latency: opt.MaxLatency = None,
     min_efficiency: Annotated[_Bound, typer.Option(help="Speed-up over MACs saved.")] = None,
     confident: Annotated[
         bool | None,
@@ -88,25 +83,23 @@ def gate(
     size: Size = None,
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
-    output: Output = None,
+    output: opt.Output = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    provider: Provider = "cpu",
-    provider_option: ProviderOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
-    batch: Batch = None,
-    shape: NamedShapes = None,
-    min_time: Annotated[float, typer.Option(help="Seconds to time each network, at least.")] = 2.0,
-    max_time: Annotated[float, typer.Option(help="Seconds at most, on a busy machine.")] = 30.0,
+    provider: m.Provider = "cpu",
+    provider_option: m.ProviderOption = None,
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
+    input_shape: opt.InputShape = None,
+    min_time: m.MinTime = 2.0,
+    max_time: m.MaxTime = 30.0,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the result as JSON to this file.")
-    ] = None,
+    save: m.Save = None,
     history: Annotated[Path | None, typer.Option(help="Append the result to this file.")] = None,
     compare_to: Annotated[
         Path | None, typer.Option(help="Refuse what is worse than the last accepted one there.")
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
 
@@ -115,6 +108,9 @@ def gate(
     image. Too few images to tell a limit from twice that limit fail. Latency is measured here and
     now, both networks in turns. Each network is measured at its own input size, and where the two
     sizes differ, images that --mean and --std prepare are cut to it.
+
+    Example:
+        trpexport gate --candidate out --data cifar10:DIR --max-drop 1
     """
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.gate.check import run_gate
@@ -146,9 +142,9 @@ def gate(
         models,
         provider=provider,
         provider_options=parse_provider_options(provider_option or ()),
-        threads=(threads,),
+        threads=(m.number_of_threads(threads),),
         batch=batch,
-        shapes=parse_named_shapes(shape),
+        shapes=opt.parse_named_shapes(input_shape),
         min_time=min_time,
         max_time=max_time,
         memory=False,
@@ -157,7 +153,7 @@ def gate(
     if data is not None:
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
-        drawn = {"split": split, "limit": limit}
+        drawn = {"split": split, "limit": images}
         found = _judged(settings, dataset, limits.metric, drawn, preprocessing=how, output=output)
     with progress() as stages:
         result = run_gate(limits, settings, announce=stages.say, **found)
@@ -186,7 +182,7 @@ def _refuse_idle(context: typer.Context, limits: Limits) -> None:
     if not latency:
         refuse_typed(context, ("threads", "min_time", "max_time"), "where no limit is on latency")
     if not (costs or latency):
-        refuse_typed(context, ("shape",), "where no limit is on costs or latency")
+        refuse_typed(context, ("input_shape",), "where no limit is on costs or latency")
     if not (images or latency):
         running = ("provider", "provider_option", "batch")
         refuse_typed(context, running, "where no limit makes the networks run")

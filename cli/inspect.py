@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .console import progress, say, show, show_json
+from .console import progress, show, show_json
+from .drawing import Plot, check_plot, draw
+from .idle import Idle, refuse_idle
 from .interrupts import tell_written
 
 if TYPE_CHECKING:
@@ -26,9 +28,7 @@ def inspect(
     context: typer.Context,
     checkpoint: opt.NetworkFile,
     scheme: opt.Scheme = "spatial",
-    criterion: Annotated[
-        list[str] | None, typer.Option(help="A criterion to show, NAME:VALUE. Repeatable.")
-    ] = None,
+    criterion: opt.Criteria = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     stride_1_only: opt.Stride1Only = False,
@@ -36,26 +36,30 @@ def inspect(
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
     unsafe_pickle: opt.UnsafePickle = False,
-    against: Annotated[
+    beside: Annotated[
         Path | None,
-        typer.Option(help="Another network with layers of the same names, to draw beside it."),
+        typer.Option(help="Another network with layers of the same names, drawn beside it."),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the spectra into this file, .png or .svg.")
-    ] = None,
+    plot: Plot = None,
     as_json: opt.Json = False,
 ) -> None:
     """Show what a network is, each layer's singular values, and the ranks they suggest.
 
     Writes nothing but a picture, where one is asked for. The last row gives the MACs that each
     criterion would save.
+
+    Example:
+        trpexport inspect network.pth --scheme channel
+        trpexport inspect trp.pth --beside plain.pth --plot spectra.png
     """
     from trpexport.choose.selection import Selection
     from trpexport.lowrank.criteria import parse_criterion
     from trpexport.report.blocks import Role, Text
+    from trpexport.report.views.plots import inspected_plots
     from trpexport.report.views.spectra import spectra_view
 
-    _check(context, plot, against)
+    refuse_idle(context, Idle(("beside",), without="plot"))
+    check_plot(plot)
     tell_written(plot)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]
@@ -63,24 +67,17 @@ def inspect(
     with progress() as stages:
         facts = _inspected(source, scheme, selection, criteria, stages)
         other = None
-        if against is not None:
-            beside = opt.source(context, against, arch, model, input_shape, unsafe_pickle)
-            other = _inspected(beside, scheme, selection, criteria, stages)
+        if beside is not None:
+            second = opt.source(context, beside, arch, model, input_shape, unsafe_pickle)
+            other = _inspected(second, scheme, selection, criteria, stages)
     if plot is not None:
-        _draw(facts, other, (checkpoint, against), plot)
+        names = [path.stem for path in (checkpoint, beside) if path is not None]
+        title = f"Singular values over the largest, {scheme}: {' and '.join(names)}"
+        draw(plot, inspected_plots(facts, names[0], other, names[-1]), title)
     if as_json:
         show_json(facts)
     else:
         show(*spectra_view(facts), *(Text(note, Role.NOTE) for note in facts["notes"]))
-
-
-def _check(context: typer.Context, plot: Path | None, against: Path | None) -> None:
-    """Refuse what can't be drawn, before any work."""
-    opt.refuse_idle(context, opt.Idle(("against",), without="plot"))
-    if plot is not None:
-        from trpexport.report.render.pictures import check_picture
-
-        check_picture(plot)
 
 
 def _inspected(
@@ -97,19 +94,3 @@ def _inspected(
     with stages("compute spectra"):
         analysis = analyse(network, scheme, selection, architecture=loaded.label)
         return inspection(loaded, analysis, criteria)
-
-
-def _draw(
-    facts: dict[str, Any],
-    other: dict[str, Any] | None,
-    files: tuple[Path, Path | None],
-    place: Path,
-) -> None:
-    from trpexport.report.render.pictures import write_picture
-    from trpexport.report.views.plots import inspected_plots
-
-    names = [path.stem for path in files if path is not None]
-    title = f"Singular values over the largest, {facts['scheme']}: {' against '.join(names)}"
-    left_out = write_picture(inspected_plots(facts, names[0], other, names[-1]), place, title)
-    more = f"; there was no room for {left_out} further layers" if left_out else ""
-    say(f"Wrote {place}{more}")

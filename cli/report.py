@@ -10,6 +10,7 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from . import options as opt
 from .console import say, show_text
 from .interrupts import tell_written
 
@@ -31,28 +32,25 @@ def report(
         list[Path],
         typer.Argument(
             metavar="BUNDLE|RECORD...",
-            help="Bundles, training runs, and JSON of bench, bench --profile and gate.",
+            help="Bundles, training runs, and JSON of bench, profile and gate.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="File to write; else report.html, Markdown to the screen."
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", help="html, or md for a pull request; else as the file is named."),
-    ] = None,
+    out: opt.Out = None,
+    formats: opt.Format = None,
 ) -> None:
     """Write one page about bundles and records: verdicts, layers, spectra, errors, times.
 
-    The page is one file that loads nothing. Where there are several bundles, what they save is
-    plotted against what they lose. Needs no torch.
+    The page is one file that loads nothing, report.html unless --out names another; Markdown goes
+    to the screen without one, and is written where the file's name ends in .md. Where there are
+    several bundles, what they save is plotted against what they lose. Needs no torch.
+
+    Example:
+        trpexport report out bench.json -o report.html
+        trpexport report out --format md
     """
     from trpexport.report.documents import read_document
 
-    form = _form(form, out)
+    form = _form(opt.names(formats), out)
     if form == _HTML:
         out = out or _DEFAULT
     tell_written(out)
@@ -84,21 +82,21 @@ def write_report(place: Path | None, *documents: Path) -> None:
         return
     from trpexport.report.documents import read_document
 
-    _write([read_document(path) for path in documents], place, _form(None, place))
+    _write([read_document(path) for path in documents], place, _form((), place))
     say(f"Wrote {place}")
 
 
-def _form(form: str | None, out: Path | None) -> str:
-    """Return which kind of page is asked for.
+def _form(formats: Sequence[str], out: Path | None) -> str:
+    """Return which kind of page is asked for, by name or by that of the file.
 
     Raises:
-        TrpexportError: there is no such kind.
+        TrpexportError: there is no such kind, or there are several.
     """
-    if form is None:
+    if not formats:
         return _HTML if out is None else _SUFFIXES.get(out.suffix.lower(), _HTML)
-    if form not in (_HTML, _MARKDOWN):
-        raise TrpexportError(f"--format {form!r} is none: give html or md")
-    return form
+    if len(formats) > 1 or formats[0] not in (_HTML, _MARKDOWN):
+        raise TrpexportError(f"--format {','.join(formats)} is no page: give html or md")
+    return formats[0]
 
 
 def _write(documents: Sequence[Document], out: Path, form: str) -> None:

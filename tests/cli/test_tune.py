@@ -102,7 +102,7 @@ def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_
         one["bundle"] for one in bundles
     ]
     assert clock.profiled - profiled < 20 and clock.races - races < 10
-    other = run(*typed, "--pareto", "--calib-images", 20, "-o", out)
+    other = run(*typed, "--pareto", "--images", 20, "-o", out)
     assert (other.code, "1.25x exists" in other.error) == (2, True)
 
 
@@ -164,7 +164,7 @@ def test_a_network_gets_faster_on_this_processor(
         ((), "name a checkpoint or an ONNX file"),
         (("NETWORK",), "give --min-speedup"),
         (("NETWORK", "--min-speedup", 2), "give --calib"),
-        (("NETWORK", "--min-speedup", 2, "--max-error", 0.1), "exclude each other"),
+        (("NETWORK", "--min-speedup", 2, "--target-error", 0.1), "exclude each other"),
         (("NETWORK", "--min-speedup", 1, "--calib", "CALIB"), "more than 1"),
         (("NETWORK", "--max-latency", "fast", "--calib", "CALIB"), "5ms"),
         (("NETWORK", "--min-speedup", 2, "--calib", "CALIB", "--scheme", "x"), "unknown"),

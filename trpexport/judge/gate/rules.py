@@ -19,7 +19,7 @@ from trpexport.measure.statistics import ratio_interval
 from trpexport.registry import Registry
 
 Need = Literal["data", "costs", "latency"]
-_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Rule:
     def _number(self, given: object) -> float | None:
         if isinstance(given, bool) or not isinstance(given, int | float | str):
             return None
-        unit = "([kMG]?)B?" if self.prefixes else "()"
+        unit = "([kMG]?)B?" if self.prefixes else "(us|ms|s|)" if self.unit == "ms" else "()"
         try:
             if not isinstance(given, str):
                 return float(given)
