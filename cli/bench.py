@@ -9,7 +9,7 @@ import typer
 from . import measuring as m
 from . import options as opt
 from .console import claim, progress, show, show_json, show_text
-from .drawing import Plot, check_plot, draw
+from .drawing import Plot, draw
 from .idle import Idle, at_most_one, refuse_idle
 from .interrupts import tell_written
 
@@ -66,7 +66,6 @@ def bench(
 
     at_most_one(context, "as_json", "as_csv")
     refuse_idle(context, *_IDLE)
-    check_plot(plot)
     tell_written(save, plot)
     settings = BenchSettings(
         models=find_models(models),

@@ -13,12 +13,8 @@ from .console import say
 if TYPE_CHECKING:
     from trpexport.report.page import Drawing
 
-Plot = Annotated[
-    Path | None, typer.Option(help="Draw the result into this file, .png or .svg, too.")
-]
 
-
-def check_plot(place: Path | None) -> None:
+def _checked(place: Path | None) -> Path | None:
     """Refuse a picture that can't be drawn, before any work.
 
     Raises:
@@ -29,6 +25,13 @@ def check_plot(place: Path | None) -> None:
         from trpexport.report.render.pictures import check_picture
 
         check_picture(place)
+    return place
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(callback=_checked, help="Draw the result into this file, .png or .svg, too."),
+]
 
 
 def draw(place: Path, plots: Sequence[Drawing], title: str = "") -> None:

@@ -9,7 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json
-from .drawing import Plot, check_plot, draw
+from .drawing import Plot, draw
 from .idle import Idle, refuse_idle
 from .interrupts import tell_written
 
@@ -59,7 +59,6 @@ def inspect(
     from trpexport.report.views.spectra import spectra_view
 
     refuse_idle(context, Idle(("beside",), without="plot"))
-    check_plot(plot)
     tell_written(plot)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle)
     criteria = [parse_criterion(text) for text in criterion or DEFAULT_CRITERIA]

@@ -21,9 +21,31 @@ _DEFAULT = Path("report.html")
 _HTML, _MARKDOWN = "html", "md"
 _SUFFIXES = {".html": _HTML, ".htm": _HTML, ".md": _MARKDOWN, ".markdown": _MARKDOWN}
 
+
+def _checked(place: Path | None) -> Path | None:
+    """Refuse a page that can't be written, before any work.
+
+    Raises:
+        TrpexportError: its name does not say of which kind it is.
+        MissingDependencyError: what makes pages is not installed.
+    """
+    if place is None:
+        return None
+    form = _SUFFIXES.get(place.suffix.lower())
+    if form is None:
+        raise TrpexportError(f"--report {place} must end in .html or .md: it says what is written")
+    if form == _HTML:
+        from trpexport.report.render.html import check_html
+
+        check_html()
+    return place
+
+
 ReportTo = Annotated[
     Path | None,
-    typer.Option("--report", help="Write a page about the result, too: .html, or .md."),
+    typer.Option(
+        "--report", callback=_checked, help="Write a page about the result, too: .html, or .md."
+    ),
 ]
 
 
@@ -62,18 +84,12 @@ def report(
         say(f"Wrote {out}")
 
 
-def check_report(place: Path | None) -> None:
-    """Refuse a place for a page that names no kind of page, before any work.
+def write_report(place: Path | None, *documents: Path | Document) -> None:
+    """Write a page about what a command has just found; nothing where none was asked for.
 
-    Raises:
-        TrpexportError: it is one.
-    """
-    if place is not None and place.suffix.lower() not in _SUFFIXES:
-        raise TrpexportError(f"--report {place} must end in .html or .md: it says what is written")
-
-
-def write_report(place: Path | None, *documents: Path) -> None:
-    """Write a page about what a command has just written; nothing where none was asked for.
+    Args:
+        place: the file.
+        documents: what it is about, or where that lies.
 
     Raises:
         OutputError: the place can't be written.
@@ -82,7 +98,8 @@ def write_report(place: Path | None, *documents: Path) -> None:
         return
     from trpexport.report.documents import read_document
 
-    _write([read_document(path) for path in documents], place, _form((), place))
+    found = [read_document(one) if isinstance(one, Path) else one for one in documents]
+    _write(found, place, _form((), place))
     say(f"Wrote {place}")
 
 

@@ -31,6 +31,7 @@ from .eval import (
 )
 from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +100,7 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
@@ -189,8 +191,10 @@ def tune(
                 stop(_best_so_far(result))
     if pareto:
         _show_front(*found, as_json=as_json)
+        write_report(report, *(point.path for point in found[1]))
     else:
         _show(result, as_json=as_json)
+        write_report(report, result.path)
 
 
 def _best_so_far(result: BundleReport) -> str:

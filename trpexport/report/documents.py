@@ -132,7 +132,7 @@ def _record(path: Path) -> Record:
     except ValueError:
         raise _unknown(path) from None
     kind = facts.get("kind") if isinstance(facts, dict) else None
-    if kind not in _SHAPES or not isinstance(kind, str):
+    if not isinstance(kind, str) or kind not in _SHAPES:
         raise _unknown(path)
     if kind == "bench":
         facts = read_record(path)

@@ -42,13 +42,10 @@ def html(page: Page) -> str:
     Raises:
         MissingDependencyError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingDependencyError(
-            'a page needs jinja2, which is not installed: pip install "trpexport[page]"'
-        ) from error
+    check_html()
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
     own = Environment(autoescape=True, undefined=StrictUndefined)
     style, script = _part("page.css"), _part("page.js")
     policy = (
@@ -58,6 +55,20 @@ def html(page: Page) -> str:
     return own.from_string(_part("page.html.j2")).render(
         page=_shown(page), policy=policy, style=Markup(style), script=Markup(script)
     )
+
+
+def check_html() -> None:
+    """Refuse pages where what makes them is missing, before any work.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            'a page needs jinja2, which is not installed: pip install "trpexport[page]"'
+        ) from error
 
 
 @cache
@@ -146,7 +157,7 @@ def _drawing(block: Plot | Lanes | Stack) -> dict[str, Any]:
         return plot | {"drawing": svg.lanes_svg(block)}
     return plot | {
         "kind": "small" if block.is_small else "large",
-        "note": phrase_spans(block.note),
+        "note": phrase_spans(block.note) if block.note else (),
         "names": [printable(series.name) for series in block.series],
         "drawing": svg.plot_svg(block),
     }
@@ -176,7 +187,7 @@ def _table(table: Table, identifier: str, heading: str) -> dict[str, Any]:
     return {
         "type": "table",
         "id": identifier,
-        "title": title,
+        "title": title if plain(title) else (),
         "label": plain(title) or f"{printable(heading)}, table",
         "heads": heads if table.has_head else [],
         "can_filter": table.has_head and len(table.rows) >= _MANY_ROWS,

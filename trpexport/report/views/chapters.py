@@ -31,6 +31,7 @@ from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted
 
 Commands = Callable[[Bundle], Sequence[Text]]
+_GATE = "gate"  # its verdict comes first
 _MANY_PLOTS = 24  # spectra from which on they are folded away
 _FACTS = (Column("what", "", Kind.NAME), Column("how", "", Kind.PROSE))
 
@@ -44,10 +45,12 @@ def page_of(documents: Sequence[Document], commands: Commands) -> Page:
     """
     bundles = _by_label([one for one in documents if isinstance(one, Bundle)])
     compared = _comparison({name: one.report for name, one in bundles.items()})
+    records = [one for one in documents if isinstance(one, Record)]
     chapters = [
+        *(_record_chapter(one) for one in records if one.kind == _GATE),
         *compared,
         *(_bundle_chapter(name, one, commands(one)) for name, one in bundles.items()),
-        *(_record_chapter(one) for one in documents if isinstance(one, Record)),
+        *(_record_chapter(one) for one in records if one.kind != _GATE),
     ]
     made_by = sorted({one.manifest["versions"]["trpexport"] for one in bundles.values()})
     footer = f"Exported by trpexport {', '.join(made_by)}" if made_by else "Made by trpexport"
@@ -262,7 +265,7 @@ def _gate_chapter(record: Record) -> Chapter:
     ]
     result = GateResult(tuple(rules), record.facts["confident"], Measurements(), record.facts)
     *blocks, outcome = gate_view(result)
-    return Chapter(f"Gate: {record.label}", (outcome, *blocks))
+    return Chapter("Gate" if record.label == _GATE else f"Gate: {record.label}", (outcome, *blocks))
 
 
 def _training_chapter(record: Record) -> Chapter:
@@ -283,6 +286,6 @@ def _training_chapter(record: Record) -> Chapter:
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {
     "bench": _bench_chapter,
     "profile": _profile_chapter,
-    "gate": _gate_chapter,
+    _GATE: _gate_chapter,
     "training": _training_chapter,
 }
