@@ -10,10 +10,11 @@ from . import measuring as m
 from . import options as opt
 from .console import claim, progress, show, show_json, show_text
 from .drawing import Plot, draw
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
 from .idle import Idle, at_most_one, refuse_idle
 from .interrupts import tell_written
 
-_IDLE = (Idle(("python",), without="host"),)
+_IDLE = (Idle(("python",), without="host"), Idle(PREPARING, without="inputs"))
 
 
 def bench(
@@ -33,6 +34,11 @@ def bench(
     graph_optimization: m.GraphOptimization = None,
     allow_spinning: m.AllowSpinning = None,
     inputs: opt.Inputs = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
     seed: opt.Seed = 0,
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Do not measure peak memory.")
@@ -56,6 +62,7 @@ def bench(
         trpexport bench out --provider cpu --threads 1,4
     """
     from trpexport.files import write_json
+    from trpexport.judge.real_inputs import with_inputs
     from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.measure.bench import bench as measure
     from trpexport.measure.records import attach_costs, to_csv
@@ -80,11 +87,12 @@ def bench(
         warmup_seconds=warmup_seconds,
         graph_optimization=graph_optimization,
         allow_spinning=allow_spinning,
-        data=None if inputs is None else str(inputs),
         seed=seed,
         memory=not no_memory,
     )
-    with progress() as stages:
+    how = (mean, std, size, resize, data_preprocessing)
+    prepared = None if inputs is None else prepared_inputs(inputs, how)
+    with progress() as stages, with_inputs(settings, inputs, prepared) as settings:
         if host is None:
             record = explained(measure(settings, announce=stages.say), settings)
         else:
@@ -92,6 +100,7 @@ def bench(
 
             record = run_on_host(host, settings, python=python, announce=stages.say)
         record = attach_costs(record, settings.models)
+        record["settings"]["data"] = inputs
     if save is not None:
         write_json(save, record)
     if plot is not None:

@@ -17,7 +17,6 @@ from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     JUDGING,
-    PREPARING,
     Data,
     DataPreprocessing,
     LowerIsBetter,
@@ -28,6 +27,8 @@ from .eval import (
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
 from .idle import CHECKING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import tell_written
@@ -50,8 +51,7 @@ _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank
 _PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("images", "seed", "cache", "output", "refine")
 _JUDGING = Idle(JUDGING, without="max_drop")
-_IDLE = (_PLANNED, _JUDGING, Idle((*_CALIBRATING, *PREPARING), without="calib"))
-_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, Idle(_CALIBRATING, without="calib"))
+_IDLE = (_PLANNED, _JUDGING, Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -122,8 +122,9 @@ def decompose(
     Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
     report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
     3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
-    verification failed. Nothing is written then. With --calib, images become input as the
-    checkpoint says, else as --mean, --std, --size and --resize do.
+    verification failed. Nothing is written then. Images become input as the checkpoint says, or as
+    --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
+    they are.
 
     Example:
         trpexport decompose network.pth --criterion energy:0.9
@@ -141,7 +142,7 @@ def decompose(
     at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, CHECKING)
+    refuse_idle(context, *_IDLE, _LIMITING, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
     selection = {
@@ -164,6 +165,7 @@ def decompose(
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -179,8 +181,8 @@ def decompose(
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
+        preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
-    array = opt.read_inputs(inputs)
     try:
         with progress() as stages:
             result = decompose_to_bundle(

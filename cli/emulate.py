@@ -11,9 +11,12 @@ from . import completion
 from . import measuring as m
 from . import options as opt
 from .console import progress, show, show_json
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
+from .idle import Idle, refuse_idle
 
 
 def emulate(
+    context: typer.Context,
     models: m.Models,
     cpu: Annotated[
         str,
@@ -25,6 +28,11 @@ def emulate(
     batch: m.Batch = None,
     input_shape: opt.InputShape = None,
     inputs: opt.Inputs = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
 ) -> None:
@@ -37,6 +45,7 @@ def emulate(
     """
     from trpexport.device.emulate.arm_cpus import CPUS
     from trpexport.device.emulate.emulation import run_emulated
+    from trpexport.judge.real_inputs import with_inputs
     from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.measure.inputs import bench_inputs
     from trpexport.onnxfile.counting import count_onnx
@@ -48,11 +57,13 @@ def emulate(
         models=find_models(models),
         batch=batch,
         shapes=opt.parse_named_shapes(input_shape),
-        data=None if inputs is None else str(inputs),
         seed=seed,
     )
+    refuse_idle(context, Idle(PREPARING, without="inputs"))
+    how = (mean, std, size, resize, data_preprocessing)
+    prepared = None if inputs is None else prepared_inputs(inputs, how)
     paths = [Path(model.path) for model in settings.models]
-    with progress() as stages:
+    with progress() as stages, with_inputs(settings, inputs, prepared) as settings:
         drawn = bench_inputs([open_session(path, threads=1) for path in paths], settings)
         emulated = run_emulated(cpu, paths, drawn, announce=stages.say)
     costs = [

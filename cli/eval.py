@@ -14,22 +14,25 @@ from trpexport.errors import TrpexportError
 
 from . import completion
 from . import measuring as m
-from .console import bar, show, show_json
+from .console import bar, say, show, show_json
+from .idle import refuse_typed
 from .interrupts import tell_written
-from .options import Images, Json, Output, refuse_typed
+from .options import Images, Json, Output
 
 if TYPE_CHECKING:
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.conversion import Labelled
     from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.expectations import Expectation
     from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
     from trpexport.judge.scoring import Score, Scores
-    from trpexport.pipeline import CalibrationData
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
 PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+_VERIFIED = 256  # images to verify on
 # What tells a drop, by their parameters.
 JUDGING = ("data", "metric", "metric_lower_is_better")
 
@@ -119,8 +122,8 @@ def eval_(
     Example:
         trpexport eval out --data cifar10:DIR
     """
-    from trpexport.judge.classify import evaluate, open_classifier
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.classify import evaluate
+    from trpexport.judge.examples import find_judge, open_classifiers
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.views.evaluation import evaluation_view
@@ -144,10 +147,12 @@ def eval_(
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
-    classifier = open_classifier(model, preprocessing=how, output=output, **session)
     chosen = choose_images(dataset, split, images)
+    (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
     with bar(len(chosen.indices), "evaluate") as advance:
         found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
+    for remark in chosen.remarks(classifier.preprocessing):
+        say(f"note: of the images: {remark}")
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
@@ -225,29 +230,41 @@ def open_data(data: str | None) -> Dataset | TensorSet:
 
 
 def preprocessing(
-    data: Dataset | TensorSet,
+    data: Dataset | TensorSet | None,
     mean: str | None,
     std: str | None,
     size: str | None,
     resize: int | None,
     data_preprocessing: bool,
+    *,
+    kept: bool = False,
 ) -> Preprocessing | None:
     """Return how images become input, as it was typed; None where it was not.
+
+    Args:
+        data: what is prepared so; None for nothing yet.
+        mean: as it was typed.
+        std: likewise.
+        size: likewise.
+        resize: likewise.
+        data_preprocessing: likewise.
+        kept: whether a bundle keeps it, so that it is of use beside input that needs none.
 
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
-    from trpexport.datasets import TensorSet
+    from trpexport.datasets import Dataset
 
     given = any(part is not None for part in (mean, std, size, resize))
-    if isinstance(data, TensorSet):
-        if given or data_preprocessing:
-            raise TrpexportError(
-                "--mean, --std, --size, --resize and --data-preprocessing prepare images: leave "
-                f"them out, {data.name} holds a network's input as it is"
-            )
-        return None
+    are_inputs = data is not None and not (isinstance(data, Dataset) and not data.are_inputs)
+    if are_inputs and (data_preprocessing or (given and not kept)):
+        assert data is not None
+        raise TrpexportError(
+            "--mean, --std, --size, --resize and --data-preprocessing prepare images: leave "
+            f"them out, {data.name} holds a network's input as it is"
+        )
     if data_preprocessing:
+        assert isinstance(data, Dataset)
         if given:
             raise TrpexportError(
                 "--data-preprocessing and --mean, --std, --size, --resize exclude each other"
@@ -273,8 +290,8 @@ def calibration(
     Raises:
         TrpexportError: a part is missing, or is not what it should be.
     """
+    from trpexport.calibration_data import CalibrationData
     from trpexport.datasets import TensorSet
-    from trpexport.pipeline import CalibrationData
 
     if data is None:
         return None
@@ -286,9 +303,57 @@ def calibration(
         dataset,
         _CALIBRATED if images is None else images,
         seed,
-        preprocessing(prepared, *how),
+        preprocessing(prepared, *how, kept=True),
         others,
     )
+
+
+def kept_preprocessing(
+    how: tuple[str | None, str | None, str | None, int | None, bool],
+    *used: CalibrationData | Expectation | Labelled | None,
+) -> Preprocessing | None:
+    """Return how images become input, as it was typed or is used, for a bundle to keep it.
+
+    Raises:
+        TrpexportError: a part is missing, or is not what it should be.
+    """
+    found = next((data.preprocessing for data in used if data is not None), None)
+    if found is None and how[-1]:
+        raise TrpexportError(
+            "--data-preprocessing does nothing without --calib: add --calib, or leave it out"
+        )
+    return preprocessing(None, *how) if found is None else found
+
+
+def real_inputs(
+    data: str | None, how: tuple[str | None, str | None, str | None, int | None, bool]
+) -> CalibrationData | None:
+    """Return what to verify on, as it was typed: all raw tensors, some of the images.
+
+    Raises:
+        TrpexportError: they can't be read.
+    """
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.datasets import TensorSet
+
+    if data is None:
+        return None
+    found = open_data(data)
+    count = None if isinstance(found, TensorSet) else _VERIFIED
+    return CalibrationData(found, count, preprocessing=preprocessing(found, *how, kept=True))
+
+
+def prepared_inputs(
+    data: str, how: tuple[str | None, str | None, str | None, int | None, bool]
+) -> Preprocessing | None:
+    """Return how images to run on become input, as it was typed; None where it was not.
+
+    Raises:
+        TrpexportError: they can't be read, or a part is missing or not what it should be.
+    """
+    if not any(part is not None and part is not False for part in how):
+        return None
+    return preprocessing(open_data(data), *how)
 
 
 def expectation(

@@ -125,7 +125,11 @@ Precision = Annotated[
 ]
 MaxError = Annotated[
     float | None,
-    typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
+    typer.Option(
+        min=0,
+        help="Largest output error allowed, of the outputs' variation, as in 0.05: of the network "
+        "in tune, else of each --precision.",
+    ),
 ]
 Format = Annotated[
     list[str] | None,
@@ -154,7 +158,8 @@ Check = Annotated[
 Calib = Annotated[
     str | None,
     typer.Option(
-        help="Unlabelled images that factors and int8 are fitted to, as in cifar10:DIR.",
+        help="Unlabelled images that factors and int8 are fitted to: a folder, FILE.npy, "
+        "imagelist:FILE.csv, cifar10:DIR.",
         autocompletion=completion.data,
     ),
 ]
@@ -200,9 +205,11 @@ MaxLatency = Annotated[
     str | None, typer.Option(help="Longest time of one run, as in 5ms or 800us.")
 ]
 Inputs = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Real inputs to run on: a .npy array, or several by name as .npz; else random ones."
+        help="Real inputs to run on: FILE.npy, FILE.npz with an array for each input, a folder of "
+        "images, cifar10:DIR; else random ones.",
+        autocompletion=completion.data,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", callback=claim, help="Print the same facts as JSON.")]
@@ -361,20 +368,3 @@ def checked_seconds(seconds: float) -> float:
 def names(texts: list[str] | None) -> tuple[str, ...]:
     """Return the names that were typed, by commas or one by one."""
     return tuple(one.strip() for text in texts or () for one in text.split(","))
-
-
-def read_inputs(path: Path | None) -> Any:
-    """Read an array of inputs, or several by name; None for none.
-
-    Raises:
-        TrpexportError: the file is missing or holds no arrays of numbers.
-    """
-    if path is None:
-        return None
-    from trpexport.arrays import read_arrays
-
-    remedy = "give one array saved by numpy.save, or several by name, by numpy.savez"
-    arrays = read_arrays(path, remedy=remedy)
-    if not arrays or any(a.dtype.kind not in "fiub" or not a.ndim for a in arrays.values()):
-        raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
-    return arrays if len(arrays) > 1 else next(iter(arrays.values()))

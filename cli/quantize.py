@@ -21,6 +21,7 @@ from .eval import (
     Split,
     Std,
     calibration,
+    kept_preprocessing,
     open_data,
     preprocessing,
 )
@@ -74,6 +75,7 @@ def quantize(
     """
     tell_written(out)
     from trpexport.artifact.build import ExportSettings
+    from trpexport.bundle import is_bundle
     from trpexport.conversion import Conversion, Labelled
     from trpexport.judge.examples import find_judge
     from trpexport.report.views.bundle import conversion_view
@@ -85,8 +87,16 @@ def quantize(
         Idle(("max_drop", "metric", "split", "data_images"), without="data"),
         Idle(("metric_lower_is_better",), without="metric"),
     )
-    if calib is None:
+    if calib is None and not is_bundle(model):
         refuse_idle(context, Idle(PREPARING, without="data"))
+    how = (mean, std, size, resize, data_preprocessing)
+    calibrated = calibration(calib, images, seed, how)
+    labelled = None
+    if data is not None:
+        dataset = open_data(data)
+        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+        prepared = preprocessing(dataset, *how, kept=True)
+        labelled = Labelled(dataset, split, data_images, prepared, judge, max_drop)
     settings = ExportSettings(
         precisions=opt.names(precision or ["fp32" if formats else "int8"]),
         max_error=max_error,
@@ -95,17 +105,11 @@ def quantize(
         check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),
         replace=force,
+        preprocessing=kept_preprocessing(how, calibrated, labelled),
     )
-    how = (mean, std, size, resize, data_preprocessing)
-    labelled = None
-    if data is not None:
-        dataset = open_data(data)
-        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
-        prepared = preprocessing(dataset, *how)
-        labelled = Labelled(dataset, split, data_images, prepared, judge, max_drop)
     job = Conversion(
         settings,
-        calibration(calib, images, seed, how),
+        calibrated,
         labelled,
         provider,
         opt.parse_inputs(input_shape),

@@ -12,7 +12,8 @@ from trpexport.errors import TrpexportError, VerificationError
 
 from . import options as opt
 from .console import show, show_json
-from .idle import refuse_typed
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
+from .idle import Idle, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.compare import Tolerance
@@ -32,6 +33,11 @@ def verify(
     verify_seconds: opt.VerifySeconds = 0.0,
     seed: opt.Seed = 0,
     inputs: opt.Inputs = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
     input_shape: opt.InputShape = None,
     tolerance: Annotated[
         float | None,
@@ -63,8 +69,8 @@ def verify(
     if second is None or _is_golden(first) != _is_golden(second):
         idle = (*drawing, "inputs")
         refuse_typed(context, idle, "where a bundle's golden outputs are compared")
-    if inputs is not None:
-        refuse_typed(context, drawing, "beside --inputs")
+    refuse_idle(context, Idle(drawing, beside="inputs"), Idle(PREPARING, without="inputs"))
+    how = (mean, std, size, resize, data_preprocessing)
     allowed = None if tolerance is None else Tolerance.of(tolerance)
     drawn = _Drawn(
         images or _COUNT,
@@ -72,7 +78,7 @@ def verify(
         seed,
         opt.parse_named_shapes(input_shape),
     )
-    result, what, limit = _compare(first, second, drawn, inputs, allowed)
+    result, what, limit = _compare(first, second, drawn, inputs, how, allowed)
     if tolerance is not None:
         limit = f"a tolerance of {tolerance:g}"
     if as_json:
@@ -105,13 +111,14 @@ def _compare(
     first: Path,
     second: Path | None,
     drawn: _Drawn,
-    inputs: Path | None,
+    inputs: str | None,
+    how: tuple[str | None, str | None, str | None, int | None, bool],
     tolerance: Tolerance | None,
 ) -> tuple[Verification, str, str]:
     """Return the outcome, what was compared, and what was allowed."""
     from trpexport.bundle import FLOAT32, locate, split_name
     from trpexport.compare import FLOAT32 as ROUNDING
-    from trpexport.measure.inputs import read_inputs
+    from trpexport.judge.real_inputs import real_inputs
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
     rounding = "float32 rounding"
@@ -132,10 +139,13 @@ def _compare(
         return verify_against_golden(file, bundle, tolerance=allowed), what, rounding
     what = f"{second} against {first} on {'random inputs' if inputs is None else inputs}"
     (truth, _), (suspect, _) = locate(first), locate(second)
+    given = None
+    if inputs is not None:
+        given = real_inputs(inputs, [first, second], prepared_inputs(inputs, how))
     result = verify_models(
         truth,
         suspect,
-        inputs=None if inputs is None else read_inputs(inputs),
+        inputs=given,
         tolerance=allowed,
         **vars(drawn),
     )

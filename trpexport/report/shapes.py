@@ -114,10 +114,19 @@ _LATENCY = {
     "seconds": not_negative,
     **dict.fromkeys(("predicted_speedup", "deviation"), not_negative),
     **{"best_speedup": _RATIO, "speedup": _RATIO},
-    "files": lambda value: _some(_TIMED)(value) and "fp32" in value,
+    "files": _some(_TIMED),
+    "precision": MayLack(text),
+    "beside": MayLack((None, _RATIO)),
     "originals": each(_TIMED),
     "session": (None, {"file": text, "speedup": _RATIO, "options": _options}),
 }
+
+
+def _is_latency(value: Any) -> bool:
+    """Whether a value says how fast files are, and that of the tuned one is among them."""
+    return fits(value, _LATENCY) and value.get("precision", "fp32") in value["files"]
+
+
 REPORT = {
     "architecture": (None, text),
     "scheme": text,
@@ -128,7 +137,7 @@ REPORT = {
     "layers_rewritten": whole(0),
     "layers": [_LAYER],
     "calibration": (None, _CALIBRATION),
-    "latency": MayLack(_LATENCY),
+    "latency": MayLack(_is_latency),
     "steps": _are_steps,
     "notes": [text],
     "target": _TARGET,

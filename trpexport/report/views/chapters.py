@@ -17,7 +17,7 @@ from trpexport.report.views.bench import bench_view, verdict_of
 from trpexport.report.views.bundle import bundle_view
 from trpexport.report.views.calibration import calibration_view
 from trpexport.report.views.gate import gate_view
-from trpexport.report.views.latency import latency_view
+from trpexport.report.views.latency import latency_view, tuned_file
 from trpexport.report.views.layers import cost_stacks, layers_table, spectra_plots, time_stack
 from trpexport.report.views.plots import (
     latency_lanes,
@@ -101,7 +101,7 @@ def _compared(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "latency" not in report:
         return row
-    speedup = report["latency"]["files"]["fp32"]["speedup"]
+    speedup = tuned_file(report["latency"])["speedup"]
     return row | {"speedup": speedup["mid"], "interval": Range(speedup["low"], speedup["high"])}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from trpexport.report.blocks import Kind, Range, Value
 from trpexport.report.page import Axis, Lane, Lanes, Plot, Point, Series
+from trpexport.report.views.latency import tuned_file
 from trpexport.report.views.layers import spectrum_plot
 
 
@@ -131,7 +132,7 @@ def _trade(name: str, report: Mapping[str, Any], *, timed: bool) -> Point | None
     if error is None:
         return None
     if timed:
-        speedup = report["latency"]["files"]["fp32"]["speedup"]
+        speedup = tuned_file(report["latency"])["speedup"]
         return Point(speedup["mid"], error, name, Range(speedup["low"], speedup["high"]))
     return Point(macs["ratio"], error, name) if macs["ratio"] else None
 
