@@ -59,8 +59,8 @@ def decompose(
     scheme: Annotated[
         str,
         typer.Option(
-            help="channel, spatial, input-channel, decoupling or tucker2; auto, with a target, "
-            "chooses for each layer."
+            help="channel, spatial, spatial-channel, input-channel, decoupling or tucker2; auto, "
+            "with a target, chooses for each layer."
         ),
     ] = "spatial",
     criterion: Annotated[

@@ -55,8 +55,8 @@ UnsafePickle = Annotated[
 Scheme = Annotated[
     str,
     typer.Option(
-        help="channel, spatial, input-channel, decoupling or tucker2 (not for training); a wrong "
-        "name lists all."
+        help="channel, spatial, input-channel or decoupling; tucker2 or spatial-channel, not for "
+        "training. A wrong name lists all."
     ),
 ]
 Include = Annotated[
