@@ -30,7 +30,7 @@ from .eval import (
     expectation,
 )
 from .interrupts import tell_written
-from .refining import Refine
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank
 _PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output", "refine")
 _JUDGING = opt.Idle(JUDGING, without="max_drop")
-_IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
-_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
+_REFINING = opt.Idle(("refine_images",), without="refine")
+_IDLE = (_PLANNED, _JUDGING, _REFINING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
+_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, _REFINING, opt.Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -131,6 +132,7 @@ def decompose(
         ),
     ] = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -185,7 +187,7 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
-    refinement = refinement_of(refine, calib_cache)
+    refinement = refinement_of(refine, calib_cache, refine_images)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)

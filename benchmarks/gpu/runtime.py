@@ -20,6 +20,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import trpexport as tx
 from benchmarks.environment import environment, run
 from benchmarks.gpu.speed import networks
@@ -27,6 +29,7 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.quantization.half import FLOAT16, convert
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.tensors import Array
 
 PROVIDERS, PRESETS, BATCHES = ("cuda", "tensorrt"), ("resnet50", "resnet18", "resnet20"), (1, 64)
 PRECISIONS = ("fp32", "fp16")
@@ -48,9 +51,18 @@ def written(preset: str, precisions: tuple[str, ...], folder: Path) -> dict[str,
         found["fp32"][name] = file
         if "fp16" in found:
             half = file.with_name(f"{name}-fp16.onnx")
-            convert(file, half, FLOAT16, QuantizationSettings(provider="cuda"))
+            convert(file, half, FLOAT16, QuantizationSettings(noise(network), provider="cuda"))
             found["fp16"][name] = half
     return found
+
+
+def noise(network: TorchNetwork) -> dict[str, Array]:
+    """Return a few inputs of a network, which tell what overflows in float16."""
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.standard_normal((4, *wanted.shape[1:])).astype(np.float32)
+        for name, wanted in network.inputs.items()
+    }
 
 
 def measured(files: Files, provider: str, batch: int) -> dict[str, Any]:
