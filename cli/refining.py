@@ -23,7 +23,7 @@ RefineImages = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Images that --refine trains on, those of --calib-images first; else all, up to "
+        help="Images that --refine trains on, those of --images first; else all, up to "
         "10,000 or half a gigabyte.",
     ),
 ]
