@@ -13,7 +13,7 @@ from trpexport.errors import TrpexportError
 
 from . import completion
 from . import measuring as m
-from .console import bar, show, show_json
+from .console import bar, say, show, show_json
 from .idle import refuse_typed
 from .interrupts import tell_written
 from .options import Images, Json, Output
@@ -122,8 +122,8 @@ def eval_(
     Example:
         trpexport eval out --data cifar10:DIR
     """
-    from trpexport.judge.classify import evaluate, open_classifier
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.classify import evaluate
+    from trpexport.judge.examples import find_judge, open_classifiers
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.views.evaluation import evaluation_view
@@ -147,10 +147,12 @@ def eval_(
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
-    classifier = open_classifier(model, preprocessing=how, output=output, **session)
     chosen = choose_images(dataset, split, images)
+    (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
     with bar(len(chosen.indices), "evaluate") as advance:
         found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
+    for remark in chosen.remarks(classifier.preprocessing):
+        say(f"note: of the images: {remark}")
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
