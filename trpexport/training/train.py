@@ -88,7 +88,9 @@ def train(
         if trp:
             facts["low_rank"] |= {"rank_multiple": trp.rank_multiple}
         with run.opened(facts, restart):
-            return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+            return run.fit(
+                model, architecture, facts, trp, labels_alone(settings.recipe.label_smoothing)
+            )
 
 
 def _as_begun(low_rank: LowRank, directory: RunDirectory) -> LowRank:
