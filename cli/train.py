@@ -15,7 +15,7 @@ from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json
-from .eval import DATA, Resize, Size, read_size
+from .eval import DATA, Mean, Resize, Size, Std, normalisation, read_size
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell
 
@@ -96,6 +96,8 @@ def train(
     weight_decay: WeightDecay = None,
     seed: opt.Seed = 0,
     no_augment: NoAugment = False,
+    mean: Mean = None,
+    std: Std = None,
     size: Size = None,
     resize: Resize = None,
     workers: Decoders = None,
@@ -145,7 +147,11 @@ def train(
     )  # fmt: skip
     watcher = watching(out, tensorboard)
     tell(lambda: standing(out))
-    facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
+    how = normalisation(mean, std)
+    facts = run(
+        arch, settings, low_rank, out,
+        init=init, preprocessing=how, watcher=watcher, restart=restart,
+    )  # fmt: skip
     finish(facts, out, "decompose", as_json)
 
 
