@@ -57,7 +57,7 @@ class Node:
         operator: (domain, name) of its operator; the domain of ONNX itself is ``""``.
         inputs: names of its input tensors, empty where one is left out.
         outputs: names of its output tensors.
-        attributes: its integer attributes by name.
+        attributes: its attributes that are an integer or a text, by name; 0 for others.
     """
 
     name: str
@@ -300,7 +300,7 @@ def _node(node: NodeProto) -> Node:
         operator=("" if node.domain == "ai.onnx" else node.domain, node.op_type),
         inputs=tuple(node.input),
         outputs=tuple(node.output),
-        attributes={a.name: a.i for a in node.attribute},
+        attributes={a.name: a.i or a.s.decode(errors="replace") or 0 for a in node.attribute},
     )
 
 
