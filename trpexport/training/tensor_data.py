@@ -45,8 +45,7 @@ class TensorData:
     @property
     def has_classes(self) -> bool:
         """Whether what should come out is one class a sample."""
-        targets = [*self.dataset.targets.values()]
-        return len(targets) == 1 and targets[0].ndim == 1 and targets[0].dtype.kind in "iu"
+        return self.dataset.has_classes
 
     @property
     def input_shape(self) -> tuple[int, ...]:
