@@ -93,8 +93,9 @@ def evaluate(
         preprocessing: how images become input; None takes what the bundle says.
         output: name of the output to judge, where there are several.
         metric: None counts images whose class is right, and gives an evaluation, of raw tensors
-            with classes a score; else a score of this metric: ``"miou"``, ``"rmse"``, ``"package.module:function"``, or a function of
-            all predictions and targets that returns a number, or one a sample.
+            with classes a score; else a score of this metric: ``"miou"``, ``"rmse"``,
+            ``"package.module:function"``, or a function of all predictions and targets that
+            returns a number, or one a sample.
         lower_is_better: of one's own metric, whether a smaller number is the better one.
         batch: images at a time.
         session: options of the session: ``provider``, ``threads``.

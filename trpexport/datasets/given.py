@@ -19,6 +19,7 @@ from trpexport.tensors import Array, Arrays
 
 _NAME = "array"
 _TARGETS = ("label", "labels", "target", "targets", "y")
+_MAYBE_INPUTS = ("y",)  # of a network whose inputs nobody knows
 _IMAGE_RANK, _BATCH_RANK = 3, 4
 
 
@@ -46,7 +47,9 @@ def data_from(
     if _is_array(given):
         arrays, targets = {_name(inputs): _array(given)}, {}
     elif isinstance(given, Mapping):
-        arrays, targets = _split({name: _array(value) for name, value in given.items()}, inputs)
+        arrays, targets = {name: _array(value) for name, value in given.items()}, {}
+        if inputs is not None:
+            arrays, targets = _split(arrays, inputs)
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         arrays, targets = _gathered(given, inputs, limit)
     else:
@@ -146,7 +149,7 @@ def _split(
     arrays: Mapping[str, Array], inputs: Inputs | None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Tell inputs from targets by name: those that the network has are inputs."""
-    known = () if inputs is None else (*inputs,)
+    known = (*_MAYBE_INPUTS,) if inputs is None else (*inputs,)
     targets = {
         name: array for name, array in arrays.items() if name in _TARGETS and name not in known
     }
