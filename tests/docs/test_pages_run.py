@@ -22,7 +22,7 @@ from tests.docs.pages import DOCS, PAGES, Block, arguments, blocks
 pytestmark = pytest.mark.slow
 zoo = import_module("trpexport.models_zoo")
 
-SMALL = "resnet_cifar(depth=8,block=basic,shortcut=projection)"
+SMALL = "resnet_cifar(depth=8,block=basic,shortcut=projection,width=16)"
 
 TUTORIAL = DOCS / "tutorial.md"
 # The page on Python has a test of its own, which trains as well.
