@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trpexport.choose.by_latency import ByLatency
     from trpexport.datasets import Preprocessing
     from trpexport.inputs import InputsLike
+    from trpexport.refining.refinement import Refinement
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512
@@ -33,6 +34,8 @@ def tune(
     inputs: InputsLike | None = None,
     arch: str | None = None,
     factory: str | None = None,
+    refine: float | Refinement | None = None,
+    precision: str = "fp32",
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -52,6 +55,10 @@ def tune(
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
+        refine: minutes to train the fitted factors further, as for :func:`trpexport.decompose`; or
+            a :class:`~trpexport.Refinement`.
+        precision: in which ranks are to be fast, as in ``int8``: layers are timed in it, and the
+            network is written in it as well. Errors and drops are those of the float32 file.
         announce: called with a line on each step.
 
     Returns:
@@ -69,6 +76,7 @@ def tune(
     from trpexport.onnx_files import OnnxFileSource
     from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Decomposable, Source
+    from trpexport.refining.refinement import Refinement
     from trpexport.stages import Stages
     from trpexport.tuning import Tuning
 
@@ -80,7 +88,9 @@ def tune(
     drawn = data_from(images, known, limit=count + _HELD_OUT)
     judged = None if data is None else data_from(data, known)
     how = settings or ExportSettings()
-    job = Tuning(chooser, replace(how, preprocessing=how.preprocessing or preprocessing), outputs)
+    how = replace(how, preprocessing=how.preprocessing or preprocessing)
+    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
+    job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision)
     return job(
         source,
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),

@@ -81,6 +81,9 @@ def read_limits(
         judge = _metric_of(own, source, data, lower_is_better)
     else:
         judge = find_judge(data, metric, lower_is_better=lower_is_better)
+    asked = {**section, **{name: value for name, value in typed.items() if value is not None}}
+    if judge is None and needs_labels(asked):
+        find_judge(data, None)
     found = {
         key: rule_for(key, judge).parse(value, f"{key} in {source}")
         for key, value in own.items()
@@ -90,6 +93,11 @@ def read_limits(
     return parsed_limits(
         {name: value for name, value in typed.items() if value is not None}, stands, found, judge
     )
+
+
+def needs_labels(limits: Mapping[str, object]) -> bool:
+    """Whether a limit, by the name of its rule, is on what labels tell."""
+    return any(name in RULES and RULES[name].need == "data" for name in limits)
 
 
 def parsed_limits(
@@ -129,7 +137,9 @@ def _metric_of(
     if name is None:
         if lower:
             raise TrpexportError(f"{_LOWER} in {source} is of no metric: name it, as {_METRIC}")
-        return find_judge(data, None, lower_is_better=lower_is_better)
+        if lower_is_better:
+            find_judge(data, None, lower_is_better=True)
+        return None
     try:
         return find_metric(name, lower_is_better=lower or lower_is_better)
     except TrpexportError as error:
