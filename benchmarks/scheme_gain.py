@@ -24,6 +24,7 @@ from benchmarks.networks import resized, source_of
 from trpexport.choose.allotment import Allotment, allot
 from trpexport.choose.base import gathered
 from trpexport.choose.table import SensitivityTable, sensitivity_table
+from trpexport.errors import NothingToDoError
 from trpexport.pipeline import CalibrationData
 from trpexport.stages import Stages
 
@@ -42,7 +43,7 @@ def without(table: SensitivityTable, scheme: str) -> SensitivityTable:
 
 def chosen(table: SensitivityTable, ratio: float) -> Allotment | None:
     """Return the choice at a MAC ratio; None where no ranks get there."""
-    with suppress(tx.NothingToDoError):
+    with suppress(NothingToDoError):
         return allot(table, 1 / ratio)
     return None
 
