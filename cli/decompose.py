@@ -35,6 +35,7 @@ from .interrupts import tell_written
 from .measuring import Provider
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,6 +115,7 @@ def decompose(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
@@ -215,6 +217,7 @@ def decompose(
             *bundle_view(result.data),
             *written(result.path),
         )
+    write_report(report, result.path)
 
 
 def _next(choices: Sequence[CriterionOutcome], checkpoint: Path, scheme: str) -> tuple[Block, ...]:

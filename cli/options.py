@@ -136,7 +136,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
-        "of the operators in use.",
+        "of the operators in use. Of a report: html, or md for a pull request.",
     ),
 ]
 TargetOrt = Annotated[

@@ -15,9 +15,10 @@ from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
-from .eval import DATA, Resize, Size, read_size
+from .eval import DATA, Resize, Size
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell
+from .pixels import read_size
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings

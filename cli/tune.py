@@ -35,6 +35,7 @@ from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typ
 from .interrupts import heed, stop, tell, tell_written
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,6 +106,7 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
@@ -199,9 +201,9 @@ def tune(
             if stages.is_cut_short:
                 stop(_best_so_far(result))
     if pareto:
-        _show_front(*found, as_json=as_json)
+        _show_front(*found, report, as_json=as_json)
     else:
-        _show(result, as_json=as_json)
+        _show(result, report, as_json=as_json)
 
 
 def _tuned_for(settings: ExportSettings) -> str:
@@ -233,7 +235,7 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(result: BundleReport, *, as_json: bool) -> None:
+def _show(result: BundleReport, page: Path | None, *, as_json: bool) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -241,17 +243,20 @@ def _show(result: BundleReport, *, as_json: bool) -> None:
 
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
-        return
-    show(
-        *plan_view(result.plan),
-        *calibration_view(result.data),
-        *bundle_view(result.data),
-        *latency_view(result.data),
-        *written(result.path),
-    )
+    else:
+        show(
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *latency_view(result.data),
+            *written(result.path),
+        )
+    write_report(page, result.path)
 
 
-def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+def _show_front(
+    place: Path, points: Sequence[BundleReport], page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.latency import pareto_view
 
     found = [{"bundle": str(point.path), **point.data} for point in points]
@@ -259,6 +264,7 @@ def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -
         show_json({"directory": str(place), "bundles": found})
     else:
         show(*pareto_view(found))
+    write_report(page, *(point.path for point in points))
 
 
 def _stopwatch(
