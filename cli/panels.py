@@ -36,7 +36,16 @@ OPTIONS = {
     ),
     "Low rank in training": ("trp_energy", "trp_period", "nuclear_weight"),
     "Training": (
-        *("epochs", "lr", "weight_decay", "teacher", "temperature", "teacher_weight", "init"),
+        *(
+            "epochs",
+            "lr",
+            "weight_decay",
+            "teacher",
+            "temperature",
+            "teacher_weight",
+            "loss",
+            "init",
+        ),
         *("no_augment", "restart", "save_seconds", "tensorboard", "device", "bf16"),
         *("compile_network", "cuda_graphs", "sync_bn", "workers"),
     ),
