@@ -138,7 +138,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _metavar(argument: Any) -> str:
-    return (argument.metavar or argument.name.upper()).strip("[]")
+    return str(argument.metavar or argument.name.upper()).strip("[]")
 
 
 def _type_name(found: re.Match[str]) -> str:
