@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from tests.cli.conftest import Chained
@@ -269,6 +270,19 @@ def test_what_is_typed_wrong_is_told_in_a_line(
     result = run("tune", *typed, *out)
     assert result.code == 2
     assert says in result.error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
+)
+def test_a_provider_that_is_not_there_is_told_before_any_work(
+    run: Run, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    result = run(*typed, "--min-speedup", 2, "--provider", "cuda", "-o", tmp_path / "out")
+    assert result.code == 2
+    assert "has no CUDAExecutionProvider: pip install" in result.error
+    assert len(result.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

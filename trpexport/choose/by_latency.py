@@ -35,7 +35,6 @@ from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.measure.statistics import Interval
 from trpexport.networks.base import Network
-from trpexport.runtime.providers import PROVIDERS
 from trpexport.stages import Stages, duration
 
 
@@ -126,13 +125,7 @@ class ByLatency(AlignedSelection):
         elif self.metric is not None:
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
         _ = self.alignment
-        provider = PROVIDERS[self.timekeeper.conditions.provider]
-        if provider.device is not None:
-            raise PlanError(
-                f"what a node takes on {provider.name} its profiler does not tell: choose by a "
-                "share of the MACs, and bench what comes out",
-                parameters=("provider",),
-            )
+        self.timekeeper.check()
         if self.scheme != "auto":
             _ = SCHEMES[self.scheme]
 
