@@ -13,13 +13,13 @@ GATE_DATA := imagefolder:$(SHARED)/data/cifar10-jpeg.tar.gz
 .PHONY: demo test test-slow lint docs gate clean
 
 demo: $(READY)
-	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --baseline -o demo --force
+	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --add-baseline -o demo --force
 	$(BIN)/trpexport verify demo
 	$(BIN)/trpexport bench demo
 	@echo
 	@echo "The directory demo/ now holds a verified ONNX network. Try next:"
 	@echo "  $(BIN)/trpexport inspect $(CHECKPOINT)"
-	@echo "  $(BIN)/trpexport bench demo --profile"
+	@echo "  $(BIN)/trpexport profile demo"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
 # Two files at a time, one thread each: PyTorch's threads only get in each other's way.

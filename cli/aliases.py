@@ -17,11 +17,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "--baseline": "--add-baseline",
     },
     "export": {"--calib-images": "--images", "--calib-seed": "--seed"},
-    "tune": {
-        "--calib-images": "--images",
-        "--calib-seed": "--seed",
-        "--max-error": "--target-error",
-    },
+    "tune": {"--calib-images": "--images", "--calib-seed": "--seed"},
     "quantize": {
         "--calib-images": "--images",
         "--calib-seed": "--seed",

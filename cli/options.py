@@ -72,8 +72,8 @@ UnsafePickle = Annotated[
 Scheme = Annotated[
     str,
     typer.Option(
-        help="channel, spatial, input-channel, decoupling or tucker2; where there is a target, "
-        "auto chooses for each layer. A wrong name lists all.",
+        help="channel, spatial, input-channel, decoupling, tucker2 or spatial-channel; where there "
+        "is a target, auto chooses for each layer. A wrong name lists all.",
         autocompletion=completion.schemes,
     ),
 ]
@@ -125,14 +125,18 @@ Precision = Annotated[
 ]
 MaxError = Annotated[
     float | None,
-    typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
+    typer.Option(
+        min=0,
+        help="Largest output error allowed, of the outputs' variation, as in 0.05: of the network "
+        "in tune, else of each --precision.",
+    ),
 ]
 Format = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
         help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
-        "of the operators in use.",
+        "of the operators in use. Of a report: html, or md for a pull request.",
     ),
 ]
 TargetOrt = Annotated[

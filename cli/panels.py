@@ -5,7 +5,16 @@ from __future__ import annotations
 COMMANDS = {
     "Make networks smaller": ("inspect", "decompose", "tune", "quantize", "export"),
     "Train": ("train", "finetune"),
-    "Check and measure": ("verify", "flops", "eval", "gate", "bench", "profile", "compare"),
+    "Check and measure": (
+        "verify",
+        "flops",
+        "eval",
+        "gate",
+        "bench",
+        "profile",
+        "compare",
+        "report",
+    ),
     "Set up": ("doctor", "arm-setup", "emulate"),
 }
 """Groups of commands, in the order in which they are shown."""
@@ -46,7 +55,20 @@ OPTIONS = {
         *("allow_other_machine", "show_table"),
     ),
     "Output and settings": (
-        *("junit", "history", "as_json", "as_csv", "seed", "cache", "config", "quiet", "verbose"),
+        *(
+            "plot",
+            "beside",
+            "report",
+            "junit",
+            "history",
+            "as_json",
+            "as_csv",
+            "seed",
+            "cache",
+            "config",
+            "quiet",
+            "verbose",
+        ),
         *("log_file", "version", "install_completion", "show_completion", "help"),
     ),
 }

@@ -14,10 +14,11 @@ from trpexport.errors import TrpexportError
 from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
-from .console import show_json
-from .eval import DATA, Resize, Size, read_size
+from .console import show_json, watched
+from .eval import DATA, Resize, Size
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell
+from .pixels import read_size
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
@@ -195,8 +196,6 @@ def _edge(size: str | None) -> int | None:
 
 def watching(out: Path, tensorboard: bool) -> Watcher:
     """Return who shows this process's run."""
-    import sys
-
     from trpexport.training.run_directory import TENSORBOARD
     from trpexport.training.watching import TensorBoard as Board
     from trpexport.training.watching import Watchers
@@ -205,7 +204,7 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
 
     if os.environ.get("RANK", "0") != "0":
         return Silence()
-    shown = EpochBar() if sys.stderr.isatty() else EpochLines()
+    shown = EpochBar() if watched() else EpochLines()
     return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
 
 

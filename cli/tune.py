@@ -33,8 +33,9 @@ from .eval import (
 )
 from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
-from .refining import Refine
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
-_LIMITS = ("min_speedup", "max_latency", "target_error", "max_drop", "pareto")
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
 _FIRST = 1.25  # the speed-up that a front begins with
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0}
@@ -59,7 +60,7 @@ def tune(
     calib: opt.Calib = None,
     min_speedup: opt.MinSpeedup = None,
     max_latency: opt.MaxLatency = None,
-    target_error: opt.TargetError = None,
+    max_error: opt.MaxError = None,
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
@@ -86,6 +87,7 @@ def tune(
     seed: opt.Seed = 0,
     cache: opt.Cache = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -104,6 +106,7 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
@@ -130,21 +133,22 @@ def tune(
     tell_written(out)
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
+    from trpexport.pareto import pareto as tune_front
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as tune_front
 
     at_most_one(context, *_LIMITS)
     refuse_idle(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
+        Idle(("refine_images",), without="refine"),
     )
     if not any(is_given(context, name) for name in _LIMITS):
         raise TrpexportError(
             "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --target-error, --max-drop or --pareto"
+            "--max-latency, --max-error, --max-drop or --pareto"
         )
     if calib is None:
         refuse_idle(context, Idle(PREPARING, without="expect"))
@@ -171,7 +175,7 @@ def tune(
         cache=cache_folder(cache),
         speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
-        error=target_error,
+        error=max_error,
         drop=max_drop,
         scheme=scheme,
         rank_multiple=multiple(rank_multiple),
@@ -182,7 +186,7 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    refinement = refinement_of(refine, cache)
+    refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:
@@ -197,9 +201,9 @@ def tune(
             if stages.is_cut_short:
                 stop(_best_so_far(result))
     if pareto:
-        _show_front(*found, as_json=as_json)
+        _show_front(*found, report, as_json=as_json)
     else:
-        _show(result, as_json=as_json)
+        _show(result, report, as_json=as_json)
 
 
 def _tuned_for(settings: ExportSettings) -> str:
@@ -222,7 +226,7 @@ def _best_so_far(result: BundleReport) -> str:
 
 def _incomplete(out: Path) -> str:
     """Say what stands of a front that was interrupted."""
-    from trpexport.tuning import front
+    from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:
@@ -231,7 +235,7 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(result: BundleReport, *, as_json: bool) -> None:
+def _show(result: BundleReport, page: Path | None, *, as_json: bool) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -239,17 +243,20 @@ def _show(result: BundleReport, *, as_json: bool) -> None:
 
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
-        return
-    show(
-        *plan_view(result.plan),
-        *calibration_view(result.data),
-        *bundle_view(result.data),
-        *latency_view(result.data),
-        *written(result.path),
-    )
+    else:
+        show(
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *latency_view(result.data),
+            *written(result.path),
+        )
+    write_report(page, result.path)
 
 
-def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+def _show_front(
+    place: Path, points: Sequence[BundleReport], page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.latency import pareto_view
 
     found = [{"bundle": str(point.path), **point.data} for point in points]
@@ -257,6 +264,7 @@ def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -
         show_json({"directory": str(place), "bundles": found})
     else:
         show(*pareto_view(found))
+    write_report(page, *(point.path for point in points))
 
 
 def _stopwatch(

@@ -7,14 +7,13 @@ import html
 import re
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import typer
 from latex2mathml.converter import convert
 
 _ROOT = Path(__file__).resolve().parent.parent
+_WIDTH = 92  # characters of a help page, as wide as the site's column
 _EQUATION = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">(?:\\\(|\\\[)(?P<tex>.*?)(?:\\\)|\\\])</(?P=tag)>',
     re.DOTALL,
@@ -45,46 +44,14 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def _commands() -> Iterator[str]:
-    """Tell of each command what its help page does."""
-    application = import_module("trpexport.cli").app.application()
-    group = typer.main.get_command(application)
-    context = group.make_context("trpexport", ["--help"], resilient_parsing=True)
+    """Give the help page of each command, as a terminal shows it."""
+    group = import_module("trpexport.cli").app.command_line()
+    context = group.make_context("trpexport", [], resilient_parsing=True)
     for name, command in group.commands.items():
-        inner = command.make_context(name, [], parent=context, resilient_parsing=True)
-        yield f"## {name}\n"
-        yield f"```text\n{command.get_usage(inner)}\n```\n"
-        for paragraph in (command.help or "").split("\n\n"):
-            yield f"{_text(' '.join(paragraph.split()))}\n"
-        shown = [(one, one.get_help_record(inner)) for one in command.params]
-        rows = [(_panel(one), record) for one, record in shown if record is not None]
-        for panel, records in groupby(sorted(rows, key=lambda row: _order(rows, row[0])), _first):
-            yield f"| {panel} | |\n| --- | --- |"
-            for _, (typed, meaning) in records:
-                yield f"| {_code(typed)} | {_text(meaning)} |"
-            yield ""
-
-
-def _panel(parameter: Any) -> str:
-    kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-    return str(getattr(parameter, "rich_help_panel", None) or kind)
-
-
-def _first(row: tuple[str, Any]) -> str:
-    return row[0]
-
-
-def _order(rows: list[tuple[str, Any]], panel: str) -> int:
-    return [name for name, _ in rows].index(panel)
-
-
-def _code(text: str) -> str:
-    return f"<code>{_text(text)}</code>"
-
-
-def _text(text: str) -> str:
-    """Return plain text as Markdown that shows it."""
-    escaped = html.escape(text, quote=False)
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", escaped)
+        inner = command.make_context(
+            name, [], parent=context, resilient_parsing=True, terminal_width=_WIDTH
+        )
+        yield f"## {name}\n\n```text\n{command.get_help(inner)}\n```\n"
 
 
 def _public_names() -> Iterator[str]:

@@ -47,11 +47,10 @@ def test_ways_exclude_each_other() -> None:
 
 
 def test_new_names_are_options_and_old_ones_are_none() -> None:
-    from typer.main import get_command
 
-    from cli.app import application
+    from cli.app import command_line
 
-    commands = get_command(application()).commands
+    commands = command_line().commands
     for command, names in OPTIONS.items():
         options = {name for param in commands[command].params for name in param.opts}
         assert options >= set(names.values())

@@ -7,13 +7,12 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from cli.app import application
+from cli.app import command_line
 from cli.pages import examples, summary
 from cli.panels import panel_of, panel_of_command
 
-COMMANDS: dict[str, Any] = get_command(application()).commands
+COMMANDS: dict[str, Any] = command_line().commands
 
 # Defaults that follow from what a command is for.
 OWN_DEFAULTS = {

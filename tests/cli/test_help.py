@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from typer.main import get_command
 
-from cli.app import application
+from cli.app import command_line
 from cli.pages import examples
 from cli.panels import COMMANDS as GROUPS
 from tests.conftest import Run
 
-COMMANDS = get_command(application()).commands
+COMMANDS = command_line().commands
 WIDTHS = (80, 100, 160)
 
 

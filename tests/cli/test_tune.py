@@ -252,7 +252,7 @@ def test_a_network_gets_faster_on_this_processor(
         ((), "name a checkpoint or an ONNX file"),
         (("NETWORK",), "give --min-speedup"),
         (("NETWORK", "--min-speedup", 2), "give --calib"),
-        (("NETWORK", "--min-speedup", 2, "--target-error", 0.1), "exclude each other"),
+        (("NETWORK", "--min-speedup", 2, "--max-error", 0.1), "exclude each other"),
         (("NETWORK", "--min-speedup", 1, "--calib", "CALIB"), "more than 1"),
         (("NETWORK", "--max-latency", "fast", "--calib", "CALIB"), "5ms"),
         (("NETWORK", "--min-speedup", 2, "--calib", "CALIB", "--scheme", "x"), "unknown"),

@@ -75,7 +75,7 @@ def tuned(directory: Path) -> Any:
 @pytest.mark.parametrize(
     ("limit", "number", "at"),
     [
-        (("--target-error", 0.5), signal.SIGINT, "accepted"),
+        (("--max-error", 0.5), signal.SIGINT, "accepted"),
         (("--min-speedup", 1.3), signal.SIGTERM, "time the files"),
     ],
 )
@@ -122,7 +122,7 @@ def test_where_nothing_is_finished(
     tmp_path: Path,
 ) -> None:
     signals(Budgeter, "to_fraction", signal.SIGINT)
-    stopped = run(*typed, "--target-error", 0.5)
+    stopped = run(*typed, "--max-error", 0.5)
     assert stopped.code == 130
     assert stopped.error.endswith(f"; nothing was written to {tmp_path / 'out'}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]

@@ -62,6 +62,8 @@ class ByLatency(AlignedSelection):
         form: what networks are turned into before they are timed; None for float32. A speed-up
             is over the original network in float32 all the same; errors are those of the network
             before it is turned into anything.
+        beyond: how many times as fast as the limit says networks are aimed at, where their files
+            turn out slower than what they are chosen by.
         cache: folder where tables of times and of what layers lose are kept; None for nowhere.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
@@ -75,6 +77,7 @@ class ByLatency(AlignedSelection):
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
     form: Form | None = None
+    beyond: float = 1.0
     cache: Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
@@ -160,7 +163,7 @@ class ByLatency(AlignedSelection):
                     gatherer,
                     scheme=self.scheme,
                     selection=self,
-                    rank_multiple=self.alignment.multiple,
+                    alignment=self.alignment,
                     cache=self.cache,
                     announce=stages.say,
                 ).priced(SECONDS, times.whole, times.layers)
@@ -188,7 +191,7 @@ class ByLatency(AlignedSelection):
                     elif self.error is not None:
                         outcome = budgeter.to_error(self.error, held_out.errors)
                     else:
-                        outcome = search.to_speedup(self._needed(times.latency, gain))
+                        outcome = search.to_speedup(self.beyond * self._needed(times.latency, gain))
                 except KeyboardInterrupt as interrupt:
                     outcome = stages.settle_for(search.best or budgeter.best, interrupt)
                 if drop is not None:
@@ -301,7 +304,7 @@ class ByLatency(AlignedSelection):
                 Way(name, rank)
                 for name in names
                 if reasons[name][layer.name] is None
-                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment.multiple)
+                for rank in candidate_ranks(SCHEMES[name], layer, self.alignment)
             ]
             for layer in network.layers
         }
