@@ -31,7 +31,7 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
@@ -143,7 +143,7 @@ def tune(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
-        Idle(("refine_images",), without="refine"),
+        REFINING,
     )
     if not any(is_given(context, name) for name in _LIMITS):
         raise TrpexportError(
