@@ -19,6 +19,7 @@ from trpexport.standard_output import give_up
 
 from .console import errors_for_machines, no_output, say
 from .interrupts import InterruptedCommand, ended_by_signals
+from .retyped import TYPED
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
 
@@ -142,7 +143,8 @@ def _invoke(typed: list[str]) -> int:
     command = _group(typed)
     # What main() does else, but that it answers interrupts and closed pipes in a way of its own.
     try:
-        with command.make_context(_NAME, typed) as context:
+        with command.make_context(_NAME, [*typed]) as context:
+            context.meta[TYPED] = typed
             command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +13,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .endings import ending, refused
 from .eval import (
     JUDGING,
     PREPARING,
@@ -30,6 +29,7 @@ from .eval import (
     expectation,
 )
 from .interrupts import tell_written
+from .limits import MaxError, MinAgreement, agreement
 from .refining import Refine
 from .refining import refinement as refinement_of
 
@@ -38,13 +38,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trpexport.choose.base import Chooser
-    from trpexport.choose.survey import CriterionOutcome
-    from trpexport.report.blocks import Block
 
 Share = float | None
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
-_LIMITING = opt.Idle(("max_error",), without="precision")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
 _PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output", "refine")
@@ -137,7 +134,8 @@ def decompose(
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
+    min_agreement: MinAgreement = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
@@ -150,23 +148,21 @@ def decompose(
 
     Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
     report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
-    3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
-    verification failed. Nothing is written then. With --calib, images become input as the
+    3: no layer gets cheaper, and a table shows what would, or a target or limit can't be met; 4:
+    the verification failed. Nothing is written then. With --calib, images become input as the
     checkpoint says, else as --mean, --std, --size and --resize do.
     """
     tell_written(out)  # what comes now takes its time
-    from trpexport.choose.base import NothingCheaperError
     from trpexport.choose.by_plan import ByPlan
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
-    from trpexport.report.views.choices import choices_view
     from trpexport.report.views.plan import plan_view
 
     opt.at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
+    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), opt.CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     images = calibration(calib, calib_images, calib_seed, how, data)
     selection = {
@@ -201,35 +197,24 @@ def decompose(
         baseline=baseline,
         precision=precision,
         max_error=max_error,
+        min_agreement=agreement(min_agreement),
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
     )
     array = opt.read_inputs(inputs)
-    try:
-        with progress() as stages:
-            result = decompose_to_bundle(
-                source,
-                chooser,
-                out,
-                images,
-                outputs=output or (),
-                refinement=refinement,
-                settings=settings,
-                inputs=array,
-                stages=stages,
-            )
-    except NothingCheaperError as error:
-        from trpexport.choose.survey import survey
-
-        choices = survey(error.analysis) if error.analysis else []
-        if as_json:
-            show_json({"error": str(error), "choices": [vars(choice) for choice in choices]})
-        elif any(choice.layers for choice in choices):
-            show(*choices_view(choices, error.plan), *_next(choices, checkpoint, scheme))
-        else:  # nothing helps: the reasons of the layers say why
-            show(*plan_view(error.plan), *_next(choices, checkpoint, scheme))
-        raise
+    with refused(context, as_json=as_json), progress() as stages:
+        result = decompose_to_bundle(
+            source,
+            chooser,
+            out,
+            images,
+            outputs=output or (),
+            refinement=refinement,
+            settings=settings,
+            inputs=array,
+            stages=stages,
+        )
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
@@ -238,26 +223,8 @@ def decompose(
             *calibration_view(result.data),
             *bundle_view(result.data),
             *written(result.path),
+            *ending(context, result.data, result.path),
         )
-
-
-def _next(choices: Sequence[CriterionOutcome], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
-    """Say which command to type where nothing got cheaper."""
-    from trpexport.choose.survey import mildest
-    from trpexport.report.blocks import Role, Text
-
-    choice = mildest(choices)
-    if choice is None:
-        advice = "try another --scheme, or a network trained with TRP"
-        return (Text(f"No criterion saves anything here: {advice}."),)
-    return (
-        Text("Weights are not accuracy: a network not trained for low rank loses some. Next:"),
-        Text(
-            f"  trpexport decompose {shlex.quote(str(checkpoint))} --scheme {scheme} "
-            f"--criterion {choice.criterion}",
-            Role.COMMAND,
-        ),
-    )
 
 
 def _target(

@@ -14,6 +14,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .endings import ending, refused
 from .eval import (
     JUDGING,
     PREPARING,
@@ -197,7 +198,7 @@ def tune(
     array = opt.read_inputs(inputs)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
-    with progress(None if pareto else heed) as stages:
+    with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
         tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
@@ -211,7 +212,7 @@ def tune(
     if pareto:
         _show_front(*found, as_json=as_json)
     else:
-        _show(result, as_json=as_json)
+        _show(context, result, as_json=as_json)
 
 
 def _best_so_far(result: BundleReport) -> str:
@@ -234,7 +235,7 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(result: BundleReport, *, as_json: bool) -> None:
+def _show(context: typer.Context, result: BundleReport, *, as_json: bool) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -249,6 +250,7 @@ def _show(result: BundleReport, *, as_json: bool) -> None:
         *bundle_view(result.data),
         *latency_view(result.data),
         *written(result.path),
+        *ending(context, result.data, result.path),
     )
 
 
