@@ -32,6 +32,8 @@ from .eval import (
     expectation,
 )
 from .interrupts import heed, stop, tell, tell_written
+from .refining import Refine
+from .refining import refinement as refinement_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,8 +103,10 @@ def tune(
     calib_images: opt.CalibImages = 512,
     calib_seed: opt.CalibSeed = 0,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of tables of times; else the user's cache.")
+        Path | None,
+        typer.Option(help="Folder of tables, and of what --refine goes on from; else the user's."),
     ] = None,
+    refine: Refine = None,
     data: JudgedBy = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -196,12 +200,14 @@ def tune(
     )
     options = parse_provider_options(provider_option or ())
     array = opt.read_inputs(inputs)
+    refinement = refinement_of(refine, cache)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
         stopwatch = _stopwatch(conditions, host, python, stages.say)
-        tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
+        timed = replace(chooser, stopwatch=stopwatch)
+        tuning = Tuning(timed, settings, output or (), array, refinement)
         if pareto:
             tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, images, out, stages)

@@ -108,6 +108,17 @@ def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
     return directory / files[precision], manifest
 
 
+def advice_of(manifest: Mapping[str, Any] | None, file: Path) -> dict[str, Any] | None:
+    """Return what a bundle's manifest recommends of a session with one of its files.
+
+    None for nothing, and where there is no manifest.
+    """
+    session = (manifest or {}).get(SESSION)
+    if session is None or session["file"] != file.name:
+        return None
+    return {name: session[name] for name in ADVICE}
+
+
 def is_bundle(directory: Path) -> bool:
     """Tell whether a directory is a bundle, damaged or not."""
     return (directory / MANIFEST).is_file()

@@ -289,7 +289,8 @@ def decompose_network(
         if refinement is not None:
             refinement.check_network(network, images)
         choice = chooser(network, images, stages, label)
-        if refinement is not None and images is not None:
+        # After an interrupt what was found is all that is wanted.
+        if refinement is not None and images is not None and not stages.is_cut_short:
             choice = refinement(network, choice, images, stages)
         small = network.rewritten(choice.chains)
     notes = choice.notes

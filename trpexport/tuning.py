@@ -28,6 +28,7 @@ from trpexport.pipeline import (
     default_directory,
 )
 from trpexport.plan import read_plan
+from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
@@ -50,12 +51,14 @@ class Tuning:
         settings: how it is exported; the original network always goes into the bundle as well.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         inputs: real inputs to verify on.
+        refinement: trains the factors of what was chosen further; None to leave them.
     """
 
     chooser: ByLatency
     settings: ExportSettings
     outputs: Sequence[str] = ()
     inputs: Array | Arrays | None = None
+    refinement: Refinement | None = None
 
     def __call__(
         self,
@@ -91,6 +94,7 @@ class Tuning:
                 place,
                 data,
                 outputs=self.outputs,
+                refinement=self.refinement,
                 settings=settings,
                 inputs=self.inputs,
                 stages=stages,
@@ -126,6 +130,8 @@ class Tuning:
             "outputs": list(self.outputs),
             "times": self.chooser.timekeeper.facts(),
         }
+        if self.refinement is not None:
+            told["refinement"] = _told(replace(self.refinement, cache=None))
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _originals(

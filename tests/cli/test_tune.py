@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from tests.cli.conftest import Chained
 from tests.conftest import ROOT, Run
 from tests.device.loopback import Device
 from tests.latency.networks import FakeStopwatch
+from trpexport.artifact.build import ExportSettings
+from trpexport.choose.by_latency import ByLatency
+from trpexport.datasets import open_data
 from trpexport.latency.store import NAME, Store
+from trpexport.onnx_files import OnnxFileSource
+from trpexport.pipeline import CalibrationData
+from trpexport.refining.refinement import Refinement
+from trpexport.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,7 @@ def test_a_network_gets_faster(
     out, cache = tmp_path / "out", tmp_path / "cache"
     result = run(*typed, "--min-speedup", 1.3, "-o", out, "--json")
     assert result.code == 0, result.err
+    assert re.search(r"calibration: about \d+ s on 32 images", result.err)
     told = json.loads(result.out)
     latency = told["latency"]
     assert 1.3 <= latency["files"]["fp32"]["speedup"]["mid"] < 2
@@ -83,6 +93,34 @@ def test_the_original_in_another_precision_is_timed_beside_it(
     assert run("verify", f"{out}@int8").code == 0
     shown = " ".join(run("bench", f"{out}@int8", "--no-memory", "--min-time", 0).out.split())
     assert "int8" in shown
+
+
+def test_factors_are_refined_before_the_files_are_timed(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    typed = (*typed, "--min-speedup", 1.3, "-o", out)
+    result = run(*typed, "--refine", 0.02, "--json")
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    refined = told["calibration"]["refined"]
+    assert refined["after"]["output_error"] <= refined["before"]["output_error"]
+    assert refined["images"] == 32 and refined["steps"] > 0
+    assert told["latency"]["files"]["fp32"]["speedup"]["mid"] >= 1.3
+    assert run("verify", out).code == 0
+    shown = run(*typed, "--refine", 0)
+    assert (shown.code, "0 minutes makes no sense" in shown.error) == (2, True)
+
+
+def test_a_bundle_of_another_refinement_is_another_one(
+    network: Path, tensors: str, tmp_path: Path
+) -> None:
+    job = Tuning(ByLatency(speedup=1.3, stopwatch=FakeStopwatch()), ExportSettings())
+    data, source = CalibrationData(open_data(tensors)), OnnxFileSource(network)
+    how = (None, Refinement(1.0), Refinement(2.0), Refinement(1.0, cache=tmp_path))
+    requests = [replace(job, refinement=one).request(source, data) for one in how]
+    assert requests[1] == requests[3]
+    assert len(set(requests)) == 3
 
 
 def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from trpexport.choose.by_latency import ByLatency
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.inputs import InputsLike
+    from trpexport.refining.refinement import Refinement
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512
@@ -30,6 +31,7 @@ def tune(
     inputs: InputsLike | None = None,
     arch: str | None = None,
     factory: str | None = None,
+    refine: float | Refinement | None = None,
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -49,6 +51,8 @@ def tune(
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
+        refine: minutes to train the fitted factors further, as for :func:`trpexport.decompose`; or
+            a :class:`~trpexport.Refinement`.
         announce: called with a line on each step.
 
     Returns:
@@ -64,6 +68,7 @@ def tune(
     from trpexport.onnx_files import OnnxFileSource
     from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import CalibrationData, Decomposable, Source
+    from trpexport.refining.refinement import Refinement
     from trpexport.stages import Stages
     from trpexport.tuning import Tuning
 
@@ -73,7 +78,8 @@ def tune(
     )
     drawn, judged = (open_data(some) if isinstance(some, str) else some for some in (images, data))
     assert drawn is not None
-    job = Tuning(chooser, settings or ExportSettings(), outputs)
+    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
+    job = Tuning(chooser, settings or ExportSettings(), outputs, refinement=refinement)
     return job(
         source,
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),

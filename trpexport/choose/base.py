@@ -10,6 +10,7 @@ from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
+from trpexport.choose.judging import DropLimit
 from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
@@ -47,11 +48,14 @@ class Choice:
         plan: the plan.
         chains: what stands in for each rewritten layer, by name.
         notes: what the reader of a report should know.
+        drop: what the network may lose by a metric, where that was the limit; it holds for what is
+            done to the chains afterwards as well.
     """
 
     plan: Plan
     chains: Mapping[str, Chain]
     notes: tuple[str, ...] = ()
+    drop: DropLimit | None = None
 
 
 class CalibrationImages(Protocol):

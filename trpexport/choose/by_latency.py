@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment, find_alignment
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
-from trpexport.choose.budget import Budgeter
+from trpexport.choose.budget import BISECTIONS, Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
+from trpexport.choose.estimate import calibration_seconds, measured_pace
+from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut
-from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.prospects import check_pays, least_ways
@@ -33,7 +35,7 @@ from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.runtime.providers import PROVIDERS
-from trpexport.stages import Stages
+from trpexport.stages import Stages, duration
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class ByLatency(AlignedSelection):
             raise PlanError("ranks are chosen by output error on images: give some")
         labelled = images.labelled() if self.drop is not None else None
         metric = None if labelled is None else self._metric(labelled.data)
+        gatherer = gathered(network, images)
+        held_out = HeldOut(network, *images.held_out())
         stopwatch = self.timekeeper
         with tempfile.TemporaryDirectory(prefix="trpexport-latency-") as name:
             blanks = Blanks(network, Path(name), batch=stopwatch.conditions.batch)
@@ -150,9 +154,8 @@ class ByLatency(AlignedSelection):
                 check_found(blanks, ways)
                 bound = time_layers(timer, least_ways(ways), store, stages.say)
                 best = check_pays(timer, bound, self.wanted(bound.latency), stages.say)
+                stages.say(f"calibration: {self._forecast(network, ways, gatherer)}")
                 times = time_layers(timer, ways, store, stages.say)
-            gatherer = gathered(network, images)
-            held_out = HeldOut(network, *images.held_out())
             with stages("measure what each rank loses"):
                 table = sensitivity_table(
                     network,
@@ -175,22 +178,22 @@ class ByLatency(AlignedSelection):
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
             facts: dict[str, Any] = {}
-            judge = None
-            if labelled is not None:
+            drop = None
+            if labelled is not None and self.drop is not None:
                 most = gatherer.watch.samples.max_batch
                 judge = NetworkJudge(network, labelled, metric, max_batch=most)
+                drop = DropLimit(judge, self.drop)
             with stages("calibrate"):
                 try:
-                    if judge is not None:
-                        assert self.drop is not None
-                        outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                    if drop is not None:
+                        outcome = budgeter.to_drop(judge.loss, drop.limit, judge.unit)
                     elif self.error is not None:
                         outcome = budgeter.to_error(self.error, held_out.errors)
                     else:
                         outcome = search.to_speedup(self.wanted(times.latency))
                 except KeyboardInterrupt as interrupt:
                     outcome = stages.settle_for(search.best or budgeter.best, interrupt)
-                if judge is not None:
+                if drop is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
                 measured = search.measured(outcome)
         kind, limit = self._limit
@@ -208,7 +211,7 @@ class ByLatency(AlignedSelection):
         }
         choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
         options = {**choice.plan.options, **self.alignment.to_json()}
-        return replace(choice, plan=replace(choice.plan, options=options))
+        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
     @property
     def timekeeper(self) -> Stopwatch:
@@ -238,6 +241,20 @@ class ByLatency(AlignedSelection):
         if self.speedup is not None:
             return self.speedup
         return 1.0 if self.seconds is None else max(1.0, whole / self.seconds)
+
+    def _forecast(
+        self, network: Network, ways: Mapping[str, Sequence[Way]], gatherer: Gatherer
+    ) -> str:
+        """Say how long the layers are going to be fitted, the table of what they lose included."""
+        names = [name for name, some in ways.items() if some]
+        schemes = {way.scheme for some in ways.values() for way in some}
+        images, pace = len(gatherer.watch.samples), measured_pace()
+        count = {"speedup": 2, "seconds": 2}.get(self._limit[0], BISECTIONS)
+        first = calibration_seconds(
+            network, names, images, schemes=len(schemes), passes=1, pace=pace
+        )
+        then = calibration_seconds(network, names, images, pace=pace)
+        return f"about {duration(first + count * then)} on {images} images"
 
     def _ways(self, network: Network) -> dict[str, list[Way]]:
         """Return the ways to write each layer that may be rewritten."""

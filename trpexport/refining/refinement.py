@@ -116,6 +116,8 @@ class Refinement:
             images: unlabelled images, of which those held out tell what is kept.
             stages: times and announces what is going on.
 
+        An interrupt that is heeded leaves the choice as it was.
+
         Raises:
             TrpexportError: as :meth:`check_network`, or the device is not there.
         """
@@ -124,6 +126,8 @@ class Refinement:
                 chains, facts = self._refined(network, choice, images, stages, workers.device)
             except TrpexportError:
                 raise
+            except KeyboardInterrupt as interrupt:
+                return stages.settle_for(choice, interrupt)
             except (
                 RUN_ERRORS
             ) as error:  # the network is code of others, which may refuse a gradient
@@ -273,17 +277,34 @@ def _resumed(descent: Descent, directory: RunDirectory) -> Progress | None:
 def _told(
     network: Network, choice: Choice, chains: Mapping[str, Chain], facts: Mapping[str, Any]
 ) -> Choice:
-    """Return a choice with other chains, and a plan that says how they came about."""
+    """Return a choice with other chains, and a plan that says how they came about.
+
+    Where these lose more by a metric than they may, it keeps its own.
+    """
+    told: dict[str, Any] = {REFINED: facts}
+    notes = choice.notes
+    if chains is choice.chains:
+        notes = (*notes, "refining came no closer on held-out images: the calibrated factors stay")
+    elif choice.drop is not None:
+        judge, limit = choice.drop.judge, choice.drop.limit
+        judged = judge.facts(network.rewritten(chains))
+        if choice.drop.admits(judged):
+            told["judged"] = judged
+        else:
+            chains = choice.chains
+            told[REFINED] = {**facts, "after": facts["before"]}
+            notes = (
+                *notes,
+                f"refined, the network loses {judge.lost(judged['after']):.3g} {judge.unit}, more "
+                f"than {limit:g}: the calibrated factors stay",
+            )
     rows = [
         replace(row, weight_error=chains[row.name].distance(network.weights(row.name)[0]) ** 0.5)
         if row.is_rewritten
         else row
         for row in choice.plan.layers
     ]
-    calibration = {**choice.plan.options.get(CALIBRATION, {}), REFINED: dict(facts)}
+    calibration = {**choice.plan.options.get(CALIBRATION, {}), **told}
     options = {**choice.plan.options, CALIBRATION: calibration}
     plan = replace(choice.plan, layers=tuple(rows), options=options)
-    notes = choice.notes
-    if chains is choice.chains:
-        notes = (*notes, "refining came no closer on held-out images: the calibrated factors stay")
-    return Choice(plan, chains, notes)
+    return replace(choice, plan=plan, chains=chains, notes=notes)

@@ -76,9 +76,9 @@ def _refined(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     )
     if after["output_error"] >= before["output_error"]:
         return (
-            f"Refined on {spent}, in vain: nothing came closer than ",
+            f"Refined on {spent}, in vain: the calibrated factors were kept, with ",
             Value(before["output_error"], Kind.SHARE),
-            f" on {others}, so the calibrated factors were kept",
+            f" on {others}",
         )
     several = len(after["output_errors"]) > 1
     which = f"{after['worst_output']}, the worst output," if several else "the output"

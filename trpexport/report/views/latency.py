@@ -105,13 +105,15 @@ def pareto_view(reports: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
 def _point(report: Mapping[str, Any]) -> dict[str, Any]:
     speedup = report["latency"]["files"]["fp32"]["speedup"]
     calibration = report["calibration"]
-    held_out = calibration["held_out"]
+    refined = calibration.get("refined")
+    held_out = calibration["held_out"] if refined is None else refined["after"]
     return {
         "bundle": report["bundle"],
         "speedup": speedup["mid"],
         "interval": Range(speedup["low"], speedup["high"]),
         "macs": report["macs"]["before"] / report["macs"]["after"],
-        "error": calibration["output_error"],
+        # That of refined factors is known on the images alone that decided on them.
+        "error": calibration["output_error"] if refined is None else None,
         "held_out": None if held_out is None else held_out["output_error"],
     }
 
