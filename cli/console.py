@@ -146,7 +146,8 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
         announce = _reaching(lambda name: status.update(Text(f"{printable(name, 100)} ...")))
-        yield Stages(announce, heed, interval=1)
+        remark = partial(status.console.print, markup=False, soft_wrap=True)
+        yield Stages(announce, heed, remark=remark, interval=1)
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:

@@ -13,6 +13,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .alignment import Provider, RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .dry_run import DryRun, dry_run
 from .endings import ending, refused
 from .eval import (
     JUDGING,
@@ -142,6 +143,7 @@ def decompose(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
+    is_dry: DryRun = False,
     as_json: opt.Json = False,
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
@@ -154,6 +156,7 @@ def decompose(
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.by_plan import ByPlan
+    from trpexport.choose.selection import Selection
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
@@ -203,6 +206,19 @@ def decompose(
         check_target=check,
     )
     array = opt.read_inputs(inputs)
+    if is_dry:
+        chooser.check()
+        settings.check(has_images=images is not None)
+        dry_run(
+            context,
+            source,
+            scheme,
+            Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only),
+            out,
+            images=None if images is None else images.count,
+            has_target=target is not None,
+        )
+        return
     with refused(context, as_json=as_json), progress() as stages:
         result = decompose_to_bundle(
             source,

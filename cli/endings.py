@@ -28,7 +28,7 @@ _PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
 _BESIDE_A_TARGET = ("criterion", "plan", "keep_expensive")
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 # What is asked of a command besides its work.
-_ASKED = ("as_json", "dry_run")
+_ASKED = ("as_json", "is_dry")
 _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
 # What limits tune.

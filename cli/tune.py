@@ -14,6 +14,7 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .dry_run import DryRun, dry_run
 from .endings import ending, refused
 from .eval import (
     JUDGING,
@@ -128,6 +129,7 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    is_dry: DryRun = False,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
@@ -140,9 +142,7 @@ def tune(
     from trpexport.files import cache_folder
 
     if show_table:
-        typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
-        opt.refuse_typed(context, typed, "beside --show-table")
-        _show_table(cache_folder(cache), as_json=as_json)
+        _show_table(context, cache_folder(cache), as_json=as_json)
         return
     if network is None:
         raise TrpexportError("there is nothing to tune: name a checkpoint or an ONNX file")
@@ -160,14 +160,7 @@ def tune(
         opt.Idle(JUDGING, without="max_drop"),
         opt.Idle(("python",), without="host"),
     )
-    if not any(opt.is_typed(context, name) for name in _LIMITS):
-        raise TrpexportError(
-            "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --max-error, --max-drop or --pareto"
-        )
-    if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
-        raise TrpexportError("ranks are chosen by output error on images: give --calib")
+    _check_complete(context, calib)
     how = (mean, std, size, resize, data_preprocessing)
     images = calibration(calib, calib_images, calib_seed, how, data)
     assert images is not None
@@ -202,6 +195,10 @@ def tune(
     array = opt.read_inputs(inputs)
     refinement = refinement_of(refine, cache)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
+    if is_dry:
+        chooser.check()
+        dry_run(context, source, scheme, chooser, out, images=images.count, has_target=True)
+        return
     tell_written(out)
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, threads, batch)
@@ -219,6 +216,22 @@ def tune(
         _show_front(*found, as_json=as_json)
     else:
         _show(context, result, as_json=as_json)
+
+
+def _check_complete(context: typer.Context, calib: str | None) -> None:
+    """Refuse a command that does not say what to aim at, or by which images.
+
+    Raises:
+        TrpexportError: it does not.
+    """
+    if not any(opt.is_typed(context, name) for name in _LIMITS):
+        raise TrpexportError(
+            "nobody says how fast or how near the network must be: give --min-speedup, "
+            "--max-latency, --max-error, --max-drop or --pareto"
+        )
+    if calib is None:
+        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+        raise TrpexportError("ranks are chosen by output error on images: give --calib")
 
 
 def _best_so_far(result: BundleReport) -> str:
@@ -292,7 +305,9 @@ def _seconds(text: str) -> float:
     return float(found["number"]) * _UNITS[found["unit"]]
 
 
-def _show_table(folder: Path | None, *, as_json: bool) -> None:
+def _show_table(context: typer.Context, folder: Path | None, *, as_json: bool) -> None:
+    typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
+    opt.refuse_typed(context, typed, "beside --show-table")
     from trpexport.latency.store import Store
     from trpexport.report.views.latency import table_view
 

@@ -6,7 +6,7 @@ All of it follows from the facts of a report, so that older reports get a verdic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,7 @@ MAX_LOSS, FAIR_LOSS = 0.25, 0.05
 MAX_ERROR_ON_RANDOM = 0.5
 # Share of the MACs from which on the kinds of layers are why little is saved.
 _MOST = 0.5
+_NAMED = 3  # kinds of layers
 
 
 class Outcome(StrEnum):
@@ -237,6 +238,13 @@ def macs_by_kind(plan: Plan) -> tuple[KindShare, ...]:
         if macs
     ]
     return tuple(sorted(found, key=lambda one: -one.share))
+
+
+def why_dear(kinds: Sequence[KindShare]) -> str:
+    """Say which kinds of layers hardly get cheaper, and how large a share of the MACs they are."""
+    share = sum(kind.share for kind in kinds)
+    named = ", ".join(f"{kind.kind} {kind.share:.0%}" for kind in kinds[:_NAMED])
+    return f"{share:.0%} of the MACs are in what low rank hardly makes cheaper: {named}"
 
 
 def verdict_of(report: Mapping[str, Any]) -> Verdict | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from trpexport.report.blocks import Block, Kind, Role, Text, Tone, Value
-from trpexport.verdict import TIME, KindShare, Lost, Outcome, Verdict
+from trpexport.verdict import TIME, Lost, Outcome, Verdict, why_dear
 
 Parts = tuple[str | Value, ...]
 
@@ -16,7 +16,6 @@ _HEADS = {
     Outcome.UNKNOWN: ("Nobody knows yet whether it pays", Tone.PLAIN),
 }
 _RESOURCES = {"macs": "fewer MACs", "parameters": "fewer parameters", "bytes": "fewer bytes"}
-_NAMED = 3  # kinds of layers
 
 
 def verdict_view(verdict: Verdict | None) -> tuple[Block, ...]:
@@ -31,26 +30,8 @@ def verdict_view(verdict: Verdict | None) -> tuple[Block, ...]:
     is_why = verdict.outcome is Outcome.HARDLY_PAYS and verdict.is_dear
     sentence = (f"{head}: ", *_saved(verdict.saved), *_lost(verdict.lost))
     if is_why:
-        sentence += ("; ", *why_dear(verdict.dear_kinds))
+        sentence += (f"; {why_dear(verdict.dear_kinds)}",)
     return (Text(sentence, Role.VERDICT, tone),)
-
-
-def why_dear(kinds: Sequence[KindShare]) -> Parts:
-    """Say which kinds of layers hardly get cheaper, and how large a share of the MACs they are."""
-    named = kinds[:_NAMED]
-    parts: Parts = (
-        Value(sum(kind.share for kind in kinds), Kind.SHARE, digits=0),
-        " of the MACs are in layers of which low rank saves hardly anything: ",
-    )
-    for index, kind in enumerate(named):
-        parts += (
-            ", " if index else "",
-            f"{kind.kind} (",
-            Value(kind.share, Kind.SHARE, digits=0),
-            *((", ", Value(kind.ratio, Kind.RATIO)) if kind.ratio is not None else ()),
-            ")",
-        )
-    return parts
 
 
 def _saved(saved: Mapping[str, float]) -> Parts:
