@@ -9,7 +9,7 @@ import typer
 
 from . import options as opt
 from .eval import Mean, Std, normalisation
-from .interrupts import tell
+from .interrupts import is_asked, tell
 from .train import (
     BatchSize,
     Bf16,
@@ -91,7 +91,7 @@ def finetune(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),
     )  # fmt: skip
-    tell(lambda: standing(out))
+    tell(lambda: standing(context, out))
     facts = run(
         source,
         settings,
@@ -104,5 +104,6 @@ def finetune(
         preprocessing=normalisation(mean, std),
         watcher=watching(out, tensorboard),
         restart=restart,
+        should_stop=is_asked,
     )
-    finish(facts, out, "export", as_json)
+    finish(context, facts, out, "export", as_json)
