@@ -18,13 +18,16 @@ class Countdown:
     Args:
         steps: how many there are.
         clock: returns seconds.
+        done: how many were done before.
     """
 
-    def __init__(self, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, steps: int, clock: Callable[[], float] = time.perf_counter, *, done: int = 0
+    ) -> None:
         self._steps = steps
         self._clock = clock
         self._started = clock()
-        self._done = 0
+        self._done = self._before = done
 
     def step(self) -> str:
         """Return where the job stands once another step is done: ``3 of 18, 40 s left``."""
@@ -32,7 +35,7 @@ class Countdown:
         left = self._steps - self._done
         if not left:
             return f"{self._done} of {self._steps}"
-        seconds = (self._clock() - self._started) / self._done * left
+        seconds = (self._clock() - self._started) / (self._done - self._before) * left
         return f"{self._done} of {self._steps}, {duration(seconds)} left"
 
 
