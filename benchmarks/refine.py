@@ -22,10 +22,11 @@ import numpy as np
 import trpexport as tx
 from benchmarks.calibration_curve import NORMALISE
 from benchmarks.environment import RESULTS, environment, run
+from trpexport.calibration_data import CalibrationData
 from trpexport.networks.base import Network
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.onnxfile.recognition import is_onnx
-from trpexport.pipeline import CalibrationData, Decomposable, Source
+from trpexport.pipeline import Decomposable, Source
 from trpexport.plan import CALIBRATION
 from trpexport.refining.refinement import REFINED
 from trpexport.stages import Stages

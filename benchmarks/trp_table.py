@@ -26,12 +26,13 @@ from torch import nn
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import Chooser
 from trpexport.choose.spectra import analyse
 from trpexport.files import cache_folder
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import CalibrationData, Source, decompose_to_bundle
+from trpexport.pipeline import Source, decompose_to_bundle
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
 from trpexport.training.finetune import finetune

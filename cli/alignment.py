@@ -12,13 +12,9 @@ from trpexport.errors import TrpexportError
 RankMultiple = Annotated[
     str,
     typer.Option(
-        help="Ranks are rounded up to multiples of N where that is still cheaper: auto for the "
-        "channel block of the processor, 1 for the paper's ranks."
+        help="Ranks are rounded up to multiples of N, and a layer that none makes cheaper stays: "
+        "auto for the channel block of the processor or a part of it, 1 for the paper's ranks."
     ),
-]
-Provider = Annotated[
-    str | None,
-    typer.Option(help="Provider that is to run it, by whose channel block auto goes."),
 ]
 
 

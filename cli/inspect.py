@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from . import options as opt
@@ -16,9 +14,7 @@ def inspect(
     context: typer.Context,
     checkpoint: opt.NetworkFile,
     scheme: opt.Scheme = "spatial",
-    criterion: Annotated[
-        list[str] | None, typer.Option(help="A criterion to show, NAME:VALUE. Repeatable.")
-    ] = None,
+    criterion: opt.Criteria = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     stride_1_only: opt.Stride1Only = False,
@@ -31,6 +27,9 @@ def inspect(
     """Show what a network is, each layer's singular values, and the ranks they suggest.
 
     Writes nothing. The last row gives the MACs that each criterion would save.
+
+    Example:
+        trpexport inspect network.pth --scheme channel
     """
     from trpexport.choose.inspection import inspection
     from trpexport.choose.selection import Selection

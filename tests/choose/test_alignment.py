@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.choose.networks import SHAPE, Small, ranks
+from tests.choose.networks import SHAPE, Small, ranks, reasons
 from tests.latency.networks import FakeStopwatch
 from trpexport.choose import alignment
 from trpexport.choose.alignment import (
@@ -18,11 +18,13 @@ from trpexport.choose.alignment import (
     channel_block,
     find_alignment,
 )
+from trpexport.choose.base import NothingCheaperError
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.by_latency import ByLatency
 from trpexport.errors import PlanError, TrpexportError
 from trpexport.measure.machine import instruction_sets
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.plan import Plan
 from trpexport.runtime.channels import nchwc_block
 from trpexport.stages import Stages
 
@@ -79,7 +81,7 @@ def test_a_variable_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, AVX512)
     monkeypatch.setenv(BLOCK_VARIABLE, "4")
     assert find_alignment() == Alignment(4, f"auto: 4, {BLOCK_VARIABLE}")
-    assert find_alignment(8) == Alignment(8, "given")
+    assert find_alignment(8) == Alignment(8, "given", is_asked=True)
     monkeypatch.setenv(BLOCK_VARIABLE, "wide")
     with pytest.raises(PlanError, match=f"{BLOCK_VARIABLE}='wide' must be a number"):
         find_alignment()
@@ -133,10 +135,11 @@ def test_a_rank_is_never_lowered_nor_raised_above_the_limit(
     ("criterion", "multiple", "found"),
     [
         # Break-even ranks: plain 13 of 16, strided 14 of 16, pointwise 7 of 16.
-        ("rank:2", 8, {"plain": 8, "strided": 8, "pointwise": 4}),
-        ("rank:2", 16, {"plain": 8, "strided": 8, "pointwise": 4}),
-        ("rank:5", 16, {"plain": 8, "strided": 8, "pointwise": 6}),
-        ("rank:9", 8, {"plain": 12, "strided": 12, "pointwise": None}),
+        ("rank:2", 8, {"plain": 8, "strided": 8, "pointwise": None}),
+        ("rank:2", 14, {"plain": None, "strided": 14, "pointwise": None}),
+        ("rank:2", 16, {"plain": None, "strided": None, "pointwise": None}),
+        ("rank:5", 7, {"plain": 7, "strided": 7, "pointwise": 7}),
+        ("rank:9", 8, {"plain": None, "strided": None, "pointwise": None}),
         ("rank:2", 1, {"plain": 2, "strided": 2, "pointwise": 2}),
         ("value:0.05", 4, {"plain": 4, "strided": 4, "pointwise": 4}),
     ],
@@ -145,10 +148,50 @@ def test_ranks_of_a_criterion_are_rounded_up_layer_by_layer(
     criterion: str, multiple: int, found: dict[str, int | None]
 ) -> None:
     chooser = ByCriterion("channel", criterion, rank_multiple=multiple)
-    plan = chooser(TorchNetwork.open(Small().eval(), SHAPE), None, Stages(), None).plan
+    plan = plan_of(chooser)
     assert {name: rank for name, rank in ranks(plan).items() if name in found} == found
     assert plan.options["rank_multiple"] == multiple
     assert plan.options["rank_multiple_reason"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "layer", "reason"),
+    [
+        ("rank:2", "pointwise", "no multiple of 8 is cheaper, which ranks were asked to be"),
+        ("rank:9", "plain", "no multiple of 8 from rank 9 on is cheaper"),
+        ("rank:9", "pointwise", "rank 9 of 16 costs"),  # dear as it is
+    ],
+)
+def test_a_layer_without_a_rank_of_an_asked_multiple_stays_whole(
+    criterion: str, layer: str, reason: str
+) -> None:
+    plan = plan_of(ByCriterion("channel", criterion, rank_multiple=8))
+    assert reasons(plan)[layer].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "block", "found"),
+    [
+        ("rank:2", "8", {"plain": 8, "strided": 8, "pointwise": 4}),
+        ("rank:2", "16", {"plain": 8, "strided": 8, "pointwise": 4}),
+        ("rank:5", "16", {"plain": 8, "strided": 8, "pointwise": 6}),
+        ("rank:9", "8", {"plain": 12, "strided": 12, "pointwise": None}),
+    ],
+)
+def test_a_block_of_the_processor_is_halved_where_it_is_too_coarse(
+    criterion: str, block: str, found: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BLOCK_VARIABLE, block)
+    plan = plan_of(ByCriterion("channel", criterion))
+    assert {name: rank for name, rank in ranks(plan).items() if name in found} == found
+
+
+def plan_of(chooser: ByCriterion) -> Plan:
+    """Return what a choice is for the small network."""
+    try:
+        return chooser(TorchNetwork.open(Small().eval(), SHAPE), None, Stages(), None).plan
+    except NothingCheaperError as error:
+        return error.plan
 
 
 def test_without_the_guard_the_full_rank_is_the_limit() -> None:
@@ -185,7 +228,7 @@ def test_a_checkpoint_says_what_it_was_trained_for(
     on(monkeypatch, AVX2)
     assert ByCriterion().as_trained(metadata).alignment == found
     given = ByCriterion(rank_multiple=2).as_trained(metadata)
-    assert given.alignment == Alignment(2, "given")
+    assert given.alignment == Alignment(2, "given", is_asked=True)
     assert ByCriterion(provider="cuda").as_trained(metadata).alignment.multiple == 8
 
 

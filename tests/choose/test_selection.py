@@ -37,10 +37,10 @@ def test_a_pattern_that_matches_nothing_is_an_error(option: str) -> None:
         planned(network, **options)
 
 
-def test_a_convolution_that_ends_the_network_is_the_classifier() -> None:
+def test_a_convolution_that_ends_the_network_is_a_head() -> None:
     model = nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(3)))
     plan = planned(TorchNetwork.open(model, SHAPE), criterion="rank:1")
-    assert "the classifier" in reasons(plan)["2"]
+    assert "a head" in reasons(plan)["2"]
     assert ranks(plan)["1"] == 1
     with_linear = nn.Sequential(*model, nn.Flatten(), nn.Linear(3 * 6 * 6, 2))
     assert ranks(planned(TorchNetwork.open(with_linear, SHAPE), criterion="rank:1"))["2"] == 1

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tests.artifact.networks import SHAPE, tiny
 from tests.choose.conftest import Measured
 from tests.choose.networks import gatherer_of, smooth
+from trpexport.choose.alignment import UNALIGNED, Alignment, find_alignment
 from trpexport.choose.base import Price
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.prices import Macs
@@ -87,7 +88,11 @@ def cached(tmp_path: Path) -> Callable[..., tuple[SensitivityTable, bool]]:
     ) -> tuple[SensitivityTable, bool]:
         network = network or TorchNetwork.open(tiny(), SHAPE)
         lines = list[str]()
-        job: dict[str, Any] = {"scheme": "channel", "rank_multiple": 8, "cache": tmp_path} | options
+        job: dict[str, Any] = {
+            "scheme": "channel",
+            "alignment": Alignment(8, "auto"),
+            "cache": tmp_path,
+        } | options
         found = sensitivity_table(network, gatherer_of(network, x), announce=lines.append, **job)
         return found, bool(lines)
 
@@ -102,7 +107,7 @@ def test_the_cache_is_read_only_for_the_same_job(
     assert all(option.rank in (None, 8) for layer in first.layers for option in layer.options)
     assert cached() == (first, False)
     assert cached(x=X[::-1].copy()) == (first, False)  # the order of images is nothing new
-    for other in ({"rank_multiple": 4}, {"x": X[:4]}, {"prices": [Macs()]}):
+    for other in ({"alignment": Alignment(4, "auto")}, {"x": X[:4]}, {"prices": [Macs()]}):
         table, is_measured = cached(**other)
         assert is_measured
         assert table.key != first.key
@@ -198,13 +203,15 @@ def test_candidate_ranks_share_the_multiple_and_reach_the_last_cheaper_one(
     analysis = analyse(measured.network, "spatial")
     for layer in (each.layer for each in analysis.layers if each.values is not None):
         last = scheme.break_even_rank(layer.op, layer.calls)
-        assert candidate_ranks(scheme, layer, 1)[-1] == last
-        assert candidate_ranks(scheme, layer, 1)[0] == 1
-        assert all(rank % 4 == 0 for rank in candidate_ranks(scheme, layer, 4))
+        assert candidate_ranks(scheme, layer, UNALIGNED)[-1] == last
+        assert candidate_ranks(scheme, layer, UNALIGNED)[0] == 1
+        assert all(rank % 4 == 0 for rank in candidate_ranks(scheme, layer, Alignment(4, "auto")))
         # Where a block is too large, whole halves of it, and so on.
-        (alone, *others) = candidate_ranks(scheme, layer, 1024)
+        (alone, *others) = candidate_ranks(scheme, layer, Alignment(1024, "auto"))
         assert alone & (alone - 1) == 0 and alone <= last < 2 * alone
         assert not others
+        # None where that very multiple was asked for.
+        assert candidate_ranks(scheme, layer, find_alignment(1024)) == []
 
 
 def test_ranks_that_a_wide_layer_can_not_be_fitted_at_are_left_out(

@@ -136,7 +136,6 @@ EMPTY = replace(BOTH, readers={"test": lambda: ArraySplit(pixels(0), np.zeros(0,
             made_dataset(train=pixels(8)[:, :, :8]),
             "gives images of 3x8x16, the network takes 3x16x16",
         ),
-        (GREY, "gives images of 1x16x16, the network takes 3x16x16"),
         (EMPTY, "has no test images: check the path"),
     ],
 )
@@ -179,3 +178,18 @@ def test_a_small_array_has_no_others() -> None:
     assert images.notes == ("verified on the images that it was calibrated on",)
     with pytest.raises(DataError, match="give a data set, tensors with targets"):
         images.labelled()
+
+
+def test_grey_images_get_three_equal_channels_and_that_is_said_once() -> None:
+    grey = replace(GREY, channels=1)
+    images = drawn(grey, 8)
+    plain = (images.inputs * np.reshape(HOW.std, (3, 1, 1))) + np.reshape(HOW.mean, (3, 1, 1))
+    np.testing.assert_allclose(plain[:, 1], pixels(8)[:, 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(plain[:, 2], plain[:, 0], atol=1e-6)
+    _ = images.unseen(), images.inputs
+    assert sum("three equal channels" in note for note in images.notes) == 1
+
+
+def test_a_mean_for_another_number_of_channels_than_the_network_has_is_named() -> None:
+    with pytest.raises(DataError, match="takes 1 channel, the preprocessing has a mean for 3"):
+        DatasetImages(BOTH, HOW, (1, 1, 16, 16))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.training.small import SHAPE, Small, decomposed, train, weights
+from trpexport.choose.alignment import Alignment
 from trpexport.errors import PlanError, TrainingError, TrpexportError
 from trpexport.lowrank.schemes import matrix_schemes
 from trpexport.training import projection
@@ -53,7 +54,8 @@ def test_the_status_is_what_a_decomposition_at_the_threshold_finds(
     assert trp.status.macs_ratio == 1
     train(model, trp, 12)
     trp.project()
-    plan = decomposed(model, scheme, rank_multiple=multiple).plan
+    as_trained = Alignment(multiple, "as the checkpoint was trained")
+    plan = decomposed(model, scheme, rank_multiple=as_trained).plan
     assert trp.status.macs_ratio == plan.macs_after / plan.macs_before
     for layer in plan.rewritten:
         assert trp.status.ranks[layer.name] == layer.rank

@@ -71,12 +71,14 @@ def manifest_facts(
     }
 
 
-def preprocessing_of(source: Origin | None) -> dict[str, Any]:
-    """Return how images become input, as a source's metadata say; empty where they don't.
+def preprocessing_of(source: Origin | None, known: Preprocessing | None) -> dict[str, Any]:
+    """Return how images become input, as is known, or as a source's metadata say; else nothing.
 
     Raises:
         DataError: what they say makes no sense.
     """
+    if known is not None:
+        return {"preprocessing": known.to_json()}
     data = source.metadata.get("preprocessing") if source else None
     if source is None or data is None:
         return {}

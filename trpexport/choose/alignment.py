@@ -36,14 +36,25 @@ class Alignment:
     Attributes:
         multiple: at least 1.
         reason: where it comes from.
+        is_asked: whether somebody asked for it: then no rank is anything else.
     """
 
     multiple: int
     reason: str
+    is_asked: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what a plan's options say of it."""
         return {"rank_multiple": self.multiple, "rank_multiple_reason": self.reason}
+
+    def of(self, rank: int, largest: int) -> int | None:
+        """Return a rank rounded up as :func:`aligned` does.
+
+        None where a multiple was asked for and all from the rank on are above ``largest``.
+        """
+        if self.is_asked and rank <= largest < -(-rank // self.multiple) * self.multiple:
+            return None
+        return aligned(rank, self.multiple, largest)
 
     def halved(self) -> Alignment:
         """Return half of it, for ranks that the whole of it is too coarse for."""
@@ -59,8 +70,9 @@ class AlignedSelection(Selection):
     """The layers that a user leaves to be rewritten, and what their ranks are multiples of.
 
     Attributes:
-        rank_multiple: ranks are rounded up to multiples of it where that is still cheaper; ``auto``
-            for the channel block that convolutions run by.
+        rank_multiple: ranks are rounded up to multiples of it; a layer that no multiple makes
+            cheaper stays whole. ``auto`` for the channel block that convolutions run by, or a part
+            of it where that alone is cheaper.
         provider: the provider that the network is meant for, by which ``auto`` goes; None for this
             processor.
     """
@@ -120,7 +132,7 @@ def find_alignment(
             f"{AUTO}",
             parameters=("rank_multiple",),
         )
-    return Alignment(rank_multiple, "given")
+    return Alignment(rank_multiple, "given", is_asked=True)
 
 
 def channel_block(provider: str | None = None) -> int:
@@ -148,6 +160,12 @@ def aligned(rank: int, multiple: int, largest: int) -> int:
             return rounded
         multiple //= 2
     return rank
+
+
+def no_multiple(alignment: Alignment, rank: int = 1) -> str:
+    """Say why a layer stays that has no multiple from a rank on that is cheaper."""
+    beyond = f" from rank {rank} on" if rank > alignment.multiple else ""
+    return f"no multiple of {alignment.multiple}{beyond} is cheaper, which ranks were asked to be"
 
 
 def _block(provider: str | None, elsewhere: Collection[str] | None = None) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from trpexport.choose.alignment import AlignedSelection, no_multiple
 from trpexport.choose.by_plan import revised
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.knapsack import ROUNDING, least_error
@@ -146,7 +147,7 @@ def plan_for(
     for row in bare.layers:
         option = allotment.chosen.get(row.name)
         if option is None:
-            reason = reasons[row.name] or "no rank that may be chosen is cheaper"
+            reason = reasons[row.name] or _none_cheaper(selection)
             rows.append(replace(row, reason=reason))
         elif option.scheme is None:
             rows.append(replace(row, reason="the budget leaves it whole"))
@@ -163,3 +164,9 @@ def plan_for(
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
     return replace(plan, criterion=criterion)
+
+
+def _none_cheaper(selection: Selection) -> str:
+    if isinstance(selection, AlignedSelection) and selection.alignment.is_asked:
+        return no_multiple(selection.alignment)
+    return "no rank that may be chosen is cheaper"

@@ -22,6 +22,7 @@ from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.outlook import outlook
 from trpexport.choose.prices import PRICES, check_known
+from trpexport.choose.reach import check_reach, names_of
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
@@ -114,6 +115,9 @@ class ByBudget(AlignedSelection):
         if kind == "macs":
             check_known(network)
         alignment = self._reaching(network)
+        if kind not in ("error", "drop"):
+            asked = replace(self, rank_multiple=alignment)
+            check_reach(network, self._price, limit, self.scheme, asked)
         labelled = images.labelled() if kind == "drop" else None
         metric = None if labelled is None else self._metric(labelled.data)
         with stages("see what can be won"):
@@ -128,7 +132,7 @@ class ByBudget(AlignedSelection):
                 scheme=self.scheme,
                 selection=self,
                 prices=self._prices,
-                rank_multiple=alignment.multiple,
+                alignment=alignment,
                 cache=self.cache,
                 announce=stages.say,
             )
@@ -168,10 +172,9 @@ class ByBudget(AlignedSelection):
         kind, limit = self._target
         if self.rank_multiple != AUTO or kind in ("error", "drop"):
             return alignment
-        (price,) = (one for one in self._prices if one.resource == self._resource)
-        schemes = list(SCHEMES) if self.scheme == "auto" else [self.scheme]
+        price, schemes = self._price, names_of(self.scheme)
         while alignment.multiple > 1:
-            if least(network, price, schemes, self, alignment.multiple) <= limit:
+            if least(network, price, schemes, self, alignment) <= limit:
                 break
             alignment = alignment.halved()
         return alignment
@@ -211,6 +214,11 @@ class ByBudget(AlignedSelection):
         if self.price is not None:
             return self.price.resource
         return "macs" if self.macs is not None else "parameters"
+
+    @property
+    def _price(self) -> Price:
+        (price,) = (one for one in self._prices if one.resource == self._resource)
+        return price
 
     @property
     def _prices(self) -> list[Price]:

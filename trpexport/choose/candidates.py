@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trpexport.choose.alignment import Alignment
 from trpexport.choose.base import Price
 from trpexport.choose.selection import Selection
 from trpexport.lowrank.fit.base import with_bias
@@ -18,13 +19,14 @@ from trpexport.ops import Layer
 _MAX_RANKS = 12
 
 
-def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
+def candidate_ranks(scheme: Scheme, layer: Layer, alignment: Alignment) -> list[int]:
     """Return the ranks to try: spread over the multiples that save MACs, the largest included.
 
-    Where the least multiple saves none, those of its half, its quarter, ..., as ranks are aligned.
+    Where the least multiple saves none, those of its half, its quarter, ..., as ranks are aligned;
+    none where that multiple was asked for.
     """
-    largest = scheme.break_even_rank(layer.op, layer.calls)
-    while multiple > max(1, largest):
+    largest, multiple = scheme.break_even_rank(layer.op, layer.calls), alignment.multiple
+    while multiple > max(1, largest) and not alignment.is_asked:
         multiple //= 2
     ranks = range(multiple, largest + 1, multiple)
     if len(ranks) <= _MAX_RANKS:
@@ -36,7 +38,11 @@ def candidate_ranks(scheme: Scheme, layer: Layer, multiple: int) -> list[int]:
 
 
 def least(
-    network: Network, price: Price, schemes: Sequence[str], selection: Selection, multiple: int
+    network: Network,
+    price: Price,
+    schemes: Sequence[str],
+    selection: Selection,
+    alignment: Alignment,
 ) -> float:
     """Return the smallest share of a resource that candidate ranks leave, whatever is lost.
 
@@ -45,7 +51,7 @@ def least(
         price: of the resource.
         schemes: names of those that may be taken.
         selection: the layers that may be rewritten.
-        multiple: ranks are multiples of it.
+        alignment: what ranks are multiples of.
     """
     whole = price.whole(network)
     free = free_layers(network, schemes, selection)
@@ -56,7 +62,7 @@ def least(
             price.of(layer, with_bias(SCHEMES[name].factor_ops(layer.op, rank)))
             for name, names in free.items()
             if layer.name in names
-            for rank in candidate_ranks(SCHEMES[name], layer, multiple)[:1]
+            for rank in candidate_ranks(SCHEMES[name], layer, alignment)[:1]
         ]
         saved += max(0.0, dense - min(lowest, default=dense))
     return 1 - saved / whole if whole else 1.0

@@ -32,6 +32,7 @@ def inspection(source: Origin, analysis: Analysis, criteria: Sequence[Criterion]
         "notes": list(source.notes),
         "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
         "criteria": [asdict(choice) for choice in choices],
+        "macs": analysis.bare.macs_before,
         "unknown": dict(analysis.bare.unknown),
     }
 

@@ -11,9 +11,11 @@ from trpexport.errors import PlanError
 from trpexport.lowrank.schemes import Scheme
 from trpexport.ops import Layer
 
+_HEAD = "a head (no layer with weights comes behind it)"
+
 
 class Layers(Protocol):
-    """Layers in the order in which they run, the first and the last among them known."""
+    """Layers in the order in which they run, the first and the last ones among them known."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -24,16 +26,17 @@ class Layers(Protocol):
         """Name of the layer that runs first, or None."""
 
     @property
-    def head(self) -> str | None:
-        """Name of the layer that runs last, if no other layer with weights comes after it."""
+    def heads(self) -> Sequence[str]:
+        """Names of the layers whose outputs leave it without passing another with weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """The layers that a user leaves to be rewritten.
 
-    The stem (the layer that runs first) and the classifier (the one that runs last)
-    stay as they are, as in the paper, unless ``include`` names them.
+    The stem (the layer that runs first) and the heads (those whose outputs leave the network
+    without passing another layer with weights: a classifier, the outputs of a detector) stay as
+    they are, as in the paper, unless ``include`` names them.
 
     Attributes:
         include: glob patterns; only layers that match one are rewritten. Empty for all.
@@ -63,7 +66,7 @@ class Selection:
             PlanError: a pattern matches no layer.
         """
         self._check_patterns([layer.name for layer in network.layers])
-        special = {network.stem: "the stem", network.head: "the classifier"}
+        special = {**dict.fromkeys(network.heads, _HEAD), network.stem: "the stem"}
         found = {
             layer.name: layer.fixed
             or (None if layer.calls else "the network never runs it")

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from trpexport.choose.alignment import UNALIGNED, Alignment, aligned
+from trpexport.choose.alignment import UNALIGNED, Alignment, no_multiple
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.selection import Selection, together
 from trpexport.cost import macs
@@ -142,13 +142,17 @@ class Analysis:
                 f"{criterion} is above the full rank of every layer, which is at most "
                 f"{max(full.values())}: ask for less"
             )
-        ranks = self._aligned(ranks, full if keep_expensive else self._cheaper)
-        rows = [
-            layer.kept(layer.reason or "")
-            if layer.values is None
-            else guarded(layer, self.scheme, ranks[layer.name], keep_expensive)
-            for layer in self.layers
-        ]
+        found = self._aligned(ranks, full if keep_expensive else self._cheaper)
+
+        def row(layer: LayerSpectrum) -> LayerPlan:
+            if layer.values is None:
+                return layer.kept(layer.reason or "")
+            rank = found[layer.name]
+            if rank is None:
+                return layer.kept(no_multiple(self.alignment, ranks[layer.name]))
+            return guarded(layer, self.scheme, rank, keep_expensive)
+
+        rows = [row(layer) for layer in self.layers]
         return replace(
             self.bare,
             scheme=self.scheme.name,
@@ -170,7 +174,9 @@ class Analysis:
             if layer.values is not None
         }
 
-    def _aligned(self, ranks: Mapping[str, int], largest: Mapping[str, int]) -> dict[str, int]:
+    def _aligned(
+        self, ranks: Mapping[str, int], largest: Mapping[str, int]
+    ) -> dict[str, int | None]:
         """Round ranks up; layers that share a weight keep one rank."""
         limits: dict[str, int] = {}
         for layer in self.layers:
@@ -178,10 +184,8 @@ class Analysis:
                 weight = layer.layer.shares or layer.name
                 limits[weight] = min(limits.get(weight, largest[layer.name]), largest[layer.name])
         return {
-            layer.name: aligned(
-                ranks[layer.name],
-                self.alignment.multiple,
-                limits[layer.layer.shares or layer.name],
+            layer.name: self.alignment.of(
+                ranks[layer.name], limits[layer.layer.shares or layer.name]
             )
             for layer in self.layers
             if layer.name in ranks

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trpexport.choose.alignment import UNALIGNED, Alignment
 from trpexport.choose.base import Price
 from trpexport.choose.candidates import candidate_ranks, free_layers
 from trpexport.choose.distance import output_errors, worst
@@ -194,7 +195,7 @@ def sensitivity_table(
     scheme: str = "auto",
     selection: Selection | None = None,
     prices: Sequence[Price] = (),
-    rank_multiple: int = 1,
+    alignment: Alignment = UNALIGNED,
     cache: Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> SensitivityTable:
@@ -206,8 +207,7 @@ def sensitivity_table(
         scheme: name of the scheme; ``auto`` for all of them.
         selection: the layers that may be rewritten.
         prices: what options cost; all known resources where there are none.
-        rank_multiple: ranks are multiples of it, but for the largest one that saves MACs where
-            that is below it.
+        alignment: what ranks are multiples of.
         cache: folder of tables; a table of the same network, images and options is read from it,
             a new one is written to it, layer by layer, so that a stopped one goes on.
         announce: called with a line on each layer.
@@ -228,11 +228,11 @@ def sensitivity_table(
         schemes=names,
         # By amounts as well: another device's seconds may bear the same name.
         resources=[(price.resource, price.whole(network)) for price in prices],
-        rank_multiple=rank_multiple,
+        rank_multiple=(alignment.multiple, alignment.is_asked),
         options=selection.options,
     )
     free = free_layers(network, names, selection)
-    measurer = _Measurer(network, gatherer, prices, rank_multiple)
+    measurer = _Measurer(network, gatherer, prices, alignment)
     if cache is None:
         return measurer.table(key, free, announce)
     path = writable_folder(cache) / f"sensitivity-{key[:16]}.json"
@@ -258,16 +258,20 @@ class _Measurer:
         network: the network.
         gatherer: of the same network, on the calibration images.
         prices: what options cost.
-        rank_multiple: ranks are multiples of it.
+        alignment: what ranks are multiples of.
     """
 
     def __init__(
-        self, network: Network, gatherer: Gatherer, prices: Sequence[Price], rank_multiple: int
+        self,
+        network: Network,
+        gatherer: Gatherer,
+        prices: Sequence[Price],
+        alignment: Alignment,
     ) -> None:
         self._network = network
         self._gatherer = gatherer
         self._prices = prices
-        self._multiple = rank_multiple
+        self._alignment = alignment
         samples = gatherer.watch.samples
         self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
 
@@ -329,7 +333,7 @@ class _Measurer:
     def _ranks(self, layer: Layer, free: Mapping[str, Collection[str]]) -> dict[str, Sequence[int]]:
         """Return the ranks to try of a layer under each scheme that may rewrite it."""
         return {
-            name: candidate_ranks(SCHEMES[name], layer, self._multiple)
+            name: candidate_ranks(SCHEMES[name], layer, self._alignment)
             for name, names in free.items()
             if layer.name in names
         }

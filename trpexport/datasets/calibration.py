@@ -114,6 +114,7 @@ class DatasetImages:
         count: int = 512,
         seed: int = 0,
     ) -> None:
+        preprocessing.check_input(input_shape, "the network")
         self._dataset = dataset
         self._preprocessing = preprocessing
         self._shape = tuple(input_shape)
@@ -125,13 +126,13 @@ class DatasetImages:
         if total - count < _MIN_SPLIT:  # what is left is too little to measure on
             self._chosen = fitted_to(self._chosen)
         self.notes: list[str] = []
-        if self._split.is_normalised:
-            channels = len(preprocessing.mean)
-            plain = replace(preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels)
-            self._preprocessing = plain
+        if dataset.are_inputs:
+            self._preprocessing = dataset.preprocessing
             self.notes.append(
-                "the images are taken as they are: floats that leave 0 to 1 are normalised already"
+                "the images are floats, which are taken as the network's input as they are"
             )
+        elif (converted := preprocessing.conversion(dataset.channels)) is not None:
+            self.notes.append(f"of the images: {converted}")
         if len(self._chosen) < count:
             these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
             self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
@@ -226,6 +227,8 @@ class DatasetImages:
 
     def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
+        new = [f"of the images: {remark}" for remark in split.remarks()]
+        self.notes += [note for note in new if note not in self.notes]
         shape = laid_out(pixels[:1], self._shape).shape
         if shape[1:] != self._shape[1:]:
             found, wanted = ("x".join(map(str, s[1:])) for s in (shape, self._shape))

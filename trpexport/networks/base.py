@@ -107,8 +107,8 @@ class Network(Protocol):
         """Name of the layer that runs first, or None."""
 
     @property
-    def head(self) -> str | None:
-        """Name of the layer that runs last, if no other layer with weights comes after it."""
+    def heads(self) -> Sequence[str]:
+        """Names of the layers whose outputs leave it without passing another with weights."""
 
     @property
     def cost(self) -> Cost:

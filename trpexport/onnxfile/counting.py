@@ -65,7 +65,7 @@ def _layer(
 ) -> OperatorCost | None:
     """Return the cost of a node that multiplies and adds; None if it does not, or can't be told."""
     counted = COUNTED.get(node.operator)
-    if counted is None or len(node.inputs) <= counted.weight:
+    if counted is None or not counted.weight < len(node.inputs) <= counted.most_inputs:
         return None
     data = graph.shape(node.inputs[counted.data])
     weight = graph.shape(node.inputs[counted.weight])

@@ -30,6 +30,7 @@ from trpexport.supervision import (
     time_allowance,
 )
 from trpexport.tensors import (
+    ONLY_INPUT,
     UNNAMED,
     Shape,
     Shapes,
@@ -56,7 +57,7 @@ class Node:
         operator: (domain, name) of its operator; the domain of ONNX itself is ``""``.
         inputs: names of its input tensors, empty where one is left out.
         outputs: names of its output tensors.
-        attributes: its integer attributes by name.
+        attributes: its attributes that are an integer or a text, by name; 0 for others.
     """
 
     name: str
@@ -255,7 +256,8 @@ def _fix_dimensions(model: ModelProto, constants: dict[str, TensorInfo], shapes:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     inputs = [value for value in graph.input if value.name not in constants]
     for value in inputs:
-        if not value.type.tensor_type.HasField("shape") and value.name not in shapes:
+        given = {value.name, ONLY_INPUT} & shapes.keys()
+        if not given and not value.type.tensor_type.HasField("shape"):
             raise ModelError(
                 f"the input {value.name} has no shape: give it one, as in {value.name}=1x3x224x224",
                 parameters=("shapes",),
@@ -298,7 +300,7 @@ def _node(node: NodeProto) -> Node:
         operator=("" if node.domain == "ai.onnx" else node.domain, node.op_type),
         inputs=tuple(node.input),
         outputs=tuple(node.output),
-        attributes={a.name: a.i for a in node.attribute},
+        attributes={a.name: a.i or a.s.decode(errors="replace") or 0 for a in node.attribute},
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
+from trpexport.onnxfile.einsum import einsum_macs
 from trpexport.tensors import Shape
 
 Operator = tuple[str, str]
@@ -27,12 +28,14 @@ class Counted:
         data: index of the input that is the data.
         weight: index of the input that is the weight.
         parameters: indices of all inputs that are parameters where they are constant.
+        most_inputs: with how many inputs it is counted.
     """
 
     macs: Callable[[Shape, Shape, Shape, Attributes], int]
     data: int = 0
     weight: int = 1
     parameters: tuple[int, ...] = (1, 2)
+    most_inputs: float = inf
 
 
 def _conv(data: Shape, weight: Shape, output: Shape, attributes: Attributes) -> int:
@@ -67,9 +70,17 @@ def _recurrent(data: Shape, weight: Shape, output: Shape, attributes: Attributes
     return steps * weight[0] * weight[1] * (weight[2] + int(attributes["hidden_size"]))
 
 
+def _by_equation(data: Shape, weight: Shape, output: Shape, attributes: Attributes) -> int:
+    # its only operand, or the first and the last one of two
+    shapes = [data] if "," not in attributes["equation"] else [data, weight]
+    return einsum_macs(attributes["equation"], shapes) or 0
+
+
 COUNTED: Mapping[Operator, Counted] = {
     ("", "Conv"): Counted(_conv),
     ("", "ConvTranspose"): Counted(_conv_transpose),
+    # Of more than two operands, nobody knows in which order they are multiplied.
+    ("", "Einsum"): Counted(_by_equation, weight=-1, parameters=(0, 1), most_inputs=2),
     ("", "Gemm"): Counted(_gemm, parameters=(0, 1, 2)),
     ("", "MatMul"): Counted(_matmul, parameters=(0, 1)),
     **{("", name): Counted(_recurrent, parameters=(1, 2, 3)) for name in ("LSTM", "GRU", "RNN")},

@@ -76,7 +76,7 @@ def test_a_layer_runs_however_it_is_called(
     assert network.cost.macs == stem + calls * OF_C2 + 16 * 10
     assert not network.cost.unknown
     assert network.other_macs == 0
-    assert (network.stem, network.head) == ("c1", "fc")
+    assert (network.stem, network.heads) == ("c1", ("fc",))
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -135,11 +135,11 @@ class Activates(Fixes):
         (type("Grandchild", (Fixes,), {}), None),
         (Standardizes, "Standardizes may compute more than its base class"),
         (type("Grandchild", (Standardizes,), {}), "Grandchild may compute more"),
-        (Pads, "Pads may compute more"),
+        (Pads, None),  # it was tried
         (Activates, "holds other modules"),
     ],
 )
-def test_a_subclass_that_only_fixes_arguments_is_a_convolution(
+def test_a_subclass_that_computes_no_more_is_a_convolution(
     kind: Callable[[int], Fixes], reason: str | None
 ) -> None:
     model = Plain()
@@ -173,4 +173,4 @@ def test_a_recurrent_layer_behind_the_last_convolution_is_the_head() -> None:
             y: Tensor = self.fc(x.mean(2).permute(2, 0, 1))[0]
             return y
 
-    assert TorchNetwork.open(Reads(), SHAPE).head is None
+    assert TorchNetwork.open(Reads(), SHAPE).heads == ()

@@ -8,6 +8,7 @@ from trpexport.report.blocks import Kind, Role, Table, Text, Tone, Value
 from trpexport.report.views.spectra import spectra_view
 
 FACTS: dict[str, Any] = {
+    "macs": 1000,
     "unknown": {},
     "architecture": "net[0]",
     "input_shape": [1, 3, 8, 8],
@@ -68,4 +69,4 @@ def test_inputs_of_several_names_are_in_the_title() -> None:
     table, _ = spectra_view({**facts, "inputs": inputs})
     assert isinstance(table, Table)
     shapes = [Value((1, 3, 8, 8), Kind.SHAPE), Value((1, 5), Kind.SHAPE)]
-    assert [part for part in table.title if isinstance(part, Value)] == shapes
+    assert [part for part in table.title if isinstance(part, Value)][:-1] == shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -196,15 +196,16 @@ class _Finder:
 
 def _nodes(model: ir.Model) -> Iterator[tuple[ir.Node, str | None]]:
     """Yield all nodes in the order in which they stand, and the node or function around each."""
-    yield from _within(model.graph, None)
+    yield from nodes_within(model.graph, None)
     for function in model.functions.values():
-        yield from _within(function, f"the function {function.name}")
+        yield from nodes_within(function, f"the function {function.name}")
 
 
-def _within(
-    graph: ir.Graph | ir.Function, place: str | None
+def nodes_within(
+    nodes: Iterable[ir.Node], place: str | None
 ) -> Iterator[tuple[ir.Node, str | None]]:
-    for node in graph:
+    """Yield nodes and those in their bodies, each with the node or the function around it."""
+    for node in nodes:
         yield node, place
         for attribute in node.attributes.values():
             if attribute.is_ref():
@@ -215,7 +216,7 @@ def _within(
             elif attribute.type == ir.AttributeType.GRAPHS:
                 bodies = tuple(attribute.value)
             for body in bodies:
-                yield from _within(body, place or f"a body of {node.name or node.op_type}")
+                yield from nodes_within(body, place or f"a body of {node.name or node.op_type}")
 
 
 def _tied(layers: list[OnnxLayer]) -> Iterator[OnnxLayer]:

@@ -21,6 +21,7 @@ from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
 from trpexport.networks.onnx.drift import first_difference
+from trpexport.networks.onnx.heads import heads
 from trpexport.networks.onnx.inputs import inputs_of, open_axes, taken
 from trpexport.networks.onnx.layers import OnnxLayer, linear_layers
 from trpexport.networks.onnx.ort_watch import OrtWatch
@@ -127,10 +128,10 @@ class OnnxNetwork:
         """Name of the layer that runs first, or None."""
         return next((layer.name for layer in self.layers if layer.calls), None)
 
-    @property
-    def head(self) -> str | None:
-        """Name of the layer that runs last, or None."""
-        return next((layer.name for layer in reversed(self.layers) if layer.calls), None)
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the layers whose outputs leave it without passing another one."""
+        return heads(self.model, self.layers)
 
     @cached_property
     def cost(self) -> Cost:

@@ -130,7 +130,7 @@ class _Counter(OperatorMode):
         elif kind in flop_registry:
             flops = flop_registry[kind](*args, **keywords, out_val=output)
             self._count(name, args, output, flops // FLOPS_PER_MAC)
-        elif operator.namespace != "aten" or (_COSTLY.search(name) and not _CHEAP.search(name)):
+        elif operator.namespace != "aten" or _is_costly(name):
             if operator.namespace not in ("prim", "prims"):
                 self.unknown[name] += 1
                 self._counted_inside[-1] = True
@@ -157,6 +157,16 @@ class _Counter(OperatorMode):
                 activation_bytes=result.numel() * result.element_size(),
             )
         )
+
+
+def is_product(operator: Any) -> bool:
+    """Whether an operator multiplies and adds."""
+    kind = operator.overloadpacket
+    return kind in _FORMULAS or kind in flop_registry or _is_costly(kind.__name__)
+
+
+def _is_costly(name: str) -> bool:
+    return bool(_COSTLY.search(name)) and not _CHEAP.search(name)
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -6,15 +6,23 @@ are (out, in / groups, *kernel), and those of a matrix product (out, in): see :f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import skip_init
 
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.schemes import SCHEMES
+from trpexport.networks.torch.uneven import (
+    UnevenBase,
+    UnevenConv1d,
+    UnevenConv2d,
+    UnevenConv3d,
+    UnevenConvTranspose1d,
+    UnevenConvTranspose2d,
+    UnevenConvTranspose3d,
+    UnevenTransposedBase,
+)
 from trpexport.ops import LinearOp, Window
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -25,94 +33,65 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
-class _UnevenConv(nn.modules.conv._ConvNd):
-    """A convolution that pads by itself: not the same on both sides.
-
-    Attributes:
-        pads: pixels added (before, after), one pair an axis.
-    """
-
-    pads: tuple[tuple[int, int], ...]
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - forwards call it by this name
-        """Return what it makes of an input (batch, in_channels, *size)."""
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = functional.pad(input, _flat(self.pads), mode=mode)
-        run: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[len(self.pads) - 1]
-        output: Tensor = run(
-            padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
-        return output
-
-
-class UnevenConv1d(_UnevenConv, nn.Conv1d):
-    """A 1-D convolution with any padding."""
-
-
-class UnevenConv2d(_UnevenConv, nn.Conv2d):
-    """A 2-D convolution with any padding."""
-
-
-class UnevenConv3d(_UnevenConv, nn.Conv3d):
-    """A 3-D convolution with any padding."""
-
-
-class _UnevenConvTranspose(nn.modules.conv._ConvTransposeNd):
-    """A transposed convolution that crops and extends its full output by itself.
-
-    Attributes:
-        pads: pixels cut off the full output (before, after), one pair an axis.
-        extra: pixels added after that, one an axis.
-    """
-
-    pads: tuple[tuple[int, int], ...]
-    extra: tuple[int, ...]
-
-    def forward(
-        self,
-        input: Tensor,  # noqa: A002 - forwards call it by this name
-        output_size: list[int] | None = None,
-    ) -> Tensor:
-        """Return what it makes of an input (batch, in_channels, *size)."""
-        assert output_size is None
-        run: Any = (
-            functional.conv_transpose1d,
-            functional.conv_transpose2d,
-            functional.conv_transpose3d,
-        )[len(self.pads) - 1]
-        full = run(input, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
-        change = [(-b, more - a) for (b, a), more in zip(self.pads, self.extra, strict=True)]
-        output = functional.pad(full, _flat(change))
-        if self.bias is None:
-            return output
-        return output + self.bias.reshape(-1, *[1] * len(self.pads))
-
-
-class UnevenConvTranspose1d(_UnevenConvTranspose, nn.ConvTranspose1d):
-    """A 1-D transposed convolution with any padding."""
-
-
-class UnevenConvTranspose2d(_UnevenConvTranspose, nn.ConvTranspose2d):
-    """A 2-D transposed convolution with any padding."""
-
-
-class UnevenConvTranspose3d(_UnevenConvTranspose, nn.ConvTranspose3d):
-    """A 3-D transposed convolution with any padding."""
-
-
 _UNEVEN = (UnevenConv1d, UnevenConv2d, UnevenConv3d)
 _UNEVEN_TRANSPOSED = (UnevenConvTranspose1d, UnevenConvTranspose2d, UnevenConvTranspose3d)
 # Classes whose instances compute what :func:`op_of` says.
-PLAIN_KINDS = (*LAYERS, *_UNEVEN, *_UNEVEN_TRANSPOSED)
+PLAIN_KINDS: tuple[type[LinearLayer], ...] = (*LAYERS, *_UNEVEN, *_UNEVEN_TRANSPOSED)
+
+
+# What a subclass of a layer computes otherwise by; one that only fixes arguments has none.
+_COMPUTING = {
+    *("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl"),
+    *("__getattr__", "__getattribute__", "weight", "bias", "stride", "padding", "dilation"),
+    *("groups", "padding_mode", "_reversed_padding_repeated_twice"),
+    *("output_padding", "_output_padding", "in_features", "out_features"),
+}
+# Where a layer keeps what it was found to compute.
+_LEARNED = "_trpexport_op"
+
+
+def base_kind(kind: type) -> type[LinearLayer]:
+    """Return the class of PyTorch that a class of layers is made from, or is."""
+    return next(each for each in kind.__mro__ if each in PLAIN_KINDS)
+
+
+def computes_otherwise(module: LinearLayer) -> bool:
+    """Whether a layer's class may compute something else than the class that it is made from."""
+    kind = type(module)
+    base = base_kind(kind)
+    above = (each for each in kind.__mro__ if not issubclass(base, each))
+    return any(_COMPUTING & vars(each).keys() for each in above)
+
+
+def learn_op(module: LinearLayer, op: LinearOp) -> None:
+    """Keep in a layer what it was found to compute."""
+    vars(module)[_LEARNED] = op
+
+
+def is_learned(module: nn.Module) -> bool:
+    """Whether a layer keeps what it was found to compute."""
+    return _LEARNED in vars(module)
+
+
+def forget_ops(model: nn.Module) -> None:
+    """Take out of a network's layers what they were found to compute."""
+    for module in model.modules():
+        vars(module).pop(_LEARNED, None)
 
 
 def op_of(module: LinearLayer) -> LinearOp:
+    """Return a layer as an operator: as it was found to compute, or else as its attributes tell."""
+    found: LinearOp | None = vars(module).get(_LEARNED)
+    return found or bare_op_of(module)
+
+
+def bare_op_of(module: LinearLayer) -> LinearOp:
     """Return a layer as the operator that its attributes tell."""
     has_bias = module.bias is not None
     if isinstance(module, nn.Linear):
         return LinearOp(module.in_features, module.out_features, bias=has_bias)
     kernel, dilation = tuple(module.kernel_size), tuple(module.dilation)
-    if isinstance(module, _UnevenConv | _UnevenConvTranspose):
+    if isinstance(module, UnevenBase | UnevenTransposedBase):
         pads = module.pads
     elif module.padding == "same":
         pads = _same(kernel, dilation)
@@ -122,7 +101,7 @@ def op_of(module: LinearLayer) -> LinearOp:
         pads = tuple((int(p), int(p)) for p in module.padding)
     is_transposed = isinstance(module, TRANSPOSED)
     output_pads = tuple(module.output_padding) if is_transposed else ()
-    if isinstance(module, _UnevenConvTranspose):
+    if isinstance(module, UnevenTransposedBase):
         output_pads = module.extra
     return LinearOp(
         in_channels=module.in_channels,
@@ -222,11 +201,6 @@ def _swapped(weight: Tensor, groups: int) -> Tensor:
     """Swap a weight's outputs and inputs, of each group for itself."""
     split = weight.reshape(groups, -1, *weight.shape[1:])
     return split.transpose(1, 2).flatten(0, 1)
-
-
-def _flat(pads: Sequence[tuple[int, int]]) -> list[int]:
-    """Return pads as :func:`torch.nn.functional.pad` takes them: the last axis first."""
-    return [amount for pair in reversed(pads) for amount in pair]
 
 
 class FactorChain(nn.Sequential):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +28,10 @@ from trpexport.networks.torch.cuts import Cuts, decides_by_values
 from trpexport.networks.torch.drift import first_drifting_conv
 from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold
-from trpexport.networks.torch.modules import LAYERS, FactorChain, kernel_of, op_of
+from trpexport.networks.torch.identity import identity
+from trpexport.networks.torch.modules import LAYERS, FactorChain, forget_ops, kernel_of, op_of
 from trpexport.networks.torch.outputs import left_out, named_tensors
+from trpexport.networks.torch.probing import advice, check_open_sizes, probe
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
     RUN_ERRORS,
@@ -39,7 +40,6 @@ from trpexport.networks.torch.running import (
     example_input,
     input_like,
     outputs_of,
-    tensor_leaves,
 )
 from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
@@ -47,9 +47,6 @@ from trpexport.networks.torch.watch import TorchWatch
 from trpexport.ops import LinearOp
 from trpexport.plan import Plan
 from trpexport.tensors import Arrays
-
-# Digits to which outputs are told apart: fewer than any order of summation changes.
-_DIGITS = 3
 
 
 class TorchNetwork:
@@ -60,6 +57,7 @@ class TorchNetwork:
         inputs: what it takes.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         folded: names of layers whose kernels a norm or a mask computed, and are plain now.
+        bound: names of layers that pad by the size of their input, and are known at these sizes.
     """
 
     def __init__(
@@ -70,11 +68,13 @@ class TorchNetwork:
         outputs: Sequence[str] = (),
         dtypes: Mapping[str, torch.dtype] | None = None,
         folded: Sequence[str] = (),
+        bound: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.inputs = in_order(model, Inputs.of(inputs))
         self.outputs = tuple(outputs)
         self.folded = tuple(folded)
+        self.bound = tuple(bound)
         self._dtypes = dtypes or {}
 
     @classmethod
@@ -85,7 +85,7 @@ class TorchNetwork:
 
         One in half precision is computed with in float32, and given back by :meth:`as_module` in
         its own. Weight norms, spectral norms, pruning masks and other parametrizations of
-        layers are multiplied into their kernels.
+        layers are multiplied into their kernels. Layers with a forward of their own are tried.
 
         Raises:
             PlanError: the module can't be copied.
@@ -99,11 +99,14 @@ class TorchNetwork:
             for module in model.modules():
                 if isinstance(module, FactorChain):
                     module.is_truncation = False  # but a rounded one
-        return cls(model, inputs, outputs=outputs, dtypes=low, folded=folded)
+        learned = probe(model, in_order(model, Inputs.of(inputs)))
+        bound = [name for name, is_bound in learned.items() if is_bound]
+        return cls(model, inputs, outputs=outputs, dtypes=low, folded=folded, bound=bound)
 
     def as_module(self) -> nn.Module:
         """Return the network as a module of one's own, in the precision that it came in."""
         model = copied(self.model)
+        forget_ops(model)
         if self._dtypes:
             for name, module in model.named_modules():
                 if not isinstance(module, FactorChain):
@@ -151,6 +154,7 @@ class TorchNetwork:
                 f"the norms, masks or other parametrizations of {names} were multiplied into the "
                 "kernels: the same network, but for further training"
             )
+        yield from advice(self.model)
         if self.left_out:
             named = ", ".join(f"{name} ({kind})" for name, kind in self.left_out.items())
             yield f"left out of the outputs, as it is no tensor: {named}"
@@ -184,9 +188,9 @@ class TorchNetwork:
         return self.trace.stem
 
     @property
-    def head(self) -> str | None:
-        """Name of the layer that runs last, if no other layer with weights comes after."""
-        return self.trace.head
+    def heads(self) -> tuple[str, ...]:
+        """Names of the layers whose outputs leave it without passing another with weights."""
+        return self.trace.heads
 
     @property
     def other_macs(self) -> int:
@@ -296,6 +300,8 @@ class TorchNetwork:
             ModelError: the exporter can't express it, or can't write the opset.
             MissingDependencyError: a package that the exporter needs is not installed.
         """
+        if settings.dynamic:
+            check_open_sizes(self.model, self.bound, self.inputs)
         to_onnx(self.model, self.inputs, path, settings)
         notes = []
         if settings.is_legacy and not settings.legacy_exporter:
@@ -331,23 +337,8 @@ class TorchNetwork:
         return TorchWatch(self.model, self._cuts, samples, memory, self.outputs)
 
     def identity(self) -> str:
-        """Return what tells it from others, for caches: by its weights and by its behaviour.
-
-        Two architectures may have the same text and the same weights: so what it makes of an
-        example counts as well.
-        """
-        digest = hashlib.sha256(f"{self.model}{self.inputs}{self.outputs or ''}".encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(values.numpy())
-        with evaluating(self.model):
-            outputs = tensor_leaves(self._example().call(self.model))
-        for output in outputs:
-            values = output.detach().double().cpu()
-            scale = (float(values.abs().max()) if values.numel() else 0.0) or 1.0
-            digest.update((values / scale).round(decimals=_DIGITS).abs().numpy().tobytes())
-        return digest.hexdigest()
+        """Return what tells it from others, for caches: by its weights and by its behaviour."""
+        return identity(self.model, self.inputs, self.outputs)
 
     def _example(self) -> Arguments:
         return example_input(self.model, self.inputs)
@@ -363,7 +354,12 @@ class TorchNetwork:
 
     def _with(self, model: nn.Module) -> TorchNetwork:
         return TorchNetwork(
-            model, self.inputs, outputs=self.outputs, dtypes=self._dtypes, folded=self.folded
+            model,
+            self.inputs,
+            outputs=self.outputs,
+            dtypes=self._dtypes,
+            folded=self.folded,
+            bound=self.bound,
         )
 
     def _restore(self, module: nn.Module, name: str) -> None:

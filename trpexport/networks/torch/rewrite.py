@@ -19,6 +19,8 @@ from trpexport.networks.torch.modules import (
     LAYERS,
     FactorChain,
     LinearLayer,
+    computes_otherwise,
+    is_learned,
     make_layer,
     op_of,
     set_kernel,
@@ -177,12 +179,21 @@ def linear_layer(model: nn.Module, name: str, op: LinearOp) -> LinearLayer:
     module = dict(model.named_modules()).get(name)
     if not isinstance(module, LAYERS):
         raise PlanError(f"the plan is for another network: it has no layer {name}")
-    if op_of(module) != op:
+    if not _is(module, op):
         raise PlanError(
             f"the plan is for another network: {name} is {op} in it and {op_of(module)} in the "
             "network"
         )
     return module
+
+
+def _is(module: LinearLayer, op: LinearOp) -> bool:
+    """Whether a layer is an operator; how it pads, one with a forward of its own knows alone."""
+    found = op_of(module)
+    if computes_otherwise(module) and not is_learned(module):
+        window = replace(found.window, pads=op.window.pads, pad_mode=op.window.pad_mode)
+        found = replace(found, window=window)
+    return found == op
 
 
 def _checked_factors(layer: LayerPlan) -> str:

@@ -16,11 +16,13 @@ from trpexport.cost import Cost, macs
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.torch.counting import count_module, place
+from trpexport.networks.torch.feeding import Feeding, is_head
 from trpexport.networks.torch.modules import (
     LAYERS,
-    PLAIN_KINDS,
     TRANSPOSED,
     LinearLayer,
+    computes_otherwise,
+    is_learned,
     kernel_of,
     op_of,
 )
@@ -29,15 +31,6 @@ from trpexport.networks.torch.running import LOW_PRECISION, argument, run_exampl
 from trpexport.ops import Call, Layer
 
 _WEIGHTED = (*LAYERS, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-
-
-# What a subclass of a layer computes otherwise by; one that only fixes arguments has none.
-_COMPUTING = {
-    *("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl"),
-    *("__getattr__", "__getattribute__", "weight", "bias", "stride", "padding", "dilation"),
-    *("groups", "padding_mode", "_reversed_padding_repeated_twice"),
-    *("output_padding", "_output_padding", "in_features", "out_features"),
-}
 
 
 _SIZED = "is told the size of its output at each call, which a chain is not"
@@ -61,14 +54,14 @@ class Trace:
     Attributes:
         layers: its linear layers in the order in which they first ran, the unused ones last.
         stem: name of the layer that ran first, or None.
-        head: name of the layer that ran last, if no other layer with weights came after it.
+        heads: names of the layers whose outputs left it without passing another with weights.
         other_macs: MACs for one image of all that ``layers`` do not account for.
         cost: what all of it costs; None where it was not run.
     """
 
     layers: tuple[TorchLayer, ...]
     stem: str | None
-    head: str | None
+    heads: tuple[str, ...]
     other_macs: int
     cost: Cost | None
 
@@ -95,14 +88,15 @@ def trace(model: nn.Module, inputs: InputsLike) -> Trace:
 
     weighted = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
     kernels = _KernelUses([layer.module for layer in found])
-    with kernels:
-        run_example(model, inputs, dict.fromkeys(weighted, note))
+    feeding = Feeding(model)
+    with kernels, feeding:
+        outputs = run_example(model, inputs, dict.fromkeys(weighted, note))
     if kernels.low_precision is not None:
         raise PlanError(
             f"the network computes in {str(kernels.low_precision).removeprefix('torch.')} in its "
             "forward, by autocast or by a cast: take that out, the weights say the precision"
         )
-    last = order[-1] if order else None
+    heads = feeding.heads(outputs)
     for module, uses in kernels.uses.items():
         order.append(module)
         shapes.setdefault(module, []).extend(filter(None, uses))
@@ -123,7 +117,7 @@ def trace(model: nn.Module, inputs: InputsLike) -> Trace:
     return Trace(
         layers=_tied(layers),
         stem=ran[0].name if ran else None,
-        head=next((layer.name for layer in ran if layer.module is last), None),
+        heads=tuple(layer.name for layer in ran if is_head(layer.module, heads)),
         other_macs=_others(cost, layers, batch),
         cost=cost,
     )
@@ -138,11 +132,11 @@ def declared(model: nn.Module) -> Trace:
     found = _declared(model)
     weighted = [name for name, module in model.named_modules() if isinstance(module, _WEIGHTED)]
     layers = tuple(replace(layer, calls=(Call(1, ()),)) for layer in found)
-    is_head = bool(layers) and layers[-1].name == weighted[-1]
+    is_last = bool(layers) and layers[-1].name == weighted[-1]
     return Trace(
         layers=_tied(layers),
         stem=layers[0].name if layers else None,
-        head=layers[-1].name if is_head else None,
+        heads=(layers[-1].name,) if is_last else (),
         other_macs=0,
         cost=None,
     )
@@ -277,18 +271,12 @@ def _fixed(module: LinearLayer) -> str | None:
         )
     if not module.weight.is_floating_point():
         return f"its weight is {str(module.weight.dtype).removeprefix('torch.')}"
-    if any(_COMPUTING & vars(kind).keys() for kind in _kinds_above_base(type(module))):
+    if computes_otherwise(module) and not is_learned(module):
         return f"{type(module).__name__} may compute more than its base class"
-    if any(True for _ in module.children()):
+    if any(True for _ in module.children()) and not is_learned(module):
         return "holds other modules, which a rewrite would lose"
     if "forward" in vars(module) or "_conv_forward" in vars(module):
         return "has a forward of its own, which a rewrite would lose"
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks, which a rewrite would lose"
     return None
-
-
-def _kinds_above_base(kind: type) -> tuple[type, ...]:
-    """Return the classes by which a layer differs from PyTorch's."""
-    base = next(each for each in kind.__mro__ if each in PLAIN_KINDS)
-    return tuple(each for each in kind.__mro__ if not issubclass(base, each))

@@ -55,7 +55,8 @@ def _alignment(plan: Plan) -> tuple[Text, ...]:
     multiple, reason = (plan.options.get(f"rank_multiple{end}") for end in ("", "_reason"))
     if multiple in (None, 1):
         return ()
-    return (Text(f"Ranks are multiples of {multiple} where that is cheaper ({reason})"),)
+    cheaper = "" if reason == "given" else " where that is cheaper"
+    return (Text(f"Ranks are multiples of {multiple}{cheaper} ({reason})"),)
 
 
 def _row(layer: LayerPlan) -> dict[str, Any]:

@@ -38,7 +38,9 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         title=(
             f"{facts['architecture']}, input ",
             *_inputs(facts),
-            f", {facts['scheme']}; ranks up to the break-even one are cheaper",
+            ", ",
+            Value(facts["macs"], Kind.COUNT, bound="at least" if unknown else None),
+            f" MACs, {facts['scheme']}; ranks up to the break-even one are cheaper",
         ),
         faint=frozenset(i for i, layer in enumerate(layers) if layer["reason_kept"] is not None),
     )
