@@ -8,9 +8,11 @@ import typer
 
 from . import measuring as m
 from . import options as opt
-from .console import claim, progress, show, show_csv, show_json
+from .console import claim, progress, show, show_json, show_text
+from .drawing import Plot, draw
 from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
 from .idle import Idle, at_most_one, refuse_idle
+from .interrupts import tell_written
 
 _IDLE = (Idle(("python",), without="host"), Idle(PREPARING, without="inputs"))
 
@@ -44,6 +46,7 @@ def bench(
     host: m.Host = None,
     python: m.Python = "python3",
     save: m.Save = None,
+    plot: Plot = None,
     as_json: opt.Json = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", callback=claim, help="Print the record as CSV.")
@@ -65,10 +68,12 @@ def bench(
     from trpexport.measure.records import attach_costs, to_csv
     from trpexport.measure.slowness import explained
     from trpexport.report.views.bench import bench_view
+    from trpexport.report.views.plots import latency_lanes, speedup_lanes
     from trpexport.runtime.providers import parse_provider_options
 
     at_most_one(context, "as_json", "as_csv")
     refuse_idle(context, *_IDLE)
+    tell_written(save, plot)
     settings = BenchSettings(
         models=find_models(models),
         provider=provider,
@@ -98,9 +103,11 @@ def bench(
         record["settings"]["data"] = inputs
     if save is not None:
         write_json(save, record)
+    if plot is not None:
+        draw(plot, [*speedup_lanes(record), *latency_lanes(record)])
     if as_json:
         show_json(record)
     elif as_csv:
-        show_csv(to_csv(record))
+        show_text(to_csv(record))
     else:
         show(*bench_view(record))

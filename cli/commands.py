@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare:compare",
     "eval": "eval:eval_",
     "gate": "gate:gate",
+    "report": "report:report",
     "arm-setup": "arm_setup:arm_setup",
     "doctor": "doctor:doctor",
 }

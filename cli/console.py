@@ -113,8 +113,8 @@ def errors_for_machines() -> Iterator[Callable[[str, int], None]]:
         _has_facts.reset(token)
 
 
-def show_csv(text: str) -> None:
-    """Print a table for machines."""
+def show_text(text: str) -> None:
+    """Print text for machines: CSV, Markdown."""
     voice().log(text)
     _print(text, _claimed.get() or sys.stdout)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,7 @@ from .eval import (
 )
 from .idle import Idle, is_typed, refuse_idle, refuse_typed
 from .interrupts import tell_written
+from .report import ReportTo, write_report
 from .settings import chosen_file, option_names
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def gate(
     compare_to: Annotated[
         Path | None, typer.Option(help="Refuse what is worse than the last accepted one there.")
     ] = None,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
@@ -118,7 +120,7 @@ def gate(
     from trpexport.report.views.gate import gate_view
     from trpexport.runtime.providers import parse_provider_options
 
-    tell_written(history, save, junit)
+    tell_written(history, save, junit, report)
     parameters = {name: name.replace("-", "_") for name in RULES}
     typed = {
         name: context.params[parameter]
@@ -172,9 +174,22 @@ def gate(
         write_json(save, entry)
     if junit is not None:
         write_atomically(junit, junit_xml(result, regressions))
+    _report(report, candidate, entry)
     _tell_github(result, regressions)
     if not entry["accepted"]:
         raise typer.Exit(1)
+
+
+def _report(place: Path | None, candidate: Path, entry: Mapping[str, Any]) -> None:
+    """Write a page about a result, and about the candidate where that is a bundle."""
+    from trpexport.bundle import is_bundle, split_name
+    from trpexport.report.documents import Record
+
+    if place is None:
+        return
+    named = split_name(candidate)
+    bundles = [named[0]] if named is not None and is_bundle(named[0]) else []
+    write_report(place, Record(Path("gate"), "gate", entry), *bundles)
 
 
 def _refuse_idle(context: typer.Context, limits: Limits) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 COMMANDS = {
     "Make networks smaller": ("inspect", "decompose", "tune", "quantize", "export"),
     "Train": ("train", "finetune"),
-    "Check and measure": ("verify", "flops", "eval", "gate", "bench", "profile", "compare"),
+    "Check and measure": (
+        "verify",
+        "flops",
+        "eval",
+        "gate",
+        "bench",
+        "profile",
+        "compare",
+        "report",
+    ),
     "Set up": ("doctor", "arm-setup", "emulate"),
 }
 """Groups of commands, in the order in which they are shown."""
@@ -48,6 +57,9 @@ OPTIONS = {
     "Output and settings": (
         *(
             "is_dry",
+            "plot",
+            "beside",
+            "report",
             "junit",
             "history",
             "as_json",

@@ -37,6 +37,7 @@ from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
 from .refining import Refine
 from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +108,7 @@ def tune(
     ] = False,
     force: opt.Force = False,
     is_dry: DryRun = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
@@ -195,9 +197,9 @@ def tune(
             if stages.is_cut_short:
                 stop(_best_so_far(result))
     if pareto:
-        _show_front(*found, as_json=as_json)
+        _show_front(*found, report, as_json=as_json)
     else:
-        _show(context, result, as_json=as_json)
+        _show(context, result, report, as_json=as_json)
 
 
 def _check_complete(context: typer.Context, calib: str | None) -> None:
@@ -245,7 +247,9 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(context: typer.Context, result: BundleReport, *, as_json: bool) -> None:
+def _show(
+    context: typer.Context, result: BundleReport, page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -253,18 +257,21 @@ def _show(context: typer.Context, result: BundleReport, *, as_json: bool) -> Non
 
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
-        return
-    show(
-        *plan_view(result.plan),
-        *calibration_view(result.data),
-        *bundle_view(result.data),
-        *latency_view(result.data),
-        *written(result.path),
-        *ending(context, result.data, result.path),
-    )
+    else:
+        show(
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *latency_view(result.data),
+            *written(result.path),
+            *ending(context, result.data, result.path),
+        )
+    write_report(page, result.path)
 
 
-def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+def _show_front(
+    place: Path, points: Sequence[BundleReport], page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.latency import pareto_view
 
     found = [{"bundle": str(point.path), **point.data} for point in points]
@@ -272,6 +279,7 @@ def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -
         show_json({"directory": str(place), "bundles": found})
     else:
         show(*pareto_view(found))
+    write_report(page, *(point.path for point in points))
 
 
 def _stopwatch(

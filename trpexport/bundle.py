@@ -28,6 +28,7 @@ ORT = "ort"  # ONNX Runtime's own format, of MODEL; of a variant it is called in
 FLOAT32 = "fp32"  # the precision of MODEL, beside which others may stand
 
 SCHEMA_VERSION = 1
+REPORT_VERSION = 3  # of the content of REPORT
 _TOLERANCE = dict.fromkeys(("max_error", "rms_error", "agreement"), not_negative)
 # What a manifest recommends of a session with one of the files, and what that was measured under.
 SESSION = "session"

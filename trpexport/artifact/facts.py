@@ -14,6 +14,7 @@ import torch
 from trpexport._version import __version__
 from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
+from trpexport.bundle import REPORT_VERSION
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.base import Origin
@@ -23,7 +24,6 @@ from trpexport.tensors import USUAL_SHAPES
 from trpexport.timestamps import timestamp
 from trpexport.verdict import macs_by_kind
 
-REPORT_SCHEMA_VERSION = 3
 PACKAGES = (
     "torch",
     "onnx",
@@ -113,7 +113,7 @@ def report_facts(
     is_as_decomposed = any(step.name == DECOMPOSE for step in steps)
     before, after = plan.macs_before, plan.macs_after
     return {
-        "schema_version": REPORT_SCHEMA_VERSION,
+        "schema_version": REPORT_VERSION,
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,

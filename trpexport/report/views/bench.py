@@ -66,10 +66,15 @@ def _heading(record: Record) -> tuple[str | Value, ...]:
     )
     host = f"{record['host']}: " if record.get("host") else ""
     return (
-        f"{host}{machine['cpu'] or machine['architecture']}, {machine['cores']['usable']} cores",
+        f"{host}{machine['cpu'] or machine['architecture']}, {_cores(machine)}",
         *(() if load is None else (", load ", Value(load[0], Kind.NUMBER))),
         f"; provider {settings['provider']}, onnxruntime {machine['versions']['onnxruntime']}",
     )
+
+
+def _cores(machine: Mapping[str, Any]) -> str:
+    count = machine["cores"]["usable"]
+    return f"{count} core{'' if count == 1 else 's'}"
 
 
 def _latency(model: Mapping[str, Any]) -> dict[str, Any]:

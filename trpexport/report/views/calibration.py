@@ -64,7 +64,7 @@ def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
         return told
     scale, unit = (100, " points") if judged["is_share"] else (1, "")
     loss, *ends = (scale * number for number in (judged["loss"], *judged["interval"]))
-    lost, interval = Value(loss, digits=2), Value(Range(*ends), digits=2)
+    lost, interval = (Value(one, Kind.NUMBER, digits=2) for one in (loss, Range(*ends)))
     return (*told, ": lost are ", lost, unit, " (95 % interval ", interval, ")")
 
 
