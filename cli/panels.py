@@ -32,7 +32,7 @@ OPTIONS = {
     ),
     "Ranks and layers": (
         *("include", "exclude", "stride_1_only", "rank_multiple", "plan", "keep_expensive"),
-        *("pareto", "refine", "add_baseline"),
+        *("pareto", "refine", "refine_images", "add_baseline"),
     ),
     "Low rank in training": ("trp_energy", "trp_period", "nuclear_weight"),
     "Training": (
