@@ -133,10 +133,10 @@ def tune(
     tell_written(out)
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
+    from trpexport.pareto import pareto as tune_front
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as tune_front
 
     at_most_one(context, *_LIMITS)
     refuse_idle(
@@ -226,7 +226,7 @@ def _best_so_far(result: BundleReport) -> str:
 
 def _incomplete(out: Path) -> str:
     """Say what stands of a front that was interrupted."""
-    from trpexport.tuning import front
+    from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:
