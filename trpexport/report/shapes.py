@@ -22,7 +22,7 @@ _RATIO = {"low": not_negative, "mid": not_negative, "high": not_negative}
 _OUTPUT = {
     "inputs": whole(0),
     **dict.fromkeys(("max_error", "variation_error", "top1_agreement"), _OR_NONE),
-    "agreement": MayLack(_OR_NONE),
+    **dict.fromkeys(("agreement", "rms_error"), MayLack(_OR_NONE)),
 }
 _OUTPUTS = _some(_OUTPUT)
 _NODES = MayLack([({"node": text, "reason": text}, text)])
@@ -127,11 +127,19 @@ def _is_latency(value: Any) -> bool:
     return fits(value, _LATENCY) and value.get("precision", "fp32") in value["files"]
 
 
+_KIND = {"kind": text, "share": not_negative, "ratio": _OR_NONE}
+
 REPORT = {
     "architecture": (None, text),
     "scheme": text,
     "criterion": text,
-    "macs": {**_COSTS, "ratio": _OR_NONE, "unknown": each(whole(0))},
+    "macs": {
+        **_COSTS,
+        "ratio": _OR_NONE,
+        "unknown": each(whole(0)),
+        "kinds": MayLack([_KIND]),
+    },
+    "verified_on": MayLack(text),
     "parameters": _COSTS,
     "file_bytes": whole(0),
     "layers_rewritten": whole(0),

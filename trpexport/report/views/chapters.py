@@ -29,6 +29,8 @@ from trpexport.report.views.plots import (
 )
 from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted
+from trpexport.report.views.verdict import verdict_view
+from trpexport.verdict import verdict_of as verdict_of_bundle
 
 Commands = Callable[[Bundle], Sequence[Text]]
 _GATE = "gate"  # its verdict comes first
@@ -121,6 +123,7 @@ def _bundle_chapter(name: str, bundle: Bundle, commands: Sequence[Text]) -> Chap
     ]
     lead = (
         Text(_what(bundle), tone=Tone.FAINT),
+        *verdict_view(verdict_of_bundle(report)),
         Tiles(bundle_tiles(bundle)),
         *not_counted(report["macs"]["unknown"]),
     )
