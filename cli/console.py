@@ -207,7 +207,11 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
             voice().log(f"{voice().timed(printable(name))}\n")
             status.update(Text(f"{printable(name, 100)} ..."))
 
-        yield Stages(_reaching(announce), heed, interval=1)
+        def remark(line: str) -> None:
+            voice().log(f"{voice().timed(printable(line))}\n")
+            status.console.print(printable(line), markup=False, soft_wrap=True)
+
+        yield Stages(_reaching(announce), heed, remark=remark, interval=1)
 
 
 def watched() -> bool:

@@ -11,7 +11,7 @@ from . import measuring
 from . import options as opt
 from .eval import Mean, Resize, Size, Std, normalisation
 from .idle import Idle, refuse_idle
-from .interrupts import tell
+from .interrupts import is_asked, tell
 from .train import (
     Bf16,
     Compile,
@@ -93,7 +93,7 @@ def finetune(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),
     )  # fmt: skip
-    tell(lambda: standing(out))
+    tell(lambda: standing(context, out))
     facts = run(
         source,
         settings,
@@ -106,5 +106,6 @@ def finetune(
         preprocessing=normalisation(mean, std),
         watcher=watching(out, tensorboard),
         restart=restart,
+        should_stop=is_asked,
     )
-    finish(facts, out, "export", as_json)
+    finish(context, facts, out, "export", as_json)

@@ -59,6 +59,7 @@ OPTIONS = {
             "plot",
             "beside",
             "report",
+            "is_dry",
             "junit",
             "history",
             "as_json",

@@ -18,13 +18,16 @@ class Countdown:
     Args:
         steps: how many there are.
         clock: returns seconds.
+        done: how many were done before.
     """
 
-    def __init__(self, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, steps: int, clock: Callable[[], float] = time.perf_counter, *, done: int = 0
+    ) -> None:
         self._steps = steps
         self._clock = clock
         self._started = clock()
-        self._done = 0
+        self._done = self._before = done
 
     def step(self) -> str:
         """Return where the job stands once another step is done: ``3 of 18, 40 s left``."""
@@ -32,7 +35,7 @@ class Countdown:
         left = self._steps - self._done
         if not left:
             return f"{self._done} of {self._steps}"
-        seconds = (self._clock() - self._started) / self._done * left
+        seconds = (self._clock() - self._started) / (self._done - self._before) * left
         return f"{self._done} of {self._steps}, {duration(seconds)} left"
 
 
@@ -48,6 +51,7 @@ class Stages:
         announce: called with each stage's name when it begins.
         heed: called where an interrupt ends a search that has found something already: the job
             then goes on with that to its end. Where it is None, an interrupt ends the job.
+        remark: called with a line that stays to be read; ``announce`` where it is None.
         interval: seconds between two lines on how far a stage has come: few where lines add up in a
             log, many where each replaces the one before.
 
@@ -61,9 +65,11 @@ class Stages:
         announce: Callable[[str], None] | None = None,
         heed: Callable[[], None] | None = None,
         *,
+        remark: Callable[[str], None] | None = None,
         interval: float = 30.0,
     ) -> None:
         self._announce = announce
+        self._remark = remark or announce
         self._heed = heed
         self._interval = interval
         self._said = time.monotonic()
@@ -75,6 +81,11 @@ class Stages:
         self._said = time.monotonic()
         if self._announce is not None:
             self._announce(line)
+
+    def remark(self, line: str) -> None:
+        """Say what is to stay before the reader's eyes while the job goes on."""
+        if self._remark is not None:
+            self._remark(line)
 
     def settle_for(self, best: T | None, interrupt: KeyboardInterrupt) -> T:
         """Return the best that a search had found when it was interrupted.

@@ -29,6 +29,11 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 _CUDA_CHECK_STEPS = 20
 
 
+def _never() -> bool:
+    """Answer no."""
+    return False
+
+
 @dataclass(frozen=True)
 class Score:
     """How a network does on test images.
@@ -94,6 +99,7 @@ class Loop:
         seed: of the run, for what the network itself draws (dropout).
         save_seconds: time between two states within an epoch.
         watcher: who wants to know.
+        should_stop: asked after each step whether the run is to end there, to be gone on with.
     """
 
     model: nn.Module
@@ -111,12 +117,14 @@ class Loop:
     seed: int
     save_seconds: float
     watcher: Watcher
+    should_stop: Callable[[], bool] = _never
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the state in the directory on; return the last epoch's facts.
 
         Raises:
+            KeyboardInterrupt: the run was to stop; its state stands.
             TrainingError: the loss became NaN or infinite; the last state stands.
             OutputError: something can't be written; what was there stands.
         """
@@ -153,9 +161,12 @@ class Loop:
             self.watcher.step(self._step_facts(place, totals, on_cuda))
             if last or not checked:
                 continue
-            if self.workers.first_says(time.monotonic() - saved > self.save_seconds):
+            stops = self.workers.any_says(self.should_stop())
+            if stops or self.workers.first_says(time.monotonic() - saved > self.save_seconds):
                 self._write_state(_Progress(epoch, step + 1, totals, begun.best, begun.facts))
                 saved = time.monotonic()
+            if stops:
+                raise KeyboardInterrupt
 
     def _step(self, place: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         rate = self.recipe.learning_rate(place, len(self.batches))
