@@ -240,7 +240,9 @@ def is_gate(value: Any) -> bool:
 
 METRICS = {
     "epoch": whole(0),
-    **dict.fromkeys(("mean_rank_share", "macs_ratio", "test_top1", "top1"), MayLack((None, number))),
+    **dict.fromkeys(
+        ("mean_rank_share", "macs_ratio", "test_top1", "top1"), MayLack((None, number))
+    ),
 }
 """Of an epoch of training."""
 
