@@ -135,7 +135,7 @@ class Table:
                 scheme,
                 target_macs=self.args.target_macs,
                 nuclear_weight=self.args.nuclear_weight,
-                rank_multiple=1,
+                rank_multiple=self.args.rank_multiple,
             )
         train(
             ARCH,
@@ -147,7 +147,7 @@ class Table:
         )
         source = self.runs / name / "last.safetensors"
         if low_rank:
-            how = tx.ByCriterion(scheme, THRESHOLD, rank_multiple=1)
+            how = tx.ByCriterion(scheme, THRESHOLD, rank_multiple=self.args.rank_multiple)
             rows = [self.decomposed(name, source, how, tune=True)]
         elif start:
             rows = []
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
+    parser.add_argument("--rank-multiple", type=int, default=1, help="of TRP's ranks")
     parser.add_argument("--device", default="auto", help="to train on")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--cuda-graphs", action="store_true")
@@ -275,6 +276,7 @@ def main() -> None:
             "finetuning": asdict(table.finetuning.recipe),
             "target_macs": args.target_macs,
             "nuclear_weight": args.nuclear_weight,
+            "rank_multiple": args.rank_multiple,
         }
         result = {"environment": environment(), "settings": settings, "rows": rows}
         (RESULTS / "trp_table.json").write_text(json.dumps(result, indent=2) + "\n")

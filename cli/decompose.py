@@ -34,7 +34,7 @@ from .idle import CHECKING, Idle, at_most_one, is_given, refuse_idle, refuse_typ
 from .interrupts import tell_written
 from .limits import MaxError, MinAgreement, agreement
 from .measuring import Provider
-from .refining import Refine
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 from .report import ReportTo, write_report
 
@@ -49,7 +49,8 @@ _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank
 _PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("images", "seed", "cache", "output", "refine")
 _JUDGING = Idle(JUDGING, without="max_drop")
-_IDLE = (_PLANNED, _JUDGING, Idle(_CALIBRATING, without="calib"))
+_REFINING = Idle(("refine_images",), without="refine")
+_IDLE = (_PLANNED, _JUDGING, _REFINING, Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
@@ -99,6 +100,7 @@ def decompose(
     provider: Provider = "cpu",
     cache: opt.Cache = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -113,8 +115,8 @@ def decompose(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
-    report: ReportTo = None,
     is_dry: DryRun = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
@@ -160,7 +162,7 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
-    refinement = refinement_of(refine, cache)
+    refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)

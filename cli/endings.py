@@ -18,6 +18,7 @@ from .retyped import other, retyped
 
 if TYPE_CHECKING:
     from trpexport.choose.survey import CriterionOutcome
+    from trpexport.conversion import ConversionReport
     from trpexport.report.blocks import Block
     from trpexport.verdict import Verdict
 
@@ -31,6 +32,7 @@ _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _ASKED = ("as_json", "is_dry")
 _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
+_MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
 # What limits tune.
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
 
@@ -52,6 +54,29 @@ def ending(context: typer.Context, report: Mapping[str, Any], place: Path) -> tu
     if verdict is None:
         return ()
     return *verdict_view(verdict), *next_steps(_proposals(context, verdict, report, place))
+
+
+def conversion_ending(context: typer.Context, result: ConversionReport) -> tuple[Block, ...]:
+    """Say whether each precision of a file pays, and what to type next.
+
+    Args:
+        context: of the command that was typed: quantize.
+        result: what was written.
+    """
+    from trpexport.report.views.verdict import verdict_view
+    from trpexport.verdict import Outcome
+
+    verdicts = result.verdicts()
+    said = [block for name, one in verdicts.items() for block in verdict_view(one, name)]
+    bad = {Outcome.DESTROYED, Outcome.HARDLY_PAYS} & {one.outcome for one in verdicts.values()}
+    if bad and context.params["max_error"] is None:
+        add = {"max_error": _MAX_ERROR, "force": True}
+        command = retyped(context, drop=_ASKED, add=add)
+        proposals: list[Proposal] = [("keep in float32 what loses most:", command)]
+    else:
+        files = [context.params["model"], *(result.paths[name] for name in verdicts)]
+        proposals = [("see what it is worth in time:", other(context, "bench", *files))]
+    return *said, *next_steps(proposals if verdicts else ())
 
 
 def next_steps(proposals: Sequence[Proposal]) -> tuple[Block, ...]:

@@ -9,9 +9,10 @@ import typer
 
 from . import measuring
 from . import options as opt
-from .eval import Mean, Resize, Size, Std, normalisation
+from .eval import Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle
 from .interrupts import is_asked, tell
+from .pixels import normalisation
 from .train import (
     Bf16,
     Compile,

@@ -72,8 +72,8 @@ UnsafePickle = Annotated[
 Scheme = Annotated[
     str,
     typer.Option(
-        help="channel, spatial, input-channel, decoupling or tucker2; where there is a target, "
-        "auto chooses for each layer. A wrong name lists all.",
+        help="channel, spatial, input-channel, decoupling, tucker2 or spatial-channel; where there "
+        "is a target, auto chooses for each layer. A wrong name lists all.",
         autocompletion=completion.schemes,
     ),
 ]

@@ -56,10 +56,10 @@ OPTIONS = {
     ),
     "Output and settings": (
         *(
+            "is_dry",
             "plot",
             "beside",
             "report",
-            "is_dry",
             "junit",
             "history",
             "as_json",

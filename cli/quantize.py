@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json
+from .endings import conversion_ending
 from .eval import (
     PREPARING,
     Data,
@@ -117,6 +118,8 @@ def quantize(
     with progress() as stages:
         result = job(model, out, stages)
     if as_json:
-        show_json({"files": {n: str(p) for n, p in result.paths.items()}, **result.data})
+        verdicts = {name: one.to_json() for name, one in result.verdicts().items()}
+        files = {name: str(path) for name, path in result.paths.items()}
+        show_json({"files": files, **result.data, "verdicts": verdicts})
     else:
-        show(*conversion_view(result.data, result.paths))
+        show(*conversion_view(result.data, result.paths), *conversion_ending(context, result))

@@ -16,9 +16,10 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
 from .endings import next_steps
-from .eval import DATA, Resize, Size, read_size
+from .eval import DATA, Resize, Size
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import is_asked, tell
+from .pixels import read_size
 from .retyped import other, retyped
 
 if TYPE_CHECKING:

@@ -107,8 +107,8 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
-    report: ReportTo = None,
     is_dry: DryRun = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.

@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import typer
 from latex2mathml.converter import convert
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +45,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 def _commands() -> Iterator[str]:
     """Give the help page of each command, as a terminal shows it."""
-    group = typer.main.get_command(import_module("trpexport.cli").app.application())
+    group = import_module("trpexport.cli").app.command_line()
     context = group.make_context("trpexport", [], resilient_parsing=True)
     for name, command in group.commands.items():
         inner = command.make_context(

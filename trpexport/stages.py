@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,14 +30,26 @@ class Countdown:
         self._started = clock()
         self._done = self._before = done
 
-    def step(self) -> str:
-        """Return where the job stands once another step is done: ``3 of 18, 40 s left``."""
-        self._done += 1
+    def step(self, count: int = 1) -> str:
+        """Return where the job stands once further steps are done: ``3 of 18, 40 s left``."""
+        self._done += count
         left = self._steps - self._done
-        if not left:
+        if left <= 0:
             return f"{self._done} of {self._steps}"
         seconds = (self._clock() - self._started) / (self._done - self._before) * left
         return f"{self._done} of {self._steps}, {duration(seconds)} left"
+
+
+_STEPS = re.compile(r"(?:^|, |: )(?P<done>\d+) of (?P<steps>\d+)(?=$|,|:)")
+
+
+def steps_in(line: str) -> tuple[int, int] | None:
+    """Return how many steps a line of a :class:`Countdown` says are done, and how many there are.
+
+    None for any other line.
+    """
+    found = _STEPS.search(line)
+    return None if found is None else (int(found["done"]), int(found["steps"]))
 
 
 def duration(seconds: float) -> str:

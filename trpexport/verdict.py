@@ -133,10 +133,14 @@ class Lost:
 
     @property
     def relative_loss(self) -> float:
-        """Loss of the metric over its value before; infinite where it has none."""
-        if self.loss is None or not self.before:
+        """Loss of the metric over its value before; infinite where it has none.
+
+        Over a whole one where nobody says what a share was before.
+        """
+        before = 1.0 if self.before is None and self.is_share else self.before
+        if self.loss is None or not before:
             return math.inf
-        return self.loss / abs(self.before)
+        return self.loss / abs(before)
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,26 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict | None:
     found = Verdict(outcome, saved, lost, kinds)
     advice = tuple(_advice(found, is_calibrated=report["calibration"] is not None))
     return replace(found, advice=advice)
+
+
+def verdict_on_variant(entry: Mapping[str, Any], saved: float, *, is_real: bool) -> Verdict:
+    """Return the verdict on a network in another precision.
+
+    Args:
+        entry: what a manifest says of it.
+        saved: how many times fewer bytes it takes than in float32.
+        is_real: whether its outputs were compared on real inputs.
+    """
+    lost = _compared(entry["outputs"], REAL if is_real else RANDOM)
+    drop, unit = (entry["facts"].get(name) for name in ("drop", "unit"))
+    _, of_share, name = str(unit).rpartition("points of ")
+    if drop is not None and of_share:
+        told: dict[str, Any] = {"metric": name, "loss": drop / 100, "is_share": True}
+        lost = replace(lost, on="the inputs, and images with labels", is_real=True, **told)
+    found = {"bytes": saved}
+    outcome = outcome_of(found, lost)
+    advice = (Advice.BENCH,) if outcome is Outcome.PAYS else (Advice.CALIBRATE, Advice.CHOOSE)
+    return Verdict(outcome, found, lost, advice=advice)
 
 
 def outcome_of(saved: Mapping[str, float], lost: Lost | None) -> Outcome:

@@ -170,15 +170,15 @@ def test_refining_says_how_close_it_came_and_fits_into_a_verified_bundle(
     run: Run, checkpoint: Path, data: str, tmp_path: Path
 ) -> None:
     options = ("--criterion", "rank:6", "--include", "layer1.*", "--calib", data, *HOW)
-    few = ("--images", "64", "--cache", tmp_path / "cache")
+    few = ("--images", "64", "--refine-images", "80", "--cache", tmp_path / "cache")
     bundled = tmp_path / "a"
     result = run("decompose", checkpoint, *options, *few, *QUICK, "--refine", "0.02", "-o", bundled)
     assert result.code == 0, result.err
     assert re.search(
-        r"Refined on 64 images, \d+ steps in \d+\.\d minutes: on \d+ other train images the output "
+        r"Refined on 80 images, \d+ steps in \d+\.\d minutes: on \d+ other train images the output "
         r"moves by [\d.]+ % of its variation, before that by [\d.]+ %",
         result.out,
-    ) or re.search(r"Refined on 64 images, \d+ steps in \d+\.\d minutes, in vain", result.out)
+    ) or re.search(r"Refined on 80 images, \d+ steps in \d+\.\d minutes, in vain", result.out)
     refined = json.loads((bundled / bundle.REPORT).read_text())["calibration"]["refined"]
     assert refined["after"]["output_error"] <= refined["before"]["output_error"]
     assert list((tmp_path / "cache" / "refining").iterdir())
@@ -189,6 +189,10 @@ def test_refining_says_how_close_it_came_and_fits_into_a_verified_bundle(
     ("options", "message"),
     [
         (("--refine", "1"), "--refine does nothing without --calib: add --calib"),
+        (
+            ("--refine-images", "9", "--calib", "x"),
+            "--refine-images does nothing without --refine: add --refine",
+        ),
         (("--refine", "0", "--calib", "x"), "0 minutes makes no sense: give a number above 0"),
     ],
 )

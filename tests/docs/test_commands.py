@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, Block, arguments, blocks, prose, shell_blocks
@@ -23,7 +22,7 @@ _FOREIGN_OPTIONS = {"--nproc-per-node"}
 
 @cache
 def application() -> Any:
-    return typer.main.get_command(import_module("trpexport.cli").app.application())
+    return import_module("trpexport.cli").app.command_line()
 
 
 @cache

@@ -74,8 +74,8 @@ def decompose(
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
         expect: labelled images that a checkpoint should classify, prepared as ``preprocessing``
             says; a look-alike of its architecture is taken where that does clearly better.
-        refine: minutes to train the fitted factors further, on the same images towards the
-            original network, or a :class:`~trpexport.Refinement`.
+        refine: minutes to train the fitted factors further, on the same images, and others of
+            their data set, towards the original network, or a :class:`~trpexport.Refinement`.
         announce: called with a line on each step.
 
     Raises:

@@ -78,6 +78,12 @@ class CalibrationImages(Protocol):
         Errors are measured on them, of the same kind as those to calibrate on if there are enough.
         """
 
+    def to_train_on(self, count: int) -> Array | Arrays:
+        """Return at most ``count`` inputs to train on without labels, none held out or judged by.
+
+        Those to calibrate on come first.
+        """
+
     def unseen(self) -> Array | Arrays:
         """Return inputs to verify on, none of them calibrated on if there are others."""
 

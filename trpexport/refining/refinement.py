@@ -35,12 +35,16 @@ from trpexport.refining.lesson import Lesson
 from trpexport.stages import Stages
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.distributed import joined
-from trpexport.training.run_directory import RunDirectory
+from trpexport.training.run_directory import RunDirectory, prune
 
 # What the report says of it, beside what it says of the calibration.
 REFINED = "refined"
 _FORMAT = 1  # of the state: another one is not gone on from
 _SCALED = 256  # images that variations are taken over
+# Images that are trained on where nobody says how many: those that fit into so much memory.
+_MAX_IMAGES, _IMAGE_BYTES = 10_000, 1 << 29
+# What runs that may be gone on from take of the cache, together.
+_KEPT_BYTES = 2 << 30
 # Images are what has so many channels, and is so large.
 _CHANNELS, _MIN_EDGE, _IMAGE_RANK = (1, 3), 8, 4
 
@@ -58,6 +62,8 @@ class Refinement:
         bf16: compute in bfloat16; None where the processor is faster with it and it is safe.
         cache: folder in which a run that was killed leaves what the same call goes on from; None to
             keep nothing.
+        images: how many images to train on, those to calibrate on first; None for as many as there
+            are, up to 10,000 or half a gigabyte.
         clock: tells seconds.
     """
 
@@ -68,6 +74,7 @@ class Refinement:
     device: str = "auto"
     bf16: bool | None = None
     cache: Path | None = None
+    images: int | None = None
     clock: Callable[[], float] = time.monotonic
 
     def check(self) -> None:
@@ -85,6 +92,11 @@ class Refinement:
             )
         if self.steps is not None and self.steps < 1:
             raise PlanError(f"refining takes at least one step, not {self.steps}")
+        if self.images is not None and self.images < 1:
+            raise PlanError(
+                f"refining takes at least one image, not {self.images}",
+                parameters=("refine_images",),
+            )
 
     def check_network(self, network: Network, images: CalibrationImages | None) -> None:
         """Refuse a network, or images, that nothing can be refined with.
@@ -134,7 +146,11 @@ class Refinement:
                 reason = " ".join(str(error).split())[:200]
                 note = f"not refined, the calibrated factors are kept ({reason})"
                 return replace(choice, notes=(*choice.notes, note))
-        return _told(network, choice, chains, facts)
+        found = _told(network, choice, chains, facts)
+        if facts["images"] < (self.images or 0):
+            note = f"refined on {facts['images']} images, {self.images} were asked for"
+            found = replace(found, notes=(*found.notes, note))
+        return found
 
     def _refined(
         self,
@@ -147,7 +163,8 @@ class Refinement:
         """Return the chains that came closest, and facts."""
         started = self.clock()
         name, others = images.held_out()
-        watch = network.watch(checked_samples(images.inputs, network.inputs))
+        given = images.to_train_on(self._count(images))
+        watch = network.watch(checked_samples(given, network.inputs))
         held_out = network.watch(checked_samples(others, network.inputs)).samples
         pupil = watch.pupil(choice.chains)
         pupil.move(device)
@@ -160,6 +177,7 @@ class Refinement:
                 try:
                     known = directory.begun() == {"key": key}
                     stack.enter_context(directory.opened({"key": key}, restart=not known))
+                    prune(directory.path.parent, _KEPT_BYTES)
                 except OutputError as error:  # no reason not to refine
                     stages.say(f"refine: nothing is kept to go on from ({error})")
                 else:
@@ -183,6 +201,16 @@ class Refinement:
             return choice.chains, facts
         pupil.move(next(iter(choice.chains.values())).kernels[0].device)
         return pupil.learnt(), facts
+
+    def _count(self, images: CalibrationImages) -> int:
+        """Return how many images to train on at most."""
+        if self.images is not None:
+            return self.images
+        inputs = images.inputs
+        arrays = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+        count = images_of(inputs)
+        size = max(1, sum(array.nbytes for array in arrays) // count)
+        return max(count, min(_MAX_IMAGES, _IMAGE_BYTES // size))
 
     def _descent(
         self, pupil: Pupil, samples: Samples, held_out: Samples, stages: Stages, started: float

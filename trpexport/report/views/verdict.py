@@ -18,17 +18,22 @@ _HEADS = {
 _RESOURCES = {"macs": "fewer MACs", "parameters": "fewer parameters", "bytes": "fewer bytes"}
 
 
-def verdict_view(verdict: Verdict | None) -> tuple[Block, ...]:
+def verdict_view(verdict: Verdict | None, name: str = "") -> tuple[Block, ...]:
     """Show whether it pays: what is saved, what is lost on how many inputs, and why.
 
     Args:
         verdict: None where nothing was rewritten, of which there is nothing to say.
+        name: of what it is on, where there are several.
     """
     if verdict is None:
         return ()
     head, tone = _HEADS[verdict.outcome]
     is_why = verdict.outcome is Outcome.HARDLY_PAYS and verdict.is_dear
-    sentence = (f"{head}: ", *_saved(verdict.saved), *_lost(verdict.lost))
+    sentence = (
+        f"{name}: {head.lower()}: " if name else f"{head}: ",
+        *_saved(verdict.saved),
+        *_lost(verdict.lost),
+    )
     if is_why:
         sentence += (f"; {why_dear(verdict.dear_kinds)}",)
     return (Text(sentence, Role.VERDICT, tone),)
@@ -76,12 +81,12 @@ def _metric(lost: Lost) -> Parts:
     amount = None if lost.loss is None else scale * lost.loss
     return (
         Value(amount, Kind.NUMBER, digits=2),
-        f" {unit}{lost.metric} (",
-        Value(lost.before, kind, digits=digits),
-        " -> ",
-        Value(lost.after, kind, digits=digits),
-        ")",
-    )
+        f" {unit}{lost.metric}",
+        *(() if lost.before is None else (
+            " (", Value(lost.before, kind, digits=digits), " -> ",
+            Value(lost.after, kind, digits=digits), ")",
+        )),
+    )  # fmt: skip
 
 
 def _share(value: float | None) -> Value | str:
