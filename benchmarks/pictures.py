@@ -32,10 +32,10 @@ VIEWS = (
 )
 
 
-def trpexport(*arguments: object) -> None:
-    """Run a command in the folder of what is built."""
+def trpexport(*arguments: object) -> bytes:
+    """Run a command in the folder of what is built, and return what it prints."""
     command = [sys.executable, "-P", "-m", "trpexport", *map(str, arguments)]
-    subprocess.run(command, cwd=BUILD, check=True)
+    return subprocess.run(command, cwd=BUILD, check=True, stdout=subprocess.PIPE).stdout
 
 
 def documents() -> list[str]:
@@ -45,8 +45,9 @@ def documents() -> list[str]:
         options = ("--calib", data, "--min-speedup", 1.5, "--precision", "fp32,int8")
         trpexport("tune", TRP, *options, "-o", NAME)
     for command in ("bench", "profile"):
-        if not (BUILD / f"{command}.json").exists():
-            trpexport(command, NAME, "--save", f"{command}.json")
+        record = BUILD / f"{command}.json"
+        if not record.exists():
+            record.write_bytes(trpexport(command, NAME, "--json"))
     return [NAME, "bench.json", "profile.json"]
 
 
