@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,10 +41,16 @@ _has_facts: ContextVar[bool] = ContextVar("has_facts", default=False)
 
 def console() -> Console:
     """Return where tables and sentences go."""
+    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def _console(**options: Any) -> Console:
+    """Return a console of rich; one without any styles, bold ones too, where NO_COLOR is set."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, highlight=False)
+    if os.environ.get("NO_COLOR"):
+        options["color_system"] = None
+    return Console(highlight=False, **options)
 
 
 def show(*blocks: Block) -> None:
@@ -241,7 +248,6 @@ def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
 
 def _stage_bar() -> Progress:
     """Return what shows a stage on standard error: its name, how long it takes, a bar if known."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Task as Shown
     from rich.table import Column
@@ -256,14 +262,13 @@ def _stage_bar() -> Progress:
         KnownBar(bar_width=20),
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
-        console=Console(stderr=True, highlight=False),
+        console=_console(stderr=True),
         transient=True,
     )
 
 
 def progress_bar() -> Progress:
     """Return what shows a bar on standard error: one line, that fills the terminal's width."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
     from rich.table import Column
@@ -274,7 +279,7 @@ def progress_bar() -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Remaining(compact=True, table_column=Column(no_wrap=True)),
-        console=Console(stderr=True, highlight=False),
+        console=_console(stderr=True),
         expand=True,
     )
 

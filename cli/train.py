@@ -16,10 +16,10 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
 from .endings import next_steps
-from .eval import DATA, Resize, Size
+from .eval import DATA, Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import is_asked, tell
-from .pixels import read_size
+from .pixels import normalisation, read_size
 from .retyped import other, retyped
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def train(
     weight_decay: WeightDecay = None,
     seed: opt.Seed = 0,
     no_augment: NoAugment = False,
+    mean: Mean = None,
+    std: Std = None,
     size: Size = None,
     resize: Resize = None,
     workers: Decoders = None,
@@ -151,8 +153,10 @@ def train(
     )  # fmt: skip
     watcher = watching(out, tensorboard)
     tell(lambda: standing(context, out))
-    how: Any = {"init": init, "watcher": watcher, "restart": restart, "should_stop": is_asked}
-    facts = run(arch, settings, low_rank, out, **how)
+    facts = run(
+        arch, settings, low_rank, out, init=init, preprocessing=normalisation(mean, std),
+        watcher=watcher, restart=restart, should_stop=is_asked,
+    )  # fmt: skip
     finish(context, facts, out, "decompose", as_json)
 
 

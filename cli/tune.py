@@ -33,9 +33,9 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
-from .refining import Refine
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 from .report import ReportTo, write_report
 
@@ -89,6 +89,7 @@ def tune(
     seed: opt.Seed = 0,
     cache: opt.Cache = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -133,16 +134,17 @@ def tune(
     tell_written(out)
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
+    from trpexport.pareto import pareto as tune_front
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as tune_front
 
     at_most_one(context, *_LIMITS)
     refuse_idle(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
+        REFINING,
     )
     _check_complete(context, calib)
     how = (mean, std, size, resize, data_preprocessing)
@@ -178,7 +180,7 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    refinement = refinement_of(refine, cache)
+    refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     if is_dry:
         chooser.check()
@@ -238,7 +240,7 @@ def _best_so_far(result: BundleReport) -> str:
 
 def _incomplete(out: Path) -> str:
     """Say what stands of a front that was interrupted."""
-    from trpexport.tuning import front
+    from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:

@@ -260,7 +260,10 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict | None:
     if not report["layers_rewritten"]:
         return None
     lost = lost_by(report)
-    kinds = tuple(KindShare(**kind) for kind in report["macs"].get("kinds", ()))
+    kinds = tuple(
+        KindShare(kind["kind"], kind["share"], kind["ratio"])
+        for kind in report["macs"].get("kinds", ())
+    )
     saved = dict(_saved(report))
     outcome = outcome_of(saved, lost)
     found = Verdict(outcome, saved, lost, kinds)
@@ -344,7 +347,7 @@ def _compared(outputs: Mapping[str, Mapping[str, Any]], on: str) -> Lost:
         on=on,
         is_real=on != RANDOM,
         error=_worst(found["variation_error"] for found in numbers),
-        rms_error=_worst(found["rms_error"] for found in numbers),
+        rms_error=_worst(found["rms_error"] for found in numbers if "rms_error" in found),
         agreement=min(shares, default=None),
     )
 
