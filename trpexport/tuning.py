@@ -30,6 +30,7 @@ from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
+from trpexport.verdict import verdict_of
 
 # Least time that each finished file is timed for, in turns with the original one.
 _SECONDS = 2.0
@@ -104,6 +105,8 @@ class Tuning:
             report, facts = self._made(source, data, Path(folder), settings, stages)
             place = report.path
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
+            verdict = verdict_of(content)  # the time is known now
+            content["verdict"] = None if verdict is None else verdict.to_json()
             added = {TUNED: {"request": request, "cut_short": stages.is_cut_short}}
             if facts["session"] is not None:
                 added[bundle.SESSION] = facts["session"]
