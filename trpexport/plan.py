@@ -24,7 +24,7 @@ CALIBRATION = "calibration"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     **{bool: flag, dict: each(lambda value: True), float: not_negative, int: whole(0), str: text},
-    list: lambda value: isinstance(value, list | tuple),
+    list: lambda value: isinstance(value, (list, tuple)),
 }
 _SHOWN = 60  # characters of a wrong value in a message
 

@@ -136,7 +136,6 @@ class RemoteStopwatch:
         python: the Python to run there.
         say: called with a line on each step.
         ssh: the program and its leading arguments.
-        scp: the same for copies.
     """
 
     def __init__(
@@ -147,12 +146,9 @@ class RemoteStopwatch:
         python: str = "python3",
         say: Callable[[str], None] | None = None,
         ssh: Sequence[str] = ("ssh",),
-        scp: Sequence[str] = ("scp",),
     ) -> None:
         self.conditions = conditions
-        self._run = functools.partial(
-            run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
-        )
+        self._run = functools.partial(run_on_host, host, python=python, announce=say, ssh=ssh)
 
     @property
     def instruction_sets(self) -> Collection[str]:

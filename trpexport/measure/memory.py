@@ -22,6 +22,14 @@ from trpexport.errors import ModelError
 from trpexport.runtime.session import import_onnxruntime, open_session
 from trpexport.tensors import Arrays
 
+# Runs this module again, without the current directory among those that modules are found in.
+_CHILD = """\
+import runpy, sys
+sys.path = [entry for entry in sys.path if entry]
+from trpexport.older_python import complete
+complete()
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
 _RUNS = 2  # the second one allocates by the pattern that the first one has shown
 
 
@@ -88,7 +96,7 @@ def _peak_of_child(job: Mapping[str, Any], label: str) -> int:
     # The parent may have found this library in an archive, or beside the script that it runs.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__],
+        [sys.executable, "-c", _CHILD, __name__],
         input=json.dumps(job),
         capture_output=True,
         text=True,
