@@ -10,16 +10,16 @@ GATE := build/gate
 MAX_DROP := 2.0
 GATE_DATA := imagefolder:$(SHARED)/data/cifar10-jpeg.tar.gz
 
-.PHONY: demo test test-slow lint gate clean
+.PHONY: demo test test-slow lint docs gate clean
 
 demo: $(READY)
-	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --baseline -o demo --force
+	$(BIN)/trpexport decompose $(CHECKPOINT) --scheme spatial --add-baseline -o demo --force
 	$(BIN)/trpexport verify demo
 	$(BIN)/trpexport bench demo
 	@echo
 	@echo "The directory demo/ now holds a verified ONNX network. Try next:"
 	@echo "  $(BIN)/trpexport inspect $(CHECKPOINT)"
-	@echo "  $(BIN)/trpexport bench demo --profile"
+	@echo "  $(BIN)/trpexport profile demo"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
 # Two files at a time, one thread each: PyTorch's threads only get in each other's way.
@@ -34,6 +34,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+# The site, in build/site; a warning, such as of a link that leads nowhere, is a failure.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The project gates itself: its TRP network against its plain one on 10,000 images; and the plain
 # one cut to rank 2, which must be refused with exit code 1, or the gate is broken.
@@ -53,7 +57,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e ".[cpu,data,train,dev]"
+		-c constraints.txt -e ".[cpu,data,train,docs,dev]"
 	touch $(READY)
 
 clean:

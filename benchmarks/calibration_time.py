@@ -81,8 +81,8 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
         checkpoint = settled_checkpoint(network, images, folder)
     mean, std = (",".join(map(str, some)) for some in (NORMALISE.mean, NORMALISE.std))
     options = [
-        "--scheme", scheme, "--calib", calib, "--calib-images", count, "--mean", mean, "--std", std,
-        "--target-macs", 0.5, "--calib-cache", folder / "cache",
+        "--scheme", scheme, "--calib", calib, "--images", count, "--mean", mean, "--std", std,
+        "--target-macs", 0.5, "--cache", folder / "cache",
     ]  # fmt: skip
     found = decompose(checkpoint, options, folder / "out")
     report = json.loads((folder / "out" / "report.json").read_text())

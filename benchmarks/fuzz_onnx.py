@@ -76,7 +76,7 @@ def arguments_of(command: str, file: Path, sound: Path, folder: Path) -> list[st
             *("--keep-expensive", "--verify-seconds", "0.5"),
             *("--force", "-o", str(folder / "bundle")),
         ],
-        "verify": [str(sound), "--count", "2"],
+        "verify": [str(sound), "--images", "2"],
     }
     return [command, str(file), *extra.get(command, [])]
 

@@ -3,7 +3,7 @@
     python -m benchmarks.refine --data cifar10:DIR resnet20.th
     python -m benchmarks.refine --data imagefolder:natural-1000.tar --size 224 squeezenet.onnx
 
-Each network is calibrated to some fractions of its MACs on a few images, and refined on all images
+Each network is calibrated to some fractions of its MACs on a few images, and refined on the images
 of the training split but those held out, which tell what is kept. Top-1 is that on all test images,
 which nothing is chosen by. Each row is written when it is there, and a second run measures what is
 missing, or goes on where it was stopped.
@@ -22,10 +22,11 @@ import numpy as np
 import trpexport as tx
 from benchmarks.calibration_curve import NORMALISE
 from benchmarks.environment import RESULTS, environment, run
+from trpexport.calibration_data import CalibrationData
 from trpexport.networks.base import Network
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.onnxfile.recognition import is_onnx
-from trpexport.pipeline import CalibrationData, Decomposable, Source
+from trpexport.pipeline import Decomposable, Source
 from trpexport.plan import CALIBRATION
 from trpexport.refining.refinement import REFINED
 from trpexport.stages import Stages
@@ -52,29 +53,6 @@ class Test:
         return 100.0 * hits / len(self._split)
 
 
-class TrainingImages:
-    """All images of the training split but those that others hold out.
-
-    Attributes:
-        inputs: they, as the network takes them.
-        notes: none.
-    """
-
-    notes = ()
-
-    def __init__(self, split: Any, how: tx.Preprocessing, shape: Any, images: Any) -> None:
-        self._images = images
-        _, others = images.held_out()
-        held_out = {image.tobytes() for image in others}
-        every = how.inputs(how.prepare_split(split, np.arange(len(split))), shape)
-        self.inputs = every[[image.tobytes() not in held_out for image in every]]
-
-    def held_out(self) -> tuple[str, Any]:
-        """Return what the others hold out."""
-        found: tuple[str, Any] = self._images.held_out()
-        return found
-
-
 def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dict[str, Any]:
     """Return what a network loses at a fraction of its MACs, calibrated and refined."""
     dataset, stages = tx.open_dataset(args.data), Stages(print)
@@ -85,8 +63,8 @@ def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dic
     )
     chooser = tx.ByBudget(macs=1 / ratio, scheme=args.scheme, rank_multiple=1, cache=args.cache)
     before = chooser(network, images, stages, None)
-    every: Any = TrainingImages(dataset.split("train"), how, network.inputs.first.shape, images)
-    after = tx.Refinement(args.minutes, cache=args.cache)(network, before, every, stages)
+    refinement = tx.Refinement(args.minutes, images=args.refine_images, cache=args.cache)
+    after = refinement(network, before, images, stages)
     test = Test(dataset, how)
     return {
         "macs_ratio": before.plan.macs_before / before.plan.macs_after,
@@ -122,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="as trpexport decompose --calib takes it")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--refine-images", type=int, help="else all, as far as memory allows")
     parser.add_argument("--scheme", default="spatial")
     parser.add_argument("--ratios", type=float, nargs="+", default=(2.0, 2.5, 3.0))
     parser.add_argument("--size", type=int)

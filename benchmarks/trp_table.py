@@ -26,12 +26,13 @@ from torch import nn
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import Chooser
 from trpexport.choose.spectra import analyse
 from trpexport.files import cache_folder
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import CalibrationData, Source, decompose_to_bundle
+from trpexport.pipeline import Source, decompose_to_bundle
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
 from trpexport.training.finetune import finetune
@@ -134,7 +135,7 @@ class Table:
                 scheme,
                 target_macs=self.args.target_macs,
                 nuclear_weight=self.args.nuclear_weight,
-                rank_multiple=1,
+                rank_multiple=self.args.rank_multiple,
             )
         train(
             ARCH,
@@ -146,7 +147,7 @@ class Table:
         )
         source = self.runs / name / "last.safetensors"
         if low_rank:
-            how = tx.ByCriterion(scheme, THRESHOLD, rank_multiple=1)
+            how = tx.ByCriterion(scheme, THRESHOLD, rank_multiple=self.args.rank_multiple)
             rows = [self.decomposed(name, source, how, tune=True)]
         elif start:
             rows = []
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--finetune-epochs", type=int, default=1, help="0 for none")
     parser.add_argument("--target-macs", type=float, default=0.35)
     parser.add_argument("--nuclear-weight", type=float, default=3e-4)
+    parser.add_argument("--rank-multiple", type=int, default=1, help="of TRP's ranks")
     parser.add_argument("--device", default="auto", help="to train on")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--cuda-graphs", action="store_true")
@@ -274,6 +276,7 @@ def main() -> None:
             "finetuning": asdict(table.finetuning.recipe),
             "target_macs": args.target_macs,
             "nuclear_weight": args.nuclear_weight,
+            "rank_multiple": args.rank_multiple,
         }
         result = {"environment": environment(), "settings": settings, "rows": rows}
         (RESULTS / "trp_table.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -24,6 +24,7 @@ from typing import Any
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
+from benchmarks.networks import random_network
 from benchmarks.precision import judged
 from benchmarks.precision_networks import Material, Prepared, cifar, photographs
 from trpexport.choose.base import Chooser
@@ -39,7 +40,8 @@ class Subject:
     """A network and how it is cut.
 
     Attributes:
-        file: where it lies, with ``{shared}`` or ``{networks}``.
+        file: where it lies, with ``{shared}`` or ``{networks}``; or the name of a network of the
+            zoo, which gets random weights.
         images: reads its images.
         speedups: that it is tuned to.
         shares: of the MACs that it is decomposed to.
@@ -54,9 +56,13 @@ class Subject:
     scheme: str = "auto"
     factory: str | None = None
 
-    def decomposed(self, path: Path, chooser: Chooser, images: Prepared) -> Any:
+    def decomposed(self, material: Material, chooser: Chooser, images: Prepared) -> Any:
         """Return the network with the ranks of a chooser."""
-        return tx.decompose(path, chooser, images=images.calibration, factory=self.factory)
+        if "{" not in self.file:
+            network, shape = random_network(self.file, 1000), (1, *images.calibration.shape[1:])
+            return tx.decompose(network, chooser, images=images.calibration, example=shape)
+        path = self.file.format(shared=material.shared, networks=material.networks)
+        return tx.decompose(Path(path), chooser, images=images.calibration, factory=self.factory)
 
 
 _CIFAR = cifar("cifar10:{data}/cifar10-lossless", 512)
@@ -69,6 +75,12 @@ SUBJECTS: Mapping[str, Subject] = {
         speedups=(1.1, 1.2, 1.3, 1.43),
         shares=(0.9, 0.85, 0.8, 0.75),
         factory="squeezenet:squeezenet",
+    ),
+    "ResNet-18 at 224": Subject(
+        "resnet18",
+        photographs(224, 32, 64, caffe=False),
+        speedups=(2.0, 3.0),
+        shares=(0.5, 0.33),
     ),
     "CRAFT at 224": Subject(
         "{networks}/craft.onnx",
@@ -103,7 +115,6 @@ def row(small: Any, images: Prepared) -> dict[str, Any]:
 def measure(name: str, material: Material, cache: Path, known: dict[str, Any]) -> None:
     """Add to ``known`` what is missing of a network; each row is written when it is there."""
     subject = SUBJECTS[name]
-    path = Path(subject.file.format(shared=material.shared, networks=material.networks))
     choosers: dict[str, Chooser] = {
         f"{name}/time/{one:g}": tx.ByLatency(speedup=one, scheme=subject.scheme, cache=cache)
         for one in subject.speedups
@@ -118,7 +129,7 @@ def measure(name: str, material: Material, cache: Path, known: dict[str, Any]) -
     for key, chooser in missing.items():
         started = time.perf_counter()
         try:
-            found = row(subject.decomposed(path, chooser, images), images)
+            found = row(subject.decomposed(material, chooser, images), images)
         except tx.TrpexportError as error:
             found = {"refused": str(error)}
         known[key] = {**found, "seconds": time.perf_counter() - started}

@@ -94,7 +94,7 @@ def decomposed(case: str, folder: Path) -> dict[str, Any]:
     else:
         np.savez(folder / "images.npz", input=images(IMAGES, seed=0))
         command += ["--target-params", "0.5", "--calib", f"tensors:{folder / 'images.npz'}"]
-        command += ["--calib-cache", str(folder / "tables")]
+        command += ["--cache", str(folder / "tables")]
     start = time.perf_counter()
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)

@@ -16,10 +16,6 @@ RankMultiple = Annotated[
         "auto for the channel block of the processor or a part of it, 1 for the paper's ranks."
     ),
 ]
-Provider = Annotated[
-    str | None,
-    typer.Option(help="Provider that is to run it, by whose channel block auto goes."),
-]
 
 
 def multiple(text: str) -> int | str:

@@ -6,8 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -17,16 +17,35 @@ import trpexport
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.standard_output import give_up
 
-from .console import errors_for_machines, no_output, say
+from .aliases import modern
+from .commands import COMMANDS
+from .console import complain, end, errors_for_machines, no_output, note, say, say_notes, say_origin
 from .interrupts import InterruptedCommand, ended_by_signals
+from .pages import Command, Group
+from .settings import Config, given_options, source_of
+from .voice import LogFile, Quiet, Verbose, speaking, voice
 
 _NAME, _COMPLETION = "trpexport", "_TRPEXPORT_COMPLETE"
+
+_MAX_WIDTH = 10_000  # of help pages: that of the terminal
 
 # The base of everything that the parser raises about what was typed; typer exports no more of it.
 _UsageError: Any = typer.BadParameter.__base__
 
 # Parameters of the library that commands call by another name.
-_OTHER_NAMES = {"shapes": "shape", "outputs": "output", "replace": "force", "decoders": "workers"}
+_OTHER_NAMES = {
+    "shapes": ("input_shape",),
+    "outputs": ("output",),
+    "replace": ("force",),
+    "decoders": ("workers",),
+    "batch_size": ("batch",),
+    "limit": ("data_images", "images"),
+    "data": ("inputs",),
+    "error": ("target_error", "max_error"),
+    "speedup": ("min_speedup",),
+    "seconds": ("max_latency",),
+    "drop": ("max_drop",),
+}
 
 # What the extras bring: a command that needs one of them says so.
 _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy"}
@@ -34,23 +53,9 @@ _OPTIONAL = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "scipy
 # What a write to standard output fails with.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
-# Where each command is: module and function.
-_COMMANDS = {
-    "train": "train:train",
-    "inspect": "inspect:inspect",
-    "decompose": "decompose:decompose",
-    "finetune": "finetune:finetune",
-    "export": "export:export",
-    "tune": "tune:tune",
-    "quantize": "quantize:quantize",
-    "verify": "verify:verify",
-    "flops": "flops:flops",
-    "bench": "bench:bench",
-    "eval": "eval:eval_",
-    "gate": "gate:gate",
-    "arm-setup": "arm_setup:arm_setup",
-    "doctor": "doctor:doctor",
-}
+# Options of every command, typed before its name or behind it, and those of them with a value.
+_SHARED = ("quiet", "verbose", "log_file", "config")
+_VALUED = ("--log-file", "--config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,11 +71,34 @@ def _root(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+    config: Config = None,
 ) -> None:
-    """Low-rank CNNs from training to the edge: decompose, verify, export, measure."""
+    """Low-rank CNNs from training to the edge: decompose, verify, export, measure.
+
+    trpexport COMMAND --help says more of a command.
+
+    Example:
+        trpexport inspect network.pth
+        trpexport decompose network.pth --calib cifar10:DIR --target-macs 0.5
+        trpexport bench network-spatial
+    """
 
 
-def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
+class _Command(Command):
+    """A command that says what there is to say before its work."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        say_notes()
+        if voice().is_verbose:
+            say(f"options: {given_options(ctx) or 'all as by default'}")
+        return super().invoke(ctx)
+
+
+def application(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the command line with some commands: what others import and declare takes time."""
     # Plain help pages: rich ones would double the time that --help takes.
     app = typer.Typer(
@@ -78,12 +106,15 @@ def application(names: Iterable[str] = _COMMANDS) -> typer.Typer:
         add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        cls=Group,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _MAX_WIDTH},
     )
     app.callback()(_root)
     for name in names:
-        module, _, function = _COMMANDS[name].partition(":")
-        app.command(name)(getattr(import_module(f".{module}", __package__), function))
+        module, _, function = COMMANDS[name].partition(":")
+        settings = {"max_content_width": _MAX_WIDTH}
+        command = getattr(import_module(f".{module}", __package__), function)
+        app.command(name, cls=_Command, context_settings=settings)(command)
     return app
 
 
@@ -94,11 +125,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    with errors_for_machines() as tell_machines:
+    with speaking(typed), errors_for_machines() as tell_machines:
         message, code = _run(typed)
         if message is not None:
             message = " ".join(message.split())
-            say(f"error: {message}")
+            say_notes()
+            complain(f"error: {message}")
             if "--json" in typed:
                 with suppress(OutputError):  # of which standard error was told
                     tell_machines(message, code)
@@ -110,15 +142,21 @@ def _run(typed: list[str]) -> tuple[str | None, int]:
     # Of a damaged image: what matters of it becomes an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with ended_by_signals():
-            return None, _invoke(typed or ["--help"])
+        place = _place(typed)
+        typed[place:] = modern(typed[place:], note)
+        with ended_by_signals(), _traced():
+            code = _invoke(typed or ["--help"])
+            end()
+            return None, code
     except InterruptedCommand as error:
         return str(error), error.exit_code
     except TrpexportError as error:
         return f"{error}{_options(error, typed)}", error.exit_code
     except _UsageError as error:
         context = error.ctx.command_path if error.ctx else "trpexport"
-        return f"{error.format_message().rstrip('.')}: see {context} --help", 2
+        source = source_of(error.ctx, getattr(getattr(error, "param", None), "name", None))
+        where = "" if source is None else f" in {source}"
+        return f"{error.format_message().rstrip('.')}{where}: see {context} --help", 2
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
@@ -135,10 +173,22 @@ def _run(typed: list[str]) -> tuple[str | None, int]:
         return "there is not enough memory: give a smaller batch, or smaller images", 2
 
 
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Have verbose commands say where an error comes from, unless it is of what was typed."""
+    try:
+        yield
+    except _UsageError:
+        raise
+    except Exception as error:
+        say_origin(error)
+        raise
+
+
 def _invoke(typed: list[str]) -> int:
     """Run a command and return its exit code."""
     if _COMPLETION in os.environ:  # a shell asks for words
-        typer.main.get_command(application()).main(typed, prog_name=_NAME)
+        command_line().main(typed, prog_name=_NAME)
     command = _group(typed)
     # What main() does else, but that it answers interrupts and closed pipes in a way of its own.
     try:
@@ -149,20 +199,42 @@ def _invoke(typed: list[str]) -> int:
     return 0
 
 
+def command_line(names: Iterable[str] = COMMANDS) -> Any:
+    """Return some commands, each with the options that all have."""
+    group: Any = typer.main.get_command(application(names))
+    shared = [one for one in group.params if one.name in _SHARED]
+    for one in shared:
+        one.expose_value = False  # their callbacks do all there is to do
+    for command in group.commands.values():
+        command.params += shared
+    return group
+
+
 def _group(typed: list[str]) -> Any:
     """Return the command that was typed, or all where none was: for help, or for near names."""
-    chosen = [name for name in typed[:1] if name in _COMMANDS]
-    return typer.main.get_command(application(chosen or _COMMANDS))
+    chosen = typed[_place(typed) :][:1]
+    return command_line(chosen if chosen and chosen[0] in COMMANDS else COMMANDS)
+
+
+def _place(typed: list[str]) -> int:
+    """Return where the command's name stands among what was typed: behind options of all."""
+    place = 0
+    while place < len(typed) and typed[place].startswith("-"):
+        place += 2 if typed[place] in _VALUED else 1
+    return place
 
 
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
-    names = [_OTHER_NAMES.get(name, name.replace("-", "_")) for name in error.parameters]
-    command = _group(typed).commands[typed[0]]
+    (command,) = _group(typed).commands.values()
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params
         if parameter.param_type_name == "option"
     }
-    options = [known[name] for name in names if name in known]
+    options = [
+        next(known[own] for own in names if own in known)
+        for name in error.parameters
+        if known.keys() & (names := (name.replace("-", "_"), *_OTHER_NAMES.get(name, ())))
+    ]
     return f" ({', '.join(options)})" if options else ""

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from . import options as opt
 from .console import progress, show, show_json
 from .interrupts import tell_written
-from .options import Json
 
 
 def arm_setup(
-    directory: Annotated[
-        Path | None,
-        typer.Option(help="Where to put it; in your cache folder if not given."),
-    ] = None,
-    as_json: Json = False,
+    out: opt.Out = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Download an aarch64 Python with ONNX Runtime, and QEMU to run it: for bench --emulate.
+    """Download an aarch64 Python with ONNX Runtime, and QEMU to run it: for trpexport emulate.
 
-    Says what it downloads: about 70 MB, 180 MB on disk. Installs nothing on the system. Running it
-    again finds it ready.
+    Says what it downloads: about 70 MB, 180 MB on disk, in your cache folder if --out does not say
+    where. Installs nothing on the system. Running it again finds it ready.
+
+    Example:
+        trpexport arm-setup
     """
     from trpexport.device.emulate.arm_setup import default_location, prepare
     from trpexport.report.blocks import Role, Text
 
-    tell_written(directory or default_location())
+    tell_written(out or default_location())
     with progress() as stages:
-        environment = prepare(directory, announce=stages.say)
+        environment = prepare(out, announce=stages.say)
     if as_json:
         show_json(
             {

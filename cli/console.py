@@ -6,7 +6,7 @@ import errno
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -20,6 +20,7 @@ from trpexport.standard_output import claimed_output, give_up
 from trpexport.text import printable
 
 from .interrupts import reach
+from .voice import origin, voice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,31 @@ def show(*blocks: Block) -> None:
     target = console()
     with target.capture() as text:
         print_blocks(blocks, target)
-    _print(text.get(), sys.stdout)
+    voice().log(text.get())
+    if voice().is_quiet:
+        voice().last = _last_line(blocks, target)
+    else:
+        _print(text.get(), sys.stdout)
+
+
+def _last_line(blocks: Sequence[Block], target: Console) -> str:
+    """Return what is said of blocks in one line: the verdict, else the last there is."""
+    from trpexport.report.blocks import Role, Text
+    from trpexport.report.render.rich import print_blocks
+
+    verdicts = [one for one in blocks if isinstance(one, Text) and one.role is Role.VERDICT]
+    aside = (Role.NOTE, Role.COMMAND)
+    found = [one for one in blocks if not (isinstance(one, Text) and one.role in aside)]
+    with target.capture() as text:
+        print_blocks(verdicts[-1:] or found or blocks, target)
+    lines = [line for line in text.get().splitlines() if line.strip()]
+    return f"{lines[-1]}\n" if lines else ""
+
+
+def end() -> None:
+    """Print the last line of a quiet command, if it has one."""
+    if voice().last:
+        _print(voice().last or "", sys.stdout)
 
 
 def written(bundle: Path) -> tuple[Block, ...]:
@@ -67,7 +92,9 @@ def written(bundle: Path) -> tuple[Block, ...]:
 def show_json(data: Any) -> None:
     """Print facts for machines."""
     _has_facts.set(True)
-    _print(json.dumps(data, indent=2, allow_nan=False) + "\n", _claimed.get() or sys.stdout)
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    voice().log(text)
+    _print(text, _claimed.get() or sys.stdout)
 
 
 @contextmanager
@@ -85,8 +112,9 @@ def errors_for_machines() -> Iterator[Callable[[str, int], None]]:
         _has_facts.reset(token)
 
 
-def show_csv(text: str) -> None:
-    """Print a table for machines."""
+def show_text(text: str) -> None:
+    """Print text for machines: CSV, Markdown."""
+    voice().log(text)
     _print(text, _claimed.get() or sys.stdout)
 
 
@@ -103,8 +131,37 @@ def claim(context: typer.Context, wanted: bool) -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line on standard error."""
-    _print(f"{printable(line, _MAX_LINE)}\n", sys.stderr)
+    """Print a line on standard error, if the command is not to be quiet."""
+    line = printable(line, _MAX_LINE)
+    voice().log(f"{voice().timed(line)}\n")
+    if not voice().is_quiet:
+        _print(f"{voice().timed(line) if voice().is_verbose else line}\n", sys.stderr)
+
+
+def note(text: str) -> None:
+    """Have a line printed once it is known how much the command is to say."""
+    voice().notes.append(text)
+
+
+def say_notes() -> None:
+    """Print the lines that waited for that."""
+    while voice().notes:
+        say(f"note: {voice().notes.pop(0)}")
+
+
+def complain(text: str) -> None:
+    """Print a line on standard error, also if the command is to be quiet."""
+    line = f"{printable(text, _MAX_LINE)}\n"
+    voice().log(line)
+    _print(line, sys.stderr)
+
+
+def say_origin(error: BaseException) -> None:
+    """Print where an error comes from on standard error, if the command is to be verbose."""
+    text = origin(error)
+    voice().log(text)
+    if voice().is_verbose:
+        _print("".join(f"{printable(line)}\n" for line in text.splitlines()), sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:
@@ -137,7 +194,7 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
     """
     from trpexport.stages import Stages
 
-    if not sys.stderr.isatty():
+    if not watched():
         with claimed_output():
             yield Stages(_reaching(lambda name: say(f"- {name}")), heed)
         return
@@ -145,8 +202,17 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
     from rich.text import Text
 
     with claimed_output(), Console(stderr=True).status("starting") as status:
-        announce = _reaching(lambda name: status.update(Text(f"{printable(name, 100)} ...")))
-        yield Stages(announce, heed, interval=1)
+
+        def announce(name: str) -> None:
+            voice().log(f"{voice().timed(printable(name))}\n")
+            status.update(Text(f"{printable(name, 100)} ..."))
+
+        yield Stages(_reaching(announce), heed, interval=1)
+
+
+def watched() -> bool:
+    """Whether somebody watches something move on standard error."""
+    return sys.stderr.isatty() and not (voice().is_quiet or voice().is_verbose)
 
 
 def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
@@ -186,7 +252,7 @@ def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
         description: what is going on.
     """
     reach(description)
-    if not sys.stderr.isatty():
+    if not watched():
         yield lambda count: None
         return
     with progress_bar() as shown:

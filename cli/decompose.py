@@ -13,13 +13,12 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import Provider, RankMultiple, multiple
+from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     JUDGING,
-    PREPARING,
+    Data,
     DataPreprocessing,
-    JudgedBy,
     LowerIsBetter,
     Mean,
     OfMetric,
@@ -28,10 +27,15 @@ from .eval import (
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
+from .idle import CHECKING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import tell_written
-from .refining import Refine
+from .measuring import Provider
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,34 +45,21 @@ if TYPE_CHECKING:
     from trpexport.choose.survey import CriterionOutcome
     from trpexport.report.blocks import Block
 
-Share = float | None
-
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
-_LIMITING = opt.Idle(("max_error",), without="precision")
+_LIMITING = Idle(("max_error",), without="precision")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
-_PLANNED = opt.Idle((*_CHOOSING, "provider"), beside="plan")
-_CALIBRATING = ("calib_images", "calib_seed", "calib_cache", "output", "refine")
-_JUDGING = opt.Idle(JUDGING, without="max_drop")
-_IDLE = (_PLANNED, _JUDGING, opt.Idle((*_CALIBRATING, *PREPARING), without="calib"))
-_IDLE_WITH_LABELS = (_PLANNED, _JUDGING, opt.Idle(_CALIBRATING, without="calib"))
+_PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
+_CALIBRATING = ("images", "seed", "cache", "output", "refine")
+_JUDGING = Idle(JUDGING, without="max_drop")
+_REFINING = Idle(("refine_images",), without="refine")
+_IDLE = (_PLANNED, _JUDGING, _REFINING, Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(
     context: typer.Context,
     checkpoint: opt.NetworkFile,
-    scheme: Annotated[
-        str,
-        typer.Option(
-            help="channel, spatial, input-channel, decoupling or tucker2; auto, with a target, "
-            "chooses for each layer."
-        ),
-    ] = "spatial",
-    criterion: Annotated[
-        str | None,
-        typer.Option(
-            help="How ranks are chosen, NAME:VALUE; value:0.05 by default, a wrong name lists all."
-        ),
-    ] = None,
+    scheme: opt.Scheme = "spatial",
+    criterion: opt.Criterion = None,
     out: opt.Out = None,
     plan: Annotated[
         Path | None, typer.Option(help="An edited plan.json, which then decides on every layer.")
@@ -90,47 +81,28 @@ def decompose(
     dynamic: opt.Dynamic = None,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
-    baseline: Annotated[
+    add_baseline: Annotated[
         bool,
-        typer.Option("--baseline", help="Add the original network, for bench to compare with."),
+        typer.Option("--add-baseline", help="Add the original network, for bench to compare with."),
     ] = False,
-    calib: Annotated[
-        str | None,
-        typer.Option(help="Fit the factors to unlabelled images, as in cifar10:DIR."),
+    calib: opt.Calib = None,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
+    target_macs: opt.TargetMacs = None,
+    target_params: Annotated[
+        float | None, typer.Option(help="Share of the parameters to keep, likewise.")
     ] = None,
-    calib_images: Annotated[int, typer.Option(min=1, help="How many of them.")] = 512,
-    calib_seed: Annotated[int, typer.Option(min=0, help="Which of them.")] = 0,
-    target_macs: Annotated[
-        Share, typer.Option(help="Choose ranks to keep this share of the MACs, as in 0.5.")
-    ] = None,
-    target_params: Annotated[Share, typer.Option(help="Likewise of the parameters.")] = None,
-    target_error: Annotated[
-        Share, typer.Option(help="Save what this output error on the images allows, as in 0.05.")
-    ] = None,
-    max_drop: Annotated[
-        Share,
-        typer.Option(
-            help="Save what this drop of top-1 allows, in points; of --metric, points of top5 and "
-            "miou, else its own unit. Needs labels."
-        ),
-    ] = None,
-    data: JudgedBy = None,
+    target_error: opt.TargetError = None,
+    max_drop: opt.MaxDrop = None,
+    data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
-    ] = None,
+    output: opt.Outputs = None,
     rank_multiple: RankMultiple = "auto",
-    provider: Provider = None,
-    calib_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of sensitivity tables, and of what --refine goes on "
-            "from; else the user's cache."
-        ),
-    ] = None,
+    provider: Provider = "cpu",
+    cache: opt.Cache = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -144,6 +116,7 @@ def decompose(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
@@ -151,8 +124,13 @@ def decompose(
     Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
     report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
     3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
-    verification failed. Nothing is written then. With --calib, images become input as the
-    checkpoint says, else as --mean, --std, --size and --resize do.
+    verification failed. Nothing is written then. Images become input as the checkpoint says, or as
+    --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
+    they are.
+
+    Example:
+        trpexport decompose network.pth --criterion energy:0.9
+        trpexport decompose network.onnx --calib imagefolder:DIR --target-macs 0.5
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.base import NothingCheaperError
@@ -163,12 +141,12 @@ def decompose(
     from trpexport.report.views.choices import choices_view
     from trpexport.report.views.plan import plan_view
 
-    opt.at_most_one(context, *_TARGETS)
+    at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    opt.refuse_idle(context, *(_IDLE_WITH_LABELS if expect else _IDLE), _LIMITING, opt.CHECKING)
+    refuse_idle(context, *_IDLE, _LIMITING, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
-    images = calibration(calib, calib_images, calib_seed, how, data)
+    fitted = calibration(calib, images, seed, how, data)
     selection = {
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
@@ -180,15 +158,16 @@ def decompose(
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)
         judging = {"metric": metric, "lower_is_better": metric_lower_is_better}
-        chooser = _budget(target, scheme, calib_cache, {**selection, **judging})
+        chooser = _budget(target, scheme, cache, {**selection, **judging})
     elif plan is not None:
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
-    refinement = refinement_of(refine, calib_cache)
+    refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -198,21 +177,21 @@ def decompose(
         simplify=simplify,
         seconds=verify_seconds,
         force=force,
-        baseline=baseline,
+        baseline=add_baseline,
         precision=precision,
         max_error=max_error,
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
+        preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
-    array = opt.read_inputs(inputs)
     try:
         with progress() as stages:
             result = decompose_to_bundle(
                 source,
                 chooser,
                 out,
-                images,
+                fitted,
                 outputs=output or (),
                 refinement=refinement,
                 settings=settings,
@@ -239,6 +218,7 @@ def decompose(
             *bundle_view(result.data),
             *written(result.path),
         )
+    write_report(report, result.path)
 
 
 def _next(choices: Sequence[CriterionOutcome], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
@@ -298,9 +278,9 @@ def _check_target(
 ) -> None:
     """Refuse options that only serve a target, and a target that nothing says how to meet."""
     if target is None:
-        if not opt.is_typed(context, "refine"):
-            opt.refuse_typed(
-                context, ("calib_cache",), "without a target", add="one, as in --target-macs 0.5"
+        if not is_given(context, "refine"):
+            refuse_typed(
+                context, ("cache",), "without a target", add="one, as in --target-macs 0.5"
             )
     elif calib is None:
         raise TrpexportError(

@@ -11,7 +11,8 @@ def doctor(as_json: Json = False) -> None:
 
     What is missing is named with the command that brings it.
 
-    Example: trpexport doctor
+    Example:
+        trpexport doctor
     """
     from trpexport.measure.doctor import EXTRAS, diagnose
     from trpexport.report.views.doctor import doctor_view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,35 +11,50 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-from .console import bar, show, show_json
+from . import completion
+from . import measuring as m
+from .console import bar, say, show, show_json
+from .idle import refuse_typed
 from .interrupts import tell_written
-from .options import Json, refuse_typed
+from .options import Images, Json, Output
+from .pixels import normalisation, read_size
 
 if TYPE_CHECKING:
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.conversion import Labelled
     from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.expectations import Expectation
     from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
     from trpexport.judge.scoring import Score, Scores
-    from trpexport.pipeline import CalibrationData
     from trpexport.report.blocks import Text
 
 # What prepares images, by their parameters.
 PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+_VERIFIED = 256  # images to verify on
 # What tells a drop, by their parameters.
 JUDGING = ("data", "metric", "metric_lower_is_better")
 
+_CALIBRATED = 512  # images
+DATA = (
+    "Labelled data to train on or to judge by, as in cifar10:DIR, imagefolder:DIR, npz:FILE, "
+    "tensors:FILE."
+)
 Mean = Annotated[
     str | None,
     typer.Option(help="Mean of each channel for pixels in 0..1, as in 0.485,0.456,0.406."),
 ]
 Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, likewise.")]
 Size = Annotated[
-    str | None, typer.Option(help="Cut this from the centre: 224, or 192x256 (height x width).")
+    str | None,
+    typer.Option(
+        help="Size of the input that images are cut to: 224, or 192x256 (height x width)."
+    ),
 ]
 Resize = Annotated[
-    int | None, typer.Option(min=1, help="First scale the shorter edge to this many pixels.")
+    int | None,
+    typer.Option(min=1, help="First scale the shorter edge of an image to this many pixels."),
 ]
 DataPreprocessing = Annotated[
     bool,
@@ -48,26 +62,15 @@ DataPreprocessing = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A data set, as in cifar10:DIR, imagefolder:DIR, npz:FILE, tensors:FILE."),
+    typer.Option(help=DATA, autocompletion=completion.data),
 ]
-JudgedBy = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="Labelled samples that a drop is told by; else those of --calib that nothing was "
-        "fitted to.",
-    ),
-]
-Split = Annotated[str, typer.Option(help="Which images of the data set.")]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="So many images, spread evenly over the split.")
-]
-Output = Annotated[str | None, typer.Option(help="The output to judge, if there are several.")]
+Split = Annotated[str, typer.Option(help="Which images of --data.")]
 OfMetric = Annotated[
     str | None,
     typer.Option(
         help="miou, rmse, mae, top5, ..., a wrong name lists all; or your own function of "
-        "predictions and targets, as package.module:function."
+        "predictions and targets, as package.module:function.",
+        autocompletion=completion.metrics,
     ),
 ]
 LowerIsBetter = Annotated[
@@ -76,13 +79,6 @@ LowerIsBetter = Annotated[
         "--metric-lower-is-better", help="Of your own metric, a smaller number is the better one."
     ),
 ]
-Provider = Annotated[str, typer.Option(help="cpu, arm, cuda, ...; a wrong name lists all.")]
-ProviderOption = Annotated[
-    list[str] | None, typer.Option(help="An option of the provider, key=value. Repeatable.")
-]
-Batch = Annotated[
-    int | None, typer.Option(min=1, help="Images at a time, where the file leaves that open.")
-]
 
 
 def eval_(
@@ -90,7 +86,7 @@ def eval_(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or a bundle.")],
     data: Data = None,
     split: Split = "test",
-    limit: Limit = None,
+    images: Images = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -99,18 +95,14 @@ def eval_(
     output: Output = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    provider: Provider = "cpu",
-    provider_option: ProviderOption = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of one operator; else ONNX Runtime decides.")
-    ] = None,
-    batch: Batch = None,
+    provider: m.Provider = "cpu",
+    provider_option: m.ProviderOption = None,
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which class was taken for which.")
     ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the predictions to this .npz file.")
-    ] = None,
+    save: m.Save = None,
     against: Annotated[
         Path | None, typer.Option(help="Compare image by image with predictions of --save.")
     ] = None,
@@ -126,9 +118,12 @@ def eval_(
     target, or target.NAME for an output. A function of --metric gets all predictions and targets
     as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
     class gets them batch by batch in update(), and compute() returns a number.
+
+    Example:
+        trpexport eval out --data cifar10:DIR
     """
-    from trpexport.judge.classify import evaluate, open_classifier
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.classify import evaluate
+    from trpexport.judge.examples import find_judge, open_classifiers
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.views.evaluation import evaluation_view
@@ -140,22 +135,24 @@ def eval_(
     session: dict[str, Any] = {
         "provider": provider,
         "provider_options": parse_provider_options(provider_option or ()),
-        "threads": threads,
+        "threads": m.number_of_threads(threads),
         "allow_spinning": False,  # waiting threads would only take cores from other jobs
     }
     how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
     if judge is not None:
         refuse_typed(context, ("confusion", "save", "against"), f"beside the metric {judge.name}")
-        drawn = {"split": split, "limit": limit, "preprocessing": how, "output": output}
+        drawn = {"split": split, "limit": images, "preprocessing": how, "output": output}
         scored = scores([model], dataset, judge, batch=batch, **drawn, **session)
         _show_score(scored.models[0], as_json)
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
-    classifier = open_classifier(model, preprocessing=how, output=output, **session)
-    images = choose_images(dataset, split, limit)
-    with bar(len(images.indices), "evaluate") as advance:
-        found = evaluate([classifier], images, batch=batch, advance=advance).classifiers[0]
+    chosen = choose_images(dataset, split, images)
+    (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
+    with bar(len(chosen.indices), "evaluate") as advance:
+        found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
+    for remark in chosen.remarks(classifier.preprocessing):
+        say(f"note: of the images: {remark}")
     if save is not None:
         save_evaluation(save, found)
     facts = found.to_json(confusion=confusion)
@@ -233,29 +230,41 @@ def open_data(data: str | None) -> Dataset | TensorSet:
 
 
 def preprocessing(
-    data: Dataset | TensorSet,
+    data: Dataset | TensorSet | None,
     mean: str | None,
     std: str | None,
     size: str | None,
     resize: int | None,
     data_preprocessing: bool,
+    *,
+    kept: bool = False,
 ) -> Preprocessing | None:
     """Return how images become input, as it was typed; None where it was not.
+
+    Args:
+        data: what is prepared so; None for nothing yet.
+        mean: as it was typed.
+        std: likewise.
+        size: likewise.
+        resize: likewise.
+        data_preprocessing: likewise.
+        kept: whether a bundle keeps it, so that it is of use beside input that needs none.
 
     Raises:
         TrpexportError: a part is missing or is not what it should be.
     """
-    from trpexport.datasets import TensorSet
+    from trpexport.datasets import Dataset
 
     given = any(part is not None for part in (mean, std, size, resize))
-    if isinstance(data, TensorSet):
-        if given or data_preprocessing:
-            raise TrpexportError(
-                "--mean, --std, --size, --resize and --data-preprocessing prepare images: leave "
-                f"them out, {data.name} holds a network's input as it is"
-            )
-        return None
+    are_inputs = data is not None and not (isinstance(data, Dataset) and not data.are_inputs)
+    if are_inputs and (data_preprocessing or (given and not kept)):
+        assert data is not None
+        raise TrpexportError(
+            "--mean, --std, --size, --resize and --data-preprocessing prepare images: leave "
+            f"them out, {data.name} holds a network's input as it is"
+        )
     if data_preprocessing:
+        assert isinstance(data, Dataset)
         if given:
             raise TrpexportError(
                 "--data-preprocessing and --mean, --std, --size, --resize exclude each other"
@@ -266,12 +275,12 @@ def preprocessing(
         if size is not None or resize is not None:
             raise TrpexportError("--size and --resize need --mean and --std with them")
         return None
-    return replace(found, size=_size(size), resize=resize)
+    return replace(found, size=read_size(size), resize=resize)
 
 
 def calibration(
     data: str | None,
-    images: int,
+    images: int | None,
     seed: int,
     how: tuple[str | None, str | None, str | None, int | None, bool],
     judged: str | None = None,
@@ -281,8 +290,8 @@ def calibration(
     Raises:
         TrpexportError: a part is missing, or is not what it should be.
     """
+    from trpexport.calibration_data import CalibrationData
     from trpexport.datasets import TensorSet
-    from trpexport.pipeline import CalibrationData
 
     if data is None:
         return None
@@ -290,7 +299,61 @@ def calibration(
     others = None if judged is None else open_data(judged)
     # Of both those that are images, if any are, are prepared so.
     prepared = others if isinstance(dataset, TensorSet) and others is not None else dataset
-    return CalibrationData(dataset, images, seed, preprocessing(prepared, *how), others)
+    return CalibrationData(
+        dataset,
+        _CALIBRATED if images is None else images,
+        seed,
+        preprocessing(prepared, *how, kept=True),
+        others,
+    )
+
+
+def kept_preprocessing(
+    how: tuple[str | None, str | None, str | None, int | None, bool],
+    *used: CalibrationData | Expectation | Labelled | None,
+) -> Preprocessing | None:
+    """Return how images become input, as it was typed or is used, for a bundle to keep it.
+
+    Raises:
+        TrpexportError: a part is missing, or is not what it should be.
+    """
+    found = next((data.preprocessing for data in used if data is not None), None)
+    if found is None and how[-1]:
+        raise TrpexportError(
+            "--data-preprocessing does nothing without --calib: add --calib, or leave it out"
+        )
+    return preprocessing(None, *how) if found is None else found
+
+
+def real_inputs(
+    data: str | None, how: tuple[str | None, str | None, str | None, int | None, bool]
+) -> CalibrationData | None:
+    """Return what to verify on, as it was typed: all raw tensors, some of the images.
+
+    Raises:
+        TrpexportError: they can't be read.
+    """
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.datasets import TensorSet
+
+    if data is None:
+        return None
+    found = open_data(data)
+    count = None if isinstance(found, TensorSet) else _VERIFIED
+    return CalibrationData(found, count, preprocessing=preprocessing(found, *how, kept=True))
+
+
+def prepared_inputs(
+    data: str, how: tuple[str | None, str | None, str | None, int | None, bool]
+) -> Preprocessing | None:
+    """Return how images to run on become input, as it was typed; None where it was not.
+
+    Raises:
+        TrpexportError: they can't be read, or a part is missing or not what it should be.
+    """
+    if not any(part is not None and part is not False for part in how):
+        return None
+    return preprocessing(open_data(data), *how)
 
 
 def expectation(
@@ -315,40 +378,3 @@ def expectation(
     dataset = open_dataset(data)
     how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
     return Expectation(dataset, how)
-
-
-def normalisation(mean: str | None, std: str | None) -> Preprocessing | None:
-    """Return how pixels become input, as it was typed; None where it was not.
-
-    Raises:
-        TrpexportError: a part is missing or is not what it should be.
-    """
-    from trpexport.datasets.preprocessing import Preprocessing
-
-    if mean is None and std is None:
-        return None
-    if mean is None or std is None:
-        raise TrpexportError("--mean and --std belong together: give both")
-    means, deviations = _numbers("mean", mean), _numbers("std", std)
-    if len(means) != len(deviations) or min(deviations) <= 0:
-        raise TrpexportError("--std must be above 0, with as many numbers as --mean has")
-    return Preprocessing(means, deviations)
-
-
-def _numbers(name: str, text: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(abs(number) < float("inf") for number in numbers):
-        raise TrpexportError(f"--{name} {text!r} must look like 0.485,0.456,0.406")
-    return numbers
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})?", text):
-        raise TrpexportError(f"--size {text!r} must look like 224 or 192x256")
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)

@@ -8,7 +8,18 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json, written
-from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .eval import (
+    DataPreprocessing,
+    Mean,
+    Resize,
+    Size,
+    Std,
+    calibration,
+    expectation,
+    kept_preprocessing,
+    real_inputs,
+)
+from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
 
 
@@ -41,8 +52,8 @@ def export(
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
     calib: opt.Calib = None,
-    calib_images: opt.CalibImages = 512,
-    calib_seed: opt.CalibSeed = 0,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
     max_error: opt.MaxError = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
@@ -54,26 +65,30 @@ def export(
 ) -> None:
     """Export a checkpoint as it is: the baseline that a decomposed network is compared with.
 
-    Writes the same directory as decompose. Exit code 4: the ONNX file is not the network; nothing
-    is written then.
+    Writes the same directory as decompose, which keeps what --mean, --std, --size and --resize say.
+    Exit code 4: the ONNX file is not the network; nothing is written then.
+
+    Example:
+        trpexport export network.pth -o dense
     """
     tell_written(out)  # what comes now takes its time
     from trpexport.exporting import export_checkpoint
     from trpexport.pipeline import default_directory
     from trpexport.report.views.bundle import bundle_view
 
-    opt.refuse_idle(
+    refuse_idle(
         context,
-        opt.Idle(("simplify",), beside="keep_norms"),
-        opt.Idle(("max_error",), without="precision"),
-        opt.Idle(("calib_images", "calib_seed"), without="calib"),
-        opt.CHECKING,
+        Idle(("simplify",), beside="keep_norms"),
+        Idle(("max_error",), without="precision"),
+        Idle(("images", "seed"), without="calib"),
+        CHECKING,
     )
-    if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+    how = (mean, std, size, resize, data_preprocessing)
+    data = calibration(calib, images, seed, how)
+    array = real_inputs(inputs, how)
     out = out or default_directory(checkpoint, "onnx")
     tell_written(out)
-    labelled = expectation(expect, mean, std, size, resize, data_preprocessing)
+    labelled = expectation(expect, *how)
     source = opt.checkpoint_source(checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -89,10 +104,8 @@ def export(
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
+        preprocessing=kept_preprocessing(how, data, array, labelled),
     )
-    array = opt.read_inputs(inputs)
-    how = (mean, std, size, resize, data_preprocessing)
-    data = calibration(calib, calib_images, calib_seed, how)
     with progress() as stages:
         result = export_checkpoint(
             source, out, data, settings=settings, inputs=array, stages=stages

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from . import measuring
 from . import options as opt
-from .eval import Mean, Std, normalisation
+from .eval import Mean, Resize, Size, Std
+from .idle import Idle, refuse_idle
 from .interrupts import tell
+from .pixels import normalisation
 from .train import (
-    BatchSize,
     Bf16,
     Compile,
     CudaGraphs,
@@ -21,14 +23,12 @@ from .train import (
     Epochs,
     LearningRate,
     NoAugment,
+    Recipe,
     Restart,
     RunOut,
     SaveSeconds,
-    Seed,
-    Size,
     SyncBn,
     TensorBoard,
-    ValResize,
     WeightDecay,
     finish,
     run_settings,
@@ -53,18 +53,18 @@ def finetune(
     teacher_weight: Annotated[
         float, typer.Option(help="Share of the teacher in the loss, 0 to 1.")
     ] = 0.5,
-    recipe: Annotated[str, typer.Option(help="A wrong name lists all.")] = "finetune",
+    recipe: Recipe = "finetune",
     model: opt.Model = None,
     unsafe_pickle: opt.UnsafePickle = False,
     epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    batch: measuring.Batch = None,
     lr: LearningRate = None,
     weight_decay: WeightDecay = None,
-    seed: Seed = 0,
+    seed: opt.Seed = 0,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
-    val_resize: ValResize = None,
+    resize: Resize = None,
     workers: Decoders = None,
     no_augment: NoAugment = False,
     device: Device = "auto",
@@ -80,13 +80,16 @@ def finetune(
     """Retrain a network after its decomposition; goes on where it was stopped, as train does.
 
     Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
+
+    Example:
+        trpexport finetune out --data cifar10:DIR --teacher network.pth
     """
-    opt.refuse_idle(context, opt.Idle(("temperature", "teacher_weight"), without="teacher"))
+    refuse_idle(context, Idle(("temperature", "teacher_weight"), without="teacher"))
     from trpexport.training.finetune import finetune as run
     from trpexport.training.settings import Compute
 
     settings = run_settings(
-        data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
+        data, recipe, epochs, batch, lr, weight_decay, seed, no_augment, size, resize,
         Compute(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),

@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .console import show, show_json
+from .idle import refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.cost import Cost
@@ -20,7 +21,6 @@ def flops(
     network: Annotated[
         Path, typer.Argument(metavar="X", help="An ONNX file, a bundle, or a checkpoint.")
     ],
-    shape: opt.NamedShapes = None,
     arch: opt.Arch = None,
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
@@ -31,22 +31,24 @@ def flops(
 
     Convolutions and matrix products are counted; biases, activations and normalisation are left
     out, and what is not known is listed. An ONNX file or bundle is counted without torch.
+
+    Example:
+        trpexport flops network.onnx --input-shape 1x3x224x224
     """
     from trpexport.bundle import locate
     from trpexport.onnxfile.recognition import is_checkpoint
     from trpexport.report.views.cost import cost_view
 
     if is_checkpoint(network):
-        opt.refuse_typed(context, ("shape",), "for a checkpoint")
         source = opt.checkpoint_source(network, arch, model, input_shape, unsafe_pickle)
         cost = _count_checkpoint(source)
     else:
         from trpexport.onnxfile.counting import count_onnx
 
-        idle = ("arch", "model", "input_shape", "unsafe_pickle")
-        opt.refuse_typed(context, idle, "for an ONNX file")
+        idle = ("arch", "model", "unsafe_pickle")
+        refuse_typed(context, idle, "for an ONNX file")
         file, _ = locate(network)
-        cost = count_onnx(file, shapes=opt.parse_named_shapes(shape))
+        cost = count_onnx(file, shapes=opt.parse_named_shapes(input_shape))
     if as_json:
         show_json(cost.to_json())
     else:

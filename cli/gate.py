@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,39 +11,37 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-from .console import bar, progress, say, show, show_json
+from . import measuring as m
+from . import options as opt
+from .commands import COMMANDS
+from .console import bar, complain, progress, show, show_json
 from .eval import (
-    Batch,
     Data,
     DataPreprocessing,
-    Limit,
     LowerIsBetter,
     Mean,
     OfMetric,
-    Output,
-    Provider,
-    ProviderOption,
     Resize,
     Size,
     Split,
     Std,
     open_data,
     preprocessing,
-    scores,
 )
+from .idle import Idle, is_typed, refuse_idle, refuse_typed
 from .interrupts import tell_written
-from .options import Idle, Json, NamedShapes, parse_named_shapes, refuse_idle, refuse_typed
+from .report import ReportTo, write_report
+from .settings import chosen_file, option_names
 
 if TYPE_CHECKING:
     from trpexport.datasets import Dataset, TensorSet
     from trpexport.datasets.preprocessing import Preprocessing
     from trpexport.judge.gate.check import Checked, GateResult
     from trpexport.judge.gate.config import Limits
-    from trpexport.judge.metrics import Metric
     from trpexport.measure.bench import BenchSettings
 
 _IMAGES = (
-    *("split", "limit", "mean", "std", "size", "resize", "data_preprocessing", "output"),
+    *("split", "images", "mean", "std", "size", "resize", "data_preprocessing", "output"),
     *("metric", "metric_lower_is_better"),
 )
 _Bound = str | None  # limits are read by their rules, which say what is wrong with one
@@ -57,12 +55,10 @@ def gate(
     ] = None,
     data: Data = None,
     split: Split = "test",
-    limit: Limit = None,
+    images: opt.Images = None,
     max_drop: Annotated[
         _Bound,
-        typer.Option(
-            help="Drop of top-1, points; of --metric, points of top5 and miou, else its own unit."
-        ),
+        typer.Option(help=opt.MAX_DROP),
     ] = None,
     max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
     min_agreement: Annotated[_Bound, typer.Option(help="Same top-1 as the baseline, %.")] = None,
@@ -72,41 +68,36 @@ def gate(
     min_macs_ratio: Annotated[_Bound, typer.Option(help="How many times fewer MACs.")] = None,
     max_parameters: Annotated[_Bound, typer.Option(help="Parameters, as in 100k.")] = None,
     max_file_size: Annotated[_Bound, typer.Option(help="Size of the file, as in 1.2MB.")] = None,
-    min_speedup: Annotated[_Bound, typer.Option(help="How many times faster, measured.")] = None,
-    max_latency: Annotated[_Bound, typer.Option(help="Milliseconds of one run.")] = None,
+    min_speedup: Annotated[_Bound, typer.Option(help=opt.MIN_SPEEDUP)] = None,
+    max_latency: opt.MaxLatency = None,
     min_efficiency: Annotated[_Bound, typer.Option(help="Speed-up over MACs saved.")] = None,
     confident: Annotated[
         bool | None,
         typer.Option("--confident/--estimate", help="Whole intervals have to be within limits."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file; else trpexport.toml or pyproject.toml of this directory."),
     ] = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
-    output: Output = None,
+    output: opt.Output = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    provider: Provider = "cpu",
-    provider_option: ProviderOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
-    batch: Batch = None,
-    shape: NamedShapes = None,
-    min_time: Annotated[float, typer.Option(help="Seconds to time each network, at least.")] = 2.0,
-    max_time: Annotated[float, typer.Option(help="Seconds at most, on a busy machine.")] = 30.0,
+    provider: m.Provider = "cpu",
+    provider_option: m.ProviderOption = None,
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
+    input_shape: opt.InputShape = None,
+    min_time: m.MinTime = 2.0,
+    max_time: m.MaxTime = 30.0,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the result as JSON to this file.")
-    ] = None,
+    save: m.Save = None,
     history: Annotated[Path | None, typer.Option(help="Append the result to this file.")] = None,
     compare_to: Annotated[
         Path | None, typer.Option(help="Refuse what is worse than the last accepted one there.")
     ] = None,
-    as_json: Json = False,
+    report: ReportTo = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
 
@@ -115,6 +106,9 @@ def gate(
     image. Too few images to tell a limit from twice that limit fail. Latency is measured here and
     now, both networks in turns. Each network is measured at its own input size, and where the two
     sizes differ, images that --mean and --std prepare are cut to it.
+
+    Example:
+        trpexport gate --candidate out --data cifar10:DIR --max-drop 1
     """
     from trpexport.files import write_atomically, write_json
     from trpexport.judge.gate.check import run_gate
@@ -126,16 +120,23 @@ def gate(
     from trpexport.report.views.gate import gate_view
     from trpexport.runtime.providers import parse_provider_options
 
-    tell_written(history, save, junit)
-    typed = {name: context.params[name.replace("-", "_")] for name in RULES}
+    tell_written(history, save, junit, report)
+    parameters = {name: name.replace("-", "_") for name in RULES}
+    typed = {
+        name: context.params[parameter]
+        for name, parameter in parameters.items()
+        if is_typed(context, parameter)
+    }
     refuse_idle(context, Idle(_IMAGES, without="data"))
     limits = read_limits(
         typed,
-        confident=confident,
-        config=config,
+        confident=confident if is_typed(context, "confident") else None,
+        config=chosen_file(context),
         data=data or "the data",
-        metric=metric,
-        lower_is_better=metric_lower_is_better,
+        metric=metric if is_typed(context, "metric") else None,
+        lower_is_better=is_typed(context, "metric_lower_is_better"),
+        others=option_names(context),
+        beside=COMMANDS,
     )
     _refuse_idle(context, limits)
     accepted = None if compare_to is None else last_accepted(compare_to)
@@ -146,9 +147,9 @@ def gate(
         models,
         provider=provider,
         provider_options=parse_provider_options(provider_option or ()),
-        threads=(threads,),
+        threads=(m.number_of_threads(threads),),
         batch=batch,
-        shapes=parse_named_shapes(shape),
+        shapes=opt.parse_named_shapes(input_shape),
         min_time=min_time,
         max_time=max_time,
         memory=False,
@@ -157,8 +158,8 @@ def gate(
     if data is not None:
         dataset = open_data(data)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
-        drawn = {"split": split, "limit": limit}
-        found = _judged(settings, dataset, limits.metric, drawn, preprocessing=how, output=output)
+        drawn = {"split": split, "limit": images}
+        found = _judged(settings, dataset, limits, drawn, preprocessing=how, output=output)
     with progress() as stages:
         result = run_gate(limits, settings, announce=stages.say, **found)
     regressions = () if accepted is None else compare(result, accepted)
@@ -173,20 +174,34 @@ def gate(
         write_json(save, entry)
     if junit is not None:
         write_atomically(junit, junit_xml(result, regressions))
+    _report(report, candidate, entry)
     _tell_github(result, regressions)
     if not entry["accepted"]:
         raise typer.Exit(1)
 
 
+def _report(place: Path | None, candidate: Path, entry: Mapping[str, Any]) -> None:
+    """Write a page about a result, and about the candidate where that is a bundle."""
+    from trpexport.bundle import is_bundle, split_name
+    from trpexport.report.documents import Record
+
+    if place is None:
+        return
+    named = split_name(candidate)
+    bundles = [named[0]] if named is not None and is_bundle(named[0]) else []
+    write_report(place, Record(Path("gate"), "gate", entry), *bundles)
+
+
 def _refuse_idle(context: typer.Context, limits: Limits) -> None:
     """Refuse options on what no limit asks to be measured."""
-    images, costs, latency = (limits.of(need) for need in ("data", "costs", "latency"))
+    costs, latency = (limits.of(need) for need in ("costs", "latency"))
+    images = [*limits.of("data"), *limits.of("outputs")]
     if not images:
         refuse_typed(context, ("data",), "where no limit is on accuracy or outputs")
     if not latency:
         refuse_typed(context, ("threads", "min_time", "max_time"), "where no limit is on latency")
     if not (costs or latency):
-        refuse_typed(context, ("shape",), "where no limit is on costs or latency")
+        refuse_typed(context, ("input_shape",), "where no limit is on costs or latency")
     if not (images or latency):
         running = ("provider", "provider_option", "batch")
         refuse_typed(context, running, "where no limit makes the networks run")
@@ -202,7 +217,7 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
     if not os.environ.get("GITHUB_ACTIONS"):
         return
     for line in github_annotations((*result.rules, *regressions)):
-        say(line)  # standard output may be JSON; GitHub reads both
+        complain(line)  # standard output may be JSON; GitHub reads both
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         *found, outcome = gate_view(result, regressions)
         append_text(Path(summary), markdown([outcome, *found]))
@@ -211,15 +226,14 @@ def _tell_github(result: GateResult, regressions: Sequence[Checked]) -> None:
 def _judged(
     settings: BenchSettings,
     dataset: Dataset | TensorSet,
-    judge: Metric | None,
+    limits: Limits,
     drawn: dict[str, Any],
     *,
     preprocessing: Preprocessing | None,
     output: str | None,
 ) -> dict[str, Any]:
     """Run both networks on the same samples; return what :func:`run_gate` takes of that."""
-    from trpexport.judge.classify import cut_to_own_sizes, evaluate, open_classifier
-    from trpexport.judge.images import choose_images
+    from trpexport.judge.gate.evidence import gathered
 
     paths = [Path(model.path) for model in settings.models]
     how: dict[str, Any] = {
@@ -228,13 +242,13 @@ def _judged(
         "provider_options": settings.provider_options,
         "allow_spinning": False,
     }
-    if judge is not None:
-        how |= {"preprocessing": preprocessing, **drawn}
-        return {"scores": scores(paths, dataset, judge, batch=settings.batch, **how)}
-    images = choose_images(dataset, drawn["split"], drawn["limit"])
-    classifiers = [open_classifier(path, preprocessing=preprocessing, **how) for path in paths]
-    if preprocessing is not None:
-        classifiers = cut_to_own_sizes(classifiers)
-    with bar(len(images.indices), "evaluate") as advance:
-        found = evaluate(classifiers, images, batch=settings.batch, advance=advance)
-    return {"evaluations": found}
+    return gathered(
+        paths,
+        dataset,
+        limits,
+        batch=settings.batch,
+        watching=lambda total: bar(total, "evaluate"),
+        preprocessing=preprocessing,
+        **drawn,
+        **how,
+    )

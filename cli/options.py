@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,9 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from . import completion
 from .console import claim
+from .idle import refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from trpexport.inputs import Inputs as NetworkInputs
     from trpexport.pipeline import Decomposable, Source
 
+# Of options that have several types.
+ARCH = "Architecture; of a checkpoint, if it is not recognised. A wrong name lists the near ones."
+OUT = "Where to write; if not given, in a directory here, or in place."
+OUTPUT = (
+    "The output to judge by, if there are several; decompose and tune take globs, and it is "
+    "repeatable there."
+)
+MAX_DROP = (
+    "What may be lost, in points of top-1; of --metric, points of top5 and miou, else its own "
+    "unit. Needs labels."
+)
+MIN_SPEEDUP = "How many times faster at least, measured, as in 1.6."
+CRITERION = (
+    "How ranks are chosen, NAME:VALUE, as in energy:0.9; a wrong name lists all. inspect shows "
+    "several."
+)
 
 CheckpointFile = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .pth, .th, .pt, .tar or .safetensors file.")
@@ -30,22 +46,23 @@ NetworkFile = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option(help="Architecture, if it is not recognised; a wrong name lists the near ones."),
+    typer.Option(help=ARCH, autocompletion=completion.architectures),
 ]
 Expect = Annotated[
     str | None,
     typer.Option(
         help="Labelled images that the checkpoint should classify, as in cifar10:DIR; a look-alike "
-        "of its architecture is taken if it does so better."
+        "of its architecture is taken if it does so better.",
+        autocompletion=completion.data,
     ),
 ]
 Model = Annotated[str | None, typer.Option(help="Your own network, as package.module:factory.")]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(
-        help="Shape of the input, as in 1x3x224x224; of several by name, as in "
-        "image=1x3x224x224 or ids=1x128:int64. Repeatable.",
-        metavar="NxCxHxW",
+        help="Shape of the input; of several by name, as in image=1x3x224x224, of whole numbers "
+        "as in ids=1x128:int64. Repeatable.",
+        metavar="[NAME=]1x3x224x224",
     ),
 ]
 UnsafePickle = Annotated[
@@ -55,8 +72,9 @@ UnsafePickle = Annotated[
 Scheme = Annotated[
     str,
     typer.Option(
-        help="channel, spatial, input-channel, decoupling or tucker2 (not for training); a wrong "
-        "name lists all."
+        help="channel, spatial, input-channel, decoupling, tucker2 or spatial-channel; where there "
+        "is a target, auto chooses for each layer. A wrong name lists all.",
+        autocompletion=completion.schemes,
     ),
 ]
 Include = Annotated[
@@ -71,9 +89,9 @@ Stride1Only = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Directory to write; else named after the checkpoint."),
+    typer.Option("--out", "-o", help=OUT),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a bundle that stands there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
 Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
 DynamicBatch = Annotated[
     bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
@@ -95,25 +113,30 @@ Simplify = Annotated[
     ),
 ]
 VerifySeconds = Annotated[
-    float, typer.Option(help="Time to spend on comparing networks; at least 8 inputs are run.")
+    float, typer.Option(help="Seconds to compare networks for; a few inputs at least.")
 ]
 Precision = Annotated[
     list[str] | None,
     typer.Option(
         help="fp16, bf16, int8 (needs --calib) or int8-dynamic, beside fp32; several by commas. "
-        "Repeatable."
+        "Repeatable.",
+        autocompletion=completion.precisions,
     ),
 ]
 MaxError = Annotated[
     float | None,
-    typer.Option(min=0, help="Largest output error of --precision, of its variation, as in 0.05."),
+    typer.Option(
+        min=0,
+        help="Largest output error allowed, of the outputs' variation, as in 0.05: of the network "
+        "in tune, else of each --precision.",
+    ),
 ]
 Format = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
         help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
-        "of the operators in use.",
+        "of the operators in use. Of a report: html, or md for a pull request.",
     ),
 ]
 TargetOrt = Annotated[
@@ -134,100 +157,62 @@ Check = Annotated[
 ]
 Calib = Annotated[
     str | None,
-    typer.Option(help="Unlabelled images that int8 is calibrated on, as in cifar10:DIR."),
-]
-CalibImages = Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")]
-CalibSeed = Annotated[int, typer.Option(min=0, help="Which of them.")]
-Inputs = Annotated[
-    Path | None,
     typer.Option(
-        help="A .npy array of real inputs to verify on, or several by name as .npz; else random."
+        help="Unlabelled images that factors and int8 are fitted to: a folder, FILE.npy, "
+        "imagelist:FILE.csv, cifar10:DIR.",
+        autocompletion=completion.data,
     ),
 ]
-NamedShapes = Annotated[
+Images = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many images, spread evenly over those there are: 512 to calibrate on if not "
+        "given, 64 random ones to verify on, else all.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=2**63 - 1, help="Of everything random: inputs, images that are chosen, turns."
+    ),
+]
+Output = Annotated[str | None, typer.Option(help=OUTPUT)]
+Outputs = Annotated[list[str] | None, typer.Option("--output", help=OUTPUT)]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder of what is kept between runs, as tables; else the user's cache."),
+]
+Criterion = Annotated[
+    str | None,
+    typer.Option(help=CRITERION, autocompletion=completion.criteria),
+]
+Criteria = Annotated[
     list[str] | None,
-    typer.Option(help="Shape of a dynamic ONNX input, as in input=1x3x224x224. Repeatable."),
+    typer.Option("--criterion", help=CRITERION, autocompletion=completion.criteria),
+]
+MaxDrop = Annotated[float | None, typer.Option(help=MAX_DROP)]
+TargetMacs = Annotated[float | None, typer.Option(help="Share of the MACs to keep, as in 0.5.")]
+TargetError = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest output error on the images, of the outputs' variation, as in 0.05: save "
+        "what it allows."
+    ),
+]
+MinSpeedup = Annotated[float | None, typer.Option(help=MIN_SPEEDUP)]
+MaxLatency = Annotated[
+    str | None, typer.Option(help="Longest time of one run, as in 5ms or 800us.")
+]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        help="Real inputs to run on: FILE.npy, FILE.npz with an array for each input, a folder of "
+        "images, cifar10:DIR; else random ones.",
+        autocompletion=completion.data,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", callback=claim, help="Print the same facts as JSON.")]
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Options that do nothing where another one is given, or where it is not.
-
-    All are named by their parameters.
-
-    Attributes:
-        options: those that do nothing.
-        beside: the one beside which they do nothing; None where ``without`` says it.
-        without: the one without which they do nothing.
-    """
-
-    options: tuple[str, ...]
-    beside: str | None = None
-    without: str | None = None
-
-
-CHECKING = Idle(("check",), without="target_ort")
-
-
-def refuse_idle(context: typer.Context, *table: Idle) -> None:
-    """Refuse options that would be ignored.
-
-    Raises:
-        TrpexportError: one was typed.
-    """
-    for row in table:
-        if row.beside is not None and is_typed(context, row.beside):
-            refuse_typed(context, row.options, f"beside {flag(context, row.beside)}")
-        if row.without is not None and not is_typed(context, row.without):
-            missing = flag(context, row.without)
-            refuse_typed(context, row.options, f"without {missing}", add=missing)
-
-
-def refuse_typed(
-    context: typer.Context, options: Iterable[str], where: str, *, add: str | None = None
-) -> None:
-    """Refuse options that do nothing where a command is used in one of its ways.
-
-    Args:
-        context: what was typed.
-        options: their parameters.
-        where: the way, for the message.
-        add: what would give them something to do, if there is such a thing.
-
-    Raises:
-        TrpexportError: one was typed.
-    """
-    typed = [flag(context, name) for name in options if is_typed(context, name)]
-    if typed:
-        verb, them = ("does", "it") if len(typed) == 1 else ("do", "them")
-        remedy = f"leave {them} out" if add is None else f"add {add}, or leave {them} out"
-        raise TrpexportError(f"{', '.join(typed)} {verb} nothing {where}: {remedy}")
-
-
-def at_most_one(context: typer.Context, *options: str) -> None:
-    """Refuse options that exclude each other, named by their parameters.
-
-    Raises:
-        TrpexportError: several were typed.
-    """
-    typed = [flag(context, name) for name in options if is_typed(context, name)]
-    if len(typed) > 1:
-        raise TrpexportError(f"{' and '.join(typed)} exclude each other: give one of them")
-
-
-def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether a parameter's option was typed; its default does not count."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def flag(context: typer.Context, name: str) -> str:
-    """Return the option of a parameter, as it was typed or would be."""
-    (option,) = (found for found in context.command.params if found.name == name)
-    is_off = context.params[name] is False and option.secondary_opts
-    return (option.secondary_opts if is_off else option.opts)[0]
 
 
 _SHAPE = r"[1-9]\d{0,8}(x[1-9]\d{0,8})+"
@@ -261,17 +246,21 @@ def parse_inputs(texts: list[str] | None) -> NetworkInputs | None:
 
 
 def parse_named_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
-    """Read ``input=1x3x224x224``, several of them.
+    """Read ``1x3x224x224``, of the only input of ONNX files, or several of ``NAME=1x3x224x224``.
 
     Raises:
         TrpexportError: one is something else.
     """
+    from trpexport.tensors import ONLY_INPUT
+
     shapes = {}
     for text in texts or ():
-        name, _, shape = text.rpartition("=")
-        if not name or not re.fullmatch(_SHAPE, shape):
-            raise TrpexportError(f"--shape {text!r} must look like input=1x3x224x224")
-        shapes[name] = tuple(map(int, shape.split("x")))
+        name, equals, shape = text.rpartition("=")
+        if bool(name) != bool(equals) or not re.fullmatch(_SHAPE, shape):
+            raise TrpexportError(
+                f"--input-shape {text!r} must look like 1x3x224x224 or input=1x3x224x224"
+            )
+        shapes[name or ONLY_INPUT] = tuple(map(int, shape.split("x")))
     return shapes
 
 
@@ -379,20 +368,3 @@ def checked_seconds(seconds: float) -> float:
 def names(texts: list[str] | None) -> tuple[str, ...]:
     """Return the names that were typed, by commas or one by one."""
     return tuple(one.strip() for text in texts or () for one in text.split(","))
-
-
-def read_inputs(path: Path | None) -> Any:
-    """Read an array of inputs, or several by name; None for none.
-
-    Raises:
-        TrpexportError: the file is missing or holds no arrays of numbers.
-    """
-    if path is None:
-        return None
-    from trpexport.arrays import read_arrays
-
-    remedy = "give one array saved by numpy.save, or several by name, by numpy.savez"
-    arrays = read_arrays(path, remedy=remedy)
-    if not arrays or any(a.dtype.kind not in "fiub" or not a.ndim for a in arrays.values()):
-        raise TrpexportError(f"{path} holds no array of numbers: {remedy}")
-    return arrays if len(arrays) > 1 else next(iter(arrays.values()))

@@ -13,20 +13,21 @@ from .eval import (
     PREPARING,
     Data,
     DataPreprocessing,
-    Limit,
     LowerIsBetter,
     Mean,
     OfMetric,
-    Provider,
     Resize,
     Size,
     Split,
     Std,
     calibration,
+    kept_preprocessing,
     open_data,
     preprocessing,
 )
+from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
+from .measuring import Provider
 
 
 def quantize(
@@ -36,22 +37,17 @@ def quantize(
     ],
     precision: opt.Precision = None,
     calib: opt.Calib = None,
-    calib_images: opt.CalibImages = 512,
-    calib_seed: opt.CalibSeed = 0,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
     max_error: opt.MaxError = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="What may be lost on --data, in points of top-1; of --metric, points of top5 and "
-            "miou, else its own unit.",
-        ),
-    ] = None,
+    max_drop: opt.MaxDrop = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
     data: Data = None,
     split: Split = "test",
-    limit: Limit = None,
+    data_images: Annotated[
+        int | None, typer.Option(min=1, help="How many images of --data, spread evenly; else all.")
+    ] = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -59,43 +55,48 @@ def quantize(
     data_preprocessing: DataPreprocessing = False,
     input_shape: opt.InputShape = None,
     provider: Provider = "cpu",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Of a bundle, where a copy goes; of a file, a file or a directory. Else the "
-            "bundle itself, or MODEL.int8.onnx here.",
-        ),
-    ] = None,
+    out: opt.Out = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
+    force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
     """Write a bundle or an ONNX file in int8, fp16 and other precisions, verified against float32.
 
     int8 is calibrated on images, and what costs most stays in float32 until --max-error or, with
     labels, --max-drop holds. BUNDLE@int8 names the result in verify, bench, eval, gate and flops.
-    Exit code 3: a limit can't be met; nothing is written then.
+    --out is where a copy of a bundle goes, or what is made of a file; else they go into the bundle
+    itself, or to MODEL.int8.onnx here. Exit code 3: a limit can't be met; nothing is written then.
+
+    Example:
+        trpexport quantize out --calib cifar10:DIR --max-error 0.05
     """
     tell_written(out)
     from trpexport.artifact.build import ExportSettings
+    from trpexport.bundle import is_bundle
     from trpexport.conversion import Conversion, Labelled
     from trpexport.judge.examples import find_judge
     from trpexport.report.views.bundle import conversion_view
 
-    opt.refuse_idle(
+    refuse_idle(
         context,
-        opt.Idle(("calib_images", "calib_seed"), without="calib"),
-        opt.CHECKING,
-        opt.Idle(("max_drop", "metric", "split", "limit"), without="data"),
-        opt.Idle(("metric_lower_is_better",), without="metric"),
+        Idle(("images", "seed"), without="calib"),
+        CHECKING,
+        Idle(("max_drop", "metric", "split", "data_images"), without="data"),
+        Idle(("metric_lower_is_better",), without="metric"),
     )
-    if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="data"))
+    if calib is None and not is_bundle(model):
+        refuse_idle(context, Idle(PREPARING, without="data"))
+    how = (mean, std, size, resize, data_preprocessing)
+    calibrated = calibration(calib, images, seed, how)
+    labelled = None
+    if data is not None:
+        dataset = open_data(data)
+        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+        prepared = preprocessing(dataset, *how, kept=True)
+        labelled = Labelled(dataset, split, data_images, prepared, judge, max_drop)
     settings = ExportSettings(
         precisions=opt.names(precision or ["fp32" if formats else "int8"]),
         max_error=max_error,
@@ -104,17 +105,11 @@ def quantize(
         check_target=check,
         verify_seconds=opt.checked_seconds(verify_seconds),
         replace=force,
+        preprocessing=kept_preprocessing(how, calibrated, labelled),
     )
-    how = (mean, std, size, resize, data_preprocessing)
-    labelled = None
-    if data is not None:
-        dataset = open_data(data)
-        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
-        prepared = preprocessing(dataset, *how)
-        labelled = Labelled(dataset, split, limit, prepared, judge, max_drop)
     job = Conversion(
         settings,
-        calibration(calib, calib_images, calib_seed, how),
+        calibrated,
         labelled,
         provider,
         opt.parse_inputs(input_shape),

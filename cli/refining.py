@@ -19,9 +19,19 @@ Refine = Annotated[
         "stopped.",
     ),
 ]
+RefineImages = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images that --refine trains on, those of --images first; else all, up to "
+        "10,000 or half a gigabyte.",
+    ),
+]
 
 
-def refinement(minutes: float | None, cache: Path | None) -> Refinement | None:
+def refinement(
+    minutes: float | None, cache: Path | None, images: int | None = None
+) -> Refinement | None:
     """Return how factors are trained further, as it was typed; None where it was not.
 
     Raises:
@@ -32,6 +42,6 @@ def refinement(minutes: float | None, cache: Path | None) -> Refinement | None:
     from trpexport.files import cache_folder
     from trpexport.refining.refinement import Refinement
 
-    found = Refinement(minutes, cache=cache_folder(cache))
+    found = Refinement(minutes, images=images, cache=cache_folder(cache))
     found.check()
     return found

@@ -9,34 +9,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trpexport.errors import TrpexportError
+
+from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
-from .console import show_json
+from .console import show_json, watched
+from .eval import DATA, Resize, Size
+from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell
+from .pixels import read_size
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
     from trpexport.training.watching import Watcher
 
-Data = Annotated[
-    str, typer.Option(help="Images, as NAME or NAME:PATH: digits, cifar10:DIR, imagefolder:DIR.")
+Data = Annotated[str, typer.Option(help=DATA, autocompletion=completion.data)]
+RunOut = Annotated[Path, typer.Option("--out", "-o", help=opt.OUT)]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help="original, one-cycle, cosine, imagenet, finetune; a wrong name lists all.",
+        autocompletion=completion.recipes,
+    ),
 ]
-RunOut = Annotated[Path, typer.Option("--out", "-o", help="Directory of the run.")]
-Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
-BatchSize = Annotated[int | None, typer.Option(help="Instead of the recipe's; all workers.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Instead of the recipe's.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Instead of the recipe's.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything random.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data; else the recipe's.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="Largest learning rate; else the recipe's.")
+]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 penalty; else the recipe's.")]
 NoAugment = Annotated[
     bool, typer.Option("--no-augment", help="Neither shift, cut nor mirror the training images.")
-]
-Size = Annotated[
-    int | None,
-    typer.Option(min=1, help="Height and width of the input; images are cut and resized to it."),
-]
-ValResize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Shorter edge of a test image before the cut; size / 0.875."),
 ]
 Decoders = Annotated[
     int | None,
@@ -59,23 +62,21 @@ Restart = Annotated[
 
 
 _IDLE = (
-    opt.Idle(("target_macs", "trp_energy"), without="trp"),
-    opt.Idle(("trp_energy",), beside="target_macs"),
+    Idle(("target_macs", "trp_energy"), without="trp"),
+    Idle(("trp_energy",), beside="target_macs"),
 )
 
 
 def train(
     context: typer.Context,
-    arch: Annotated[str, typer.Option(help="Architecture; a wrong name lists the near ones.")],
+    arch: Annotated[str, typer.Option(help=opt.ARCH, autocompletion=completion.architectures)],
     data: Data,
     out: RunOut = Path("run"),
     init: Annotated[
         Path | None,
         typer.Option(help="Start from this checkpoint or bundle of the same architecture."),
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="original, one-cycle, cosine or imagenet; a wrong name lists all.")
-    ] = "original",
+    recipe: Recipe = "original",
     scheme: opt.Scheme = "spatial",
     trp: Annotated[
         bool, typer.Option("--trp", help="Project the convolutions onto low rank as it trains.")
@@ -84,23 +85,20 @@ def train(
         float, typer.Option(help="Share of each spectrum that a projection keeps.")
     ] = 0.9,
     trp_period: Annotated[int, typer.Option(help="Steps between projections.")] = 20,
-    target_macs: Annotated[
-        float | None,
-        typer.Option(help="Steer the energy to this share of the MACs, as in 0.35; with --trp."),
-    ] = None,
+    target_macs: opt.TargetMacs = None,
     nuclear_weight: Annotated[
         float, typer.Option(help="Weight of the nuclear norm's subgradient, as in 3e-4.")
     ] = 0.0,
     stride_1_only: opt.Stride1Only = False,
     rank_multiple: RankMultiple = "auto",
     epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    batch: measuring.Batch = None,
     lr: LearningRate = None,
     weight_decay: WeightDecay = None,
-    seed: Seed = 0,
+    seed: opt.Seed = 0,
     no_augment: NoAugment = False,
     size: Size = None,
-    val_resize: ValResize = None,
+    resize: Resize = None,
     workers: Decoders = None,
     device: Device = "auto",
     bf16: Bf16 = False,
@@ -117,8 +115,11 @@ def train(
     The same command goes on where it was stopped, to the same weights, bit by bit. Writes
     last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
     processes: torchrun --nproc-per-node N -m trpexport train ...
+
+    Example:
+        trpexport train --arch resnet20 --data cifar10:DIR --trp -o run
     """
-    opt.refuse_idle(context, *_IDLE)
+    refuse_idle(context, *_IDLE)
     from trpexport.training.settings import Compute, LowRank
     from trpexport.training.train import train as run
 
@@ -126,7 +127,7 @@ def train(
     if not (trp or nuclear_weight):
         idle = ("scheme", "trp_period", "stride_1_only", "rank_multiple")
         ways = "--trp or --nuclear-weight"
-        opt.refuse_typed(context, idle, f"without {ways}", add=ways)
+        refuse_typed(context, idle, f"without {ways}", add=ways)
     else:
         low_rank = LowRank(
             scheme=scheme,
@@ -138,7 +139,7 @@ def train(
             rank_multiple=multiple(rank_multiple),
         )
     settings = run_settings(
-        data, recipe, epochs, batch_size, lr, weight_decay, seed, no_augment, size, val_resize,
+        data, recipe, epochs, batch, lr, weight_decay, seed, no_augment, size, resize,
         Compute(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),
@@ -153,13 +154,13 @@ def run_settings(
     data: str,
     recipe: str,
     epochs: int | None,
-    batch_size: int | None,
+    batch: int | None,
     lr: float | None,
     weight_decay: float | None,
     seed: int,
     no_augment: bool,
-    size: int | None,
-    val_resize: int | None,
+    size: str | None,
+    resize: int | None,
     compute: Compute,
 ) -> RunSettings:
     """Return what train and finetune were told in the same words."""
@@ -169,20 +170,32 @@ def run_settings(
     return RunSettings(
         data=data,
         recipe=RECIPES[recipe].changed(
-            epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay
+            epochs=epochs, batch_size=batch, lr=lr, weight_decay=weight_decay
         ),
         seed=seed,
         augment=not no_augment,
-        size=size,
-        resize=val_resize,
+        size=_edge(size),
+        resize=resize,
         compute=compute,
     )
 
 
+def _edge(size: str | None) -> int | None:
+    """Return the height and width of the input that was typed; None where it was not.
+
+    Raises:
+        TrpexportError: they differ.
+    """
+    found = read_size(size)
+    if found is None:
+        return None
+    if found[0] != found[1]:
+        raise TrpexportError(f"--size {size} is not square: training cuts squares, as in 224")
+    return found[0]
+
+
 def watching(out: Path, tensorboard: bool) -> Watcher:
     """Return who shows this process's run."""
-    import sys
-
     from trpexport.training.run_directory import TENSORBOARD
     from trpexport.training.watching import TensorBoard as Board
     from trpexport.training.watching import Watchers
@@ -191,7 +204,7 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
 
     if os.environ.get("RANK", "0") != "0":
         return Silence()
-    shown = EpochBar() if sys.stderr.isatty() else EpochLines()
+    shown = EpochBar() if watched() else EpochLines()
     return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
 
 

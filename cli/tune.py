@@ -11,37 +11,42 @@ import typer
 
 from trpexport.errors import TrpexportError
 
+from . import measuring as m
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .eval import (
     JUDGING,
     PREPARING,
+    Data,
     DataPreprocessing,
-    JudgedBy,
     LowerIsBetter,
     Mean,
     OfMetric,
-    Provider,
-    ProviderOption,
     Resize,
     Size,
     Std,
     calibration,
     expectation,
+    kept_preprocessing,
+    real_inputs,
 )
+from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
+from .refining import Refine
+from .refining import refinement as refinement_of
+from .report import ReportTo, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trpexport.artifact.build import BundleReport
+    from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
 _FIRST = 1.25  # the speed-up that a front begins with
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0}
 
 
 def tune(
@@ -52,42 +57,23 @@ def tune(
             metavar="NETWORK", help="A .pth, .th, .pt, .tar, .safetensors or .onnx file."
         ),
     ] = None,
-    calib: Annotated[
-        str | None,
-        typer.Option(help="Unlabelled images that factors are fitted to, as in cifar10:DIR."),
-    ] = None,
-    min_speedup: Annotated[
-        float | None, typer.Option(help="Lose least while this many times faster, as in 1.6.")
-    ] = None,
-    max_latency: Annotated[
-        str | None, typer.Option(help="Lose least while a run takes no longer, as in 5ms.")
-    ] = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option(help="Be fastest while the output error on the images is at most this."),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(help="Be fastest while at most so many points of top-1, or of --metric, go."),
-    ] = None,
+    calib: opt.Calib = None,
+    min_speedup: opt.MinSpeedup = None,
+    max_latency: opt.MaxLatency = None,
+    max_error: opt.MaxError = None,
+    max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
         typer.Option("--pareto", help="A bundle for each of several speed-ups, 1.25x and on."),
     ] = False,
-    scheme: Annotated[
-        str, typer.Option(help="auto chooses for each layer; or the name of one.")
-    ] = "auto",
+    scheme: opt.Scheme = "auto",
     out: opt.Out = None,
-    provider: Provider = "cpu",
-    provider_option: ProviderOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time; else as the input shape says.")
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Time on this machine, user@device, over ssh.")
-    ] = None,
-    python: Annotated[str, typer.Option(help="The Python to run there.")] = "python3",
+    provider: m.Provider = "cpu",
+    provider_option: m.ProviderOption = None,
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
+    host: m.Host = None,
+    python: m.Python = "python3",
     precision: opt.Precision = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
@@ -97,18 +83,14 @@ def tune(
     model: opt.Model = None,
     input_shape: opt.InputShape = None,
     unsafe_pickle: opt.UnsafePickle = False,
-    calib_images: opt.CalibImages = 512,
-    calib_seed: opt.CalibSeed = 0,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of tables of times; else the user's cache.")
-    ] = None,
-    data: JudgedBy = None,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
+    cache: opt.Cache = None,
+    refine: Refine = None,
+    data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="Only outputs whose name matches this glob count as error. Repeatable."),
-    ] = None,
+    output: opt.Outputs = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -123,20 +105,26 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
     """Choose schemes and ranks by measured time, and write what is fastest within a limit.
 
     Each layer is timed in every way to write it, inside the network, on this machine or on --host;
-    the times are kept. What is chosen is calibrated, verified, and measured beside the original,
-    which goes into the bundle as well. Exit code 3: the network does not get faster, or the limit
-    can't be met; nothing is written then.
+    the times are kept. With --precision int8 that is done in int8, with fp32,int8 in fp32: the
+    first that is named; errors and drops are those of the float32 file all the same. What is chosen
+    is calibrated, verified, and measured beside the original, which goes into the bundle as well.
+    Exit code 3: the network does not get faster, or the limit can't be met; nothing is written
+    then.
+
+    Example:
+        trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
     """
     from trpexport.files import cache_folder
 
     if show_table:
         typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
-        opt.refuse_typed(context, typed, "beside --show-table")
+        refuse_typed(context, typed, "beside --show-table")
         _show_table(cache_folder(cache), as_json=as_json)
         return
     if network is None:
@@ -149,24 +137,25 @@ def tune(
     from trpexport.tuning import Tuning
     from trpexport.tuning import pareto as tune_front
 
-    opt.at_most_one(context, *_LIMITS)
-    opt.refuse_idle(
+    at_most_one(context, *_LIMITS)
+    refuse_idle(
         context,
-        opt.Idle(JUDGING, without="max_drop"),
-        opt.Idle(("python",), without="host"),
+        Idle(JUDGING, without="max_drop"),
+        Idle(("python",), without="host"),
     )
-    if not any(opt.is_typed(context, name) for name in _LIMITS):
+    if not any(is_given(context, name) for name in _LIMITS):
         raise TrpexportError(
             "nobody says how fast or how near the network must be: give --min-speedup, "
             "--max-latency, --max-error, --max-drop or --pareto"
         )
     if calib is None:
-        opt.refuse_idle(context, opt.Idle(PREPARING, without="expect"))
+        refuse_idle(context, Idle(PREPARING, without="expect"))
         raise TrpexportError("ranks are chosen by output error on images: give --calib")
     how = (mean, std, size, resize, data_preprocessing)
-    images = calibration(calib, calib_images, calib_seed, how, data)
-    assert images is not None
+    fitted = calibration(calib, images, seed, how, data)
+    assert fitted is not None
     labelled = expectation(expect, *how)
+    array = real_inputs(inputs, how)
     source = opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled)
     settings = opt.settings(
         opset=opset,
@@ -178,6 +167,7 @@ def tune(
         force=force,
         precision=precision,
         baseline=True,
+        preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
     chooser = ByLatency(
         cache=cache_folder(cache),
@@ -194,29 +184,38 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    array = opt.read_inputs(inputs)
+    refinement = refinement_of(refine, cache)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:
-        conditions = Conditions(provider, options, threads, batch)
-        stopwatch = _stopwatch(conditions, host, python, stages.say)
-        tuning = Tuning(replace(chooser, stopwatch=stopwatch), settings, output or (), array)
+        conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
+        timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
+        tuning = Tuning(timed, settings, output or (), array, refinement, _tuned_for(settings))
         if pareto:
             tell(lambda: _incomplete(out))
-            found = tune_front(tuning, source, images, out, stages)
+            found = tune_front(tuning, source, fitted, out, stages)
         else:
-            result = tuning(source, images, out, stages)
+            result = tuning(source, fitted, out, stages)
             if stages.is_cut_short:
                 stop(_best_so_far(result))
     if pareto:
-        _show_front(*found, as_json=as_json)
+        _show_front(*found, report, as_json=as_json)
     else:
-        _show(result, as_json=as_json)
+        _show(result, report, as_json=as_json)
+
+
+def _tuned_for(settings: ExportSettings) -> str:
+    """Return the precision in which ranks are to be fast: the first that was named."""
+    from trpexport.bundle import FLOAT32
+
+    return next(iter(settings.precisions), FLOAT32)
 
 
 def _best_so_far(result: BundleReport) -> str:
     """Say what stands of a search that was interrupted."""
-    speedup = result.data["latency"]["files"]["fp32"]["speedup"]["mid"]
+    from trpexport.report.views.latency import tuned_file
+
+    speedup = tuned_file(result.data["latency"])["speedup"]["mid"]
     return (
         f"the best so far, {speedup:.2f}x, stands in {result.path}; the same command goes on and "
         "replaces it"
@@ -234,7 +233,7 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(result: BundleReport, *, as_json: bool) -> None:
+def _show(result: BundleReport, page: Path | None, *, as_json: bool) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -242,17 +241,20 @@ def _show(result: BundleReport, *, as_json: bool) -> None:
 
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
-        return
-    show(
-        *plan_view(result.plan),
-        *calibration_view(result.data),
-        *bundle_view(result.data),
-        *latency_view(result.data),
-        *written(result.path),
-    )
+    else:
+        show(
+            *plan_view(result.plan),
+            *calibration_view(result.data),
+            *bundle_view(result.data),
+            *latency_view(result.data),
+            *written(result.path),
+        )
+    write_report(page, result.path)
 
 
-def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -> None:
+def _show_front(
+    place: Path, points: Sequence[BundleReport], page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.latency import pareto_view
 
     found = [{"bundle": str(point.path), **point.data} for point in points]
@@ -260,6 +262,7 @@ def _show_front(place: Path, points: Sequence[BundleReport], *, as_json: bool) -
         show_json({"directory": str(place), "bundles": found})
     else:
         show(*pareto_view(found))
+    write_report(page, *(point.path for point in points))
 
 
 def _stopwatch(
@@ -278,7 +281,7 @@ def _seconds(text: str) -> float:
     Raises:
         TrpexportError: it is none.
     """
-    found = re.fullmatch(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>us|ms|s)", text)
+    found = re.fullmatch(r"(?P<number>\d+(\.\d+)?|\.\d+)\s*(?P<unit>us|ms|s|)", text)
     if found is None:
         raise TrpexportError(f"--max-latency {text!r} is no time: give one as in 5ms, 800us, 0.1s")
     return float(found["number"]) * _UNITS[found["unit"]]

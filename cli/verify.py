@@ -10,13 +10,17 @@ import typer
 
 from trpexport.errors import TrpexportError, VerificationError
 
+from . import options as opt
 from .console import show, show_json
-from .options import Json, NamedShapes, parse_named_shapes, refuse_typed
+from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
+from .idle import Idle, refuse_idle, refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.compare import Tolerance
     from trpexport.runtime.verify import Verification
     from trpexport.tensors import Shapes
+
+_COUNT = 64  # random inputs that two files are compared on
 
 
 def verify(
@@ -25,18 +29,16 @@ def verify(
     second: Annotated[
         Path | None, typer.Argument(metavar="[B]", help="An ONNX file or a bundle to compare with.")
     ] = None,
-    count: Annotated[
-        int, typer.Option(min=1, help="How many random inputs to compare two files on.")
-    ] = 64,
-    seconds: Annotated[
-        float, typer.Option(min=0, help="Go on with random inputs for at least so long.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(help="Real inputs for two files: a .npy, or a .npz by their inputs' names."),
-    ] = None,
-    shape: NamedShapes = None,
+    images: opt.Images = None,
+    verify_seconds: opt.VerifySeconds = 0.0,
+    seed: opt.Seed = 0,
+    inputs: opt.Inputs = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    input_shape: opt.InputShape = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -45,7 +47,7 @@ def verify(
             "large a share of whole numbers may differ. 0.001 if not given.",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Compare a bundle with its golden outputs, or two ONNX files with each other.
 
@@ -55,19 +57,28 @@ def verify(
     files, or two bundles: one against the other on the same random inputs, or on those of --inputs.
     Whole numbers go by how many are equal. Needs no torch. Exit code 4: they differ by more than
     float32 rounding, or than --tolerance.
+
+    Example:
+        trpexport verify out
+        trpexport verify network.onnx out/model.onnx --images 256
     """
     from trpexport.compare import Tolerance
     from trpexport.report.views.verification import verification_view
 
-    drawing = ("count", "seconds", "seed", "shape")
+    drawing = ("images", "verify_seconds", "seed", "input_shape")
     if second is None or _is_golden(first) != _is_golden(second):
         idle = (*drawing, "inputs")
         refuse_typed(context, idle, "where a bundle's golden outputs are compared")
-    if inputs is not None:
-        refuse_typed(context, drawing, "beside --inputs")
+    refuse_idle(context, Idle(drawing, beside="inputs"), Idle(PREPARING, without="inputs"))
+    how = (mean, std, size, resize, data_preprocessing)
     allowed = None if tolerance is None else Tolerance.of(tolerance)
-    drawn = _Drawn(count, seconds, seed, parse_named_shapes(shape))
-    result, what, limit = _compare(first, second, drawn, inputs, allowed)
+    drawn = _Drawn(
+        images or _COUNT,
+        opt.checked_seconds(verify_seconds),
+        seed,
+        opt.parse_named_shapes(input_shape),
+    )
+    result, what, limit = _compare(first, second, drawn, inputs, how, allowed)
     if tolerance is not None:
         limit = f"a tolerance of {tolerance:g}"
     if as_json:
@@ -100,13 +111,14 @@ def _compare(
     first: Path,
     second: Path | None,
     drawn: _Drawn,
-    inputs: Path | None,
+    inputs: str | None,
+    how: tuple[str | None, str | None, str | None, int | None, bool],
     tolerance: Tolerance | None,
 ) -> tuple[Verification, str, str]:
     """Return the outcome, what was compared, and what was allowed."""
     from trpexport.bundle import FLOAT32, locate, split_name
     from trpexport.compare import FLOAT32 as ROUNDING
-    from trpexport.measure.inputs import read_inputs
+    from trpexport.judge.real_inputs import real_inputs
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
     rounding = "float32 rounding"
@@ -127,10 +139,13 @@ def _compare(
         return verify_against_golden(file, bundle, tolerance=allowed), what, rounding
     what = f"{second} against {first} on {'random inputs' if inputs is None else inputs}"
     (truth, _), (suspect, _) = locate(first), locate(second)
+    given = None
+    if inputs is not None:
+        given = real_inputs(inputs, [first, second], prepared_inputs(inputs, how))
     result = verify_models(
         truth,
         suspect,
-        inputs=None if inputs is None else read_inputs(inputs),
+        inputs=given,
         tolerance=allowed,
         **vars(drawn),
     )

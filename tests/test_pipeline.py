@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 from tests.made_data import BOTH, HOW, made_dataset, pixels
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
+from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, load_bundle, save_checkpoint
 from trpexport.choose.base import Chooser
 from trpexport.choose.by_budget import ByBudget
@@ -31,7 +32,6 @@ from trpexport.errors import DataError, TrpexportError
 from trpexport.exporting import export_checkpoint
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.pipeline import (
-    CalibrationData,
     Source,
     decompose_checkpoint,
     decompose_network,

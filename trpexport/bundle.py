@@ -28,6 +28,7 @@ ORT = "ort"  # ONNX Runtime's own format, of MODEL; of a variant it is called in
 FLOAT32 = "fp32"  # the precision of MODEL, beside which others may stand
 
 SCHEMA_VERSION = 1
+REPORT_VERSION = 3  # of the content of REPORT
 _TOLERANCE = dict.fromkeys(("max_error", "rms_error", "agreement"), not_negative)
 # What a manifest recommends of a session with one of the files, and what that was measured under.
 SESSION = "session"
@@ -106,6 +107,17 @@ def locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
             "trpexport quantize adds others"
         )
     return directory / files[precision], manifest
+
+
+def advice_of(manifest: Mapping[str, Any] | None, file: Path) -> dict[str, Any] | None:
+    """Return what a bundle's manifest recommends of a session with one of its files.
+
+    None for nothing, and where there is no manifest.
+    """
+    session = (manifest or {}).get(SESSION)
+    if session is None or session["file"] != file.name:
+        return None
+    return {name: session[name] for name in ADVICE}
 
 
 def is_bundle(directory: Path) -> bool:

@@ -11,11 +11,13 @@ from typing import Any
 
 from trpexport import bundle
 from trpexport.artifact.build import ExportSettings
+from trpexport.artifact.facts import preprocessing_of
 from trpexport.artifact.mobile import write_mobile
 from trpexport.artifact.passes import Context
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.targets import variant_facts
 from trpexport.artifact.variants import Variant, write_variants
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import CalibrationImages
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
@@ -32,7 +34,6 @@ from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
 from trpexport.onnxfile.recognition import check_onnx_file
-from trpexport.pipeline import CalibrationData
 from trpexport.quantization.judging import FileJudge
 from trpexport.stages import Stages
 
@@ -62,7 +63,8 @@ class Labelled:
         """Return who holds files against a float32 one, which comes from somewhere."""
         how: dict[str, Any] = {"limit": self.limit, "provider": provider}
         if not isinstance(self.data, TensorSet):
-            preprocessing = self.preprocessing or stored_preprocessing(source)
+            known = self.data.prepared_by(self.preprocessing)
+            preprocessing = stored_preprocessing(source) if known is None else known
             how |= {"split": self.split, "preprocessing": preprocessing}
         return FileJudge(model, self.data, self.metric, **how)
 
@@ -170,13 +172,15 @@ class Conversion:
                 for name in manifest["files"]:
                     shutil.copyfile(directory / name, staging / name)
             metadata = {key: manifest[key] for key in ("preprocessing",) if key in manifest}
+            metadata |= preprocessing_of(None, self.settings.preprocessing)
             golden = read_golden(staging / bundle.GOLDEN)
             inputs = self.inputs or Inputs.from_json(manifest)
             found, _ = self._write(staging / bundle.MODEL, staging, inputs, metadata, stages)
             entries = variant_facts(found, golden, self.settings, stages)
             _add_to_report(staging / bundle.REPORT, found)
             facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
-            bundle.write_manifest(staging, {**facts, "variants": {**known, **entries}})
+            told = {**facts, **metadata, "variants": {**known, **entries}}
+            bundle.write_manifest(staging, told)
         place = out or directory
         paths = {name: place.with_name(f"{place.name}@{name}") for name in entries}
         return ConversionReport(paths, {"model": str(place), "variants": entries})

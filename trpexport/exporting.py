@@ -7,9 +7,10 @@ from pathlib import Path
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.spectra import keep_all
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import CalibrationData, Source, default_directory
+from trpexport.pipeline import Source, default_directory
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
@@ -21,7 +22,7 @@ def export_checkpoint(
     data: CalibrationData | None = None,
     *,
     settings: ExportSettings | None = None,
-    inputs: Array | Arrays | None = None,
+    inputs: Array | Arrays | CalibrationData | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
     """Load a checkpoint, export it as it is, verify: all of it or nothing.
@@ -47,6 +48,8 @@ def export_checkpoint(
         network = TorchNetwork(checkpoint.module, checkpoint.known_inputs)
         plan = checkpoint.plan or keep_all(network, architecture=checkpoint.label)
         images = None
+        if isinstance(inputs, CalibrationData):
+            inputs = inputs.inputs_for(checkpoint, network.inputs)
         if data is not None:
             with stages("read calibration images"):
                 images, facts = data.read_for(checkpoint, network.inputs)

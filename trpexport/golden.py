@@ -7,9 +7,10 @@ from pathlib import Path
 
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import ModelError
+from trpexport.inputs import GOLDEN_INPUT as _INPUT
+from trpexport.inputs import GOLDEN_OUTPUT as _OUTPUT
 from trpexport.tensors import Arrays
 
-_INPUT, _OUTPUT = "input:", "output:"
 _REMEDY = "export the bundle again"
 
 

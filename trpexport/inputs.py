@@ -14,6 +14,7 @@ from trpexport.schema import each, fits, text, whole
 from trpexport.tensors import Array, Arrays, Shape, shape_text
 
 INPUT = "input"  # the name of the only input of a network
+GOLDEN_INPUT, GOLDEN_OUTPUT = "input:", "output:"  # how a bundle's golden arrays are named
 MAX_INPUT = 2**28  # values of an input that a file may ask for: 1 GiB of floats
 DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 _SHAPE, _INPUTS = "input_shape", "inputs"  # how JSON has them: of one plain input, and of others

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
 from trpexport.onnxfile.precision import check_unquantized
-from trpexport.pipeline import CalibrationData, Decomposed, decompose_network
+from trpexport.pipeline import Decomposed, decompose_network
 from trpexport.refining.refinement import Refinement
 from trpexport.stages import Stages
 

@@ -17,16 +17,12 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
 from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
+from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.by_criterion import ByCriterion
-from trpexport.choose.judged_images import judged_by
-from trpexport.datasets.base import Dataset
-from trpexport.datasets.calibration import ArrayImages, DatasetImages
-from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import CheckpointError
-from trpexport.expectations import Expectation, stored_preprocessing
+from trpexport.expectations import Expectation
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.network import TorchNetwork
@@ -123,53 +119,6 @@ class Decomposable(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class CalibrationData:
-    """A data set to calibrate on.
-
-    Attributes:
-        dataset: where the images come from; or raw tensors.
-        count: how many.
-        seed: which ones.
-        preprocessing: how images become input; None takes what the checkpoint says.
-        judged: labelled samples that a drop is told by; None for those of ``dataset`` that are
-            not calibrated on.
-    """
-
-    dataset: Dataset | TensorSet
-    count: int = 512
-    seed: int = 0
-    preprocessing: Preprocessing | None = None
-    judged: Dataset | TensorSet | None = None
-
-    def read_for(self, source: Origin, inputs: Inputs) -> tuple[CalibrationImages, dict[str, Any]]:
-        """Return the images as a network takes them, and what its metadata say of that.
-
-        Args:
-            source: the network's, which may know how images become input.
-            inputs: the network's.
-
-        Raises:
-            DataError: they can't be read or do not fit, or nobody says how they become input.
-        """
-        chosen: dict[str, Any] = {"count": self.count, "seed": self.seed}
-        used = [data for data in (self.dataset, self.judged) if data is not None]
-        preprocessing = None
-        if not all(isinstance(data, TensorSet) for data in used):
-            preprocessing = self.preprocessing or stored_preprocessing(source)
-        images: CalibrationImages
-        if isinstance(self.dataset, TensorSet):
-            given = self.dataset.given(inputs)
-            chosen |= {"name": self.dataset.name, "targets": self.dataset.known_targets}
-            images = ArrayImages(given, **chosen)
-        else:
-            assert preprocessing is not None
-            images = DatasetImages(self.dataset, preprocessing, inputs.first.shape, **chosen)
-        if self.judged is not None and self.judged.name != self.dataset.name:
-            images = judged_by(images, self.judged, inputs, preprocessing, self.seed)
-        return images, {} if preprocessing is None else {"preprocessing": preprocessing.to_json()}
-
-
 N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
 N = TypeVar("N", bound=Network)
 
@@ -224,7 +173,7 @@ class Decomposed(Generic[N_co]):
         out: Path,
         *,
         settings: ExportSettings | None = None,
-        inputs: Array | Arrays | None = None,
+        inputs: Array | Arrays | CalibrationData | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
@@ -242,6 +191,8 @@ class Decomposed(Generic[N_co]):
             TrpexportError: as :func:`trpexport.artifact.build.export_bundle`.
         """
         notes, settings = self.notes, settings or ExportSettings()
+        if isinstance(inputs, CalibrationData):
+            inputs = inputs.inputs_for(self.source, self.network.inputs)
         if inputs is None and self.images is not None:
             known = len(self.images.notes)
             inputs = self.images.unseen()
@@ -289,7 +240,8 @@ def decompose_network(
         if refinement is not None:
             refinement.check_network(network, images)
         choice = chooser(network, images, stages, label)
-        if refinement is not None and images is not None:
+        # After an interrupt what was found is all that is wanted.
+        if refinement is not None and images is not None and not stages.is_cut_short:
             choice = refinement(network, choice, images, stages)
         small = network.rewritten(choice.chains)
     notes = choice.notes
@@ -356,7 +308,7 @@ def decompose_to_bundle(
     outputs: Sequence[str] = (),
     refinement: Refinement | None = None,
     settings: ExportSettings | None = None,
-    inputs: Array | Arrays | None = None,
+    inputs: Array | Arrays | CalibrationData | None = None,
     stages: Stages | None = None,
 ) -> BundleReport:
     """Read a network, decompose, verify, export: all of it or nothing.

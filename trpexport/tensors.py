@@ -18,6 +18,7 @@ Arrays = Mapping[str, Array]
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 NO_SHAPES: Shapes = MappingProxyType({})
+ONLY_INPUT = ""  # stands for the name of an input where there is but one
 USUAL_SHAPES = "trpexport.input_shapes"  # what a file's metadata call the sizes of its inputs
 UNNAMED = "?"  # stands for a dynamic dimension without a name
 
@@ -87,14 +88,15 @@ def resolve_shapes(
 
     Args:
         inputs: the inputs of a network.
-        overrides: whole shapes by input name; they also fix the dimensions of the same name in
-            the other inputs.
+        overrides: whole shapes by input name, or of :data:`ONLY_INPUT`; they also fix the
+            dimensions of the same name in the other inputs.
         batch: the first dimension, where it is dynamic and not overridden.
 
     Raises:
         ModelError: an override is for no input or does not fit; or a dimension other than the
             first is dynamic and has neither that nor a usual size.
     """
+    overrides = _named([inputs], overrides)
     _check_names(inputs, overrides)
     sizes: dict[str, int] = {}
     for info in inputs:
@@ -115,13 +117,14 @@ def shapes_by_network(
 
     Args:
         networks: the inputs of each network.
-        shapes: whole input shapes by name.
+        shapes: whole input shapes by name, or of :data:`ONLY_INPUT`.
 
     Raises:
         ModelError: no network has an input of that name that can have the shape, or one that
             needs a shape can't.
     """
     infos = [info for inputs in networks for info in inputs]
+    shapes = _named(networks, shapes)
     _check_names(infos, shapes)
     for name, shape in shapes.items():
         bearers = [info for info in infos if info.name == name]
@@ -131,6 +134,27 @@ def shapes_by_network(
         {info.name: _shape_of(info, shapes[info.name]) for info in inputs if info.name in shapes}
         for inputs in networks
     ]
+
+
+def _named(networks: Sequence[Sequence[TensorInfo]], shapes: Shapes) -> Shapes:
+    """Return shapes by input name where one was given for the only input of each network.
+
+    Raises:
+        ModelError: a network has several inputs.
+    """
+    if ONLY_INPUT not in shapes:
+        return shapes
+    named = {name: shape for name, shape in shapes.items() if name != ONLY_INPUT}
+    for inputs in networks:
+        if len(inputs) != 1:
+            names = ", ".join(info.name for info in inputs)
+            raise ModelError(
+                f"there are several inputs ({names}): name the one that has the shape, as in "
+                f"{inputs[0].name if inputs else 'input'}={shape_text(shapes[ONLY_INPUT])}",
+                parameters=("shapes",),
+            )
+        named[inputs[0].name] = shapes[ONLY_INPUT]
+    return named
 
 
 def _check_names(inputs: Sequence[TensorInfo], shapes: Shapes) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
-from trpexport.choose.by_latency import ByLatency
+from trpexport.artifact.variants import BlankForm
+from trpexport.calibration_data import CalibrationData
+from trpexport.choose.by_latency import AlreadyFastError, ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.preprocessing import Preprocessing
@@ -21,13 +23,10 @@ from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
-from trpexport.pipeline import (
-    CalibrationData,
-    Decomposable,
-    decompose_to_bundle,
-    default_directory,
-)
+from trpexport.measure.statistics import Interval
+from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
 from trpexport.plan import read_plan
+from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
@@ -49,12 +48,16 @@ class Tuning:
         settings: how it is exported; the original network always goes into the bundle as well.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         inputs: real inputs to verify on.
+        refinement: trains the factors of what was chosen further; None to leave them.
+        precision: in which ranks are to be fast; the network is written in it.
     """
 
     chooser: ByLatency
     settings: ExportSettings
     outputs: Sequence[str] = ()
-    inputs: Array | Arrays | None = None
+    inputs: Array | Arrays | CalibrationData | None = None
+    refinement: Refinement | None = None
+    precision: str = bundle.FLOAT32
 
     def __call__(
         self,
@@ -78,7 +81,7 @@ class Tuning:
         """
         stages = stages or Stages()
         out = out or default_directory(source.path, self.chooser.label)
-        settings = replace(self.settings, baseline=True, replace=False)
+        settings = replace(self.settings, baseline=True, replace=False, precisions=self._precisions)
         request = self.request(source, data)
         known = standing(out, request)
         is_replaced = self.settings.replace or (known is not None and known["cut_short"])
@@ -86,10 +89,11 @@ class Tuning:
             place = Path(folder) / "tuned"
             report = decompose_to_bundle(
                 source,
-                self.chooser,
+                self._chooser,
                 place,
                 data,
                 outputs=self.outputs,
+                refinement=self.refinement,
                 settings=settings,
                 inputs=self.inputs,
                 stages=stages,
@@ -114,7 +118,7 @@ class Tuning:
         Raises:
             TrpexportError: the file can't be read, or the machine that times not be reached.
         """
-        self.chooser.check()
+        self._chooser.check()
         told = {
             "source": [sha256_of(source.path), _told(source)],
             "data": _told(data),
@@ -122,20 +126,36 @@ class Tuning:
             "settings": _told(replace(self.settings, replace=False)),
             "outputs": list(self.outputs),
             "times": self.chooser.timekeeper.facts(),
+            "precision": self.precision,
         }
+        if self.refinement is not None:
+            told["refinement"] = _told(replace(self.refinement, cache=None))
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _precisions(self) -> list[str]:
+        """In what the network is written besides float32."""
+        names = dict.fromkeys([self.precision, *self.settings.precisions])
+        return [name for name in names if name != bundle.FLOAT32]
+
+    @property
+    def _chooser(self) -> ByLatency:
+        """The chooser, which goes by times in the precision that is tuned for."""
+        if self.precision == bundle.FLOAT32:
+            return self.chooser
+        return replace(self.chooser, form=BlankForm(self.precision))
 
     def _originals(
         self, place: Path, data: CalibrationData, folder: Path, stages: Stages
     ) -> dict[str, Path]:
         """Write the original network in the other precisions: what low rank has to beat there."""
-        names = [name for name in self.settings.precisions if name != bundle.FLOAT32]
-        if not names:
+        if not self._precisions:
             return {}
         told = bundle.read_manifest(place).get("preprocessing")
         if told is not None and data.preprocessing is None:
             data = replace(data, preprocessing=Preprocessing.from_json(told, str(place)))
-        convert = Conversion(replace(self.settings, precisions=names, replace=False), data)
+        settings = replace(self.settings, precisions=self._precisions, replace=False)
+        convert = Conversion(settings, data)
         return dict(convert(place / bundle.BASELINE, folder / "originals", stages).paths)
 
     def _measured(
@@ -169,15 +189,34 @@ class Tuning:
                 f"the finished network is {best:.2f}x as fast at best, and {wanted:.2f}x is asked "
                 "for: ask for a little more, so that the choice aims higher"
             )
+        beside = None
+        if self.precision != bundle.FLOAT32:
+            file = place / bundle.variant_name(self.precision)
+            beside = self._beside(originals[self.precision], file)
         fastest = min(zip(names, timed, strict=True), key=lambda pair: pair[1].seconds)[0]
         return {
             **report["calibration"][LATENCY],
             "seconds": original.seconds,
             "files": {name: _facts(one) for name, one in zip(names, timed, strict=True)},
             "originals": {name: _facts(one) for name, one in zip(originals, others, strict=True)},
+            "beside": None if beside is None else beside.to_json(),
             "fastest": fastest,
             "session": self._session(place / bundle.variant_name(fastest)),
         }
+
+    def _beside(self, original: Path, file: Path) -> Interval:
+        """Return how many times faster than the original in the same precision a file is.
+
+        Raises:
+            NothingToDoError: it is not measurably faster.
+        """
+        found = self.chooser.timekeeper.race([original, file], _SECONDS)[1].speedup
+        if found.verdict != "faster":
+            raise NothingToDoError(
+                f"in {self.precision} the finished network is not measurably faster than the "
+                f"original: {found.mid:.2f}x ({found.low:.2f} to {found.high:.2f})"
+            )
+        return found
 
     def _session(self, file: Path) -> dict[str, Any] | None:
         """Return with which options of a session a file runs faster by 2 % or more; None with none.
@@ -249,6 +288,8 @@ def pareto(
         stages.say(f"tune to {speedup:g}x")
         try:
             reports.append(job(source, data, place, stages))
+        except AlreadyFastError as error:
+            stages.say(str(error))
         except NothingToDoError as error:
             if not reports:
                 raise
@@ -284,9 +325,12 @@ def _facts(timed: Timed) -> dict[str, Any]:
 def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of a bundle's times before its files are timed: those of the choice."""
     facts = report["calibration"][LATENCY]
-    timed = {key: facts[key] for key in ("seconds", "speedup")}
-    files = {"files": {bundle.FLOAT32: timed}, "originals": {}, "session": None}
-    return {**facts, "seconds": facts["seconds_before"], **files}
+    gain = facts["gain"]["mid"]
+    speedup = {key: gain * facts["speedup"][key] for key in ("low", "mid", "high")}
+    timed = {"seconds": facts["seconds"], "speedup": {**facts["speedup"], **speedup}}
+    precision = facts.get("precision", bundle.FLOAT32)
+    files = {"files": {precision: timed}, "originals": {}, "beside": None, "session": None}
+    return {**facts, "seconds": gain * facts["seconds_before"], **files}
 
 
 def _add(place: Path, report: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

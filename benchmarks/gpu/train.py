@@ -95,7 +95,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--rows", nargs="+", default=["plain", "spatial", "channel"])
+    parser.add_argument("--rows", nargs="+", default=["plain", "spatial"])
+    parser.add_argument("--rank-multiple", type=int, default=16, help="of TRP's ranks")
     parser.add_argument("--recipe", default="original")
     parser.add_argument("--epochs", type=int, default=164, help="milestones move along")
     parser.add_argument("--seconds", type=float, default=330.0, help="when to stop")
@@ -109,6 +110,7 @@ def main() -> None:
             tar.extractall(args.runs, filter="data")
     on_cuda = args.device == "cuda"
     options = ["--data", args.data, "--recipe", args.recipe, "--epochs", str(args.epochs)]
+    options += ["--rank-multiple", str(args.rank_multiple)]
     options += ["--device", args.device, *["--bf16"] * on_cuda]
     threads = max(1, min(4, (os.cpu_count() or 1) // len(args.rows)))
     rows = [Row(name, args.runs, options, on_cuda, threads) for name in args.rows]

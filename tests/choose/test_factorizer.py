@@ -84,7 +84,10 @@ def test_bases_that_take_too_much_memory_are_computed_again(
             torch.testing.assert_close(ours, pure)
 
 
-@pytest.mark.parametrize(("scheme", "chosen"), [("channel", 4), ("spatial", 5), ("tucker2", 4)])
+@pytest.mark.parametrize(
+    ("scheme", "chosen"),
+    [("channel", 4), ("spatial", 5), ("tucker2", 4), ("spatial-channel", 4)],
+)
 @pytest.mark.parametrize("change", ["scale", "other rank", "noise"])
 def test_factors_that_are_no_truncation_are_found(scheme: str, chosen: int, change: str) -> None:
     whole = network()

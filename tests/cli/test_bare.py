@@ -47,7 +47,7 @@ def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> N
     model = out / bundle.MODEL
     for command in (
         ("bench", model, "--provider", "cpu", "--min-time", "0.1"),
-        ("bench", model, "--profile", "--min-runs", "4"),
+        ("profile", model, "--min-runs", "4"),
         ("verify", out),
         ("verify", model, model),
         ("flops", model),

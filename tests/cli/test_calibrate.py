@@ -21,7 +21,7 @@ def test_a_criterions_ranks(
     run: Run, checkpoint: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--criterion", "rank:6", "--include", "layer1.*", *QUICK)
-    calib = ("--calib", data, "--calib-images", "64", *HOW)
+    calib = ("--calib", data, "--images", "64", *HOW)
     result = run("decompose", checkpoint, *options, *calib, "-o", tmp_path / "a")
     assert result.code == 0, result.err
     assert re.search(r"layer1\.2\.conv2 +spatial +6 +[\d.]+ % +[\d.]+ % +[\d.]+ %", result.out)
@@ -60,8 +60,8 @@ def test_unlike_the_svd_it_needs_to_know_how_images_become_input(
 def test_an_impossible_target_says_the_best_and_exits_with_3(
     run: Run, checkpoint: Path, data: str, tmp_path: Path
 ) -> None:
-    options = ("--include", "layer3.2.*", "--target-macs", "0.5", "--calib-cache", tmp_path / "c")
-    calib = ("--calib", data, "--calib-images", "16", *HOW)
+    options = ("--include", "layer3.2.*", "--target-macs", "0.5", "--cache", tmp_path / "c")
+    calib = ("--calib", data, "--images", "16", *HOW)
     result = run("decompose", checkpoint, *calib, *options, "-o", tmp_path / "out")
     assert result.code == 3
     best = re.search(r"target of 0\.5 of the macs can't be met: the best is (0\.\d+)", result.error)
@@ -97,13 +97,13 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--scheme", "autos"], "unknown scheme 'autos'"),
         (["--calib", "nothing:here"], "nothing"),
         (["--calib", "cifar10:/nowhere"], "/nowhere"),
-        (["--calib", "digits", "--calib-images", "0"], "--calib-images"),
+        (["--calib", "digits", "--images", "0"], "--images"),
         (["--mean", "0.5"], "--mean does nothing without --calib: add --calib, or leave it out"),
-        (["--calib-seed", "0"], "--calib-seed does nothing without --calib"),
-        (["--calib-images", "9", "--std", "1"], "--calib-images, --std do nothing without --calib"),
+        (["--seed", "0"], "--seed does nothing without --calib"),
+        (["--images", "9", "--std", "1"], "--images, --std do nothing without --calib"),
         (["--data-preprocessing"], "--data-preprocessing does nothing without --calib"),
-        (["--calib-cache", "x"], "--calib-cache does nothing without a target: add one, as in"),
-        (["--calib", "digits", "--calib-cache", "x"], "--calib-cache does nothing without a"),
+        (["--cache", "x"], "--cache does nothing without a target: add one, as in"),
+        (["--calib", "digits", "--cache", "x"], "--cache does nothing without a"),
         (["--plan", "p.json", "--scheme", "spatial"], "--scheme does nothing beside --plan"),
         (["--plan", "p.json", "--criterion", "rank:2"], "--criterion does nothing beside --plan"),
         (["--plan", "p.json", "--include", "a"], "--include does nothing beside --plan: leave it"),
@@ -157,7 +157,7 @@ def test_half_the_network_and_nearly_all_of_its_accuracy(
     run: Run, checkpoint: Path, data: str, tmp_path: Path, case: tuple[str, float, float]
 ) -> None:
     options, ratio, lost = case
-    out = ("--calib-cache", tmp_path / "cache", "-o", tmp_path / "o")
+    out = ("--cache", tmp_path / "cache", "-o", tmp_path / "o")
     result = run("decompose", checkpoint, "--calib", data, *options.split(), *HOW, *QUICK, *out)
     assert result.code == 0, result.err
     report = json.loads((tmp_path / "o" / bundle.REPORT).read_text())
@@ -170,15 +170,15 @@ def test_refining_says_how_close_it_came_and_fits_into_a_verified_bundle(
     run: Run, checkpoint: Path, data: str, tmp_path: Path
 ) -> None:
     options = ("--criterion", "rank:6", "--include", "layer1.*", "--calib", data, *HOW)
-    few = ("--calib-images", "64", "--calib-cache", tmp_path / "cache")
+    few = ("--images", "64", "--refine-images", "80", "--cache", tmp_path / "cache")
     bundled = tmp_path / "a"
     result = run("decompose", checkpoint, *options, *few, *QUICK, "--refine", "0.02", "-o", bundled)
     assert result.code == 0, result.err
     assert re.search(
-        r"Refined on 64 images, \d+ steps in \d+\.\d minutes: on \d+ other train images the output "
+        r"Refined on 80 images, \d+ steps in \d+\.\d minutes: on \d+ other train images the output "
         r"moves by [\d.]+ % of its variation, before that by [\d.]+ %",
         result.out,
-    ) or re.search(r"Refined on 64 images, \d+ steps in \d+\.\d minutes, in vain", result.out)
+    ) or re.search(r"Refined on 80 images, \d+ steps in \d+\.\d minutes, in vain", result.out)
     refined = json.loads((bundled / bundle.REPORT).read_text())["calibration"]["refined"]
     assert refined["after"]["output_error"] <= refined["before"]["output_error"]
     assert list((tmp_path / "cache" / "refining").iterdir())
@@ -189,6 +189,10 @@ def test_refining_says_how_close_it_came_and_fits_into_a_verified_bundle(
     ("options", "message"),
     [
         (("--refine", "1"), "--refine does nothing without --calib: add --calib"),
+        (
+            ("--refine-images", "9", "--calib", "x"),
+            "--refine-images does nothing without --refine: add --refine",
+        ),
         (("--refine", "0", "--calib", "x"), "0 minutes makes no sense: give a number above 0"),
     ],
 )

@@ -177,7 +177,7 @@ def test_real_inputs(run: Run, checkpoint: Path, shared: Path, tmp_path: Path) -
         (["export", "nowhere.pth"], "nowhere.pth"),
         (["inspect", "nowhere.pth"], "nowhere.pth"),
         (["flops", "nowhere.onnx"], "nowhere.onnx"),
-        (["flops", "file", "--shape", "3x4"], "must look like input=1x3x224x224"),
+        (["flops", "file", "--input-shape", "3,4"], "must look like 1x3x224x224"),
         (["verify", "nowhere", "also.onnx"], "nowhere"),
         (["verify", "."], "not a bundle"),
     ],

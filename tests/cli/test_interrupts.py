@@ -176,7 +176,7 @@ def test_a_process_beside_it_ends_as_well(start: Start, tmp_path: Path, to_all: 
 
 def test_a_run_says_which_epoch_stands_and_goes_on(start: Start, tmp_path: Path) -> None:
     digits = write_digits(tmp_path / "digits.npz")
-    options = ("--arch", "resnet20", "--data", digits, "--epochs", 60, "--batch-size", 32)
+    options = ("--arch", "resnet20", "--data", digits, "--epochs", 60, "--batch", 32)
     process = start("train", *options, "--save-seconds", 0)
     process.wait_for("epoch 1 of 60")
     process.popen.send_signal(signal.SIGINT)

@@ -137,7 +137,7 @@ def test_several_inputs_and_outputs(run: Run, write_onnx: Callable[..., Path], p
         (["--metric", "top1"], "give scores n x classes, and as targets the classes"),
         (["--metric", "rmse", "--mean", "0.5", "--std", "0.5"], "prepare images: leave them out"),
         (["--metric", "rmse", "--save", "a.npz"], "--save does nothing beside the metric rmse"),
-        (["--metric", "rmse", "--limit", "0"], "--limit"),
+        (["--metric", "rmse", "--images", "0"], "--images"),
         (["--metric", "rmse", "--output", "z"], "has no output 'z': choose from y"),
     ],
 )

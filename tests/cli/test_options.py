@@ -33,12 +33,13 @@ FINETUNE = ("finetune", "gone", "--data", "gone")
             (*FINETUNE, "--temperature", "4", "--teacher-weight", "0.5"),
             "--temperature, --teacher-weight do nothing without --teacher: add --teacher, or leave",
         ),
-        (("verify", ".", "--count", "3"), "--count does nothing where a bundle's golden outputs"),
-        (("verify", ".", "net.onnx", "--shape", "x=1x3"), "--shape does nothing where a bundle's"),
+        (("verify", ".", "--images", "3"), "--images does nothing where a bundle's golden outputs"),
+        (
+            ("verify", ".", "net.onnx", "--input-shape", "x=1x3"),
+            "--input-shape does nothing where a bundle's",
+        ),
         (("flops", ".", "--arch", "resnet20"), "--arch does nothing for an ONNX file: leave it"),
-        (("flops", "net.onnx", "--input-shape", "1x3"), "--input-shape does nothing for an ONNX"),
         (("flops", "net.onnx", "--unsafe-pickle"), "--unsafe-pickle does nothing for an ONNX"),
-        (("flops", "net.pth", "--shape", "x=1x3x9x9"), "--shape does nothing for a checkpoint"),
     ],
 )
 def test_ignored_options_are_refused(
@@ -59,7 +60,7 @@ def test_an_error_of_the_library_gets_the_options_of_the_command(
 ) -> None:
     free = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "c")}, {"y": None})
     for command in (("flops", free), ("bench", free, "--no-memory")):
-        assert run(*command).error.endswith("as in x=1x224 (--shape)")
+        assert run(*command).error.endswith("as in x=1x224 (--input-shape)")
     fixed = write_onnx([helper.make_node("Relu", ["x"], ["y"])], {"x": (4, 3)}, {"y": None})
     refused = run("bench", fixed, "--batch", 2).error
     assert refused.endswith("leave the batch out, or export it again with a dynamic one (--batch)")

@@ -161,8 +161,8 @@ def test_a_file_never_takes_the_place_of_a_missing_output(tmp_path: Path) -> Non
 
 def test_nothing_is_left_claimed_after_an_option_that_is_wrong(run: Run) -> None:
     before = os.fstat(1)
-    assert run("flops", "x.onnx", "--json", "--shape").code == 2
-    assert run("verify", "x.onnx", "--json", "--count", "none").code == 2
+    assert run("flops", "x.onnx", "--json", "--input-shape").code == 2
+    assert run("verify", "x.onnx", "--json", "--images", "none").code == 2
     assert os.path.samestat(os.fstat(1), before)
     assert run("--version").out.startswith("trpexport ")
 

@@ -40,7 +40,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def command(digits: str, out: Path, *options: object, epochs: int = 3) -> tuple[object, ...]:
     return (
-        "train", "--arch", "resnet20", "--data", digits, "--epochs", epochs, "--batch-size", 32,
+        "train", "--arch", "resnet20", "--data", digits, "--epochs", epochs, "--batch", 32,
         "-o", out, "--save-seconds", 0, *options,
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_a_target_that_no_whole_blocks_reach_is_one_line(
 def test_a_bundle_to_start_from(run: Run, tmp_path: Path, digits: str) -> None:
     first, low = tmp_path / "first", tmp_path / "bundle"
     assert run(*command(digits, first, epochs=1)).code == 0
-    calib = ("--calib", digits, "--calib-images", 32, "--criterion", "rank:4")
+    calib = ("--calib", digits, "--images", 32, "--criterion", "rank:4")
     assert run("decompose", first / "last.safetensors", *calib, *QUICK, "-o", low).code == 0
     still = ("--lr", 1e-12, "--weight-decay", 0, "--no-augment")
     result = run(*command(digits, tmp_path / "second", "--init", low, *still, epochs=1))
@@ -285,8 +285,8 @@ def test_other_settings_are_another_run(run: Run, tmp_path: Path, digits: str) -
         ("--data npz:/nowhere.npz", "/nowhere.npz"),
         ("--data cifar10", "cifar10:DIR"),
         ("--device tpu", "unknown device 'tpu'"),
-        ("--batch-size 129", "128 training images, fewer than a batch of 129"),
-        ("--batch-size 0", "batch size 0"),
+        ("--batch 129", "128 training images, fewer than a batch of 129"),
+        ("--batch 0", "batch size 0"),
         ("--epochs 0", "epochs 0"),
         ("--lr nan", "learning rate nan"),
         ("--nuclear-weight -1", "nuclear_weight -1"),
@@ -317,14 +317,14 @@ def test_settings_that_can_not_be(
     assert result.code == 2
     assert line in result.error
     # So that the right command finds the place free; the last one is seen only at the test images.
-    assert not out.exists() or "--val-resize" in options
+    assert not out.exists() or "--resize" in options
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_that_are_cut_and_resized(
     run: Run, tmp_path: Path, digits: str, workers: int
 ) -> None:
-    sizes = ("--size", 16, "--val-resize", 17)
+    sizes = ("--size", 16, "--resize", 17)
     result = run(*command(digits, tmp_path / "run", *sizes, "--workers", workers, epochs=1))
     assert result.code == 0, result.err
     preprocessing = load_checkpoint(tmp_path / "run/last.safetensors").metadata["preprocessing"]

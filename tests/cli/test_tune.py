@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from tests.cli.conftest import Chained
 from tests.conftest import ROOT, Run
 from tests.device.loopback import Device
 from tests.latency.networks import FakeStopwatch
+from trpexport.artifact.build import ExportSettings
+from trpexport.calibration_data import CalibrationData
+from trpexport.choose.by_latency import ByLatency
+from trpexport.datasets import open_data
 from trpexport.latency.store import NAME, Store
+from trpexport.onnx_files import OnnxFileSource
+from trpexport.refining.refinement import Refinement
+from trpexport.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,7 @@ def test_a_network_gets_faster(
     out, cache = tmp_path / "out", tmp_path / "cache"
     result = run(*typed, "--min-speedup", 1.3, "-o", out, "--json")
     assert result.code == 0, result.err
+    assert re.search(r"calibration: about \d+ s on 32 images", result.err)
     told = json.loads(result.out)
     latency = told["latency"]
     assert 1.3 <= latency["files"]["fp32"]["speedup"]["mid"] < 2
@@ -73,16 +83,91 @@ def test_the_original_in_another_precision_is_timed_beside_it(
     run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    result = run(*typed, "--min-speedup", 1.3, "--precision", "int8", "-o", out, "--json")
+    clock.int8 = 0.5
+    result = run(*typed, "--min-speedup", 1.3, "--precision", "fp32,int8", "-o", out, "--json")
     assert result.code == 0, result.err
     latency = json.loads(result.out)["latency"]
     assert latency["files"].keys() == {"fp32", "int8"}
+    # Ranks are those that are fast in float32: it was named first.
+    assert 1.3 <= latency["files"]["fp32"]["speedup"]["mid"] < 2
+    assert (latency["gain"]["mid"], latency["beside"]) == (1, None)
     assert latency["originals"].keys() == {"int8"}
     timed = clock.latency(out / "model.int8.onnx")
     assert latency["files"]["int8"]["seconds"] == pytest.approx(timed)
     assert run("verify", f"{out}@int8").code == 0
     shown = " ".join(run("bench", f"{out}@int8", "--no-memory", "--min-time", 0).out.split())
     assert "int8" in shown
+
+
+def test_ranks_are_chosen_for_another_precision(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    clock.int8 = 0.5
+    result = run(*typed, "--min-speedup", 2.6, "--precision", "int8", "-o", out, "--json")
+    assert result.code == 0, result.err
+    latency = json.loads(result.out)["latency"]
+    files, gain = latency["files"], latency["gain"]["mid"]
+    assert (latency["precision"], gain) == ("int8", pytest.approx(2))
+    # What was asked for is over the original in float32; half of it comes with the precision.
+    assert 2.6 <= files["int8"]["speedup"]["mid"] < 4
+    beside = latency["originals"]["int8"]["seconds"] / files["int8"]["seconds"]
+    assert latency["beside"]["mid"] == pytest.approx(beside)
+    assert latency["predicted_speedup"] == pytest.approx(beside, rel=0.01)
+    with Store(tmp_path / "cache") as store:
+        (contents,) = store.contents()
+    assert contents["precision"] == "int8"
+    assert "int8" in run("tune", "--show-table", "--cache", tmp_path / "cache").out
+
+
+@pytest.mark.parametrize(
+    ("dense", "says"),
+    [
+        (0.5, "runs 1.89x as fast in int8, which is what was asked for"),
+        (0.01, "does not pay here over the network as it is in int8: no layer gets faster"),
+    ],
+)
+def test_ranks_that_int8_does_not_need_are_not_made(
+    run: Run,
+    clock: FakeStopwatch,
+    typed: tuple[object, ...],
+    tmp_path: Path,
+    dense: float,
+    says: str,
+) -> None:
+    clock.int8 = {(24, 24, 3, 3): dense, (24, 3, 3, 3): 2 * dense}
+    speedup = 1.5 if dense == 0.5 else 500
+    result = run(*typed, "--min-speedup", speedup, "--precision", "int8", "-o", tmp_path / "out")
+    assert (result.code, says in result.error) == (3, True), result.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_factors_are_refined_before_the_files_are_timed(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    typed = (*typed, "--min-speedup", 1.3, "-o", out)
+    result = run(*typed, "--refine", 0.02, "--json")
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    refined = told["calibration"]["refined"]
+    assert refined["after"]["output_error"] <= refined["before"]["output_error"]
+    assert refined["images"] == 32 and refined["steps"] > 0
+    assert told["latency"]["files"]["fp32"]["speedup"]["mid"] >= 1.3
+    assert run("verify", out).code == 0
+    shown = run(*typed, "--refine", 0)
+    assert (shown.code, "0 minutes makes no sense" in shown.error) == (2, True)
+
+
+def test_a_bundle_of_another_refinement_is_another_one(
+    network: Path, tensors: str, tmp_path: Path
+) -> None:
+    job = Tuning(ByLatency(speedup=1.3, stopwatch=FakeStopwatch()), ExportSettings())
+    data, source = CalibrationData(open_data(tensors)), OnnxFileSource(network)
+    how = (None, Refinement(1.0), Refinement(2.0), Refinement(1.0, cache=tmp_path))
+    requests = [replace(job, refinement=one).request(source, data) for one in how]
+    assert requests[1] == requests[3]
+    assert len(set(requests)) == 3
 
 
 def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path) -> None:
@@ -102,7 +187,7 @@ def test_a_front(run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_
         one["bundle"] for one in bundles
     ]
     assert clock.profiled - profiled < 20 and clock.races - races < 10
-    other = run(*typed, "--pareto", "--calib-images", 20, "-o", out)
+    other = run(*typed, "--pareto", "--images", 20, "-o", out)
     assert (other.code, "1.25x exists" in other.error) == (2, True)
 
 

@@ -44,9 +44,9 @@ def test_real_inputs_decide(pair: tuple[Path, Path], tmp_path: Path, run: Run) -
     # Below zero all outputs are 1, whatever the network is.
     assert "y does not vary over the inputs compared" in same.err + same.out
     assert json.loads(run("verify", *pair, "--inputs", below, "--json").out)["note"]
-    other = run("verify", *pair, "--inputs", below, "--count", 3)
+    other = run("verify", *pair, "--inputs", below, "--images", 3)
     assert other.code == 2
-    assert "--count does nothing beside --inputs" in other.error
+    assert "--images does nothing beside --inputs" in other.error
 
 
 def test_a_tolerance_is_the_users(pair: tuple[Path, Path], run: Run) -> None:
@@ -60,12 +60,12 @@ def test_a_tolerance_is_the_users(pair: tuple[Path, Path], run: Run) -> None:
 
 def test_seed_and_seconds_are_the_users(pair: tuple[Path, Path], run: Run) -> None:
     def errors(*options: object) -> tuple[float, int]:
-        result = run("verify", *pair, "--json", "--count", 1, *options)
+        result = run("verify", *pair, "--json", "--images", 1, *options)
         output = json.loads(result.out)["outputs"]["y"]
         return output["rms_error"], output["inputs"]
 
     assert errors("--seed", 1) == errors("--seed", 1) != errors("--seed", 2)
-    assert errors("--seconds", 0.05)[1] > 1
+    assert errors("--verify-seconds", 0.05)[1] > 1
 
 
 def test_a_crash_of_the_runtime_is_one_line(shared: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_crash_of_the_runtime_is_one_line(shared: Path) -> None:
         pytest.skip("needs cases/faults")
     files = [str(folder / name) for name in ("case.onnx", "good.onnx")]
     done = subprocess.run(
-        [sys.executable, "-m", "trpexport", "verify", *files, "--count", "1"],
+        [sys.executable, "-m", "trpexport", "verify", *files, "--images", "1"],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")

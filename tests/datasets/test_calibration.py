@@ -136,7 +136,6 @@ EMPTY = replace(BOTH, readers={"test": lambda: ArraySplit(pixels(0), np.zeros(0,
             made_dataset(train=pixels(8)[:, :, :8]),
             "gives images of 3x8x16, the network takes 3x16x16",
         ),
-        (GREY, "gives images of 1x16x16, the network takes 3x16x16"),
         (EMPTY, "has no test images: check the path"),
     ],
 )
@@ -179,3 +178,68 @@ def test_a_small_array_has_no_others() -> None:
     assert images.notes == ("verified on the images that it was calibrated on",)
     with pytest.raises(DataError, match="give a data set, tensors with targets"):
         images.labelled()
+
+
+def test_grey_images_get_three_equal_channels_and_that_is_said_once() -> None:
+    grey = replace(GREY, channels=1)
+    images = drawn(grey, 8)
+    plain = (images.inputs * np.reshape(HOW.std, (3, 1, 1))) + np.reshape(HOW.mean, (3, 1, 1))
+    np.testing.assert_allclose(plain[:, 1], pixels(8)[:, 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(plain[:, 2], plain[:, 0], atol=1e-6)
+    _ = images.unseen(), images.inputs
+    assert sum("three equal channels" in note for note in images.notes) == 1
+
+
+def test_a_mean_for_another_number_of_channels_than_the_network_has_is_named() -> None:
+    with pytest.raises(DataError, match="takes 1 channel, the preprocessing has a mean for 3"):
+        DatasetImages(BOTH, HOW, (1, 1, 16, 16))
+
+
+MANY = pixels(3000)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "most"),
+    [
+        # Of 3,000, 256 are held out; of an only split with labels 2,000 may be judged by as well.
+        (made_dataset(train=MANY, test=pixels(16, seed=1)), 2744),
+        (made_dataset(test=MANY), None),
+    ],
+)
+def test_nothing_is_trained_on_that_is_held_out_or_judged_by(
+    dataset: Dataset, most: int | None
+) -> None:
+    images = drawn(dataset, 64)
+    given = images.to_train_on(10_000)
+    found, chosen = rows(given), rows(images.inputs)
+    assert len(given) == len(found)
+    assert most in (None, len(given))
+    assert np.array_equal(given[:64], images.inputs)
+    assert len(found) > len(chosen)
+    labelled = [inputs for inputs, _ in images.labelled().batches()]
+    for others in (images.held_out()[1], images.unseen(), np.concatenate(labelled)):
+        assert not rows(others) & found
+    assert rows(images.to_train_on(100)) > chosen
+    assert len(images.to_train_on(100)) == 100
+    assert len(rows(images.to_train_on(10))) == 10
+    assert rows(images.to_train_on(10)) < chosen
+
+
+@pytest.mark.parametrize("targets", [None, np.zeros(3000, np.int64)])
+@pytest.mark.parametrize("count", [None, 64])
+def test_of_an_array_nothing_is_trained_on_that_is_held_out_or_judged_by(
+    targets: NDArray[np.int64] | None, count: int | None
+) -> None:
+    images = ArrayImages(HOW.normalise(MANY), count=count, targets=targets)
+    given = images.to_train_on(10_000)
+    assert rows(images.inputs) <= rows(given)
+    assert (len(given) > len(images.inputs)) is (count is not None)
+    others = [images.held_out()[1], images.unseen()]
+    if targets is not None:
+        others += [inputs for inputs, _ in images.labelled().batches()]
+    assert not any(rows(some) & rows(given) for some in others)
+
+
+def test_where_all_are_calibrated_on_all_are_trained_on() -> None:
+    images = drawn(made_dataset(test=pixels(24)), 512)
+    assert np.array_equal(images.to_train_on(512), images.inputs)

@@ -49,6 +49,13 @@ def make_imagefolder(folder: Path) -> Path:
     return write_folder(folder, two_classes("train", "test"))
 
 
+def make_imagelist(folder: Path) -> Path:
+    files = two_classes("train", "test")
+    rows = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in files]
+    table = "\n".join(["path,label,split", *rows])
+    return write_folder(folder, {**files, "a.csv": table.encode()}) / "a.csv"
+
+
 def make_hf(folder: Path) -> Path:
     datasets = pytest.importorskip("datasets")
     from tests.datasets.tabling import table
@@ -68,6 +75,7 @@ MAKERS: dict[str, Callable[[Path], Path] | None] = {
     "fashion-mnist": make_fashion_mnist,
     "hf": make_hf,
     "imagefolder": make_imagefolder,
+    "imagelist": make_imagelist,
     "npz": make_npz,
 }
 
@@ -80,7 +88,8 @@ def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
 
 
 def test_every_data_set_is_tested() -> None:
-    assert {*MAKERS, "tensors"} == set(DATASETS)  # tensors are no images: test_tensors.py
+    others = {"tensors", "npy"}  # are no images, or of one split: test_tensors.py, test_arrays.py
+    assert {*MAKERS, *others} == set(DATASETS)
 
 
 def test_every_data_set(dataset: Dataset) -> None:
@@ -136,11 +145,15 @@ def test_a_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_path_alone(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"try imagefolder:{tmp_path}"):
-        open_dataset(str(tmp_path))
-    (tmp_path / "a.npz").touch()
-    with pytest.raises(DataError, match="try npz:"):
-        open_dataset(str(tmp_path / "a.npz"))
+    for name in ("imagefolder", "npz", "imagelist"):
+        maker = MAKERS[name]
+        assert maker is not None
+        path = maker(tmp_path / f"{name}-data")
+        found = open_dataset(str(path))
+        assert found.name.partition(":")[0] == name
+        assert len(found.split("train"))
+    with pytest.raises(TrpexportError, match="unknown data set"):
+        open_dataset(str(tmp_path / "none"))
 
 
 def test_unknown_names() -> None:

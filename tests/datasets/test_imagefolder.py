@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.datasets.picturing import encoded, pixels, two_classes, write_folder, write_tar
 from trpexport.datasets import Split, open_dataset
 from trpexport.datasets.calibration import DatasetImages
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError
 
 Pack = Callable[[dict[str, bytes]], Path]
@@ -164,7 +166,7 @@ def test_classes_that_differ(pack: Pack) -> None:
     [{}, {"readme.txt": b""}, {"train/0.txt": b"", "test/0.txt": b""}],
 )
 def test_no_images_in_classes(pack: Pack, files: dict[str, bytes]) -> None:
-    assert "no images in folders named after their classes" in error(pack(files))
+    assert "has no images: name a folder" in error(pack(files))
 
 
 def test_only_test(tmp_path: Path) -> None:
@@ -316,3 +318,39 @@ def test_images_without_classes_are_there_to_calibrate_on(
     assert calibrated.inputs.shape == (1, 3, 4, 4)
     with pytest.raises(DataError, match="has no labels, which are needed here"):
         found.split(name)
+
+
+def test_images_in_folders_beside_more_images_have_no_classes(tmp_path: Path) -> None:
+    files = {f"{i}.png": encoded(pixels(i)) for i in range(3)} | {"old/a.png": encoded(pixels(3))}
+    found = open_dataset(f"imagefolder:{write_folder(tmp_path / 'a', files)}")
+    assert len(found.images("test")) == 4
+    with pytest.raises(DataError, match="has no labels, which are needed here: arrange its images"):
+        found.split("test")
+
+
+@pytest.mark.parametrize(
+    ("mode", "remark"),
+    [
+        ("RGBA", "transparency is dropped"),
+        ("LA", "transparency is dropped"),
+        ("CMYK", "CMYK becomes RGB"),
+        ("I;16", "of 16 bits the upper 8 are kept"),
+        ("L", None),
+        ("RGB", None),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_done_to_images_is_said_once(
+    tmp_path: Path, mode: str, remark: str | None, channels: int
+) -> None:
+    size = (4, 4)
+    picture = Image.new(mode, size, 300 if mode == "I;16" else None)  # type: ignore[arg-type]
+    kind = "tiff" if mode == "CMYK" else "png"
+    files = {f"{i}.{kind}": encoded(picture, kind) for i in range(3)}
+    dataset = open_dataset(str(write_folder(tmp_path / "a", files)))
+    how = Preprocessing((0.0,) * channels, (1.0,) * channels)
+    images = DatasetImages(dataset, how, (1, channels, *size))
+    assert images.inputs.shape == images.unseen().shape == (3, channels, *size)
+    said = [note for note in images.notes if "of the images" in note and "become grey" not in note]
+    assert said == ([] if remark is None else [f"of the images: {remark}"])
+    assert sum("become grey" in note for note in images.notes) == (channels == 1)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trpexport.datasets import open_dataset
+from trpexport.datasets import TensorSet, open_data, open_dataset
 from trpexport.datasets.calibration import DatasetImages
-from trpexport.datasets.preprocessing import IMAGENET, Preprocessing
+from trpexport.datasets.preprocessing import IMAGENET, Preprocessing, unchanged
 from trpexport.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)  # (n, h, w, c)
@@ -179,27 +179,42 @@ def test_a_lone_array_is_the_images_whatever_its_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_from_0_to_1_are_pixels(path: Path, dtype: type) -> None:
-    np.savez(path, images=(PIXELS / 255).astype(dtype), labels=LABELS)
+@pytest.mark.parametrize("scale", [1, 1 / 255])
+def test_labelled_floats_are_input_as_they_are(path: Path, dtype: type, scale: float) -> None:
+    values = (scale * np.random.default_rng(0).standard_normal((4, 3, 5, 6))).astype(dtype)
+    np.savez(path, images=abs(values), labels=LABELS)
+    found = calibrated(path, HOW)
+    np.testing.assert_array_equal(found.inputs, abs(values).astype(np.float32))
+    assert any("as they are" in note for note in found.notes)
+    dataset = open_dataset(f"npz:{path}")
+    assert dataset.prepared_by(HOW) == unchanged(3)
+    assert dataset.split("test").labels.tolist() == LABELS.tolist()
+
+
+def test_floats_are_pixels_where_mean_and_std_lie_beside_them(path: Path) -> None:
+    np.savez(path, images=PIXELS / 255, labels=LABELS, mean=HOW.mean, std=HOW.std)
     whole = HOW.normalise(np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2)))
-    found = calibrated(path, HOW)
-    np.testing.assert_allclose(found.inputs, whole, atol=3e-3)
-    assert not any("normalised" in note for note in found.notes)
+    found = calibrated(path, open_dataset(f"npz:{path}").preprocessing)
+    np.testing.assert_allclose(found.inputs, whole, atol=1e-6)
 
 
-def test_other_floats_are_input_as_they_are(path: Path) -> None:
-    values = np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32)
-    np.savez(path, images=values, labels=LABELS)
-    found = calibrated(path, HOW)
-    np.testing.assert_array_equal(found.inputs, values)
-    assert any("normalised already" in note for note in found.notes)
-    assert "normalised already" in error(path)
+@pytest.mark.parametrize("shape", [(4, 1, 90), (4, 90), (4, 64, 8, 8), (4, 3, 5, 6, 7)])
+@pytest.mark.parametrize("labels", [{}, {"labels": LABELS}])
+def test_floats_of_any_shape_are_a_networks_input(
+    path: Path, shape: tuple[int, ...], labels: dict[str, Any]
+) -> None:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.savez(path, images=values, **labels)
+    found = open_data(f"npz:{path}")
+    assert isinstance(found, TensorSet)
+    np.testing.assert_array_equal(found.inputs_of(["x"])["x"], values)
+    assert found.targets.keys() == ({"target"} if labels else set())
 
 
 @pytest.mark.parametrize(
     ("images", "why"),
     [
-        (np.float32(255) * np.ones((4, 3, 5, 6), np.float32), "divide them by 255"),
+        (np.float32(255) * np.ones((4, 3, 5, 6), np.float32), "save pixels as uint8"),
         (np.full((4, 3, 5, 6), np.nan, np.float32), "NaN or infinity"),
         (np.full((4, 3, 5, 6), 256), "from 0 to 256, not uint8"),
     ],

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.datasets.picturing import encoded, pixels, write_folder
 from trpexport.datasets import ArraySplit, Preprocessing, open_dataset
+from trpexport.datasets.preprocessing import with_channels
 from trpexport.errors import DataError
 
 RGB = ((0.5, 0.25, 0.0), (0.5, 1.0, 0.25))
@@ -176,3 +177,17 @@ def test_damaged_json(change: dict[str, object]) -> None:
 def test_json_of_another_kind(data: object) -> None:
     with pytest.raises(DataError, match="is damaged"):
         Preprocessing.from_json(data, "x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_become_those_of_the_mean_as_pillow_makes_them(channels: int) -> None:
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    values = np.random.default_rng(0).integers(0, 256, (7, 5, channels), np.uint8)
+    picture = Image.fromarray(values if channels > 1 else values[..., 0], mode)
+    planes = values.transpose(2, 0, 1)
+    np.testing.assert_array_equal(with_channels(planes, 1)[0], np.asarray(picture.convert("L")))
+    colours = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(with_channels(planes, 3), colours)
+    grey = with_channels(planes / 255, 1)
+    np.testing.assert_allclose(grey * 255, with_channels(planes, 1), atol=0.6)
+    assert with_channels(planes, 7) is not None  # left for the caller to refuse

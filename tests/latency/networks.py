@@ -62,6 +62,7 @@ class FakeStopwatch:
         noise: as it was given.
         races: how often networks were timed in turns.
         sessions: how many times as long a run takes with an option of the session, by its name.
+        int8: how many times as long a convolution takes in int8; or by shape of its kernel.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class FakeStopwatch:
         self._cost, self.noise = profiler_cost, noise
         self.races = 0
         self.sessions: dict[str, float] = {}
+        self.int8: float | Mapping[tuple[int, ...], float] = 1.0
         self._generator = np.random.default_rng(seed)
 
     def facts(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class FakeStopwatch:
     def _times(self, file: Path) -> dict[str, float]:
         graph = onnx.load(file).graph
         shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        stored = set(shapes)
         # A kernel in fewer bits comes from the node that makes floats of it.
         shapes |= {
             node.output[0]: shapes[node.input[0]]
@@ -120,11 +123,19 @@ class FakeStopwatch:
             if node.op_type == "DequantizeLinear" and node.input[0] in shapes
         }
         return {
-            node.name: self._seconds.get(shape, prod(shape) * 1e-9)
+            node.name: self._seconds_of(shape, is_int8=node.input[1] not in stored)
             if node.op_type == "Conv" and (shape := shapes[node.input[1]])
             else 0.0
             for node in graph.node
         }
+
+    def _seconds_of(self, shape: tuple[int, ...], *, is_int8: bool) -> float:
+        seconds = self._seconds.get(shape, prod(shape) * 1e-9)
+        if not is_int8:
+            return seconds
+        if isinstance(self.int8, Mapping):
+            return seconds * self.int8.get(shape, 1.0)
+        return seconds * self.int8
 
     def _profile(self, file: Path, runs: int) -> Profile:
         shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx.load(file).graph.initializer}

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 import trpexport as tx
 from tests.kinds_of_networks import NETWORKS
 from tests.networks.torch.several import Masked, Tokens
+from trpexport.datasets.calibration import ArrayImages
 from trpexport.errors import DataError, ModelError, PlanError
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import Decomposed
+from trpexport.pipeline import Decomposed, decompose_network
 from trpexport.plan import CALIBRATION
 from trpexport.refining import descent
 from trpexport.refining.refinement import REFINED
@@ -244,6 +245,42 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert clock.looks < 24
 
 
+def test_it_trains_on_more_images_than_are_calibrated_on() -> None:
+    inputs = smooth(200, *SHAPE)
+    images = ArrayImages(inputs, count=40)
+    chooser = tx.ByCriterion("spatial", "fraction:0.25", keep_expensive=True)
+    whole = TorchNetwork.open(network(), (1, *SHAPE))
+
+    def images_of(refinement: tx.Refinement) -> tuple[int, tuple[str, ...]]:
+        found = decompose_network(whole, chooser, images, refinement=refinement)
+        return facts(found)["images"], found.notes
+
+    few = replace(STEPS, steps=1)
+    assert images_of(replace(few, images=30)) == (30, images_of(few)[1])
+    count, notes = images_of(replace(few, images=100))
+    # 160 are left, all of which are held out.
+    assert count == 40
+    assert notes[-1] == "refined on 40 images, 100 were asked for"
+
+
+@pytest.mark.parametrize(("edge", "count"), [(12, 10_000), (256, 682), (2048, 80)])
+def test_as_many_images_are_trained_on_as_fit_into_memory(edge: int, count: int) -> None:
+    images = ArrayImages(np.broadcast_to(np.float32(0), (100, 3, edge, edge)))
+    assert STEPS._count(images) == count
+
+
+def test_states_of_runs_before_are_removed_when_they_take_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = replace(STEPS, steps=1, cache=tmp_path)
+    decomposed(kept)
+    decomposed(replace(kept, seed=1))
+    assert len(list((tmp_path / "refining").iterdir())) == 2
+    monkeypatch.setattr("trpexport.refining.refinement._KEPT_BYTES", 0)
+    decomposed(replace(kept, seed=2))
+    assert len(list((tmp_path / "refining").iterdir())) == 1
+
+
 def test_a_damaged_state_is_begun_anew(tmp_path: Path) -> None:
     kept = replace(STEPS, cache=tmp_path)
     decomposed(kept)
@@ -323,6 +360,7 @@ def test_a_file_that_pytorch_can_not_run_is_refused_before_anything_is_done(
         (tx.Refinement(), 80, PlanError, "minutes or steps"),
         (tx.Refinement(1, 5), 80, PlanError, "minutes or steps"),
         (tx.Refinement(steps=0), 80, PlanError, "at least one step"),
+        (tx.Refinement(1, images=0), 80, PlanError, "at least one image"),
         (STEPS, 0, PlanError, "give some"),
         (STEPS, 12, DataError, "at least 20"),
     ],

@@ -12,7 +12,7 @@ from trpexport.report.blocks import Column, Kind, Portion, Table
 
 LIBRARY = Path(trpexport.__file__).parent
 REPORT = LIBRARY / "report"
-GENERIC = [REPORT / "blocks.py", *sorted((REPORT / "render").glob("*.py"))]
+GENERIC = [REPORT / "blocks.py", REPORT / "page.py", *sorted((REPORT / "render").glob("*.py"))]
 
 
 def imported(path: Path) -> set[str]:
@@ -41,17 +41,22 @@ def test_a_table_without_titles_has_no_head(titles: tuple[str, ...], has_head: b
     assert Table(columns, ()).has_head is has_head
 
 
-def test_one_file_of_the_library_knows_rich() -> None:
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [("rich", "rich.py"), ("jinja2", "html.py"), ("matplotlib", "pictures.py")],
+)
+def test_one_file_of_the_library_knows_what_draws(package: str, file: str) -> None:
     users = [
         path.relative_to(LIBRARY).as_posix()
         for path in LIBRARY.rglob("*.py")
-        if any(name.split(".")[0] == "rich" for name in imported(path))
+        if any(name.split(".")[0] == package for name in imported(path))
     ]
-    assert users == ["report/render/rich.py"]
+    assert users == [f"report/render/{file}"]
 
 
 @pytest.mark.parametrize("path", GENERIC, ids=lambda path: path.name)
 def test_blocks_and_renderers_know_no_facts(path: Path) -> None:
     own = {name for name in imported(path) if name.startswith("trpexport")}
-    allowed = ("trpexport.report.blocks", "trpexport.report.render", "trpexport.text")
-    assert all(f"{name}.".startswith(allowed) or name == "trpexport.text" for name in own)
+    rooms = ("report.blocks", "report.page", "report.render", "text", "errors", "files")
+    allowed = tuple(f"trpexport.{room}." for room in rooms)
+    assert [name for name in own if not f"{name}.".startswith(allowed)] == []

@@ -14,6 +14,7 @@ from trpexport.bundle import GOLDEN, MODEL, write_manifest
 from trpexport.compare import Tolerance
 from trpexport.errors import ModelError
 from trpexport.golden import write_golden
+from trpexport.runtime import verify
 from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
 WriteOnnx = Callable[..., Path]
@@ -157,6 +158,28 @@ def test_a_bundle_verifies_with_any_batch_size(
     result = verify_bundle(bundle(batch=batch))
     assert result.is_equivalent
     assert result.outputs["output"].inputs == 5
+
+
+@pytest.mark.parametrize(("provider", "used"), [("cpu", {"memory_pattern": False}), ("cuda", {})])
+def test_a_bundle_is_verified_as_it_is_to_run(
+    bundle: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    used: dict[str, bool],
+) -> None:
+    out = bundle()
+    advice = {"provider": provider, "threads": 4, "options": {"memory_pattern": False}}
+    write_manifest(out, {"session": {"file": MODEL, **advice}})
+    seen: list[dict[str, Any]] = []
+    real = verify.open_session
+
+    def spy(model: Path, **options: Any) -> Any:
+        seen.append(options)
+        return real(model, **options)
+
+    monkeypatch.setattr(verify, "open_session", spy)
+    assert verify_bundle(out).is_equivalent
+    assert seen == [used]
 
 
 def test_a_bundle_with_the_wrong_network_fails(bundle: Callable[..., Path]) -> None:

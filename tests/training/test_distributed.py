@@ -169,7 +169,7 @@ def test_devices_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_workers_train_what_one_does(tmp_path: Path, digits: str) -> None:
     common = (
-        "train", "--arch", "resnet20", "--data", digits, "--epochs", 2, "--batch-size", 32,
+        "train", "--arch", "resnet20", "--data", digits, "--epochs", 2, "--batch", 32,
         "--lr", 0.001, "--trp", "--trp-period", 3, "--nuclear-weight", 3e-4, "--sync-bn",
     )  # fmt: skip
     alone = start((*common, "-o", tmp_path / "one"), tmp_path / "one.err")
@@ -194,7 +194,7 @@ def test_two_workers_train_what_one_does(tmp_path: Path, digits: str) -> None:
     ("options", "line"),
     [
         (("--data", "digitz"), "unknown data set 'digitz'"),
-        (("--batch-size", "33"), "can't be shared out among 2 workers"),
+        (("--batch", "33"), "can't be shared out among 2 workers"),
         (("-o", "/proc/run"), "can't write /proc/run"),
         (("--lr", "1e30"), "became"),
     ],
@@ -203,7 +203,7 @@ def test_what_is_wrong_is_said_once(
     tmp_path: Path, digits: str, options: tuple[str, str], line: str
 ) -> None:
     given = {
-        "--arch": "resnet20", "--data": digits, "--batch-size": "32", "--epochs": "1",
+        "--arch": "resnet20", "--data": digits, "--batch": "32", "--epochs": "1",
         "-o": str(tmp_path / "run"), **dict([options]),
     }  # fmt: skip
     arguments = ("train", *(text for pair in given.items() for text in pair))

@@ -61,7 +61,7 @@ def test_factors_stay_factors_and_learn(
     tmp_path: Path, bundle: Path, digits: str, run: Run
 ) -> None:
     before = tx.load(bundle)
-    result = run("finetune", bundle, "--data", digits, "--epochs", 1, "--batch-size", 64,
+    result = run("finetune", bundle, "--data", digits, "--epochs", 1, "--batch", 64,
                  "--no-augment", "-o", tmp_path / "tuned")  # fmt: skip
     assert result.code == 0, result.err
     after = tx.load(tmp_path / "tuned/last.safetensors")
@@ -128,7 +128,7 @@ def test_senseless_numbers(tmp_path: Path, bundle: Path, weight: float, temperat
 def test_what_is_learnt_otherwise_is_another_run(
     tmp_path: Path, bundle: Path, digits: str, run: Run
 ) -> None:
-    command = ("finetune", bundle, "--data", digits, "--epochs", 1, "--batch-size", 64,
+    command = ("finetune", bundle, "--data", digits, "--epochs", 1, "--batch", 64,
                "--no-augment", "--teacher", bundle, "-o", tmp_path / "tuned")  # fmt: skip
     assert run(*command).code == 0
     for options, line in (

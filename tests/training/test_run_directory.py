@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from trpexport.errors import OutputError, TrainingError
-from trpexport.training.run_directory import LOCK, METRICS, RUN, STATE, RunDirectory
+from trpexport.training.run_directory import LOCK, METRICS, RUN, STATE, RunDirectory, prune
 
 FACTS = {"arch": "resnet20", "seed": 0, "size": None}
 
@@ -170,3 +171,33 @@ def test_a_full_disk(small_disk: Path) -> None:
         for _ in range(1000):
             directory.add_metrics({"step": 1, "note": "x" * 4000})
     directory.cut_metrics(0)
+
+
+def runs_of_a_thousand_bytes(folder: Path, *names: str) -> None:
+    """Make runs that were written one after the other."""
+    for age, name in enumerate(names):
+        enter(RunDirectory(folder / name), FACTS, restart=False)
+        (folder / name / STATE).write_bytes(b"0" * 1000)
+        for file in (folder / name).iterdir():
+            os.utime(file, (1000 + age, 1000 + age))
+
+
+def test_runs_written_longest_ago_go_first(tmp_path: Path) -> None:
+    runs_of_a_thousand_bytes(tmp_path, "b", "c", "a")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "state.pt").write_bytes(b"0" * 9000)
+    prune(tmp_path, 4000)
+    assert len(list(tmp_path.iterdir())) == 4
+    prune(tmp_path, 2300)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "c", "others"}
+    prune(tmp_path, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"others"}
+    prune(tmp_path / "nowhere", 0)
+
+
+def test_a_run_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    runs_of_a_thousand_bytes(tmp_path, "old", "new")
+    with RunDirectory(tmp_path / "old").opened(FACTS, restart=False):
+        prune(tmp_path, 1500)
+        assert (tmp_path / "old" / STATE).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
+    from trpexport.api.networks import Images
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.judge.gate.check import GateResult
     from trpexport.judge.metrics import Metric
@@ -18,24 +19,34 @@ Announce = Callable[[str], None]
 
 
 def bench(
-    models: Sequence[str | Path], *, announce: Announce | None = None, **settings: Any
+    models: Sequence[str | Path],
+    *,
+    inputs: Any = None,
+    preprocessing: Preprocessing | None = None,
+    announce: Announce | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Measure how fast ONNX files run, in turns, and return the record.
 
     Args:
         models: ONNX files or bundles; the first one is the baseline of all ratios, or the one that
             a single bundle brings.
+        inputs: real inputs: what :func:`trpexport.decompose` takes as images; drawn where None.
+        preprocessing: how images become input; as the first bundle says where it is None.
         announce: called with a line on each step.
         settings: those of :class:`~trpexport.BenchSettings`; ``threads`` may be a single number.
 
     Raises:
         TrpexportError: a file can't be run, or a setting can't be used.
     """
+    from trpexport.judge.real_inputs import with_inputs
     from trpexport.measure.bench import bench as run
     from trpexport.measure.settings import BenchSettings, find_models
 
     files = find_models([Path(model) for model in models])
-    return run(BenchSettings(files, **_bench_settings(settings)), announce=announce)
+    how = BenchSettings(files, **_bench_settings(settings))
+    with with_inputs(how, inputs, preprocessing) as prepared:
+        return run(prepared, announce=announce)
 
 
 @overload
@@ -86,27 +97,28 @@ def evaluate(
     Raises:
         TrpexportError: the network or the data can't be read, or do not fit each other.
     """
+    from trpexport.datasets import TensorSet
     from trpexport.judge.classify import evaluate as run
-    from trpexport.judge.classify import open_classifier
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.examples import find_judge, open_classifiers
     from trpexport.judge.images import choose_images
 
-    dataset = _opened(data)
+    dataset = _opened(data, limit)
     judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
     how: dict[str, Any] = {"preprocessing": preprocessing, "output": output, **session}
     if judge is not None:
         how |= {"split": split, "limit": limit}
         return _scores([Path(model)], dataset, judge, batch=batch, **how).models[0]
     images = choose_images(dataset, split, limit)
-    classifier = open_classifier(Path(model), **how)
-    return run([classifier], images, batch=batch).classifiers[0]
+    assert not isinstance(dataset, TensorSet)
+    classifiers = open_classifiers([Path(model)], dataset, **how)
+    return run(classifiers, images, batch=batch).classifiers[0]
 
 
 def gate(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    data: str | Dataset | TensorSet | None = None,
+    data: Images | None = None,
     split: str = "test",
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
@@ -123,7 +135,8 @@ def gate(
     Args:
         baseline: an ONNX file or a bundle.
         candidate: another one.
-        data: images to judge accuracy by, as in ``cifar10:DIR``.
+        data: images to judge by, as :func:`trpexport.decompose` takes them; limits on outputs
+            need no labels.
         split: which images of it.
         limit: how many; None for all.
         preprocessing: how images become input; None takes what the bundles say.
@@ -139,33 +152,26 @@ def gate(
     Raises:
         TrpexportError: a rule is unknown or needs what is missing, or a network can't be read.
     """
-    from trpexport.judge.classify import evaluate as run
-    from trpexport.judge.classify import open_classifier
     from trpexport.judge.examples import find_judge
     from trpexport.judge.gate.check import run_gate
-    from trpexport.judge.gate.config import parsed_limits
-    from trpexport.judge.images import choose_images
+    from trpexport.judge.gate.config import needs_labels, parsed_limits
+    from trpexport.judge.gate.evidence import gathered
     from trpexport.measure.settings import BenchSettings, find_models
 
-    dataset = None if data is None else _opened(data)
+    dataset = None if data is None else _opened(data, limit)
+    typed = {name.replace("_", "-"): value for name, value in limits.items()}
     judge = None
-    if dataset is not None:
+    if dataset is not None and (metric is not None or needs_labels(typed)):
         judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
-    rules = parsed_limits(
-        {name.replace("_", "-"): value for name, value in limits.items()}, confident, metric=judge
-    )
+    rules = parsed_limits(typed, confident, metric=judge)
     files = find_models([Path(baseline), Path(candidate)])
     bench_settings = BenchSettings(files, **{"memory": False, **_bench_settings(settings or {})})
     found: dict[str, Any] = {}
-    if dataset is not None and rules.of("data"):
+    if dataset is not None:
         paths = [Path(file.path) for file in files]
         how: dict[str, Any] = {"preprocessing": preprocessing, "output": output}
-        if judge is not None:
-            how |= {"split": split, "limit": limit}
-            found["scores"] = _scores(paths, dataset, judge, batch=bench_settings.batch, **how)
-        else:
-            classifiers = [open_classifier(path, **how) for path in paths]
-            found["evaluations"] = run(classifiers, choose_images(dataset, split, limit))
+        how |= {"split": split, "limit": limit, "batch": bench_settings.batch}
+        found = gathered(paths, dataset, rules, **how)
     return run_gate(rules, bench_settings, announce=announce, **found)
 
 
@@ -191,10 +197,10 @@ def _bench_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "threads": tuple(numbers)}
 
 
-def _opened(data: str | Dataset | TensorSet) -> Dataset | TensorSet:
-    from trpexport.datasets import open_data
+def _opened(data: Any, limit: int | None = None) -> Dataset | TensorSet:
+    from trpexport.datasets.given import data_from
 
-    return open_data(data) if isinstance(data, str) else data
+    return data_from(data, limit=limit)
 
 
 def _scores(

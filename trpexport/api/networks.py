@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from trpexport.bundle import locate
-from trpexport.errors import DataError, PlanError
+from trpexport.errors import PlanError
 from trpexport.stages import Stages
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trpexport.artifact.build import BundleReport
+    from trpexport.calibration_data import CalibrationData
     from trpexport.checkpoints import Checkpoint
-    from trpexport.choose.base import CalibrationImages, Chooser
+    from trpexport.choose.base import Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
     from trpexport.expectations import Expectation
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from trpexport.pipeline import Decomposed
     from trpexport.refining.refinement import Refinement
     from trpexport.runtime.verify import Verification
-    from trpexport.tensors import Array, Arrays
 
     OneExample = Tensor | NDArray[Any] | Sequence[int]
     Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
+    Images = Dataset | TensorSet | Tensor | NDArray[Any] | Mapping[str, Any] | Iterable[Any] | str
 
 Announce = Callable[[str], None]
-_CALIBRATED = 512  # samples of raw tensors, as of a data set of images
+_CALIBRATED = 512  # samples of a data set or of an iterable
+_GATHERED = 768  # samples to take of an iterable: others are held out
 _INPUT_RANK = 2
 
 
@@ -39,7 +41,7 @@ def decompose(
     chooser: Chooser,
     *,
     example: Example | None = None,
-    images: Tensor | NDArray[Any] | Mapping[str, Any] | Dataset | TensorSet | str | None = None,
+    images: Images | None = None,
     preprocessing: Preprocessing | None = None,
     outputs: Sequence[str] = (),
     arch: str | None = None,
@@ -59,19 +61,21 @@ def decompose(
         example: an input of the network, or the shape of one, batch first; as the images or the
             checkpoint say where it is None. Of a network with several inputs a mapping by the names
             of its forward's parameters, or a tuple in their order; whole numbers as arrays.
-        images: unlabelled images to fit the factors to: inputs of the network (images, channels,
-            height, width), by name where it has several, or a data set, as in ``cifar10:DIR``;
-            None for the SVD's factors.
-        preprocessing: how images of a data set become input; as the checkpoint says where it is
-            None.
+        images: unlabelled images to fit the factors to, as :func:`~trpexport.datasets.given.\
+            data_from` takes them: inputs of the network (images, channels, height, width), by name
+            where it has several; a ``DataLoader`` or another iterable; a data set, as in
+            ``cifar10:DIR``, or a path. Bytes are images, floats are input as they are. None for
+            the SVD's factors.
+        preprocessing: how images become input, which a bundle keeps; as the checkpoint says where
+            it is None.
         outputs: names of the outputs whose errors count, or globs of them, where not all do.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
         expect: labelled images that a checkpoint should classify, prepared as ``preprocessing``
             says; a look-alike of its architecture is taken where that does clearly better.
-        refine: minutes to train the fitted factors further, on the same images towards the
-            original network, or a :class:`~trpexport.Refinement`.
+        refine: minutes to train the fitted factors further, on the same images, and others of
+            their data set, towards the original network, or a :class:`~trpexport.Refinement`.
         announce: called with a line on each step.
 
     Raises:
@@ -80,14 +84,10 @@ def decompose(
     """
     from torch import nn
 
+    from trpexport.datasets import TensorSet
     from trpexport.networks.torch.network import TorchNetwork
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import (
-        CalibrationData,
-        Decomposable,
-        Source,
-        decompose_network,
-    )
+    from trpexport.pipeline import Decomposable, Source, decompose_network
     from trpexport.refining.refinement import Refinement
 
     stages = Stages(announce)
@@ -95,14 +95,16 @@ def decompose(
     refinement = Refinement(refine) if isinstance(refine, int | float) else refine
     if refinement is not None:
         refinement.check()
-    data = _data(images)
     module = model if isinstance(model, nn.Module) else None
-    inputs = _inputs(example, _arrays(images if data is None else data), module)
+    inputs = _inputs(example, None, module)
+    drawn = _calibration(images, preprocessing, inputs)
+    if inputs is None and drawn is not None and isinstance(drawn.dataset, TensorSet):
+        inputs = _inputs(None, drawn.dataset.given(drawn.dataset.inputs), module)
     if isinstance(model, nn.Module):
         inputs = inputs or chooser.inputs
         if inputs is None:
             raise PlanError("nobody says which input the network takes: give an example of one")
-        found = _images(images, data, preprocessing, inputs)
+        found = None if drawn is None else drawn.read_for(None, inputs)[0]
         network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(
             network,
@@ -121,11 +123,6 @@ def decompose(
     else:
         expected = _expectation(expect, preprocessing)
         source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
-    drawn: CalibrationData | CalibrationImages | None
-    if data is None:
-        drawn = _array_images(images)
-    else:
-        drawn = CalibrationData(data, preprocessing=preprocessing)
     return source.decompose(chooser, drawn, outputs=outputs, refinement=refinement, stages=stages)
 
 
@@ -133,6 +130,8 @@ def verify(
     model: Decomposed[Any] | str | Path,
     reference: str | Path | None = None,
     *,
+    inputs: Images | None = None,
+    preprocessing: Preprocessing | None = None,
     seconds: float = 5.0,
 ) -> Verification:
     """Check that two things that must compute the same do.
@@ -141,6 +140,8 @@ def verify(
         model: a decomposed network, which is compared with the dense one that its factors stand
             for; a bundle, compared with the outputs that its export wrote down; an ONNX file.
         reference: of an ONNX file, the ONNX file or the bundle that is right.
+        inputs: real inputs of two files, as :func:`decompose` takes images; random ones where None.
+        preprocessing: how images become input; as a bundle says where it is None.
         seconds: how long to compare a decomposed network or two files.
 
     Raises:
@@ -148,6 +149,7 @@ def verify(
         ModelError: a file can't be read or run.
         PlanError: an ONNX file has nothing to be compared with.
     """
+    from trpexport.judge.real_inputs import real_inputs
     from trpexport.runtime.verify import (
         Verification,
         verify_against_golden,
@@ -162,16 +164,19 @@ def verify(
         if not path.is_dir():
             raise PlanError(f"{path} has nothing to be compared with: give the reference")
         return verify_bundle(path)
-    if Path(reference).is_dir():
+    if Path(reference).is_dir() and inputs is None:
         return verify_against_golden(path, Path(reference))
-    return verify_models(Path(reference), path, seconds=seconds)
+    files = [Path(reference), path]
+    given = None if inputs is None else real_inputs(inputs, files, preprocessing)
+    truth, suspect = (locate(file)[0] for file in files)
+    return verify_models(truth, suspect, inputs=given, seconds=seconds)
 
 
 def export(
     model: Decomposed[Any] | str | Path,
     out: str | Path,
     *,
-    inputs: Array | Arrays | None = None,
+    inputs: Images | None = None,
     arch: str | None = None,
     factory: str | None = None,
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
@@ -185,13 +190,14 @@ def export(
     Args:
         model: a decomposed network, or the path of a checkpoint, which is exported as it is.
         out: the directory.
-        inputs: real inputs to verify on, by name where there are several; random ones where there
+        inputs: real inputs to verify on, as :func:`decompose` takes images; random ones where there
             are none.
         arch: a checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes a checkpoint's network.
         input_shape: shape of a checkpoint's input, where it does not say; of several by name.
         expect: labelled images that a checkpoint should classify, as for :func:`decompose`.
-        preprocessing: how they become input; as the checkpoint says where it is None.
+        preprocessing: how images become input, which the bundle keeps; as the checkpoint says where
+            it is None.
         announce: called with a line on each step.
         settings: those of :class:`~trpexport.ExportSettings`.
 
@@ -204,9 +210,11 @@ def export(
     from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Source
 
-    how, stages = ExportSettings(**settings), Stages(announce)
+    how = ExportSettings(**{"preprocessing": preprocessing, **settings})
+    stages = Stages(announce)
     if not isinstance(model, str | Path):
-        return model.export(Path(out), settings=how, inputs=inputs, stages=stages)
+        given = _calibration(inputs, preprocessing, model.network.inputs)
+        return model.export(Path(out), settings=how, inputs=given, stages=stages)
     if is_onnx(Path(model)):
         raise PlanError(
             f"{model} is an ONNX file, which needs no export: decompose makes it smaller"
@@ -214,7 +222,8 @@ def export(
     expected = _expectation(expect, preprocessing)
     taken = _inputs(input_shape, None, None)
     source = Source(Path(model), arch, factory, taken, expect=expected)
-    return export_checkpoint(source, Path(out), settings=how, inputs=inputs, stages=stages)
+    given = _calibration(inputs, preprocessing, taken)
+    return export_checkpoint(source, Path(out), settings=how, inputs=given, stages=stages)
 
 
 def count(
@@ -337,24 +346,6 @@ def _array(values: Any) -> NDArray[Any]:
     return plain_array(values)
 
 
-def _data(images: Any) -> Dataset | TensorSet | None:
-    """Return the data that were named or opened; None for arrays, and for nothing."""
-    from trpexport.datasets import Dataset, TensorSet, open_data
-
-    if isinstance(images, str):
-        return open_data(images)
-    return images if isinstance(images, Dataset | TensorSet) else None
-
-
-def _arrays(images: Any) -> Any:
-    """Return arrays that show what a network takes; None for a data set of images."""
-    from trpexport.datasets import Dataset, TensorSet
-
-    if isinstance(images, TensorSet):
-        return images.given(images.inputs)
-    return None if isinstance(images, Dataset) else images
-
-
 def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation | None:
     from trpexport.datasets import open_dataset
     from trpexport.expectations import Expectation
@@ -364,34 +355,16 @@ def _expectation(data: Any, preprocessing: Preprocessing | None) -> Expectation 
     return Expectation(open_dataset(data) if isinstance(data, str) else data, preprocessing)
 
 
-def _images(
-    images: Any,
-    data: Dataset | TensorSet | None,
-    preprocessing: Preprocessing | None,
-    inputs: Inputs,
-) -> CalibrationImages | None:
-    from trpexport.datasets import TensorSet
-    from trpexport.datasets.calibration import ArrayImages, DatasetImages
-
-    if data is None:
-        return _array_images(images)
-    if isinstance(data, TensorSet):
-        return ArrayImages(
-            data.given(inputs), name=data.name, count=_CALIBRATED, targets=data.known_targets
-        )
-    if preprocessing is None:
-        raise DataError(
-            f"nobody says how images of {data.name} become the network's input: give "
-            "preprocessing, the data set's own if the network was trained with that"
-        )
-    return DatasetImages(data, preprocessing, inputs.first.shape)
-
-
-def _array_images(images: Any) -> CalibrationImages | None:
-    from trpexport.datasets.calibration import ArrayImages
+def _calibration(
+    images: Any, preprocessing: Preprocessing | None, inputs: Inputs | None
+) -> CalibrationData | None:
+    """Return what to calibrate on, of an iterable as much as is needed; None for nothing."""
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.datasets.given import data_from, is_at_hand
 
     if images is None:
         return None
-    if isinstance(images, Mapping):
-        return ArrayImages({name: _array(values) for name, values in images.items()})
-    return ArrayImages(_array(images))
+    data = data_from(images, inputs, limit=_GATHERED)
+    return CalibrationData(
+        data, None if is_at_hand(images) else _CALIBRATED, preprocessing=preprocessing
+    )

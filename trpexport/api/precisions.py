@@ -7,23 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trpexport.api.networks import Images
     from trpexport.conversion import ConversionReport
-    from trpexport.datasets import Dataset, Preprocessing, TensorSet
+    from trpexport.datasets import Preprocessing
     from trpexport.judge.metrics import Metric
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512
+_HELD_OUT = 256  # samples of an iterable besides
 
 
 def quantize(
     model: str | Path,
     precisions: Sequence[str] = ("int8",),
     *,
-    images: Dataset | TensorSet | str | None = None,
+    images: Images | None = None,
     count: int = _CALIBRATED,
     preprocessing: Preprocessing | None = None,
     max_error: float | None = None,
-    data: Dataset | TensorSet | str | None = None,
+    data: Images | None = None,
     split: str = "test",
     limit: int | None = None,
     max_drop: float | None = None,
@@ -42,7 +44,8 @@ def quantize(
     Args:
         model: the bundle, to which they are added, or the file.
         precisions: ``"fp16"``, ``"bf16"``, ``"int8"``, ``"int8-dynamic"``.
-        images: unlabelled images that int8 is calibrated on, as in ``cifar10:DIR``.
+        images: unlabelled images that int8 is calibrated on, as :func:`trpexport.decompose` takes
+            them.
         count: how many of them.
         preprocessing: how images become input; None takes what the bundle says.
         max_error: largest error of any output, over its variation; None for any.
@@ -65,18 +68,18 @@ def quantize(
         TrpexportError: the model, the images or the place can't be used.
     """
     from trpexport.artifact.build import ExportSettings
+    from trpexport.calibration_data import CalibrationData
     from trpexport.conversion import Conversion, Labelled
-    from trpexport.datasets import open_data
+    from trpexport.datasets.given import data_from
     from trpexport.judge.examples import find_judge
-    from trpexport.pipeline import CalibrationData
     from trpexport.stages import Stages
 
     calibration = labelled = None
     if images is not None:
-        opened = open_data(images) if isinstance(images, str) else images
+        opened = data_from(images, limit=count + _HELD_OUT)
         calibration = CalibrationData(opened, count, preprocessing=preprocessing)
     if data is not None:
-        judged = open_data(data) if isinstance(data, str) else data
+        judged = data_from(data, limit=limit)
         by = find_judge(judged.name, metric, lower_is_better=lower_is_better)
         labelled = Labelled(judged, split, limit, preprocessing, by, max_drop)
     settings = ExportSettings(
@@ -86,6 +89,7 @@ def quantize(
         target_ort=target_ort,
         check_target=check,
         formats=formats,
+        preprocessing=preprocessing,
     )
     job = Conversion(settings, calibration, labelled, provider)
     return job(Path(model), None if out is None else Path(out), Stages(announce))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trpexport.api.networks import Images
     from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.choose.by_latency import ByLatency
-    from trpexport.datasets import Dataset, Preprocessing, TensorSet
+    from trpexport.datasets import Preprocessing
     from trpexport.inputs import InputsLike
+    from trpexport.refining.refinement import Refinement
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512
+_HELD_OUT = 256  # samples of an iterable besides
 
 
 def tune(
     model: str | Path,
     chooser: ByLatency,
     *,
-    images: Dataset | TensorSet | str,
-    data: Dataset | TensorSet | str | None = None,
+    images: Images,
+    data: Images | None = None,
     count: int = _CALIBRATED,
     preprocessing: Preprocessing | None = None,
     out: str | Path | None = None,
@@ -30,6 +34,8 @@ def tune(
     inputs: InputsLike | None = None,
     arch: str | None = None,
     factory: str | None = None,
+    refine: float | Refinement | None = None,
+    precision: str = "fp32",
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -38,7 +44,7 @@ def tune(
         model: the path of a checkpoint or of an ONNX file. A module goes to
             :func:`trpexport.decompose`, with the same chooser.
         chooser: the limit and the device: :class:`~trpexport.ByLatency`.
-        images: unlabelled images to fit the factors to, as in ``cifar10:DIR``.
+        images: unlabelled images to fit the factors to, as :func:`trpexport.decompose` takes them.
         data: labelled images that a drop is told by; None for those of ``images`` that nothing
             is fitted to.
         count: how many images to calibrate on.
@@ -49,6 +55,10 @@ def tune(
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
+        refine: minutes to train the fitted factors further, as for :func:`trpexport.decompose`; or
+            a :class:`~trpexport.Refinement`.
+        precision: in which ranks are to be fast, as in ``int8``: layers are timed in it, and the
+            network is written in it as well. Errors and drops are those of the float32 file.
         announce: called with a line on each step.
 
     Returns:
@@ -60,10 +70,13 @@ def tune(
         TrpexportError: the network, the images or the place can't be used.
     """
     from trpexport.artifact.build import ExportSettings
-    from trpexport.datasets import open_data
+    from trpexport.calibration_data import CalibrationData
+    from trpexport.datasets.given import data_from
+    from trpexport.inputs import Inputs
     from trpexport.onnx_files import OnnxFileSource
     from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import CalibrationData, Decomposable, Source
+    from trpexport.pipeline import Decomposable, Source
+    from trpexport.refining.refinement import Refinement
     from trpexport.stages import Stages
     from trpexport.tuning import Tuning
 
@@ -71,9 +84,13 @@ def tune(
     source: Decomposable = (
         OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)
     )
-    drawn, judged = (open_data(some) if isinstance(some, str) else some for some in (images, data))
-    assert drawn is not None
-    job = Tuning(chooser, settings or ExportSettings(), outputs)
+    known = None if inputs is None else Inputs.of(inputs)
+    drawn = data_from(images, known, limit=count + _HELD_OUT)
+    judged = None if data is None else data_from(data, known)
+    how = settings or ExportSettings()
+    how = replace(how, preprocessing=how.preprocessing or preprocessing)
+    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
+    job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision)
     return job(
         source,
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),

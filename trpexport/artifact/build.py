@@ -96,6 +96,8 @@ def export_bundle(
     """
     settings = settings or ExportSettings()
     out = Path(out)
+    if settings.preprocessing is not None:
+        settings.preprocessing.check_input(plan.inputs.first.shape, plan.architecture)
     quantization = quantization or settings.quantization()
     has_images = bool(quantization.calibration)
     check_precisions(settings.precisions, quantization, has_images=has_images)
@@ -262,7 +264,7 @@ class _Job:
     ) -> dict[str, Any]:
         """Write all other files of the bundle and return the report."""
         source, module = self.source, self.network.module
-        preprocessing = preprocessing_of(source)
+        preprocessing = preprocessing_of(source, self.settings.preprocessing)
         with self.stages("write the bundle"):
             inputs = self.reference.golden()
             with one_thread():

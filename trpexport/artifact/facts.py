@@ -14,6 +14,7 @@ import torch
 from trpexport._version import __version__
 from trpexport.artifact.passes import Step
 from trpexport.artifact.verification import DECOMPOSE
+from trpexport.bundle import REPORT_VERSION
 from trpexport.cost import FLOPS_PER_MAC
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.base import Origin
@@ -22,7 +23,6 @@ from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.tensors import USUAL_SHAPES
 from trpexport.timestamps import timestamp
 
-REPORT_SCHEMA_VERSION = 3
 PACKAGES = (
     "torch",
     "onnx",
@@ -70,12 +70,14 @@ def manifest_facts(
     }
 
 
-def preprocessing_of(source: Origin | None) -> dict[str, Any]:
-    """Return how images become input, as a source's metadata say; empty where they don't.
+def preprocessing_of(source: Origin | None, known: Preprocessing | None) -> dict[str, Any]:
+    """Return how images become input, as is known, or as a source's metadata say; else nothing.
 
     Raises:
         DataError: what they say makes no sense.
     """
+    if known is not None:
+        return {"preprocessing": known.to_json()}
     data = source.metadata.get("preprocessing") if source else None
     if source is None or data is None:
         return {}
@@ -110,7 +112,7 @@ def report_facts(
     is_as_decomposed = any(step.name == DECOMPOSE for step in steps)
     before, after = plan.macs_before, plan.macs_after
     return {
-        "schema_version": REPORT_SCHEMA_VERSION,
+        "schema_version": REPORT_VERSION,
         "architecture": plan.architecture,
         "scheme": plan.scheme,
         "criterion": plan.criterion,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from trpexport.artifact.variants import check_precisions
 from trpexport.bundle import ORT
 from trpexport.choose.base import CalibrationImages
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import TrpexportError
 from trpexport.inputs import Inputs, images_of
 from trpexport.networks.base import Network
@@ -42,6 +43,8 @@ class ExportSettings:
             the one here.
         formats: ``"ort"`` for ONNX Runtime's own format besides, of every file.
         check_target: whether they are run in that version, which is installed for it.
+        preprocessing: how images become input, which the bundle keeps; None for what the network's
+            source says.
     """
 
     opset: int = DEFAULT_OPSET
@@ -58,6 +61,7 @@ class ExportSettings:
     target_ort: str | None = None
     check_target: bool = False
     formats: Sequence[str] = ()
+    preprocessing: Preprocessing | None = None
 
     def check(self, *, has_images: bool, provider: str = "cpu") -> None:
         """Refuse what can't be written, before any work is done.

@@ -16,6 +16,7 @@ from trpexport.compare import Comparison, Tolerance, compare_outputs
 from trpexport.errors import ModelError, NothingToDoError, TrpexportError
 from trpexport.golden import Golden
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.runtime.session import open_session
 
 # What another machine or version of ONNX Runtime may round otherwise.
 MARGIN = 2.0
@@ -83,6 +84,38 @@ def check_precisions(
                 parameters=("calib",),
             )
         one.check(settings)
+
+
+@dataclass(frozen=True)
+class BlankForm:
+    """Writes networks whose weights are made up in another precision, so that they can be timed.
+
+    Attributes:
+        name: the precision.
+
+    Raises:
+        TrpexportError: there is no such precision, or layers can't be told from each other in it.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse a precision in which no layer could be timed."""
+        if not precision_of(self.name).keeps_names:
+            raise ModelError(
+                f"ranks can't be chosen to be fast in {self.name}, in which layers lose their "
+                f"names: name another precision first, as in {FLOAT32},{self.name}",
+                parameters=("precision",),
+            )
+
+    def __call__(self, file: Path) -> None:
+        """Change an ONNX file of float32 in its place.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
+        drawn = QuantizationSettings(calibration=open_session(file).random_inputs())
+        precision_of(self.name).convert_blank(file, drawn)
 
 
 def precision_of(name: str) -> Precision:

@@ -10,6 +10,7 @@ from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
+from trpexport.choose.judging import DropLimit
 from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
@@ -47,11 +48,14 @@ class Choice:
         plan: the plan.
         chains: what stands in for each rewritten layer, by name.
         notes: what the reader of a report should know.
+        drop: what the network may lose by a metric, where that was the limit; it holds for what is
+            done to the chains afterwards as well.
     """
 
     plan: Plan
     chains: Mapping[str, Chain]
     notes: tuple[str, ...] = ()
+    drop: DropLimit | None = None
 
 
 class CalibrationImages(Protocol):
@@ -72,6 +76,12 @@ class CalibrationImages(Protocol):
         """Return what inputs that are not calibrated on are, and they: none if there are no others.
 
         Errors are measured on them, of the same kind as those to calibrate on if there are enough.
+        """
+
+    def to_train_on(self, count: int) -> Array | Arrays:
+        """Return at most ``count`` inputs to train on without labels, none held out or judged by.
+
+        Those to calibrate on come first.
         """
 
     def unseen(self) -> Array | Arrays:

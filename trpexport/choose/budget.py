@@ -32,7 +32,7 @@ _MAX_PREDICTED_RATIO = 1.5
 _OTHER_SCHEME = 1.2
 # Those of grouped convolutions count so many times: they run slowly for their MACs.
 _GROUPED = 1.5
-_BISECTIONS = 6
+BISECTIONS = 6
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class Budgeter:
         """Return the cheapest outcome that is accepted, or None."""
         low, high = smallest_fraction(self._table, self._resource), 1.0
         self.best = None
-        for _ in range(_BISECTIONS):
+        for _ in range(BISECTIONS):
             fraction = (low + high) / 2
             outcome = self.to_fraction(fraction, self._resource, criterion)
             if accepts(outcome):

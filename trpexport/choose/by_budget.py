@@ -18,7 +18,7 @@ from trpexport.choose.base import (
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.candidates import least
 from trpexport.choose.held_out import HeldOut
-from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.reach import check_reach, names_of
@@ -145,10 +145,12 @@ class ByBudget(AlignedSelection):
             "target": {"kind": kind, "value": limit},
             "rank_multiple": alignment.multiple,
         }
+        drop = None
         with stages("calibrate"):
             if labelled is not None:
                 most = gatherer.watch.samples.max_batch
                 judge = NetworkJudge(network, labelled, metric, max_batch=most)
+                drop = DropLimit(judge, limit)
                 outcome = budgeter.to_drop(judge.loss, limit, judge.unit)
                 facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
             elif kind == "error":
@@ -158,7 +160,7 @@ class ByBudget(AlignedSelection):
         facts["layers"] = with_shares(table, outcome)
         choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
         options = {**choice.plan.options, **alignment.to_json()}
-        return replace(choice, plan=replace(choice.plan, options=options))
+        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
     def _reaching(self, network: Network) -> Alignment:
         """Return what ranks are multiples of: ``auto`` leaves a share within reach."""

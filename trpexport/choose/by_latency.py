@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment, find_alignment
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
-from trpexport.choose.budget import Budgeter
+from trpexport.choose.budget import BISECTIONS, Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
+from trpexport.choose.estimate import calibration_seconds, measured_pace
+from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut
-from trpexport.choose.judging import NetworkJudge
+from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.prospects import check_pays, least_ways
 from trpexport.choose.speedup import SpeedupSearch
 from trpexport.choose.table import sensitivity_table
-from trpexport.errors import PlanError
+from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
 from trpexport.judge.metrics import Metric
-from trpexport.latency.blanks import Blanks, check_found
+from trpexport.latency.blanks import Blanks, Form, check_found
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch, Stopwatch
 from trpexport.latency.store import Store
 from trpexport.latency.timer import Timer
-from trpexport.latency.timetable import time_layers
+from trpexport.latency.timetable import TimeTable, time_layers
 from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
+from trpexport.measure.statistics import Interval
 from trpexport.networks.base import Network
 from trpexport.runtime.providers import PROVIDERS
-from trpexport.stages import Stages
+from trpexport.stages import Stages, duration
+
+
+class AlreadyFastError(NothingToDoError):
+    """A network is as fast as was asked for as it is, in the precision that is timed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,9 @@ class ByLatency(AlignedSelection):
         scheme: name of the scheme; ``auto`` chooses for each layer.
         conditions: provider, threads and batch that times hold for.
         stopwatch: who times; None for this machine under ``conditions``.
+        form: what networks are turned into before they are timed; None for float32. A speed-up
+            is over the original network in float32 all the same; errors are those of the network
+            before it is turned into anything.
         cache: folder where tables of times and of what layers lose are kept; None for nowhere.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
@@ -65,6 +75,7 @@ class ByLatency(AlignedSelection):
     scheme: str = "auto"
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
+    form: Form | None = None
     cache: Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
@@ -131,6 +142,7 @@ class ByLatency(AlignedSelection):
         """Choose for a network.
 
         Raises:
+            AlreadyFastError: it is fast enough as it is in the precision that is timed.
             NothingToDoError: it can't be made faster, or the limit can't be met; the message says
                 what the best is.
             TrpexportError: as :meth:`check`, or there are no images, or their labels do not fit,
@@ -141,18 +153,14 @@ class ByLatency(AlignedSelection):
             raise PlanError("ranks are chosen by output error on images: give some")
         labelled = images.labelled() if self.drop is not None else None
         metric = None if labelled is None else self._metric(labelled.data)
+        gatherer = gathered(network, images)
+        held_out = HeldOut(network, *images.held_out())
         stopwatch = self.timekeeper
         with tempfile.TemporaryDirectory(prefix="trpexport-latency-") as name:
-            blanks = Blanks(network, Path(name), batch=stopwatch.conditions.batch)
-            timer = Timer(blanks, stopwatch)
+            batch = stopwatch.conditions.batch
+            timer = Timer(Blanks(network, Path(name), batch=batch, form=self.form), stopwatch)
             with stages("time the layers"), Store(self.cache) as store:
-                ways = self._ways(network)
-                check_found(blanks, ways)
-                bound = time_layers(timer, least_ways(ways), store, stages.say)
-                best = check_pays(timer, bound, self.wanted(bound.latency), stages.say)
-                times = time_layers(timer, ways, store, stages.say)
-            gatherer = gathered(network, images)
-            held_out = HeldOut(network, *images.held_out())
+                gain, best, times = self._timed(network, gatherer, timer, store, stages)
             with stages("measure what each rank loses"):
                 table = sensitivity_table(
                     network,
@@ -175,40 +183,41 @@ class ByLatency(AlignedSelection):
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
             facts: dict[str, Any] = {}
-            judge = None
-            if labelled is not None:
+            drop = None
+            if labelled is not None and self.drop is not None:
                 most = gatherer.watch.samples.max_batch
                 judge = NetworkJudge(network, labelled, metric, max_batch=most)
+                drop = DropLimit(judge, self.drop)
             with stages("calibrate"):
                 try:
-                    if judge is not None:
-                        assert self.drop is not None
-                        outcome = budgeter.to_drop(judge.loss, self.drop, judge.unit)
+                    if drop is not None:
+                        outcome = budgeter.to_drop(judge.loss, drop.limit, judge.unit)
                     elif self.error is not None:
                         outcome = budgeter.to_error(self.error, held_out.errors)
                     else:
-                        outcome = search.to_speedup(self.wanted(times.latency))
+                        outcome = search.to_speedup(self._needed(times.latency, gain))
                 except KeyboardInterrupt as interrupt:
                     outcome = stages.settle_for(search.best or budgeter.best, interrupt)
-                if judge is not None:
+                if drop is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
                 measured = search.measured(outcome)
         kind, limit = self._limit
         facts["target"] = {"kind": kind, "value": limit}
         facts["layers"] = with_shares(table, outcome)
         facts["latency"] = {
-            **stopwatch.facts(),
+            **timer.facts(),
+            "gain": gain.to_json(),
             "speedup": measured.to_json(),
             "predicted_speedup": search.predicted(outcome),
             "best_speedup": best.to_json(),
             "seconds_before": times.latency,
             "seconds": times.latency / measured.mid,
             "deviation": times.deviation,
-            "networks_profiled": bound.measured + times.measured,
+            "networks_profiled": times.measured,
         }
         choice = calibrated_choice(network, outcome.calibrated, images, held_out, facts)
         options = {**choice.plan.options, **self.alignment.to_json()}
-        return replace(choice, plan=replace(choice.plan, options=options))
+        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
     @property
     def timekeeper(self) -> Stopwatch:
@@ -238,6 +247,57 @@ class ByLatency(AlignedSelection):
         if self.speedup is not None:
             return self.speedup
         return 1.0 if self.seconds is None else max(1.0, whole / self.seconds)
+
+    def _timed(
+        self, network: Network, gatherer: Gatherer, timer: Timer, store: Store, stages: Stages
+    ) -> tuple[Interval, Interval, TimeTable]:
+        """Return what the precision gains, what ranks can at most, and what layers take.
+
+        Raises:
+            NothingToDoError: the limit can't be met, or the network is fast enough as it is.
+        """
+        ways = self._ways(network)
+        check_found(timer.blanks, ways)
+        gain = timer.gain()
+        bound = time_layers(timer, least_ways(ways), store, stages.say)
+        best = check_pays(timer, bound, self._needed(bound.latency, gain), stages.say)
+        stages.say(f"calibration: {self._forecast(network, ways, gatherer)}")
+        times = time_layers(timer, ways, store, stages.say)
+        return gain, best, replace(times, measured=bound.measured + times.measured)
+
+    def _needed(self, latency: float, gain: Interval) -> float:
+        """Return the speed-up that is needed at least over the network in what is timed.
+
+        Args:
+            latency: seconds of that network.
+            gain: how many times faster it is than in float32.
+
+        Raises:
+            AlreadyFastError: none is.
+        """
+        if self.speedup is None and self.seconds is None:
+            return 1.0
+        wanted = self.wanted(latency * gain.mid) / gain.mid
+        if self.form is not None and wanted <= 1:
+            raise AlreadyFastError(
+                f"the network as it is runs {gain.mid:.2f}x as fast in {self.form.name}, which is "
+                "what was asked for: write it in that precision, without ranks"
+            )
+        return max(1.0, wanted)
+
+    def _forecast(
+        self, network: Network, ways: Mapping[str, Sequence[Way]], gatherer: Gatherer
+    ) -> str:
+        """Say how long the layers are going to be fitted, the table of what they lose included."""
+        names = [name for name, some in ways.items() if some]
+        schemes = {way.scheme for some in ways.values() for way in some}
+        images, pace = len(gatherer.watch.samples), measured_pace()
+        count = {"speedup": 2, "seconds": 2}.get(self._limit[0], BISECTIONS)
+        first = calibration_seconds(
+            network, names, images, schemes=len(schemes), passes=1, pace=pace
+        )
+        then = calibration_seconds(network, names, images, pace=pace)
+        return f"about {duration(first + count * then)} on {images} images"
 
     def _ways(self, network: Network) -> dict[str, list[Way]]:
         """Return the ways to write each layer that may be rewritten."""

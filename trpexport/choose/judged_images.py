@@ -56,6 +56,12 @@ class JudgedImages:
         """Return what inputs that are not calibrated on are, and they."""
         return self.images.held_out()
 
+    def to_train_on(self, count: int) -> Array | Arrays:
+        """Return at most ``count`` inputs to train on, none of them among the samples."""
+        given = self.images.to_train_on(count)
+        judged = {digest for some, _ in self.samples.batches() for digest in _digests(some)}
+        return rows(given, [digest not in judged for digest in _digests(given)])
+
     def unseen(self) -> Array | Arrays:
         """Return inputs to verify on."""
         return self.images.unseen()

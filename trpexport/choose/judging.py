@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -58,8 +59,15 @@ class NetworkJudge:
         Raises:
             DataError: the samples do not fit the network, or its outputs the metric.
         """
-        change = self._outcome(network).value - self._before.value
-        return change * (1 if self.metric.lower_is_better else -1) * self._scale
+        return self.lost(self._outcome(network).value)
+
+    def lost(self, value: float) -> float:
+        """Return how much worse than that of the original one a value of the metric is.
+
+        In points of a share, else in the metric's own unit.
+        """
+        sign = 1 if self.metric.lower_is_better else -1
+        return (value - self._before.value) * sign * self._scale
 
     def facts(self, network: Network) -> dict[str, Any]:
         """Return what the metric says of the original network and of another one, JSON-ready.
@@ -118,6 +126,23 @@ class NetworkJudge:
                 found = predictions("the network", outputs, wanted, size)
                 tally.add(rows(found, slice(images_of(wanted))), wanted)
         return tally.outcome()
+
+
+@dataclass(frozen=True)
+class DropLimit:
+    """What a network may lose by a metric.
+
+    Attributes:
+        judge: tells what it loses.
+        limit: how much that may be, in points of a share, else in the metric's own unit.
+    """
+
+    judge: NetworkJudge
+    limit: float
+
+    def admits(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a network loses no more, by what :meth:`NetworkJudge.facts` says of it."""
+        return self.judge.lost(facts["after"]) <= self.limit
 
 
 def _of_classes(outputs: Arrays, classes: int) -> Arrays:

@@ -58,21 +58,23 @@ def check_pays(
     fastest = times.fastest
     where = shares(times)
     if not fastest:
-        raise NothingToDoError(f"low rank does not pay here: no layer gets faster; {where}")
+        raise NothingToDoError(
+            f"low rank does not pay here{timer.base}: no layer gets faster; {where}"
+        )
     _, timed = timer.race([{}, fastest])
     best = timed.speedup
     interval = f"{best.mid:.2f}x ({best.low:.2f} to {best.high:.2f})"
     if best.verdict != "faster":
         raise NothingToDoError(
-            f"low rank does not pay here: with each layer in its fastest way the network is "
-            f"{best.mid:.2f}x as fast ({best.low:.2f} to {best.high:.2f}); {where}"
+            f"low rank does not pay here{timer.base}: with each layer in its fastest way the "
+            f"network is {best.mid:.2f}x as fast ({best.low:.2f} to {best.high:.2f}); {where}"
         )
     if best.high < wanted:
         raise NothingToDoError(
-            f"a speed-up of {wanted:.3g} can't be met: with each layer in its fastest way it is "
-            f"{interval}; {where}"
+            f"a speed-up of {wanted:.3g}{timer.base} can't be met: with each layer in its fastest "
+            f"way it is {interval}; {where}"
         )
-    say(f"at most {interval} can be won: {where}")
+    say(f"at most {interval} can be won{timer.base}: {where}")
     return best
 
 

@@ -74,7 +74,7 @@ class SpeedupSearch:
                 break
             share = self._next(share, choice, measured, speedup)
         found: list[tuple[float, Outcome]] = []
-        criterion = f"speedup:{speedup:g}"
+        criterion = f"speedup:{speedup:.4g}{self._timer.base}"
         for _ in range(_TRIES):
             outcome = self._budgeter.to_fraction(self._within(share), SECONDS, criterion)
             measured = self.measured(outcome)
@@ -89,7 +89,8 @@ class SpeedupSearch:
         if self.best is None or not fast:
             fastest = max(mid for mid, _ in found)
             raise NothingToDoError(
-                f"a speed-up of {speedup:g} can't be met: the best measured is {fastest:.2f}x"
+                f"a speed-up of {speedup:.4g}{self._timer.base} can't be met: the best measured is "
+                f"{fastest:.2f}x"
             )
         return self.best
 
@@ -137,7 +138,8 @@ class SpeedupSearch:
             return allot(self._table, self._within(share), resource=SECONDS)
         except NothingToDoError:
             raise NothingToDoError(
-                f"a speed-up of {speedup:g} can't be met with ranks that the images tell"
+                f"a speed-up of {speedup:.4g}{self._timer.base} can't be met with ranks that the "
+                "images tell"
             ) from None
 
     def _within(self, share: float) -> float:

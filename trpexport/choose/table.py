@@ -15,6 +15,7 @@ from trpexport.choose.alignment import UNALIGNED, Alignment
 from trpexport.choose.base import Price
 from trpexport.choose.candidates import candidate_ranks, free_layers
 from trpexport.choose.distance import output_errors, worst
+from trpexport.choose.estimate import calibration_seconds
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import PRICES
 from trpexport.choose.selection import Selection
@@ -28,7 +29,7 @@ from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
-from trpexport.stages import Countdown
+from trpexport.stages import Countdown, duration
 
 SCHEMA_VERSION = 8
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
@@ -286,6 +287,16 @@ class _Measurer:
         layers = []
         tried = [(layer, self._ranks(layer, free)) for layer in self._network.layers]
         tried = [(layer, ranks) for layer, ranks in tried if any(ranks.values())]
+        images = len(self._gatherer.watch.samples)
+        if announce is not None and tried:
+            seconds = calibration_seconds(
+                self._network,
+                [layer.name for layer, _ in tried],
+                images,
+                schemes=len(free),
+                passes=1,
+            )
+            announce(f"{len(tried)} layers on {images} images: about {duration(seconds)}")
         countdown = Countdown(len(tried))
         for layer, ranks in tried:
             found = self._layer(layer, ranks)

@@ -25,6 +25,9 @@ class Dataset:
         preprocessing: how its images become input, unless a checkpoint says otherwise.
         readers: reads a split, by name: ``train`` and ``test``, or ``test`` alone.
         mirror: whether an image's mirror image is of the same class; not so for digits.
+        are_inputs: whether its images are floats, which are a network's input as they are, with
+            nothing to normalise.
+        labels_by: how labels would be given, where it has none.
     """
 
     name: str
@@ -33,24 +36,26 @@ class Dataset:
     preprocessing: Preprocessing
     readers: Mapping[str, Callable[[], Split]]
     mirror: bool = True
+    are_inputs: bool = False
+    labels_by: str = "save them with it"
 
     def split(self, name: str) -> Split:
-        """Read a split of pixels with labels.
+        """Read a split of images with labels.
 
         Raises:
-            DataError: as for :meth:`images`; or they have no labels, or are no pixels.
+            DataError: as for :meth:`images`; or they have no labels.
         """
         split = self.images(name)
         if not split.is_labelled:
-            raise DataError(f"{self.name} has no labels, which are needed here: save them with it")
-        if split.is_normalised:
-            raise DataError(
-                f"{self.name} holds images that are normalised already: save pixels, from 0 to 1"
-            )
+            raise DataError(f"{self.name} has no labels, which are needed here: {self.labels_by}")
         return split
 
+    def prepared_by(self, known: Preprocessing | None) -> Preprocessing | None:
+        """Return how its images become input: as is known, but of floats, which are it already."""
+        return self.preprocessing if self.are_inputs else known
+
     def images(self, name: str) -> Split:
-        """Read a split, which may have no labels, and may be normalised already.
+        """Read a split, which may have no labels.
 
         Raises:
             DataError: there is no such split, or its files are missing or damaged.

@@ -114,6 +114,7 @@ class DatasetImages:
         count: int = 512,
         seed: int = 0,
     ) -> None:
+        preprocessing.check_input(input_shape, "the network")
         self._dataset = dataset
         self._preprocessing = preprocessing
         self._shape = tuple(input_shape)
@@ -125,13 +126,13 @@ class DatasetImages:
         if total - count < _MIN_SPLIT:  # what is left is too little to measure on
             self._chosen = fitted_to(self._chosen)
         self.notes: list[str] = []
-        if self._split.is_normalised:
-            channels = len(preprocessing.mean)
-            plain = replace(preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels)
-            self._preprocessing = plain
+        if dataset.are_inputs:
+            self._preprocessing = dataset.preprocessing
             self.notes.append(
-                "the images are taken as they are: floats that leave 0 to 1 are normalised already"
+                "the images are floats, which are taken as the network's input as they are"
             )
+        elif (converted := preprocessing.conversion(dataset.channels)) is not None:
+            self.notes.append(f"of the images: {converted}")
         if len(self._chosen) < count:
             these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
             self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
@@ -165,6 +166,13 @@ class DatasetImages:
         if not len(indices):
             return name, self.inputs[:0]
         return name, self._inputs(split, indices)
+
+    def to_train_on(self, count: int) -> NDArray[np.float32]:
+        """Return at most ``count`` inputs to train on, none held out or judged by."""
+        is_judged_by = self._split.is_labelled and not self._has_test
+        kept = (_VERIFIED, MOST_LABELLED) if is_judged_by else (_VERIFIED,)
+        some = _trained_on(self._chosen, self._left, count, kept, self._seed)
+        return self._inputs(self._split, some)
 
     def unseen(self) -> NDArray[np.float32]:
         """Return inputs to verify on, none of them calibrated on if there are others."""
@@ -226,6 +234,8 @@ class DatasetImages:
 
     def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
+        new = [f"of the images: {remark}" for remark in split.remarks()]
+        self.notes += [note for note in new if note not in self.notes]
         shape = laid_out(pixels[:1], self._shape).shape
         if shape[1:] != self._shape[1:]:
             found, wanted = ("x".join(map(str, s[1:])) for s in (shape, self._shape))
@@ -268,6 +278,7 @@ class ArrayImages:
         everything = np.arange(total)
         drawn = count is not None and count < total
         chosen = spread(total, count, seed) if drawn and count else fitted_to(everything)
+        self._chosen = chosen
         self.inputs: Any = inputs if len(chosen) == total else rows(inputs, chosen)
         self._left = np.setdiff1d(everything, chosen)
         self._others = rows(inputs, self._drawn(_VERIFIED))
@@ -284,6 +295,12 @@ class ArrayImages:
     def held_out(self) -> tuple[str, Any]:
         """Return what images that are not calibrated on are, and they: none of few."""
         return "held-out", self._others
+
+    def to_train_on(self, count: int) -> Any:
+        """Return at most ``count`` inputs to train on, none held out or judged by."""
+        kept = (_VERIFIED,) if self._targets is None else (_VERIFIED, MOST_LABELLED)
+        some = _trained_on(self._chosen, self._left, count, kept, self._drawn_by)
+        return rows(self._given, some)
 
     def unseen(self) -> Any:
         """Return inputs to verify on."""
@@ -329,6 +346,26 @@ def fitted_to(indices: NDArray[np.int64]) -> NDArray[np.int64]:
         return indices
     held_out = indices[_HELD_OUT - 1 :: _HELD_OUT][:_VERIFIED]
     return np.setdiff1d(indices, held_out)
+
+
+def _trained_on(
+    chosen: NDArray[np.int64], left: NDArray[np.int64], count: int, kept: Sequence[int], seed: int
+) -> NDArray[np.int64]:
+    """Return the numbers of ``count`` images to train on, or of as many as there are.
+
+    Args:
+        chosen: those to calibrate on, which come first.
+        left: all others.
+        count: how many.
+        kept: how many of the others are drawn to be held out, and to be judged by.
+        seed: of all that is drawn.
+    """
+    if count <= len(chosen):
+        return chosen[spread(len(chosen), count, seed)]
+    drawn = [spread(len(left), min(some, len(left)), seed) for some in kept]
+    free = np.delete(left, np.concatenate(drawn))
+    others = spread(len(free), min(count - len(chosen), len(free)), seed)
+    return np.concatenate([chosen, free[others]])
 
 
 def spread(total: int, count: int, seed: int) -> NDArray[np.int64]:

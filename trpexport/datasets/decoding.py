@@ -47,6 +47,7 @@ class EncodedSplit(Split):
         self.labels = labels
         self._decoded: NDArray[np.uint8] | None = None
         self._tried = False
+        self._remarks: set[str] = set()
 
     @abstractmethod
     def encoded(self, index: int) -> tuple[bytes, str]:
@@ -60,7 +61,11 @@ class EncodedSplit(Split):
         """Return one image, (height, width, 3)."""
         if self._decoded is not None:
             return np.ascontiguousarray(self._decoded[index].transpose(1, 2, 0))
-        return decode(*self.encoded(index))
+        return decode(*self.encoded(index), self._remarks.add)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was done to images on decoding them."""
+        return tuple(sorted(self._remarks))
 
     def arrays(self) -> NDArray[np.uint8] | None:
         """Return all images, (n, 3, height, width), if of one size and together at most 1 GiB."""
@@ -78,7 +83,9 @@ class EncodedSplit(Split):
         return self.__dict__ | {"_decoded": None, "_tried": False}
 
 
-def decode(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, name: str, remark: Callable[[str], None] = lambda text: None
+) -> NDArray[np.uint8]:
     """Decode an image to RGB, (height, width, 3), turned upright as its EXIF orientation says.
 
     Grey images get three equal channels; transparency is dropped, as torchvision does; of 16 bits
@@ -87,6 +94,7 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     Args:
         data: the bytes of the file.
         name: of the file, for the message.
+        remark: is told what was changed that a user may not expect, in a few words.
 
     Raises:
         DataError: it can't be decoded.
@@ -100,7 +108,7 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
                     f"it has {image.width}x{image.height} pixels, and over {_MAX_PIXELS:,} are not "
                     "decoded; scale it down"
                 )
-            return np.array(_rgb(_upright(image)))
+            return np.array(_rgb(_upright(image), remark))
     except images.UnidentifiedImageError as error:
         raise _undecodable(name, "no known image format" if data else "it is empty") from error
     except Exception as error:  # a damaged file fails in any way: SyntaxError, struct.error...
@@ -167,10 +175,17 @@ def _upright(image: Image) -> Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def _rgb(image: Image) -> Image:
+def _rgb(image: Image, remark: Callable[[str], None]) -> Image:
     from PIL.Image import fromarray
 
+    if "transparency" in image.info or image.mode.lower() in ("la", "pa", "rgba"):
+        remark("transparency is dropped")
+    if image.mode == "CMYK":
+        remark("CMYK becomes RGB")
+    if image.mode in ("La", "RGBa"):  # colours times transparency
+        image = image.convert(f"{image.mode[:-1]}A")
     if image.mode.startswith("I"):  # 16 bits grey, which convert would clip at 255
+        remark("of 16 bits the upper 8 are kept")
         upper = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
         image = fromarray(upper.astype(np.uint8))
     if image.mode == "F":

@@ -52,12 +52,12 @@ def open_imagefolder(location: str | None) -> Dataset:
 
     ``val`` counts as ``test`` where there is no ``test`` with classes. Without such a level all
     images are one split, ``test``: as ``train`` they would be tested on what was trained on. A
-    single folder around it all is passed through. Classes are in the order of their names. Images
-    in no folder of a class have no labels, which to calibrate takes none.
+    single folder around it all is passed through. Classes are in the order of their names. Where
+    images do not lie in folders of classes, they have no labels, which to calibrate takes none.
 
     Raises:
-        DataError: there is no such folder or tar, it is damaged or has no classes, or those of
-            train and test differ.
+        DataError: there is no such folder or tar, it is damaged or has no images, or the classes
+            of train and test differ.
     """
     path = existing(location, USAGE)
     tree = open_tree(path, SUFFIXES)
@@ -65,17 +65,8 @@ def open_imagefolder(location: str | None) -> Dataset:
     levels = _levels(tree, top)
     classes = {name: tree.folders(level) for name, level in levels.items()}
     first = next(iter(classes.values()))
-    if not any(classes.values()) and all(_images(tree, level) for level in levels.values()):
-        return _dataset(
-            location,
-            (),
-            {name: partial(_read_unlabelled, tree, level) for name, level in levels.items()},
-        )
-    if not first:
-        raise DataError(
-            f"{printable(path)} has no images in folders named after their classes: arrange them "
-            "as train/CLASS/FILE.jpg and test/CLASS/FILE.jpg"
-        )
+    if not all(_are_classes(tree, level) for level in levels.values()):
+        return _unlabelled(tree, location, levels)
     for name, others in classes.items():
         for odd in sorted(set(first) ^ set(others)):
             lacking = name if odd in first else next(iter(classes))
@@ -90,6 +81,31 @@ def open_imagefolder(location: str | None) -> Dataset:
     )
 
 
+def _are_classes(tree: Tree, level: str) -> bool:
+    """Whether the folders of a level are classes: they hold images, most of all there are."""
+    folders = [f"{level}/{name}" if level else name for name in tree.folders(level)]
+    sorted_in = sum(len(_images(tree, folder)) for folder in folders)
+    return 2 * sorted_in > len(_images(tree, level))
+
+
+def _unlabelled(tree: Tree, location: str | None, levels: dict[str, str]) -> Dataset:
+    """Return images wherever they lie.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = {name: _images(tree, level) for name, level in levels.items()}
+    if not all(found.values()):
+        raise DataError(
+            f"{printable(tree.path)} has no images: name a folder with files that end in "
+            f"{', '.join(SUFFIXES[:4])} or the like"
+        )
+    readers: dict[str, Callable[[], ImageFiles]] = {
+        name: partial(ImageFiles, tree, images) for name, images in found.items()
+    }
+    return _dataset(location, (), readers)
+
+
 def _dataset(
     location: str | None, classes: tuple[str, ...], readers: dict[str, Callable[[], ImageFiles]]
 ) -> Dataset:
@@ -99,6 +115,7 @@ def _dataset(
         channels=3,
         preprocessing=IMAGENET,
         readers=readers,
+        labels_by="arrange its images as train/CLASS/FILE.jpg and test/CLASS/FILE.jpg",
     )
 
 
@@ -126,10 +143,6 @@ def _levels(tree: Tree, top: str) -> dict[str, str]:
 
 def _images(tree: Tree, folder: str) -> list[str]:
     return [file for file in tree.files(folder) if file.lower().endswith(SUFFIXES)]
-
-
-def _read_unlabelled(tree: Tree, folder: str) -> ImageFiles:
-    return ImageFiles(tree, _images(tree, folder))
 
 
 def _read(tree: Tree, level: str, classes: Sequence[str]) -> ImageFiles:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpexport.arrays import check_unpacked
+from trpexport.datasets.arrays import channels_of, planes
 from trpexport.datasets.base import Dataset, Reader
 from trpexport.datasets.labelled import array_split
 from trpexport.datasets.locations import damaged, existing, unreadable
-from trpexport.datasets.preprocessing import IMAGENET, Preprocessing
+from trpexport.datasets.preprocessing import IMAGENET, Preprocessing, unchanged
 from trpexport.datasets.registry import DATASETS
 from trpexport.datasets.splits import ArraySplit
+from trpexport.datasets.tensors import TARGET, TensorSet
 from trpexport.errors import DataError
 from trpexport.text import printable
 
@@ -30,22 +32,23 @@ _NAMES = {
     "test": (("test_images", "test_labels"), ("x_test", "y_test"), ("images", "labels")),
 }
 _CLASSES_LIMIT = 100_000
-_CHANNELS = (1, 3)
 _MAX_PIXEL = 255
 _ENTRY = ".npy"
 _MAX_FLOAT = 50  # beyond any normalised pixel: 255 is not far
+_IMAGES_RANK, _IMAGES_CHANNELS = 4, (1, 3)
 _SETTINGS = {"classes", "mean", "std"}
 
 
-def open_npz(location: str | None) -> Dataset:
+def open_npz(location: str | None) -> Dataset | TensorSet:
     """Open a file with arrays ``images`` and ``labels``, or ``train_images`` and so on.
 
     Images are (n, channels, height, width), (n, height, width, channels) or (n, height, width): 1
     or 3 channels, else whichever axis is shorter; where both of the first two fit, it is the first.
-    They are whole numbers from 0 to 255; or floats, pixels from 0 to 1, or where any is outside of
-    that, normalised already. Labels are whole numbers, (n,) or (n, 1); to calibrate, none are
-    needed. ``images`` alone are the split ``test``. Optional: ``classes``, (number of classes,) of
-    strings, and ``mean`` and ``std``, (channels,), for pixels in 0..1.
+    They are whole numbers from 0 to 255; or floats, a network's input as they are, of any shape,
+    unless ``mean`` and ``std`` lie beside them: then they are pixels from 0 to 1. Labels are whole
+    numbers, (n,) or (n, 1); to calibrate, none are needed. ``images`` alone are the split ``test``.
+    Optional: ``classes``, (number of classes,) of strings, and ``mean`` and ``std``, (channels,),
+    for pixels in 0..1.
 
     Raises:
         DataError: the file can't be read, or the arrays are missing or not as above.
@@ -60,17 +63,25 @@ def open_npz(location: str | None) -> Dataset:
                 f"{printable(', '.join(arrays.files) or 'none')}: save it with "
                 "numpy.savez(file, images=..., labels=...)"
             )
-        channels = {_channels(_shape(path, images), path) for images, _ in keys.values()}
+        headers = [_header(path, images) for images, _ in keys.values()]
+        are_inputs = not {"mean", "std"} <= {*arrays.files} and any(
+            dtype.kind == "f" for _, dtype in headers
+        )
+        if are_inputs and not _are_images(keys, [shape for shape, _ in headers]):
+            return _tensors(f"tensors:{location}", arrays, keys, path)
+        channels = {_channels(shape, path) for shape, _ in headers}
         if len(channels) > 1:
             raise damaged(path, "its train and test images differ in channels")
         classes = _classes(arrays, [labels for _, labels in keys.values()], path)
-        preprocessing = _preprocessing(arrays, max(channels))
+        count = max(channels)
+        preprocessing = unchanged(count) if are_inputs else _preprocessing(arrays, count)
     return Dataset(
         name=f"npz:{location}",
         classes=classes,
         channels=max(channels),
         preprocessing=preprocessing,
         readers={split: partial(_read, path, *pair, len(classes)) for split, pair in keys.items()},
+        are_inputs=are_inputs,
     )
 
 
@@ -93,6 +104,12 @@ def _keys(names: set[str]) -> dict[str, tuple[str, str | None]]:
     return {"test": (images.pop(), None)} if len(images) == 1 else {}
 
 
+def names_images(names: AbstractSet[str]) -> bool:
+    """Whether arrays of these names are images, with labels or settings or without."""
+    pairs = {name for split in _NAMES.values() for pair in split for name in pair}
+    return bool(_keys({*names})) and names <= pairs | _SETTINGS
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
@@ -112,8 +129,34 @@ def _opened(path: Path) -> Iterator[Any]:
         raise damaged(path, error) from error
 
 
-def _shape(path: Path, name: str) -> tuple[int, ...]:
-    """Return the shape of an array without reading it."""
+def _are_images(
+    keys: Mapping[str, tuple[str, str | None]], shapes: Sequence[tuple[int, ...]]
+) -> bool:
+    """Whether floats are images for sure: with classes or in splits, of one channel or three."""
+    sorted_in = len(keys) > 1 or any(labels is not None for _, labels in keys.values())
+    return sorted_in and all(
+        len(shape) == _IMAGES_RANK and channels_of(shape) in _IMAGES_CHANNELS for shape in shapes
+    )
+
+
+def _tensors(
+    name: str, arrays: Any, keys: Mapping[str, tuple[str, str | None]], path: Path
+) -> TensorSet:
+    """Return floats that are no images: a network's input, of the split that there is.
+
+    Raises:
+        DataError: there are several splits, or not as many labels as samples.
+    """
+    if len(keys) > 1:
+        raise damaged(path, "its arrays are no images, and of several splits: save one to a file")
+    ((images, labels),) = keys.values()
+    values = {images: arrays[images]}
+    targets = {} if labels is None else {TARGET: arrays[labels]}
+    return TensorSet(name, values, targets).checked(path)
+
+
+def _header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and type of an array without reading it."""
     with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as array:
         version = np.lib.format.read_magic(array)
         read = (
@@ -121,18 +164,15 @@ def _shape(path: Path, name: str) -> tuple[int, ...]:
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        return read(array)[0]
+        shape, _, dtype = read(array)
+        return shape, dtype
 
 
 def _channels(shape: tuple[int, ...], path: Path) -> int:
-    if len(shape) == 3:
-        return 1
-    if len(shape) == 4:
-        for count in (shape[1], shape[3]):
-            if count in _CHANNELS:
-                return count
-        return min(shape[1], shape[3])
-    raise damaged(path, f"its images are {shape}, not (n, channels, height, width)")
+    channels = channels_of(shape)
+    if channels is None:
+        raise damaged(path, f"its images are {shape}, not (n, channels, height, width)")
+    return channels
 
 
 def _classes(arrays: Any, names: list[str | None], path: Path) -> tuple[str, ...]:
@@ -158,34 +198,30 @@ def _read(path: Path, images_name: str, labels_name: str | None, classes: int) -
     with _opened(path) as arrays:
         images: NDArray[Any] = arrays[images_name]
         labels: NDArray[Any] | None = None if labels_name is None else arrays[labels_name]
-    pixels, is_normalised = _pixels(images, images_name, path)
-    if images.ndim == 3:
-        pixels = pixels[:, np.newaxis]
-    elif images.shape[1] != _channels(images.shape, path):
-        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    pixels = planes(_pixels(images, images_name, path))
     if labels is None:
         nobody = np.full(len(pixels), -1, np.int64)
-        return ArraySplit(pixels, nobody, is_labelled=False, is_normalised=is_normalised)
+        return ArraySplit(pixels, nobody, is_labelled=False)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    return replace(array_split(pixels, labels, classes, path), is_normalised=is_normalised)
+    return array_split(pixels, labels, classes, path)
 
 
-def _pixels(images: NDArray[Any], name: str, path: Path) -> tuple[NDArray[Any], bool]:
-    """Return pixels as uint8 or float32, and whether they are normalised already."""
+def _pixels(images: NDArray[Any], name: str, path: Path) -> NDArray[Any]:
+    """Return images as uint8 or float32."""
     low, high = images.min(initial=0), images.max(initial=0)
     if images.dtype.kind == "f":
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError(f"{printable(path)}: its {name} hold NaN or infinity: leave them out")
         if high > _MAX_FLOAT:
             raise DataError(
-                f"{printable(path)}: its {name} are floats up to {high:g}: save them as uint8, or "
-                "divide them by 255"
+                f"{printable(path)}: its {name} are floats up to {high:g}: save pixels as uint8; "
+                f"what a network takes as it is goes by tensors:{printable(path.name)}"
             )
-        return images.astype(np.float32), bool(low < 0 or high > 1)
+        return images.astype(np.float32)
     if images.dtype.kind not in "iu" or low < 0 or high > _MAX_PIXEL:
         raise damaged(path, f"its {name} are {images.dtype} from {low} to {high}, not uint8")
-    return images.astype(np.uint8, copy=False), False
+    return images.astype(np.uint8, copy=False)
 
 
 DATASETS.register("npz", Reader(USAGE, "arrays images and labels in a NumPy file", open_npz))

@@ -19,6 +19,9 @@ from trpexport.tensors import laid_out
 if TYPE_CHECKING:
     from trpexport.datasets.splits import Split
 
+_COLOURS = 3
+_WITH_ALPHA = (2, 4)  # channels of grey and of colours with transparency
+_IMAGE_RANK = 4
 _PIXELS_LIMIT = 178_956_970  # of one image: Pillow opens none that is larger
 
 
@@ -65,13 +68,14 @@ class Preprocessing:
             image: (height, width, channels).
 
         Returns:
-            (channels, height, width).
+            (channels, height, width), as many channels as the mean has: see
+            :func:`with_channels`.
 
         Raises:
             DataError: it is smaller than the cut.
             MissingDependencyError: Pillow, which resizes, is not installed.
         """
-        planes = image.transpose(2, 0, 1)
+        planes = with_channels(image.transpose(2, 0, 1), len(self.mean))
         if self.resize is not None:
             planes = _resized(planes, self.resize)
         return np.ascontiguousarray(self._cut(planes))
@@ -92,7 +96,8 @@ class Preprocessing:
         """
         images = split.in_memory()
         if images is not None and self.resize is None:
-            return np.ascontiguousarray(self._cut(images[np.asarray(indices)]))
+            chosen = with_channels(images[np.asarray(indices)], len(self.mean))
+            return np.ascontiguousarray(self._cut(chosen))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             prepared = list(pool.map(lambda i: self.prepare(split.image(i)), map(int, indices)))
         shapes = sorted({image.shape for image in prepared})
@@ -116,6 +121,39 @@ class Preprocessing:
                 f"preprocessing has a mean for {len(self.mean)}: give a mean and a std that fit",
                 parameters=("mean", "std"),
             )
+
+    def check_input(self, shape: Sequence[int | str], label: object) -> None:
+        """Refuse a network whose input has another number of channels.
+
+        Args:
+            shape: of its input, batch first; one that is no image's passes.
+            label: what the network is called.
+
+        Raises:
+            DataError: it has.
+        """
+        channels = len(self.mean)
+        sizes = {size for size in (*shape[1:2], *shape[-1:]) if isinstance(size, int)}
+        if len(shape) == _IMAGE_RANK and isinstance(shape[1], int) and channels not in sizes:
+            wanted = min(sizes)
+            raise DataError(
+                f"{label} takes {wanted} channel{'s' if wanted > 1 else ''}, the preprocessing has "
+                f"a mean for {channels}: give a mean and a std for {wanted}",
+                parameters=("mean", "std"),
+            )
+
+    def conversion(self, channels: int) -> str | None:
+        """Return what is done to images of so many channels to get those of the mean, or None."""
+        wanted = len(self.mean)
+        if channels == wanted:
+            return None
+        if channels in _WITH_ALPHA and wanted == channels - 1:
+            return "transparency is dropped"
+        if wanted == 1 and channels in (_COLOURS, _COLOURS + 1):
+            return "colours become grey, as the network takes one channel"
+        if wanted == _COLOURS and channels in (1, 2):
+            return "grey images get three equal channels, as the network takes three"
+        return None
 
     def normalise(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Scale pixels to 0..1, subtract the mean, divide by the standard deviation.
@@ -198,6 +236,37 @@ class Preprocessing:
         return images[..., top : top + cut_height, left : left + cut_width]
 
 
+def with_channels(planes: NDArray[Any], wanted: int) -> NDArray[Any]:
+    """Return images with another number of channels, where that is plain to do.
+
+    Transparency is dropped, as torchvision does; colours become grey as Pillow makes them (ITU-R
+    601), grey becomes three equal channels. Others are left for the caller to refuse.
+
+    Args:
+        planes: (..., channels, height, width).
+        wanted: number of channels.
+    """
+    channels = planes.shape[-3]
+    if channels != wanted and channels in _WITH_ALPHA:
+        planes = planes[..., : channels - 1, :, :]
+        channels -= 1
+    if channels == _COLOURS and wanted == 1:
+        return _grey(planes)
+    if channels == 1 and wanted == _COLOURS:
+        return np.repeat(planes, _COLOURS, axis=-3)
+    return planes
+
+
+def _grey(planes: NDArray[Any]) -> NDArray[Any]:
+    red, green, blue = (planes[..., i, :, :] for i in range(_COLOURS))
+    if planes.dtype.kind == "f":
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+    else:  # in the whole numbers that Pillow uses
+        total = 19595 * red.astype(np.uint32) + 38470 * green.astype(np.uint32)
+        grey = (total + 7471 * blue.astype(np.uint32) + 0x8000) >> 16
+    return np.expand_dims(grey.astype(planes.dtype), -3)
+
+
 def _resized(planes: NDArray[Any], shorter: int) -> NDArray[Any]:
     """Scale channels, (channels, height, width), so that their shorter edge has a length."""
     images = require("PIL.Image", "pillow", "resizing images")
@@ -213,6 +282,11 @@ def _resized(planes: NDArray[Any], shorter: int) -> NDArray[Any]:
         )
     resample = images.Resampling.BILINEAR  # which, in Pillow, filters against aliasing
     return np.stack([images.fromarray(p).resize(to[::-1], resample) for p in planes])
+
+
+def unchanged(channels: int) -> Preprocessing:
+    """Return what leaves pixels from 0 to 1, and floats that are input already, as they are."""
+    return Preprocessing((0.0,) * channels, (1.0,) * channels)
 
 
 # What the networks of torchvision were trained with.

@@ -16,13 +16,10 @@ class Split(ABC):
     Attributes:
         labels: class numbers, (n,), int64; -1 where there are none.
         is_labelled: whether there are.
-        is_normalised: whether images are a network's input as they are; else they are pixels, of
-            uint8 from 0 to 255 or of float32 from 0 to 1.
     """
 
     labels: NDArray[np.int64]
     is_labelled: bool = True
-    is_normalised: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,6 +31,10 @@ class Split(ABC):
         Raises:
             DataError: the image can't be decoded.
         """
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was done to images on reading them, a few words each, as far as is known."""
+        return ()
 
     def arrays(self) -> NDArray[Any] | None:
         """Return all images at once, (n, channels, height, width); None where sizes differ.
@@ -62,7 +63,6 @@ class ArraySplit(Split):
     images: NDArray[Any]
     labels: NDArray[np.int64]
     is_labelled: bool = True
-    is_normalised: bool = False
 
     def image(self, index: int) -> NDArray[Any]:
         """Return one image, (height, width, channels)."""

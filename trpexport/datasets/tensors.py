@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from trpexport.datasets.locations import damaged, existing, unreadable
 from trpexport.datasets.registry import DATASETS
 from trpexport.errors import DataError, TrpexportError
 from trpexport.files import check_plain
-from trpexport.inputs import rows
+from trpexport.inputs import GOLDEN_INPUT, GOLDEN_OUTPUT, rows
 from trpexport.tensors import Array, Arrays, shape_text
 from trpexport.text import printable
 
@@ -42,6 +43,36 @@ class TensorSet:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def checked(self, source: object) -> Self:
+        """Return it once it holds samples: numbers, as many of each.
+
+        Args:
+            source: where they come from, for the message.
+
+        Raises:
+            DataError: it does not.
+        """
+        named = {n if n == TARGET else f"{_OF_OUTPUT}{n}": a for n, a in self.targets.items()}
+        arrays = {**self.inputs, **named}
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub" or not array.ndim:
+                raise DataError(
+                    f"{printable(source)}: {printable(name)} is {array.dtype} of shape "
+                    f"{shape_text(array.shape) or '()'}, not numbers of several samples: {_REMEDY}"
+                )
+        if not self.inputs:
+            raise DataError(f"{printable(source)} holds no inputs of a network: {_REMEDY}")
+        counts = {name: len(array) for name, array in arrays.items()}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{count} of {printable(name)}" for name, count in counts.items())
+            raise DataError(
+                f"{printable(source)} holds {said}: the first dimension counts samples, give as "
+                "many of each"
+            )
+        if not len(self):
+            raise DataError(f"{printable(source)} holds no samples: save at least one")
+        return self
 
     def inputs_of(self, names: Iterable[str]) -> dict[str, Array]:
         """Return the arrays of a network's inputs; the only one's may have any name.
@@ -104,6 +135,8 @@ class TensorSet:
 def open_tensors(location: str | None) -> TensorSet:
     """Open arrays by the names of a network's inputs; their first dimension counts samples.
 
+    Of a bundle's golden arrays they are the inputs.
+
     They are a file of numpy.savez; or a folder with one ``.npy`` each, which are not read but
     mapped into memory. Targets are ``target``, or ``target.NAME`` for the output NAME.
 
@@ -112,26 +145,9 @@ def open_tensors(location: str | None) -> TensorSet:
     """
     path = existing(location, USAGE)
     arrays = _mapped(path) if path.is_dir() else _read(path)
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub" or not array.ndim:
-            raise DataError(
-                f"{printable(path)}: {printable(name)} is {array.dtype} of shape "
-                f"{shape_text(array.shape) or '()'}, not numbers of several samples: {_REMEDY}"
-            )
-    inputs = {name: a for name, a in arrays.items() if not _is_target(name)}
-    if not inputs:
-        raise DataError(f"{printable(path)} holds no inputs of a network: {_REMEDY}")
-    counts = {name: len(array) for name, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{count} of {printable(name)}" for name, count in counts.items())
-        raise DataError(
-            f"{printable(path)} holds {said}: the first dimension counts samples, give as many of "
-            "each"
-        )
-    if not counts[next(iter(inputs))]:
-        raise DataError(f"{printable(path)} holds no samples: save at least one")
-    targets = {n.removeprefix(_OF_OUTPUT): a for n, a in arrays.items() if _is_target(n)}
-    return TensorSet(f"tensors:{location}", inputs, targets)
+    inputs = {name: a for name, a in arrays.items() if not is_target(name)}
+    targets = {n.removeprefix(_OF_OUTPUT): a for n, a in arrays.items() if is_target(n)}
+    return TensorSet(f"tensors:{location}", inputs, targets).checked(path)
 
 
 def are_tensors(name: str) -> bool:
@@ -139,27 +155,43 @@ def are_tensors(name: str) -> bool:
     return name.partition(":")[0] == USAGE.partition(":")[0]
 
 
-def _is_target(name: str) -> bool:
+def is_target(name: str) -> bool:
+    """Whether an array of this name says what should come out."""
     return name == TARGET or name.startswith(_OF_OUTPUT)
 
 
 def _read(path: Path) -> Mapping[str, Array]:
     try:
-        return read_arrays(path, remedy=_REMEDY, error=DataError)
+        arrays = read_arrays(path, remedy=_REMEDY, error=DataError)
     except TrpexportError as error:
         raise DataError(printable(error)) from error
+    return {
+        name.removeprefix(GOLDEN_INPUT): array
+        for name, array in arrays.items()
+        if not name.startswith(GOLDEN_OUTPUT)
+    }
+
+
+def mapped(path: Path) -> Array:
+    """Return the array of a file of numpy.save, which is mapped into memory.
+
+    Raises:
+        DataError: it can't be read, or is damaged.
+    """
+    try:
+        check_plain(path)
+        array: Array = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        unreadable(error)
+    except Exception as error:  # numpy raises what it likes for a damaged file
+        raise damaged(path, error) from error
+    return array
 
 
 def _mapped(folder: Path) -> dict[str, Array]:
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        try:
-            check_plain(path)
-            arrays[path.name.removesuffix(_SUFFIX)] = np.load(path, "r", allow_pickle=False)
-        except OSError as error:
-            unreadable(error)
-        except Exception as error:  # numpy raises what it likes for a damaged file
-            raise damaged(path, error) from error
+        arrays[path.name.removesuffix(_SUFFIX)] = mapped(path)
     if not arrays:
         raise DataError(
             f"{printable(folder)} holds no {_SUFFIX} files: save one for each input, as in "

@@ -15,11 +15,12 @@ from trpexport import bundle
 from trpexport.errors import DataError, ModelError
 from trpexport.files import sha256_of
 from trpexport.judge.images import Images
+from trpexport.judge.outputs import OutputPair, OutputTally, has_last_channels, judged_outputs
 from trpexport.judge.pixels import HashedSplit
 from trpexport.judge.predictions import Evaluation
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import Session, open_session, run_in_batches
-from trpexport.tensors import Array, Shape, has_channels_last, laid_out, shape_text
+from trpexport.tensors import Array, Arrays, Shape, has_channels_last, laid_out, shape_text
 
 if TYPE_CHECKING:  # the data sets come from above: a device that only benches has none
     from trpexport.datasets.preprocessing import Preprocessing
@@ -62,15 +63,12 @@ class Evaluations:
 
     Attributes:
         classifiers: what each did.
-        differences: sum over the outputs of the squared difference to the first classifier, one
-            row a classifier and one column an image; NaN where either is broken.
-        squares: sum of the squares of the first classifier's outputs, (n,).
+        pairs: where there are two, how far they are from each other, output by output.
         inputs: shape of one image as each classifier took it.
     """
 
     classifiers: tuple[Evaluation, ...]
-    differences: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    pairs: tuple[OutputPair, ...]
     inputs: tuple[Shape, ...]
 
 
@@ -137,6 +135,8 @@ def open_classifier(
     file, manifest = locate(path)
     preprocessing = preprocessing or find_preprocessing(label, manifest)
     session = open_session(file, **session_options)
+    if session.inputs:
+        preprocessing.check_input(session.inputs[0].shape, label)
     if len(session.inputs) != 1 or len(session.inputs[0].shape) not in {0, 4}:
         raise ModelError(
             f"{label} has the inputs {', '.join(map(str, session.inputs)) or '(none)'}: "
@@ -207,7 +207,7 @@ def evaluate(
         raise DataError(f"a batch can't be {batch}: choose 1 or more", parameters=("batch",))
     size = _batch_size(classifiers, batch)
     tallies = [_Tally(classifier, images) for classifier in classifiers]
-    differences, squares = [], []
+    outputs = OutputTally(has_last_channels(classifiers[0]))
     split = HashedSplit(images.split)
     for start in range(0, len(images.indices), size):
         indices = images.indices[start : start + size]
@@ -217,17 +217,14 @@ def evaluate(
             if how not in prepared:
                 prepared[how] = _prepare(how, split, indices)
             tally.run(prepared[how], clock)
-        first = tallies[0].last
-        with np.errstate(invalid="ignore", over="ignore"):
-            differences.append([np.square(tally.last - first).sum(axis=1) for tally in tallies])
-            squares.append(np.square(first).sum(axis=1))
+        if len(tallies) == 2:
+            outputs.add(tallies[0].outputs, tallies[1].outputs, len(indices))
         if advance is not None:
             advance(len(indices))
     pixels = split.sha256(images.indices)
     return Evaluations(
         tuple(tally.result(pixels) for tally in tallies),
-        np.concatenate(differences, axis=1),
-        np.concatenate(squares),
+        outputs.pairs(),
         tuple(tally.input_shape for tally in tallies),
     )
 
@@ -276,9 +273,10 @@ class _Tally:
         self._seen = 0
         self.input_shape: Shape = ()
         self.last: NDArray[np.float64] = np.empty((0, 0))
+        self.outputs: Arrays = {}
 
     def run(self, inputs: NDArray[np.float32], clock: Callable[[], float]) -> None:
-        """Run a batch and take its outputs in; they stay in ``last``, (n, classes)."""
+        """Run a batch and take its outputs in; scores stay in ``last``, (n, classes)."""
         session = self.classifier.session
         info = session.inputs[0]
         inputs = laid_out(inputs, info.shape)
@@ -288,6 +286,7 @@ class _Tally:
         started = clock()
         outputs = run_in_batches(session, feed)
         self._seconds += clock() - started
+        self.outputs = judged_outputs(self.classifier, outputs)
         self.last = self._class_scores(outputs, len(inputs))
         self._count(self._images.labels[self._seen : self._seen + len(inputs)])
         self._seen += len(inputs)

@@ -133,16 +133,20 @@ class TensorExamples:
     Args:
         tensors: the tensors.
         limit: the number of samples; None, or a number beyond what there is, takes all.
+        labelled: whether targets are needed.
 
     Raises:
         DataError: there are no targets, or the limit is below 1.
     """
 
-    def __init__(self, tensors: TensorSet, limit: int | None = None) -> None:
+    def __init__(
+        self, tensors: TensorSet, limit: int | None = None, *, labelled: bool = True
+    ) -> None:
         self.data, self.split = tensors.name, "all"
         self.indices = spread_evenly(len(tensors), limit)
         self._tensors = tensors
-        tensors.target(self.indices[:1])
+        if labelled:
+            tensors.target(self.indices[:1])
 
     def feeds(self, model: Judged, which: NDArray[np.int64]) -> Arrays:
         """Return the tensors of a network's inputs, in its types."""
@@ -202,6 +206,7 @@ def opened(
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
     output: str | None = None,
+    labelled: bool = True,
     **session_options: Any,
 ) -> tuple[list[Judged], Examples]:
     """Open networks and what to judge them on.
@@ -213,6 +218,7 @@ def opened(
         limit: how many samples, spread evenly; None for all.
         preprocessing: how images become input; None takes what each bundle says.
         output: name of the output to judge, where there are several.
+        labelled: whether it is needed what should come out.
         session_options: those of :func:`trpexport.runtime.session.open_session`.
 
     Raises:
@@ -220,15 +226,35 @@ def opened(
         DataError: the samples can't be read, or have no targets.
     """
     if isinstance(data, TensorSet):
-        examples = TensorExamples(data, limit)
+        examples = TensorExamples(data, limit, labelled=labelled)
         return [open_model(path, output=output, **session_options) for path in paths], examples
-    classifiers = [
-        open_classifier(path, preprocessing=preprocessing, output=output, **session_options)
-        for path in paths
-    ]
-    if preprocessing is not None:
-        classifiers = cut_to_own_sizes(classifiers)
-    return [*classifiers], ImageExamples(choose_images(data, split, limit))
+    how = {"preprocessing": preprocessing, "output": output, **session_options}
+    classifiers = open_classifiers(paths, data, **how)
+    return [*classifiers], ImageExamples(choose_images(data, split, limit, labelled=labelled))
+
+
+def open_classifiers(
+    paths: Sequence[Path],
+    data: Dataset,
+    *,
+    preprocessing: Preprocessing | None = None,
+    **how: Any,
+) -> list[Classifier]:
+    """Open networks that take images of a data set, each cut to its own size where sizes differ.
+
+    Args:
+        paths: ONNX files or bundles.
+        data: the images.
+        preprocessing: how they become input; None takes what each bundle says.
+        how: as for :func:`trpexport.judge.classify.open_classifier`.
+
+    Raises:
+        ModelError: one can't be opened, or does not take images.
+        DataError: nobody says how images become its input.
+    """
+    known = data.prepared_by(preprocessing)
+    found = [open_classifier(path, preprocessing=known, **how) for path in paths]
+    return found if known is None or data.are_inputs else cut_to_own_sizes(found)
 
 
 def find_judge(

@@ -34,6 +34,10 @@ class HashedSplit(Split):
             self._hashes[index] = hashlib.sha256(shape + b":" + image.tobytes()).digest()
         return image
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was done to images on reading them."""
+        return self._split.remarks()
+
     def in_memory(self) -> NDArray[Any] | None:
         """Return all images if they are in memory already, (n, channels, height, width)."""
         return self._split.in_memory()

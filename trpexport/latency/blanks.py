@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +35,21 @@ _SIMPLIFY = "simplify"  # the pass that is part of what is timed
 _RANDOM = 1 << 16  # numbers that weights are made of, over and over
 
 
+class Form(Protocol):
+    """What networks are turned into before they are timed."""
+
+    @property
+    def name(self) -> str:
+        """The precision."""
+
+    def __call__(self, file: Path) -> None:
+        """Change an ONNX file of float32 in its place.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
+
+
 class Blanks:
     """Writes a network with any ways in the place of its layers, with random weights in them.
 
@@ -41,13 +57,26 @@ class Blanks:
         network: the network.
         folder: where its file goes.
         batch: images at a time; None for as many as the network's input has.
+        form: what each file is turned into; None to leave it in float32.
+
+    Attributes:
+        original: the file with the network as it is, in float32.
+        form: as it was given.
 
     Raises:
         ModelError: the network can't be written as ONNX.
     """
 
-    def __init__(self, network: Network, folder: Path, *, batch: int | None = None) -> None:
-        path = folder / "original.onnx"
+    def __init__(
+        self,
+        network: Network,
+        folder: Path,
+        *,
+        batch: int | None = None,
+        form: Form | None = None,
+    ) -> None:
+        path = self.original = folder / "original.onnx"
+        self.form = form
         is_open = batch not in (None, network.inputs.batch)
         network.write_onnx(path, OnnxSettings(dynamic_batch=is_open))
         if _SIMPLIFY in network.passes:
@@ -87,6 +116,8 @@ class Blanks:
         }
         model, written = self._file.with_factors(factors)
         save(model, path)
+        if self.form is not None:
+            self.form(path)
         return {
             own: name
             for name, nodes in self._found.items()

@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from trpexport.latency.blanks import Blanks
 from trpexport.latency.folding import Folded, folded
 from trpexport.latency.stopwatch import Stopwatch, Timed
 from trpexport.latency.ways import Ways
+from trpexport.measure.statistics import Interval
 
 # Least time that each network runs for when networks are timed against each other.
 RACE_SECONDS = 1.0
@@ -27,6 +29,28 @@ class Timer:
     def __init__(self, blanks: Blanks, stopwatch: Stopwatch) -> None:
         self.blanks = blanks
         self.stopwatch = stopwatch
+
+    def facts(self) -> dict[str, Any]:
+        """Return what times hold for, JSON-ready: those of the stopwatch, and the precision."""
+        form = self.blanks.form
+        return {**self.stopwatch.facts(), **({} if form is None else {"precision": form.name})}
+
+    @property
+    def base(self) -> str:
+        """What speed-ups are over, for messages; nothing where that is the network as it came."""
+        form = self.blanks.form
+        return "" if form is None else f" over the network as it is in {form.name}"
+
+    def gain(self, seconds: float = RACE_SECONDS) -> Interval:
+        """Return how many times faster the network as it is runs in the precision that is timed.
+
+        Raises:
+            TrpexportError: it can't be run.
+        """
+        if self.blanks.form is None:
+            return Interval(1.0, 1.0, 1.0)
+        with self._written([{}]) as (files, _):
+            return self.stopwatch.race([self.blanks.original, *files], seconds)[1].speedup
 
     def race(self, networks: Sequence[Ways], seconds: float = RACE_SECONDS) -> list[Timed]:
         """Time networks in turns, and compare each with the first one.

@@ -115,7 +115,7 @@ def time_layers(
     Raises:
         TrpexportError: a network can't be run there.
     """
-    facts = timer.stopwatch.facts()
+    facts = timer.facts()
     wanted = {name: some for name, some in ways.items() if some and name in timer.blanks.layers}
     kinds = {name: signature(timer.blanks.nodes(name)) for name in wanted}
     known = {kind: store.times(facts, kind) for kind in set(kinds.values())}

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from trpexport.arrays import read_arrays
 from trpexport.errors import ModelError
+from trpexport.inputs import GOLDEN_INPUT, GOLDEN_OUTPUT
 from trpexport.measure.settings import BenchSettings
 from trpexport.runtime.session import Session
 from trpexport.tensors import Array, Arrays, Shapes, TensorInfo, shapes_by_network
-
-_GOLDEN_INPUT, _GOLDEN_OUTPUT = "input:", "output:"  # how a bundle's golden arrays are named
 
 
 def bench_inputs(sessions: Sequence[Session], settings: BenchSettings) -> list[dict[str, Array]]:
@@ -99,7 +98,7 @@ def read_inputs(path: Path) -> dict[str, Array]:
     """
     arrays = read_arrays(path, remedy="give a file of numpy.save or numpy.savez")
     return {
-        name.removeprefix(_GOLDEN_INPUT): array
+        name.removeprefix(GOLDEN_INPUT): array
         for name, array in arrays.items()
-        if not name.startswith(_GOLDEN_OUTPUT)
+        if not name.startswith(GOLDEN_OUTPUT)
     }

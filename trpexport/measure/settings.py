@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trpexport.bundle import ADVICE, MODEL, SESSION, label_of, locate
+from trpexport.bundle import ADVICE, MODEL, advice_of, label_of, locate
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.timing import Method, WarmUp
 from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, check_options
-from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS, VARIED
+from trpexport.runtime.session_options import GRAPH_OPTIMIZATIONS, VARIED, recommended
 from trpexport.schema import MayLack, check, each, flag, number, text, whole
 from trpexport.tensors import NO_SHAPES, Shape, Shapes
 
@@ -148,18 +148,10 @@ class BenchSettings:
     def session(self, model: ModelFile, threads: int) -> dict[str, Any]:
         """Return what is not ONNX Runtime's default of a network's session: what was recommended.
 
-        What was measured with another provider or another number of threads does not count, and
-        what was asked for goes before it.
+        What was asked for goes before it.
         """
-        advice = model.advice
-        if advice is None or (advice["provider"], advice["threads"]) != (self.provider, threads):
-            return {}
-        # Nothing else: a forged bundle has no say in what is opened, or written where.
-        return {
-            name: value
-            for name, value in advice["options"].items()
-            if name in VARIED and getattr(self, name, None) is None
-        }
+        asked = [name for name in VARIED if getattr(self, name, None) is not None]
+        return recommended(model.advice, self.provider, threads, asked)
 
     @property
     def method(self) -> Method:
@@ -240,9 +232,8 @@ def find_models(paths: Sequence[str | Path]) -> tuple[ModelFile, ...]:
                 )
             found.append(path / str(baseline))
         found.append(file)
-        session = (manifest or {}).get(SESSION)
-        if session is not None and session["file"] == file.name:
-            advice[file] = {name: session[name] for name in ADVICE}
+        if (found_advice := advice_of(manifest, file)) is not None:
+            advice[file] = found_advice
     return tuple(
         ModelFile(str(path), label, advice=advice.get(path))
         for path, label in zip(found, _labels(found), strict=True)

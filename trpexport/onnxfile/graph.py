@@ -30,6 +30,7 @@ from trpexport.supervision import (
     time_allowance,
 )
 from trpexport.tensors import (
+    ONLY_INPUT,
     UNNAMED,
     Shape,
     Shapes,
@@ -255,7 +256,8 @@ def _fix_dimensions(model: ModelProto, constants: dict[str, TensorInfo], shapes:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     inputs = [value for value in graph.input if value.name not in constants]
     for value in inputs:
-        if not value.type.tensor_type.HasField("shape") and value.name not in shapes:
+        given = {value.name, ONLY_INPUT} & shapes.keys()
+        if not given and not value.type.tensor_type.HasField("shape"):
             raise ModelError(
                 f"the input {value.name} has no shape: give it one, as in {value.name}=1x3x224x224",
                 parameters=("shapes",),

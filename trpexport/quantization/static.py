@@ -105,6 +105,27 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     return Quantized(facts, _note(found, numbers, measured.unbounded))
 
 
+def quantize_blank(path: Path, settings: QuantizationSettings) -> None:
+    """Write a network with int8 weights and activations, where only its speed counts.
+
+    All nodes are quantized, whatever is lost.
+
+    Args:
+        path: an ONNX file of float32, which is replaced.
+        settings: any inputs, and who will run it.
+
+    Raises:
+        ModelError: the file can't be quantized, or the provider has no int8.
+    """
+    numbers = number_format(settings.provider, instruction_sets())
+    model = ready(path)
+    measured = _measured(model, settings.calibration)
+    ranges = next(iter(measured.ranges.values()))
+    content = serialized(Quantizer(model, numbers)(ranges, without=measured.unbounded))
+    with staged_file(path) as file:
+        file.write(content)
+
+
 @dataclass(frozen=True)
 class _Measured:
     """What tensors take.

@@ -35,12 +35,16 @@ from trpexport.refining.lesson import Lesson
 from trpexport.stages import Stages
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.distributed import joined
-from trpexport.training.run_directory import RunDirectory
+from trpexport.training.run_directory import RunDirectory, prune
 
 # What the report says of it, beside what it says of the calibration.
 REFINED = "refined"
 _FORMAT = 1  # of the state: another one is not gone on from
 _SCALED = 256  # images that variations are taken over
+# Images that are trained on where nobody says how many: those that fit into so much memory.
+_MAX_IMAGES, _IMAGE_BYTES = 10_000, 1 << 29
+# What runs that may be gone on from take of the cache, together.
+_KEPT_BYTES = 2 << 30
 # Images are what has so many channels, and is so large.
 _CHANNELS, _MIN_EDGE, _IMAGE_RANK = (1, 3), 8, 4
 
@@ -58,6 +62,8 @@ class Refinement:
         bf16: compute in bfloat16; None where the processor is faster with it and it is safe.
         cache: folder in which a run that was killed leaves what the same call goes on from; None to
             keep nothing.
+        images: how many images to train on, those to calibrate on first; None for as many as there
+            are, up to 10,000 or half a gigabyte.
         clock: tells seconds.
     """
 
@@ -68,6 +74,7 @@ class Refinement:
     device: str = "auto"
     bf16: bool | None = None
     cache: Path | None = None
+    images: int | None = None
     clock: Callable[[], float] = time.monotonic
 
     def check(self) -> None:
@@ -85,6 +92,11 @@ class Refinement:
             )
         if self.steps is not None and self.steps < 1:
             raise PlanError(f"refining takes at least one step, not {self.steps}")
+        if self.images is not None and self.images < 1:
+            raise PlanError(
+                f"refining takes at least one image, not {self.images}",
+                parameters=("refine_images",),
+            )
 
     def check_network(self, network: Network, images: CalibrationImages | None) -> None:
         """Refuse a network, or images, that nothing can be refined with.
@@ -116,6 +128,8 @@ class Refinement:
             images: unlabelled images, of which those held out tell what is kept.
             stages: times and announces what is going on.
 
+        An interrupt that is heeded leaves the choice as it was.
+
         Raises:
             TrpexportError: as :meth:`check_network`, or the device is not there.
         """
@@ -124,13 +138,19 @@ class Refinement:
                 chains, facts = self._refined(network, choice, images, stages, workers.device)
             except TrpexportError:
                 raise
+            except KeyboardInterrupt as interrupt:
+                return stages.settle_for(choice, interrupt)
             except (
                 RUN_ERRORS
             ) as error:  # the network is code of others, which may refuse a gradient
                 reason = " ".join(str(error).split())[:200]
                 note = f"not refined, the calibrated factors are kept ({reason})"
                 return replace(choice, notes=(*choice.notes, note))
-        return _told(network, choice, chains, facts)
+        found = _told(network, choice, chains, facts)
+        if facts["images"] < (self.images or 0):
+            note = f"refined on {facts['images']} images, {self.images} were asked for"
+            found = replace(found, notes=(*found.notes, note))
+        return found
 
     def _refined(
         self,
@@ -143,7 +163,8 @@ class Refinement:
         """Return the chains that came closest, and facts."""
         started = self.clock()
         name, others = images.held_out()
-        watch = network.watch(checked_samples(images.inputs, network.inputs))
+        given = images.to_train_on(self._count(images))
+        watch = network.watch(checked_samples(given, network.inputs))
         held_out = network.watch(checked_samples(others, network.inputs)).samples
         pupil = watch.pupil(choice.chains)
         pupil.move(device)
@@ -156,6 +177,7 @@ class Refinement:
                 try:
                     known = directory.begun() == {"key": key}
                     stack.enter_context(directory.opened({"key": key}, restart=not known))
+                    prune(directory.path.parent, _KEPT_BYTES)
                 except OutputError as error:  # no reason not to refine
                     stages.say(f"refine: nothing is kept to go on from ({error})")
                 else:
@@ -179,6 +201,16 @@ class Refinement:
             return choice.chains, facts
         pupil.move(next(iter(choice.chains.values())).kernels[0].device)
         return pupil.learnt(), facts
+
+    def _count(self, images: CalibrationImages) -> int:
+        """Return how many images to train on at most."""
+        if self.images is not None:
+            return self.images
+        inputs = images.inputs
+        arrays = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+        count = images_of(inputs)
+        size = max(1, sum(array.nbytes for array in arrays) // count)
+        return max(count, min(_MAX_IMAGES, _IMAGE_BYTES // size))
 
     def _descent(
         self, pupil: Pupil, samples: Samples, held_out: Samples, stages: Stages, started: float
@@ -273,17 +305,34 @@ def _resumed(descent: Descent, directory: RunDirectory) -> Progress | None:
 def _told(
     network: Network, choice: Choice, chains: Mapping[str, Chain], facts: Mapping[str, Any]
 ) -> Choice:
-    """Return a choice with other chains, and a plan that says how they came about."""
+    """Return a choice with other chains, and a plan that says how they came about.
+
+    Where these lose more by a metric than they may, it keeps its own.
+    """
+    told: dict[str, Any] = {REFINED: facts}
+    notes = choice.notes
+    if chains is choice.chains:
+        notes = (*notes, "refining came no closer on held-out images: the calibrated factors stay")
+    elif choice.drop is not None:
+        judge, limit = choice.drop.judge, choice.drop.limit
+        judged = judge.facts(network.rewritten(chains))
+        if choice.drop.admits(judged):
+            told["judged"] = judged
+        else:
+            chains = choice.chains
+            told[REFINED] = {**facts, "after": facts["before"]}
+            notes = (
+                *notes,
+                f"refined, the network loses {judge.lost(judged['after']):.3g} {judge.unit}, more "
+                f"than {limit:g}: the calibrated factors stay",
+            )
     rows = [
         replace(row, weight_error=chains[row.name].distance(network.weights(row.name)[0]) ** 0.5)
         if row.is_rewritten
         else row
         for row in choice.plan.layers
     ]
-    calibration = {**choice.plan.options.get(CALIBRATION, {}), REFINED: dict(facts)}
+    calibration = {**choice.plan.options.get(CALIBRATION, {}), **told}
     options = {**choice.plan.options, CALIBRATION: calibration}
     plan = replace(choice.plan, layers=tuple(rows), options=options)
-    notes = choice.notes
-    if chains is choice.chains:
-        notes = (*notes, "refining came no closer on held-out images: the calibrated factors stay")
-    return Choice(plan, chains, notes)
+    return replace(choice, plan=plan, chains=chains, notes=notes)

@@ -58,6 +58,34 @@ class Range:
     high: float
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A series of values, none negative, and after how many of them it is cut off.
+
+    Attributes:
+        values: the values.
+        cut: how many of them are kept; None where nothing is cut.
+    """
+
+    values: tuple[float, ...]
+    cut: int | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Change:
+    """A number before something was done and after it.
+
+    Attributes:
+        before: that before.
+        after: that after.
+        largest: the largest of its column, for bars.
+    """
+
+    before: float
+    after: float
+    largest: float = 0.0
+
+
 # What a value that is not known exactly is known to be.
 Bound = Literal["at least", "at most"] | None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,27 @@ def make_session_options(
             "session.intra_op.allow_spinning", "1" if allow_spinning else "0"
         )
     return options
+
+
+def recommended(
+    advice: Mapping[str, Any] | None, provider: str, threads: int, asked: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what a bundle recommends of a session, as arguments of :func:`open_session`.
+
+    Nothing where it was measured with another provider or another number of threads.
+
+    Args:
+        advice: a provider, a number of threads, and the options that were measured with these;
+            None for none.
+        provider: what the session is for.
+        threads: likewise.
+        asked: names of options that somebody asked for, which go before.
+    """
+    if advice is None or (advice["provider"], advice["threads"]) != (provider, threads):
+        return {}
+    # Nothing else: a forged bundle has no say in what is opened, or written where.
+    options: Mapping[str, Any] = advice["options"]
+    return {name: options[name] for name in options if name in VARIED and name not in asked}
 
 
 def told(options: Mapping[str, str | bool]) -> str:

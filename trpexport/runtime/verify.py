@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from trpexport.bundle import FLOAT32 as FLOAT32_FILE
-from trpexport.bundle import GOLDEN, locate, read_manifest, split_name
+from trpexport.bundle import GOLDEN, advice_of, locate, read_manifest, split_name
 from trpexport.compare import FLOAT32, Comparison, Tolerance, compare_outputs, note_on_still
 from trpexport.errors import ModelError
 from trpexport.golden import read_golden
 from trpexport.runtime.session import Session, open_session, run_in_batches
+from trpexport.runtime.session_options import recommended
 from trpexport.tensors import NO_SHAPES, Array, Arrays, Shapes
 
 _BATCH = 8  # images in memory at a time
@@ -113,6 +114,8 @@ def verify_models(
 def verify_bundle(path: Path, *, tolerance: Tolerance | None = None) -> Verification:
     """Compare a bundle's network with the golden outputs that its export wrote down.
 
+    It runs with the session options that the bundle recommends for the CPU, if any.
+
     Args:
         path: the bundle, or one in another precision, as in ``DIR@int8``.
         tolerance: how far the outputs may differ; None allows float32 rounding, or twice
@@ -128,7 +131,10 @@ def verify_bundle(path: Path, *, tolerance: Tolerance | None = None) -> Verifica
     directory, precision = named
     file, manifest = locate(path)
     allowed = tolerance or _tolerance_of(manifest or {}, precision)
-    return verify_against_golden(file, directory, tolerance=allowed)
+    advice = advice_of(manifest, file)
+    # What is computed does not hang on the number of threads.
+    options = {} if advice is None else recommended(advice, "cpu", advice["threads"])
+    return _verify_golden(file, directory, allowed, options)
 
 
 def _tolerance_of(manifest: Mapping[str, Any], precision: str) -> Tolerance:
@@ -153,8 +159,15 @@ def verify_against_golden(
             inputs.
     """
     read_manifest(bundle)
+    return _verify_golden(model, bundle, tolerance, {})
+
+
+def _verify_golden(
+    model: Path, bundle: Path, tolerance: Tolerance, session_options: Mapping[str, Any]
+) -> Verification:
+    """Compare an ONNX file, opened with some options, with the golden outputs of a bundle."""
     golden = read_golden(bundle / GOLDEN)
-    session = open_session(model)
+    session = open_session(model, **session_options)
     outputs = _run_matched(session, golden.inputs, list(golden.outputs))
     result = Verification(compare_outputs([(golden.outputs, outputs)]), tolerance)
     if not result.is_equivalent:

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,27 @@ class RunDirectory:
     def add_metrics(self, facts: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
         append_text(self.path / METRICS, json.dumps(facts, allow_nan=False) + "\n")
+
+
+def prune(folder: Path, limit: int) -> None:
+    """Remove the runs in a folder that were written to longest ago, while all take too much.
+
+    A run that is in use stays, and so does what is no run.
+
+    Args:
+        folder: of run directories; it need not be there.
+        limit: bytes that all runs together may take.
+    """
+    runs = []
+    for path in folder.glob(f"*/{RUN}"):
+        with suppress(OSError):  # another process removes it as well
+            facts = [file.stat() for file in path.parent.iterdir()]
+            written, size = (max(f.st_mtime_ns for f in facts), sum(f.st_size for f in facts))
+            runs.append((written, path.parent, size))
+    taken = sum(size for _, _, size in runs)
+    for _, path, size in sorted(runs):
+        if taken <= limit:
+            return
+        with suppress(OutputError, OSError), locked(path / LOCK, path):
+            shutil.rmtree(path, ignore_errors=True)
+            taken -= size

@@ -52,7 +52,7 @@ def test_eval(run: Run, pair: tuple[Path, Path], images_npz: Make, tmp_path: Pat
     against = facts["against"]
     assert against["drop"] == pytest.approx((against["lost"] - against["won"]) / 200)
     assert against["drop_low"] < against["drop"] < against["drop_high"]
-    result = run("eval", pair[1], *data, *HOW, "--against", "base.npz", "--limit", "50")
+    result = run("eval", pair[1], *data, *HOW, "--against", "base.npz", "--images", "50")
     assert result.code == 2
     assert "are of other images" in result.error
 
@@ -212,7 +212,7 @@ def test_gate_measures_networks_of_two_sizes(run: Run, sized: Make) -> None:
     found = {rule["name"]: rule["value"] for rule in json.loads(result.out)["rules"]}
     assert found["min-macs-ratio"] == 12**2 / 8**2
     for name in ("other", "input"):
-        result = run("gate", *networks, *rules[:2], "--shape", f"{name}=1x3x9x9")
+        result = run("gate", *networks, *rules[:2], "--input-shape", f"{name}=1x3x9x9")
         assert result.code == 2
         assert name in result.error
 
@@ -231,7 +231,10 @@ def test_gate_measures_networks_of_two_sizes(run: Run, sized: Make) -> None:
         (("--max-drop", "1", "--mean", "0", "--std", "1"), "--mean, --std do nothing without"),
         (("--max-file-size", "1MB", "--threads", "1"), "--threads does nothing where no limit"),
         (("--min-macs-ratio", "1", "--max-time", "3"), "--max-time does nothing where no limit"),
-        (("--max-drop", "1", "--data", "x", "--shape", "a=1x1"), "--shape does nothing where"),
+        (
+            ("--max-drop", "1", "--data", "x", "--input-shape", "a=1x1"),
+            "--input-shape does nothing where",
+        ),
         (("--max-file-size", "1MB", "--provider", "cpu"), "--provider does nothing where no"),
         (("--max-file-size", "1MB", "--batch", "2"), "--batch does nothing where no limit makes"),
         (("--max-drop", "1", "--data", "npz:gone.npz", *HOW), "gone.npz"),

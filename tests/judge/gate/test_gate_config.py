@@ -82,7 +82,7 @@ def test_a_metric_stands_in_the_file_or_is_typed() -> None:
         ("[gate]\nmetric = 'no_such:f'\nmax-drop = 1", "there is no module no_such"),
         ("[gate]\nmetrics = 'miou'", "did you mean metric"),
         ("[gate]\nmetric = 'miou'\nmax-drop = 51", "the drop of miou is at most .* 50 points"),
-        ("[gate]\nmetric = 'miou'\nmin-agreement = 90", "needs classes, miou tells none"),
+        ("[gate]\nmetric = 'miou'\nmax-top5-drop = 5", "needs classes, miou tells none"),
         ("[gate]\nmetric-lower-is-better = 'yes'\nmax-drop = 1", "true or false"),
         ("[gate]\nmetric-lower-is-better = true\nmax-drop = 1", "is of no metric"),
         (

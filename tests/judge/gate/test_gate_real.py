@@ -63,7 +63,7 @@ def test_one_point_is_refused_fifteen_are_not(run: Run, options: tuple[object, .
 
 
 def test_fifty_images_are_too_few(run: Run, options: tuple[object, ...]) -> None:
-    result = run("gate", *options, "--max-drop", "1.0", "--limit", "50")
+    result = run("gate", *options, "--max-drop", "1.0", "--images", "50")
     assert result.code == 1
     assert "max-drop: too few images: 50 can't tell 1 point from 2 points; about" in words(
         result.out

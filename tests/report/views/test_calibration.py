@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trpexport.report.blocks import Kind, Range, Table, Text, Value
+from trpexport.report.render.markdown import markdown
 from trpexport.report.views.calibration import calibration_view
 
 NAMES = ("layer3.0.downsample.0", "layer1.0.conv1")
@@ -64,12 +65,13 @@ def test_the_sentence() -> None:
     assert isinstance(text, Text)
     assert text.content[-6:] == (
         ": lost are ",
-        Value(0.75, digits=2),
+        Value(0.75, Kind.NUMBER, digits=2),
         " points",
         " (95 % interval ",
-        Value(Range(-0.25, 2.0), digits=2),
+        Value(Range(-0.25, 2.0), Kind.NUMBER, digits=2),
         ")",
     )
+    assert "lost are 0.75 points (95 % interval -0.25 to 2)" in markdown([text])
     mae = {**JUDGED, "metric": "mae", "is_share": False, "before": 0.25, "after": 0.5}
     _, text = calibration_view(report(mae, None))
     assert isinstance(text, Text) and isinstance(text.content, tuple)

@@ -34,6 +34,7 @@ PROFILE = BenchProfile(
         LayerComparison("stem", False, 1.0, 2.0, 0.1, "slower"),
         LayerComparison("gone", True, 1.0, 0.0, 0.1, "not measured"),
     ),
+    ({}, {}),
 )
 
 
@@ -55,7 +56,7 @@ def test_layers_are_compared() -> None:
 
 
 def test_networks_without_a_plan_are_shown_one_by_one() -> None:
-    alone = BenchProfile(("base",), (attribution(3.0),), (PLACE,), ())
+    alone = BenchProfile(("base",), (attribution(3.0),), (PLACE,), (), ({},))
     table, *_ = profile_view(alone)
     assert isinstance(table, Table)
     assert table.title == "base"

@@ -11,7 +11,7 @@ from trpexport.artifact.passes.precision import Precision
 from trpexport.measure.machine import instruction_sets
 from trpexport.quantization.formats import number_format
 from trpexport.quantization.settings import QuantizationSettings
-from trpexport.quantization.static import quantize_static
+from trpexport.quantization.static import quantize_blank, quantize_static
 
 
 class Int8(Precision):
@@ -34,6 +34,10 @@ class Int8(Precision):
         """Quantize the file."""
         found = quantize_static(file, file, settings)
         return PassResult(found.note, found.facts)
+
+    def convert_blank(self, file: Path, settings: QuantizationSettings) -> None:
+        """Quantize all of the file, by the ranges of its inputs alone."""
+        quantize_blank(file, settings)
 
 
 PRECISIONS.register(Int8.name, Int8())

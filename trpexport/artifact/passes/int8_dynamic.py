@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
@@ -16,6 +17,7 @@ class Int8Dynamic(Precision):
 
     name = "int8-dynamic"
     title = "quantize, ranges found while it runs"
+    keeps_names: ClassVar[bool] = False
 
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Quantize the file."""

@@ -18,10 +18,12 @@ class Precision(Pass):
 
     Attributes:
         needs_images: whether it is calibrated.
+        keeps_names: whether what computes a layer is called as it was.
     """
 
     claim = Approximate()
     needs_images: ClassVar[bool] = False
+    keeps_names: ClassVar[bool] = True
 
     @final
     def claim_in(self, context: Context) -> Claim:
@@ -60,6 +62,14 @@ class Precision(Pass):
         Raises:
             ModelError: the provider can't run it.
         """
+
+    def convert_blank(self, file: Path, settings: QuantizationSettings) -> None:
+        """Change an ONNX file with made-up weights, of which nothing counts but how fast it is.
+
+        Raises:
+            ModelError: it can't be written so.
+        """
+        self.convert(file, settings)
 
     @abstractmethod
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:

@@ -22,6 +22,7 @@ from trpexport.judge.gate.rules import (
     rule_for,
 )
 from trpexport.judge.metrics.base import Metric
+from trpexport.judge.outputs import Compared
 from trpexport.judge.paired import Sample, Verdict, images_needed, judge, mcnemar_p
 from trpexport.judge.scoring import Scores
 from trpexport.measure.bench import BenchSettings, bench
@@ -109,6 +110,7 @@ def run_gate(
     *,
     evaluations: Evaluations | None = None,
     scores: Scores | None = None,
+    compared: Compared | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> GateResult:
     """Hold a candidate against its baseline.
@@ -117,8 +119,11 @@ def run_gate(
         limits: the rules that apply.
         settings: the two ONNX files, the baseline first, and how to measure their latency where a
             rule asks for it. Shapes that they leave open are taken from the evaluations.
-        evaluations: both on the same images; needed by rules on accuracy and outputs.
-        scores: both by the limits' metric, which such rules need in the place of evaluations.
+        evaluations: both on the same images; needed by rules on accuracy, and enough for those on
+            outputs.
+        scores: both by the limits' metric, which rules on accuracy need in the place of
+            evaluations.
+        compared: what both put out; needed by rules on outputs without evaluations.
         announce: called with a line on each step.
 
     Raises:
@@ -128,21 +133,25 @@ def run_gate(
     say = announce or (lambda line: None)
     baseline, candidate = (Path(model.path) for model in settings.models)
     seen = evaluations if limits.metric is None else scores
-    if seen is None and (names := limits.of("data")):
+    unmet = [*limits.of("data")] if seen is None else []
+    if evaluations is None and compared is None:
+        unmet += limits.of("outputs")
+    if names := [name for name in limits.limits if name in unmet]:
         raise DataError(
-            f"{', '.join(names)} needs images: name them, as in cifar10:DIR", parameters=("data",)
+            f"{', '.join(names)} needs images: name them, as in cifar10:DIR",
+            parameters=("data",),
         )
     for path in (baseline, candidate):
         check_onnx_file(path)
     costs = record = None
-    shapes = _input_shapes(settings, evaluations, scores)
+    shapes = _input_shapes(settings, evaluations, scores or compared)
     if limits.of("costs") or "min-efficiency" in limits.limits:
         say("count MACs and parameters")
         costs = (_cost(baseline, shapes[0]), _cost(candidate, shapes[1]))
     if limits.of("latency"):
         record = bench(_each_at_its_own(settings, shapes), announce=announce)
     models = None if record is None else record["results"][0]["models"]
-    measured = Measurements(evaluations, scores, costs, models and (models[0], models[1]))
+    measured = Measurements(evaluations, scores, costs, compared, models and (models[0], models[1]))
     return GateResult(
         tuple(
             apply(name, limit, measured, confident=limits.confident, metric=limits.metric)
@@ -184,7 +193,7 @@ def _judge_quantity(rule: Rule, limit: float, found: Quantity, confident: bool) 
     facts: dict[str, Any] = {"value": found.value, "low": found.low, "high": found.high}
     if not rule.holds(found.value, limit):
         return {"passed": False, "reason": _over(rule, limit, found.value), **facts}
-    if confident and found.low is None and rule.need == "data":
+    if confident and found.low is None and rule.need in ("data", "outputs"):
         return {"passed": False, "reason": f"the {rule.title} has no interval", **facts}
     worst = found.high if rule.direction == "at most" else found.low
     if confident and worst is not None and not rule.holds(worst, limit):
@@ -238,7 +247,7 @@ def round_up(count: int) -> int:
 
 
 def _input_shapes(
-    settings: BenchSettings, evaluations: Evaluations | None, scores: Scores | None
+    settings: BenchSettings, evaluations: Evaluations | None, others: Scores | Compared | None
 ) -> list[Shapes]:
     """Return the input shapes that each network is counted and timed with."""
     sessions = [open_session(Path(model.path)) for model in settings.models]
@@ -248,8 +257,8 @@ def _input_shapes(
         batch = session.batch_size or settings.batch or 1
         if not given[index] and evaluations is not None:
             given[index] = {session.inputs[0].name: (batch, *evaluations.inputs[index])}
-        if not given[index] and scores is not None:
-            seen = scores.inputs[index].items()
+        if not given[index] and others is not None:
+            seen = others.inputs[index].items()
             given[index] = {name: (batch, *shape[1:]) for name, shape in seen}
         found.append(resolve_shapes(session.inputs, given[index], batch))
     return found
@@ -298,6 +307,15 @@ def _facts(
             "split": before.split,
             "images": len(before),
             "fingerprint": before.fingerprint,
+        }
+    if measured.compared is not None:
+        compared = measured.compared
+        facts["outputs"] = compared.facts()
+        facts["data"] = {
+            "name": compared.data,
+            "split": compared.split,
+            "images": compared.samples,
+            "fingerprint": compared.fingerprint,
         }
     if measured.scores is not None:
         first, second = measured.scores.models

@@ -13,13 +13,14 @@ import numpy as np
 from trpexport.errors import TrpexportError
 from trpexport.judge.classify import Evaluations
 from trpexport.judge.metrics.base import Metric
+from trpexport.judge.outputs import Compared, OutputPair
 from trpexport.judge.paired import PairedDrop, RelativeError, Sample, Share
 from trpexport.judge.scoring import Score, Scores, loss_between
 from trpexport.measure.statistics import ratio_interval
 from trpexport.registry import Registry
 
-Need = Literal["data", "costs", "latency"]
-_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+Need = Literal["data", "outputs", "costs", "latency"]
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Measurements:
         evaluations: both on the same images.
         costs: of both.
         scores: both by another metric than classes that are right, on the same samples.
+        compared: what both put out for the same samples; where there are evaluations, those tell.
         latency: both entries of the record of :func:`trpexport.measure.bench.bench`,
             with its samples.
     """
@@ -54,6 +56,7 @@ class Measurements:
     evaluations: Evaluations | None = None
     scores: Scores | None = None
     costs: tuple[FileCost, FileCost] | None = None
+    compared: Compared | None = None
     latency: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
 
@@ -80,7 +83,7 @@ class Rule:
         title: what it measures.
         direction: which side of the limit passes.
         unit: of limit and value, as it is shown.
-        need: what has to be measured.
+        need: what has to be measured: ``data`` needs labels, ``outputs`` needs none.
         above: limits have to be larger than this.
         up_to: and at most this large.
         measure: gives the quantity; or a sample, whose loss is judged.
@@ -132,7 +135,7 @@ class Rule:
     def _number(self, given: object) -> float | None:
         if isinstance(given, bool) or not isinstance(given, int | float | str):
             return None
-        unit = "([kMG]?)B?" if self.prefixes else "()"
+        unit = "([kMG]?)B?" if self.prefixes else "(us|ms|s|)" if self.unit == "ms" else "()"
         try:
             if not isinstance(given, str):
                 return float(given)
@@ -210,15 +213,40 @@ def _drop_top5(measured: Measurements) -> PairedDrop:
     return drop_between(baseline.correct_top5, candidate.correct_top5)
 
 
+def _pairs(measured: Measurements) -> tuple[OutputPair, ...]:
+    """Return what both put out; all of it is finite."""
+    if measured.compared is None:
+        return _evaluations(measured).pairs
+    compared = measured.compared
+    for pair in compared.pairs:
+        if pair.broken:
+            raise ImmeasurableError(
+                f"one of the networks put out NaN or infinity as {pair.name} on {pair.broken} of "
+                f"{compared.samples} samples"
+            )
+    return compared.pairs
+
+
 def _disagreement(measured: Measurements) -> Share:
-    baseline, candidate = _evaluations(measured).classifiers
-    differing = baseline.ranked[:, 0] != candidate.ranked[:, 0]
-    return Share(len(baseline), int(differing.sum()))
+    found = [
+        Share(len(pair.differing), float(pair.differing.sum()))
+        for pair in _pairs(measured)
+        if pair.differing is not None
+    ]
+    if not found:
+        raise ImmeasurableError("no output has classes to choose between")
+    return max(found, key=lambda share: share.estimate)
 
 
 def _output_error(measured: Measurements) -> RelativeError:
-    found = _evaluations(measured)
-    return RelativeError.of(found.differences[1], found.squares)
+    found = [
+        RelativeError.of(pair.differences, pair.squares)
+        for pair in _pairs(measured)
+        if pair.differences is not None
+    ]
+    if not found:
+        raise ImmeasurableError("no output holds floats, whole numbers have no error")
+    return max(found, key=lambda error: error.estimate)
 
 
 def _costs(measured: Measurements) -> tuple[FileCost, FileCost]:
@@ -294,13 +322,13 @@ for _name, _title, _measure in (
 RULES.register(
     "min-agreement",
     Rule(
-        "agreement with the baseline", "at least", "%", "data", _disagreement,
+        "agreement with the baseline", "at least", "%", "outputs", _disagreement,
         above=49.999, up_to=99.999, to_loss=_complement, from_loss=_agreement,
     ),
 )  # fmt: skip
 RULES.register(
     "max-output-error",
-    Rule("error of the output over its RMS", "at most", "", "data", _output_error),
+    Rule("error of the output over its RMS", "at most", "", "outputs", _output_error),
 )
 RULES.register("min-macs-ratio", Rule("MACs saved", "at least", "x", "costs", _macs_ratio))
 RULES.register(

@@ -96,7 +96,7 @@ class _Depth(_AxesPair):
         return (False, *[True] * (op.ndim - 1))
 
 
-class _LastAxis(_AxesPair):
+class LastAxis(_AxesPair):
     """A convolution along all axes but the last, then one along that.
 
     The last is the last one along which the kernel has more than one tap; where that is the first
@@ -120,7 +120,7 @@ class _ThreeAxes(ThreeFactors):
 
     name = "spatial"
     front = _Depth()
-    behind = _LastAxis()
+    behind = LastAxis()
 
     def split(self, weight: Tensor, op: LinearOp) -> Tensor:
         """Return a kernel as (groups, out / groups · kw, in / groups · kd, kh)."""
@@ -142,7 +142,7 @@ class _ThreeAxes(ThreeFactors):
         return self.behind.factor_weights(rows, outputs.mT, op)
 
 
-class Spatial(_LastAxis):
+class Spatial(LastAxis):
     """The kernel as an (in·kh) x (out·kw) matrix: ``W = V H`` (TRP, arXiv 2004.14566, section 3.1).
 
     Jaderberg et al., "Speeding up Convolutional Neural Networks with Low Rank Expansions"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,28 @@ class BenchProfile:
         placements: which provider ran what.
         comparison: each original layer in the first and the last network; empty unless
             there are several and one is a bundle, whose plan says what belongs together.
+        sessions: what is not ONNX Runtime's default of their sessions, as bundles recommend.
     """
 
     labels: tuple[str, ...]
     attributions: tuple[Attribution, ...]
     placements: tuple[Placement, ...]
     comparison: tuple[LayerComparison, ...]
+    sessions: tuple[Mapping[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON-ready data."""
         return {
             "kind": "profile",
             "models": [
-                {"label": label, **attribution.to_json(), "placement": place.to_json()}
-                for label, attribution, place in zip(
-                    self.labels, self.attributions, self.placements, strict=True
+                {
+                    "label": label,
+                    **attribution.to_json(),
+                    "placement": place.to_json(),
+                    "session": dict(session),
+                }
+                for label, attribution, place, session in zip(
+                    self.labels, self.attributions, self.placements, self.sessions, strict=True
                 )
             ],
             "comparison": [row.to_json() for row in self.comparison],
@@ -59,6 +66,7 @@ def profile_bench(settings: BenchSettings, paths: Sequence[Path]) -> BenchProfil
         PlanError: the plan belongs to other networks.
     """
     models = [Path(model.path) for model in settings.models]
+    sessions = [settings.session(model, settings.threads[0]) for model in settings.models]
     profiles = profile_models(
         models,
         ProfileSettings(
@@ -72,6 +80,7 @@ def profile_bench(settings: BenchSettings, paths: Sequence[Path]) -> BenchProfil
             shapes=settings.shapes,
             seed=settings.seed,
         ),
+        sessions,
     )
     plan = _plan(paths)
     attributions = tuple(
@@ -85,6 +94,7 @@ def profile_bench(settings: BenchSettings, paths: Sequence[Path]) -> BenchProfil
         attributions=attributions,
         placements=tuple(map(placement, profiles, models)),
         comparison=comparison,
+        sessions=tuple(sessions),
     )
 
 

@@ -13,6 +13,7 @@ from trpexport.measure.machine import machine_facts
 from trpexport.measure.profile.profile import NodeTime, Profile, ProfileSettings, profile_models
 from trpexport.measure.settings import ModelFile
 from trpexport.runtime.providers import NO_OPTIONS, Options
+from trpexport.runtime.session_options import recommended
 from trpexport.tensors import NO_SHAPES, Shapes
 
 
@@ -83,7 +84,8 @@ class ProfileJob:
             inputs=None if self.data is None else read_inputs(Path(self.data)),
         )
         files = [Path(model.path) for model in self.models]
-        profiles = profile_models(files, settings) if files else []
+        sessions = [recommended(model.advice, self.provider, self.threads) for model in self.models]
+        profiles = profile_models(files, settings, sessions) if files else []
         return {"machine": machine_facts(), "profiles": [_content(one) for one in profiles]}
 
 

@@ -173,7 +173,11 @@ def profile_model(model: Path, settings: ProfileSettings = _DEFAULT) -> Profile:
     return profile
 
 
-def profile_models(models: Sequence[Path], settings: ProfileSettings = _DEFAULT) -> list[Profile]:
+def profile_models(
+    models: Sequence[Path],
+    settings: ProfileSettings = _DEFAULT,
+    sessions: Sequence[Mapping[str, Any]] = (),
+) -> list[Profile]:
     """Time every node of networks that are to be compared.
 
     They take turns in one process, in shuffled order, so that a slow spell of the machine meets
@@ -183,6 +187,8 @@ def profile_models(models: Sequence[Path], settings: ProfileSettings = _DEFAULT)
     Args:
         models: ONNX files.
         settings: how to run them.
+        sessions: arguments of :func:`trpexport.runtime.session.open_session` for each of them,
+            which go before the settings; none if empty.
 
     Returns:
         A profile a network, in the order of ``models``.
@@ -196,8 +202,10 @@ def profile_models(models: Sequence[Path], settings: ProfileSettings = _DEFAULT)
         raise TrpexportError(f"can't profile {settings.runs} runs: choose 1 or more")
     with tempfile.TemporaryDirectory(prefix="trpexport-profile-") as name:
         recorders = [
-            _Recorder(model, Path(name) / str(index), settings)
-            for index, model in enumerate(models)
+            _Recorder(model, Path(name) / str(index), settings, session)
+            for index, (model, session) in enumerate(
+                zip(models, sessions or [{}] * len(models), strict=True)
+            )
         ]
         shapes = shapes_by_network([recorder.takes for recorder in recorders], settings.shapes)
         for recorder, own in zip(recorders, shapes, strict=True):
@@ -223,11 +231,22 @@ class _Recorder:
         model: an ONNX file.
         directory: a directory to make, for what the profiler writes.
         settings: how to run it.
+        options: of its session, which go before the settings.
     """
 
-    def __init__(self, model: Path, directory: Path, settings: ProfileSettings) -> None:
+    def __init__(
+        self, model: Path, directory: Path, settings: ProfileSettings, options: Mapping[str, Any]
+    ) -> None:
         directory.mkdir()
         self._settings = settings
+        self._options = {
+            "provider": settings.provider,
+            "provider_options": settings.provider_options,
+            "threads": settings.threads,
+            "graph_optimization": settings.graph_optimization,
+            "allow_spinning": settings.allow_spinning,
+            **options,
+        }
         self._graph = directory / "optimized.onnx"
         self._session = self._open(model, directory / "trace")
         self._inputs: Arrays = settings.inputs or {}
@@ -273,16 +292,7 @@ class _Recorder:
         )
 
     def _open(self, model: Path, trace: Path) -> Session:
-        opening = functools.partial(
-            open_session,
-            model,
-            provider=self._settings.provider,
-            provider_options=self._settings.provider_options,
-            threads=self._settings.threads,
-            graph_optimization=self._settings.graph_optimization,
-            allow_spinning=self._settings.allow_spinning,
-            profile_prefix=trace,
-        )
+        opening = functools.partial(open_session, model, profile_prefix=trace, **self._options)
         try:
             return opening(optimized_path=self._graph)
         except ModelError:

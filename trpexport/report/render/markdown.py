@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trpexport.report.blocks import Block, Column, Role, Table, Text, Tone
+from trpexport.report.page import Chapter, Page, PageBlock, Section, Tiles
 from trpexport.report.render.spans import Span, cell_spans, phrase_spans, plain, printable
 
 _MARKUP = re.compile(r"[\\`*_\[\]<|~&]")
@@ -18,6 +19,51 @@ def markdown(blocks: Iterable[Block]) -> str:
     """Return blocks as Markdown: a verdict is a heading, a command is code, the rest as it is."""
     parts = [_table(block) if isinstance(block, Table) else _text(block) for block in blocks]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_page(page: Page) -> str:
+    """Return a page as Markdown for a pull request: figures first, the rest to be unfolded.
+
+    What is drawn on a page is left out; the tables say the same.
+    """
+    return "\n".join(_chapter(chapter) for chapter in page.chapters)
+
+
+def _chapter(chapter: Chapter) -> str:
+    parts = [f"## {_plainly(chapter.title)}", *_written(chapter.lead)]
+    for section in chapter.sections:
+        parts += _section(section)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    if not (found := _written(section.blocks)):
+        return []
+    summary = f"<details><summary>{_plainly(section.title)}</summary>"
+    return [summary, *found, "</details>"]
+
+
+def _written(blocks: Iterable[PageBlock]) -> list[str]:
+    """Return those of some blocks that can be written."""
+    found = []
+    for block in blocks:
+        if isinstance(block, Tiles):
+            found.append(_tiles(block))
+        elif isinstance(block, Table | Text):
+            found.append(markdown([block]).rstrip("\n"))
+    return found
+
+
+def _tiles(tiles: Tiles) -> str:
+    lines = [_row(("", "", "")), _row(("---", "---", "---"))]
+    for tile in tiles.tiles:
+        figure, note = (_escaped(phrase_spans(part)) for part in (tile.figure, tile.note))
+        lines.append(_row((f"**{_plainly(tile.label)}**", figure, note)))
+    return "\n".join(lines)
+
+
+def _plainly(text: str) -> str:
+    return _escaped((Span(printable(text)),))
 
 
 def _text(text: Text) -> str:

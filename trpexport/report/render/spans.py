@@ -9,7 +9,17 @@ from functools import partial
 from typing import Any
 
 from trpexport import text
-from trpexport.report.blocks import Column, Kind, Phrase, Portion, Range, Tone, Value
+from trpexport.report.blocks import (
+    Change,
+    Column,
+    Curve,
+    Kind,
+    Phrase,
+    Portion,
+    Range,
+    Tone,
+    Value,
+)
 
 _BOUNDS = {None: "", "at least": "≥ ", "at most": "≤ "}
 
@@ -74,6 +84,11 @@ def _write(raw: Any, kind: Kind, digits: int | None, unit: str) -> str:
     if isinstance(raw, Range):
         low, high = (_write(end, kind, digits, unit) for end in (raw.low, raw.high))
         return f"{low.removesuffix(_unit_of(high))} to {high}"
+    if isinstance(raw, Change):
+        ends = [raw.before] if raw.before == raw.after else [raw.before, raw.after]
+        return " -> ".join(_write(one, kind, digits, unit) for one in ends)
+    if isinstance(raw, Curve):
+        raw = raw.values
     options: dict[str, Any] = {} if digits is None else {"digits": digits}
     if unit:
         options["unit"] = unit

@@ -66,10 +66,15 @@ def _heading(record: Record) -> tuple[str | Value, ...]:
     )
     host = f"{record['host']}: " if record.get("host") else ""
     return (
-        f"{host}{machine['cpu'] or machine['architecture']}, {machine['cores']['usable']} cores",
+        f"{host}{machine['cpu'] or machine['architecture']}, {_cores(machine)}",
         *(() if load is None else (", load ", Value(load[0], Kind.NUMBER))),
         f"; provider {settings['provider']}, onnxruntime {machine['versions']['onnxruntime']}",
     )
+
+
+def _cores(machine: Mapping[str, Any]) -> str:
+    count = machine["cores"]["usable"]
+    return f"{count} core{'' if count == 1 else 's'}"
 
 
 def _latency(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
         if not model["warmup_is_steady"]:
             notes.append(f"{label} did not become steady while warming up: the machine is busy")
         if session := model.get("session"):
-            notes.append(f"{label} ran as its bundle recommends: {told(session)}")
+            notes.append(as_recommended(label, session))
         if uncounted := model.get("uncounted"):
             notes.append(f"the MACs of {label} leave out {counts_text(uncounted)}, not known")
         if reason := model.get("reason"):
@@ -126,6 +131,11 @@ def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(models) == 1:
         notes.append("nothing to compare with: name a baseline before it, as in bench BASE OTHER")
     return notes
+
+
+def as_recommended(label: str, session: Mapping[str, Any]) -> str:
+    """Say which options a network ran with that its bundle recommends."""
+    return f"{label} ran as its bundle recommends: {told(session)}"
 
 
 def changes_view(changes: Sequence[Change]) -> tuple[Block, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trpexport.report.blocks import Block, Bound, Column, Kind, Phrase, Table, Value
+from trpexport.report.shapes import is_variant
 from trpexport.report.views.uncounted import counts_text
 
 _NAMED = 3  # nodes that are named
@@ -25,12 +26,12 @@ def bundle_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
     if "rewrite" in outputs:
         worst = _worst(outputs["rewrite"])
         rows.append(("Equivalent", ("factors = the dense layers they stand for, ", *worst)))
-    *_, last = (step["outputs"] for step in done if not _is_variant(step))
+    *_, last = (step["outputs"] for step in done if not is_variant(step))
     rows.append(("Equivalent", ("the ONNX file = the network it was made of, ", *_worst(last))))
     if "decompose" in outputs:
         rows.append(("Approximate", _error(outputs["decompose"])))
     rows += _checked({"the ONNX file": report})
-    rows += variant_rows({step["name"]: step for step in done if _is_variant(step)})
+    rows += variant_rows({step["name"]: step for step in done if is_variant(step)})
     rows += [("Note", note) for note in report["notes"]]
     return (Table(_COLUMNS, tuple({"what": what, "how": how} for what, how in rows)),)
 
@@ -70,14 +71,6 @@ def _checked(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Phrase]]
         for name, facts in files.items()
         if "checked" in (target := facts.get("target", {}))
     ]
-
-
-def _is_variant(step: Mapping[str, Any]) -> bool:
-    """Whether a step wrote the network in another precision or format."""
-    if "made_of" in step.get("facts", {}):
-        return True
-    is_near = bool(step.get("claim", {}).get("kind") == "approximate")
-    return is_near and bool(step["name"] != "decompose")
 
 
 def _label(one: Any) -> str:

@@ -64,7 +64,7 @@ def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
         return told
     scale, unit = (100, " points") if judged["is_share"] else (1, "")
     loss, *ends = (scale * number for number in (judged["loss"], *judged["interval"]))
-    lost, interval = Value(loss, digits=2), Value(Range(*ends), digits=2)
+    lost, interval = (Value(one, Kind.NUMBER, digits=2) for one in (loss, Range(*ends)))
     return (*told, ": lost are ", lost, unit, " (95 % interval ", interval, ")")
 
 
@@ -76,9 +76,9 @@ def _refined(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     )
     if after["output_error"] >= before["output_error"]:
         return (
-            f"Refined on {spent}, in vain: nothing came closer than ",
+            f"Refined on {spent}, in vain: the calibrated factors were kept, with ",
             Value(before["output_error"], Kind.SHARE),
-            f" on {others}, so the calibrated factors were kept",
+            f" on {others}",
         )
     several = len(after["output_errors"]) > 1
     which = f"{after['worst_output']}, the worst output," if several else "the output"

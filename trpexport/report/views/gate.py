@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Text, Tone, Value
@@ -58,6 +58,17 @@ def _outcome(checked: Sequence[Checked]) -> Text:
     return Text(f"The gate passed: {count} rule{'s' if count > 1 else ''}", Role.VERDICT, Tone.GOOD)
 
 
+def _output(name: str, found: Mapping[str, Any]) -> Text:
+    """Say how near one output is."""
+    error, agreement = found["error"], found["agreement"]
+    said: list[Any] = [Value(name, Kind.NAME), ": "]
+    if error is not None:
+        said += ["error ", Value(error, Kind.NUMBER, digits=3), " of its RMS"]
+    if agreement is not None:
+        said += [", " if error is not None else "", "same class at ", Value(agreement, Kind.SHARE)]
+    return Text(tuple(said))
+
+
 def _compared(result: GateResult) -> list[Text]:
     """Say what was compared, and on how many images."""
     baseline, candidate = result.facts["baseline"], result.facts["candidate"]
@@ -70,6 +81,11 @@ def _compared(result: GateResult) -> list[Text]:
         ]
         metric = f"{data['images']} samples of {data['name']}: {result.facts['metric']} "
         lines.append(Text((metric, values[0], " -> ", values[1])))
+    elif data and "top1" not in result.facts:
+        lines += [
+            Text(f"{data['images']} samples of {data['name']}, labels not needed"),
+            *(_output(name, found) for name, found in result.facts["outputs"].items()),
+        ]
     elif data:
         top1 = result.facts["top1"]
         lines.append(

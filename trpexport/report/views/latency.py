@@ -58,7 +58,22 @@ def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]
         "; MACs are ",
         Value(ratio, Kind.RATIO),
         f" fewer{doubt}",
+        *_beside(facts),
         *_advice(facts["session"]),
+    )
+
+
+def _beside(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    """Say how fast the network is beside the original in the precision that ranks are fast in."""
+    speedup = facts.get("beside")
+    if speedup is None:
+        return ()
+    return (
+        f". Ranks were chosen for {facts['precision']}, in which it is ",
+        Value(speedup["mid"], Kind.RATIO),
+        " (",
+        Value(Range(speedup["low"], speedup["high"]), Kind.RATIO),
+        f") as fast as the original in {facts['precision']}",
     )
 
 
@@ -102,16 +117,24 @@ def pareto_view(reports: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     return (Table(columns, tuple(map(_point, reports))),)
 
 
+def tuned_file(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the times of the file that was tuned: in the precision that ranks are fast in."""
+    timed: Mapping[str, Any] = facts["files"][facts.get("precision", "fp32")]
+    return timed
+
+
 def _point(report: Mapping[str, Any]) -> dict[str, Any]:
-    speedup = report["latency"]["files"]["fp32"]["speedup"]
+    speedup = tuned_file(report["latency"])["speedup"]
     calibration = report["calibration"]
-    held_out = calibration["held_out"]
+    refined = calibration.get("refined")
+    held_out = calibration["held_out"] if refined is None else refined["after"]
     return {
         "bundle": report["bundle"],
         "speedup": speedup["mid"],
         "interval": Range(speedup["low"], speedup["high"]),
         "macs": report["macs"]["before"] / report["macs"]["after"],
-        "error": calibration["output_error"],
+        # That of refined factors is known on the images alone that decided on them.
+        "error": calibration["output_error"] if refined is None else None,
         "held_out": None if held_out is None else held_out["output_error"],
     }
 
@@ -137,7 +160,8 @@ def table_view(conditions: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
         blocks.append(
             Text(
                 f"{device['CPU']} ({_vector_unit(device['instruction_sets'])}), ONNX Runtime "
-                f"{device['onnxruntime']}, {one['provider']}, {one['threads']} threads, "
+                f"{device['onnxruntime']}, {one['provider']}, {one.get('precision', 'fp32')}, "
+                f"{one['threads']} threads, "
                 f"batch {one['batch'] or 'as exported'}"
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trpexport.report.blocks import Block, Column, Kind, Phrase, Table, Text, Tone, Value
-from trpexport.report.views.bench import verdict_of
+from trpexport.report.views.bench import as_recommended, verdict_of
 
 if TYPE_CHECKING:
     from trpexport.measure.profile.attribution import Attribution
@@ -26,6 +26,11 @@ def profile_view(profile: BenchProfile) -> tuple[Block, ...]:
         *tables,
         _others(profile),
         *(Text(_sum(label, attribution, place)) for label, attribution, place in models),
+        *(
+            Text(as_recommended(label, session))
+            for label, session in zip(profile.labels, profile.sessions, strict=True)
+            if session
+        ),
         Text("The profiler slows each node down by microseconds: this is no latency."),
     )
 

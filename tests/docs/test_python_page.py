@@ -1,4 +1,4 @@
-"""What the README says works as it stands."""
+"""The page on Python runs as it stands."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import pytest
 import torch
 
 import trpexport as tx
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT
+from tests.docs.pages import PAGES, Block, blocks
 from trpexport import bundle
 
-README = (ROOT / "README.md").read_text()
+PAGE = ROOT / "docs/guide/python.md"
 
 
 @pytest.fixture
 def workplace(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a checkpoint of the name that the README uses."""
+    """A folder with a checkpoint of the name that the page uses."""
     shutil.copy(shared / "checkpoints/resnet20-12fca82f.th", tmp_path / "ckpt.pth")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = (block.code for block in blocks(PAGE) if block.language == "python")
     assert set(re.findall(r"tx\.(\w+)\(", code)) >= {
         *("decompose", "verify", "export", "count", "bench", "evaluate", "gate", "train", "load")
     }
@@ -54,32 +55,17 @@ def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
         assert typed in code
         code = code.replace(typed, quick)
     names = {"model": tx.load("ckpt.pth").module, "x": torch.randn(32, 3, 32, 32)}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, str(PAGE), "exec"), names)
     for folder in ("out", "best"):
         assert (workplace / folder / bundle.MANIFEST).is_file()
     assert tx.gate("best/baseline.onnx", "best", min_macs_ratio=1.9).passed
 
 
-def test_every_criterion_and_scheme_is_explained() -> None:
-    from trpexport.lowrank.criteria import CRITERIA
-    from trpexport.lowrank.schemes import SCHEMES
-
-    for name in (*CRITERIA, *SCHEMES):
-        assert f"`{name}" in README
+PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
 
-@pytest.mark.usefixtures("workplace")
-def test_the_commands_are_typed_right(run: Run) -> None:
-    assert run("decompose", "ckpt.pth", "--scheme", "spatial").code == 3
-    assert run("inspect", "ckpt.pth", "--scheme", "channel").code == 0
-    assert run("export", "ckpt.pth", "--verify-seconds", "0").code == 0
-    assert run("verify", "ckpt-onnx").code == 0
-    assert run("verify", "ckpt-onnx/model.onnx", "ckpt-onnx/model.onnx").code == 0
-    assert run("flops", "ckpt-onnx/model.onnx").code == 0
-
-
-def test_every_command_in_the_readme_exists(run: Run) -> None:
-    commands = set(re.findall(r"^    trpexport (\w+)", README, re.MULTILINE))
-    assert commands
-    for command in commands:
-        assert run(command, "--help").code == 0
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
+def test_python_is_python_and_names_what_there_is(block: Block) -> None:
+    compile(block.code, block.place, "exec")
+    for name in re.findall(r"\btx\.(\w+)", block.code):
+        assert hasattr(tx, name), name

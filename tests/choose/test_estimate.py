@@ -1,0 +1,44 @@
+"""How long a calibration takes is told from counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from tests.latency.networks import SHAPE, twins
+from trpexport.choose.estimate import calibration_seconds, fitting_macs, measured_pace
+from trpexport.choose.sampling import share_of
+
+NETWORK = twins()
+LAYERS = {layer.name: layer for layer in NETWORK.layers}
+PIXELS = SHAPE[2] * SHAPE[3]
+
+
+@pytest.mark.parametrize("images", [1, 40, 2000])
+def test_a_layer_takes_the_products_of_its_patches(images: int) -> None:
+    # 16 channels and 9 taps give 144 numbers for each output pixel that is used.
+    products = images * PIXELS * share_of(images * PIXELS, 144) * 144**2
+    once, twice = (fitting_macs(LAYERS["first"], images, schemes) for schemes in (1, 2))
+    assert once - (twice - once) == pytest.approx(products)
+
+
+def test_more_images_layers_schemes_and_passes_take_longer() -> None:
+    def seconds(names: tuple[str, ...] = ("first",), images: int = 40, **how: int) -> float:
+        return calibration_seconds(NETWORK, names, images, pace=1e9, **how)
+
+    assert seconds() < seconds(images=80) < 2.01 * seconds()
+    assert seconds() < seconds(("first", "wide"))
+    assert seconds() < seconds(schemes=2)
+    one, two, three = (seconds(passes=passes) for passes in (1, 2, 3))
+    assert three - two == pytest.approx(two - one)
+    # A machine that is twice as fast takes half as long.
+    assert calibration_seconds(NETWORK, ["first"], 40, pace=2e9) == pytest.approx(seconds() / 2)
+
+
+def test_the_pace_is_that_of_a_product() -> None:
+    ticks: Iterator[int] = count()
+    # 20 ms between two looks at the clock: started at 0, seen again at 20, ..., 100, and read.
+    pace = measured_pace(lambda: next(ticks) * 0.02)
+    assert pace == pytest.approx(5 * 4096 * 576**2 / 0.12, rel=0.3)
