@@ -35,6 +35,7 @@ from trpexport.onnxfile.external_data import external_files
 from trpexport.onnxfile.precision import check_float32
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.quantization.judging import FileJudge
+from trpexport.shown import Shown
 from trpexport.stages import Stages
 
 
@@ -69,8 +70,8 @@ class Labelled:
         return FileJudge(model, self.data, self.metric, **how)
 
 
-@dataclass(frozen=True)
-class ConversionReport:
+@dataclass(frozen=True, repr=False)
+class ConversionReport(Shown):
     """What was written.
 
     Attributes:
@@ -80,6 +81,10 @@ class ConversionReport:
 
     paths: Mapping[str, Path]
     data: Mapping[str, Any]
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return dict(self.paths)
 
 
 @dataclass(frozen=True)

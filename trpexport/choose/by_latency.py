@@ -76,7 +76,7 @@ class ByLatency(AlignedSelection):
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
     form: Form | None = None
-    cache: Path | None = None
+    cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 

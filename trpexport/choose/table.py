@@ -196,7 +196,7 @@ def sensitivity_table(
     selection: Selection | None = None,
     prices: Sequence[Price] = (),
     alignment: Alignment = UNALIGNED,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> SensitivityTable:
     """Measure what each layer of a network loses on its own at a range of ranks.
@@ -231,7 +231,7 @@ def sensitivity_table(
         rank_multiple=(alignment.multiple, alignment.is_asked),
         options=selection.options,
     )
-    path = None if cache is None else writable_folder(cache) / f"sensitivity-{key[:16]}.json"
+    path = None if cache is None else writable_folder(Path(cache)) / f"sensitivity-{key[:16]}.json"
     found = None if path is None else _read(path, key)
     if found is not None:
         return found

@@ -32,7 +32,7 @@ _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
     *("standard_output", "supervision", "schema", "text", "inputs", "foreign"),
-    "older_python",
+    *("older_python", "shown"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 

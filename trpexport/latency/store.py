@@ -72,8 +72,8 @@ class Store:
         folder: where it lies; None keeps nothing from run to run.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / NAME
+    def __init__(self, folder: str | Path | None) -> None:
+        self._path = None if folder is None else Path(folder) / NAME
         self._memory = None if folder is not None else sqlite3.connect(":memory:")
 
     def __enter__(self) -> Store:
