@@ -20,7 +20,7 @@ import numpy as np
 
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
-from benchmarks.networks import plan_at
+from benchmarks.networks import NORMALISE, plan_at
 from trpexport.choose.base import gathered
 from trpexport.choose.budget import Budgeter
 from trpexport.choose.calibrate import truncations
@@ -28,12 +28,9 @@ from trpexport.choose.gathering import Gatherer
 from trpexport.choose.spectra import analyse
 from trpexport.choose.table import sensitivity_table
 from trpexport.datasets.calibration import ArrayImages, spread
-from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.networks.torch.network import TorchNetwork
 
 SHAPE = (1, 3, 32, 32)
-# What the published checkpoints were trained with.
-NORMALISE = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BATCH = 500
 RATIOS = (1.5, 2.0, 2.5, 3.0)
 SCHEMES = ("spatial", "channel", "decoupling", "auto")

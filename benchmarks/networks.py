@@ -21,8 +21,30 @@ from trpexport.lowrank.criteria.base import Criterion
 from trpexport.lowrank.criteria.fraction import Fraction
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.onnx_files import OnnxFileSource
+from trpexport.onnxfile.recognition import is_onnx
+from trpexport.pipeline import Decomposable, Source
 
+# What the published checkpoints were trained with.
+NORMALISE = tx.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FAST = tx.ExportSettings(verify_seconds=0)
+
+
+def source_of(path: Path) -> Decomposable:
+    """Return a checkpoint or an ONNX file to decompose."""
+    return OnnxFileSource(path) if is_onnx(path) else Source(path)
+
+
+def resized(size: int | None, resize: int | None) -> tx.Preprocessing:
+    """Return how images become input of networks that were trained as most are.
+
+    Args:
+        size: edge of the input, in pixels; None where images have it.
+        resize: shorter edge before the middle is cut out.
+    """
+    if size is None:
+        return NORMALISE
+    return replace(NORMALISE, size=(size, size), resize=resize)
 
 
 def random_network(preset: str, num_classes: int) -> nn.Module:

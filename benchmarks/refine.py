@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import trpexport as tx
-from benchmarks.calibration_curve import NORMALISE
 from benchmarks.environment import RESULTS, environment, run
+from benchmarks.networks import resized, source_of
 from trpexport.calibration_data import CalibrationData
 from trpexport.networks.base import Network
-from trpexport.onnx_files import OnnxFileSource
-from trpexport.onnxfile.recognition import is_onnx
-from trpexport.pipeline import Decomposable, Source
+from trpexport.pipeline import Decomposable
 from trpexport.plan import CALIBRATION
 from trpexport.refining.refinement import REFINED
 from trpexport.stages import Stages
@@ -56,7 +53,7 @@ class Test:
 def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dict[str, Any]:
     """Return what a network loses at a fraction of its MACs, calibrated and refined."""
     dataset, stages = tx.open_dataset(args.data), Stages(print)
-    how = NORMALISE if args.size is None else _sized(args)
+    how = resized(args.size, args.resize)
     origin, network = source.open(stages)
     images, _ = CalibrationData(dataset, args.images, preprocessing=how).read_for(
         origin, network.inputs
@@ -76,10 +73,6 @@ def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dic
         "minutes": args.minutes,
         **after.plan.options[CALIBRATION][REFINED],
     }
-
-
-def _sized(args: argparse.Namespace) -> tx.Preprocessing:
-    return replace(NORMALISE, size=(args.size, args.size), resize=args.resize)
 
 
 def line(key: str, row: dict[str, Any]) -> str:
@@ -111,7 +104,7 @@ def main() -> None:
     if RESULT.exists():
         known = json.loads(RESULT.read_text())["results"]
     for path in args.networks:
-        source = OnnxFileSource(path) if is_onnx(path) else Source(path)
+        source = source_of(path)
         for ratio in args.ratios:
             key = f"{path.stem}/{args.scheme}/{args.images}/{args.minutes:g}min/{ratio:g}"
             if key not in known:

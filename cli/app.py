@@ -160,7 +160,9 @@ def _run(typed: list[str]) -> tuple[str | None, int]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
             raise
-        return f'{error.name} is not installed: pip install "trpexport[cpu]"', 2
+        from trpexport.installing import install_command
+
+        return f"{error.name} is not installed: {install_command('cpu')}", 2
     except OSError as error:
         if error.errno in _OUTPUT_ERRORS and error.filename is None:  # as of a help page
             give_up(sys.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,10 +40,16 @@ _has_facts: ContextVar[bool] = ContextVar("has_facts", default=False)
 
 def console() -> Console:
     """Return where tables and sentences go."""
+    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def _console(**options: Any) -> Console:
+    """Return a console of rich; one without any styles, bold ones too, where NO_COLOR is set."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, highlight=False)
+    if os.environ.get("NO_COLOR"):
+        options["color_system"] = None
+    return Console(highlight=False, **options)
 
 
 def show(*blocks: Block) -> None:
@@ -198,10 +205,9 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
         with claimed_output():
             yield Stages(_reaching(lambda name: say(f"- {name}")), heed)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    with claimed_output(), Console(stderr=True).status("starting") as status:
+    with claimed_output(), _console(stderr=True).status("starting") as status:
 
         def announce(name: str) -> None:
             voice().log(f"{voice().timed(printable(name))}\n")
@@ -227,7 +233,6 @@ def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
 
 def progress_bar() -> Progress:
     """Return what shows a bar on standard error: one line, that fills the terminal's width."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
     from rich.table import Column
@@ -238,7 +243,7 @@ def progress_bar() -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Remaining(compact=True, table_column=Column(no_wrap=True)),
-        console=Console(stderr=True, highlight=False),
+        console=_console(stderr=True),
         expand=True,
     )
 

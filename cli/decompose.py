@@ -30,7 +30,7 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import CHECKING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import CHECKING, REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import tell_written
 from .measuring import Provider
 from .refining import Refine, RefineImages
@@ -51,8 +51,7 @@ _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank
 _PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("images", "seed", "cache", "output", "refine")
 _JUDGING = Idle(JUDGING, without="max_drop")
-_REFINING = Idle(("refine_images",), without="refine")
-_IDLE = (_PLANNED, _JUDGING, _REFINING, Idle(_CALIBRATING, without="calib"))
+_IDLE = (_PLANNED, _JUDGING, REFINING, Idle(_CALIBRATING, without="calib"))
 
 
 def decompose(

@@ -123,7 +123,7 @@ def eval_(
         trpexport eval out --data cifar10:DIR
     """
     from trpexport.judge.classify import evaluate
-    from trpexport.judge.examples import find_judge, open_classifiers
+    from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
     from trpexport.report.views.evaluation import evaluation_view
@@ -131,7 +131,8 @@ def eval_(
 
     tell_written(save)
     dataset = open_data(data)
-    judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+    chosen_metric = usual_metric(dataset, metric)
+    judge = find_judge(dataset.name, chosen_metric, lower_is_better=metric_lower_is_better)
     session: dict[str, Any] = {
         "provider": provider,
         "provider_options": parse_provider_options(provider_option or ()),

@@ -53,6 +53,13 @@ def finetune(
     teacher_weight: Annotated[
         float, typer.Option(help="Share of the teacher in the loss, 0 to 1.")
     ] = 0.5,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own loss of what the network gives and the labels, as "
+            "package.module:function; without labels, --teacher's outputs are learnt."
+        ),
+    ] = None,
     recipe: Recipe = "finetune",
     model: opt.Model = None,
     unsafe_pickle: opt.UnsafePickle = False,
@@ -79,7 +86,8 @@ def finetune(
 ) -> None:
     """Retrain a network after its decomposition; goes on where it was stopped, as train does.
 
-    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl.
+    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl. Images have
+    classes, or a --loss of your own is given; without labels, the outputs of --teacher are learnt.
 
     Example:
         trpexport finetune out --data cifar10:DIR --teacher network.pth
@@ -102,6 +110,7 @@ def finetune(
         teacher=teacher,
         temperature=temperature,
         teacher_weight=teacher_weight,
+        loss=loss,
         model=model,
         unsafe_pickle=unsafe_pickle,
         preprocessing=normalisation(mean, std),

@@ -111,6 +111,7 @@ def gate(
         trpexport gate --candidate out --data cifar10:DIR --max-drop 1
     """
     from trpexport.files import write_atomically, write_json
+    from trpexport.judge.examples import usual_metric
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.ci import junit_xml
     from trpexport.judge.gate.config import read_limits
@@ -128,12 +129,14 @@ def gate(
         if is_typed(context, parameter)
     }
     refuse_idle(context, Idle(_IMAGES, without="data"))
+    dataset = None if data is None else open_data(data)
     limits = read_limits(
         typed,
         confident=confident if is_typed(context, "confident") else None,
         config=chosen_file(context),
         data=data or "the data",
         metric=metric if is_typed(context, "metric") else None,
+        usual=usual_metric(dataset, None),
         lower_is_better=is_typed(context, "metric_lower_is_better"),
         others=option_names(context),
         beside=COMMANDS,
@@ -155,8 +158,7 @@ def gate(
         memory=False,
     )
     found: dict[str, Any] = {}
-    if data is not None:
-        dataset = open_data(data)
+    if dataset is not None:
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         drawn = {"split": split, "limit": images}
         found = _judged(settings, dataset, limits, drawn, preprocessing=how, output=output)

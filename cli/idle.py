@@ -28,6 +28,7 @@ class Idle:
 
 
 CHECKING = Idle(("check",), without="target_ort")
+REFINING = Idle(("refine_images",), without="refine")
 
 
 def refuse_idle(context: typer.Context, *table: Idle) -> None:

@@ -32,11 +32,20 @@ OPTIONS = {
     ),
     "Ranks and layers": (
         *("include", "exclude", "stride_1_only", "rank_multiple", "plan", "keep_expensive"),
-        *("pareto", "refine", "add_baseline"),
+        *("pareto", "refine", "refine_images", "add_baseline"),
     ),
     "Low rank in training": ("trp_energy", "trp_period", "nuclear_weight"),
     "Training": (
-        *("epochs", "lr", "weight_decay", "teacher", "temperature", "teacher_weight", "init"),
+        *(
+            "epochs",
+            "lr",
+            "weight_decay",
+            "teacher",
+            "temperature",
+            "teacher_weight",
+            "loss",
+            "init",
+        ),
         *("no_augment", "restart", "save_seconds", "tensorboard", "device", "bf16"),
         *("compile_network", "cuda_graphs", "sync_bn", "workers"),
     ),

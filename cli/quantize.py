@@ -77,7 +77,7 @@ def quantize(
     from trpexport.artifact.build import ExportSettings
     from trpexport.bundle import is_bundle
     from trpexport.conversion import Conversion, Labelled
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.report.views.bundle import conversion_view
 
     refuse_idle(
@@ -94,7 +94,8 @@ def quantize(
     labelled = None
     if data is not None:
         dataset = open_data(data)
-        judge = find_judge(dataset.name, metric, lower_is_better=metric_lower_is_better)
+        chosen = usual_metric(dataset, metric)
+        judge = find_judge(dataset.name, chosen, lower_is_better=metric_lower_is_better)
         prepared = preprocessing(dataset, *how, kept=True)
         labelled = Labelled(dataset, split, data_images, prepared, judge, max_drop)
     settings = ExportSettings(

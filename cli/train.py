@@ -15,10 +15,10 @@ from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
-from .eval import DATA, Resize, Size
+from .eval import DATA, Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle, refuse_typed
 from .interrupts import tell
-from .pixels import read_size
+from .pixels import normalisation, read_size
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
@@ -97,6 +97,8 @@ def train(
     weight_decay: WeightDecay = None,
     seed: opt.Seed = 0,
     no_augment: NoAugment = False,
+    mean: Mean = None,
+    std: Std = None,
     size: Size = None,
     resize: Resize = None,
     workers: Decoders = None,
@@ -146,7 +148,11 @@ def train(
     )  # fmt: skip
     watcher = watching(out, tensorboard)
     tell(lambda: standing(out))
-    facts = run(arch, settings, low_rank, out, init=init, watcher=watcher, restart=restart)
+    how = normalisation(mean, std)
+    facts = run(
+        arch, settings, low_rank, out,
+        init=init, preprocessing=how, watcher=watcher, restart=restart,
+    )  # fmt: skip
     finish(facts, out, "decompose", as_json)
 
 

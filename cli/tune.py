@@ -31,9 +31,9 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
-from .refining import Refine
+from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 from .report import ReportTo, write_report
 
@@ -87,6 +87,7 @@ def tune(
     seed: opt.Seed = 0,
     cache: opt.Cache = None,
     refine: Refine = None,
+    refine_images: RefineImages = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -142,6 +143,7 @@ def tune(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
+        REFINING,
     )
     if not any(is_given(context, name) for name in _LIMITS):
         raise TrpexportError(
@@ -184,7 +186,7 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    refinement = refinement_of(refine, cache)
+    refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     tell_written(out)
     with progress(None if pareto else heed) as stages:

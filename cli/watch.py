@@ -86,16 +86,20 @@ class Silence:
 def step_text(facts: dict[str, Any]) -> str:
     """Return what the bar says in front of itself: short, for a terminal of 80 columns."""
     share, ratio = facts.get("mean_rank_share"), facts.get("macs_ratio")
-    text = f"loss {facts['loss']:.3f} top-1 {facts['top1']:.1f} %"
+    text = f"loss {facts['loss']:.3f}"
+    text += f" top-1 {facts['top1']:.1f} %" if "top1" in facts else ""
     text += "" if share is None else f" rank {share:.2f}"
     return text if ratio is None else f"{text} MACs {ratio:.2f}"
 
 
 def epoch_text(facts: dict[str, Any]) -> str:
     """Return what is said of an epoch."""
+    if "top1" in facts:
+        done = f"top-1 {facts['top1']:.2f} %, test {facts['test_top1']:.2f} %"
+    else:
+        done = f"test {facts['test_loss']:.3f}"
     return (
-        f"loss {facts['loss']:.3f}, top-1 {facts['top1']:.2f} %, "
-        f"test {facts['test_top1']:.2f} %{low_rank_text(facts)}, {facts['seconds'] / 60:.1f} min"
+        f"loss {facts['loss']:.3f}, {done}{low_rank_text(facts)}, {facts['seconds'] / 60:.1f} min"
     )
 
 

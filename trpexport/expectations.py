@@ -38,7 +38,8 @@ class Expectation:
             DataError: the images can't be read, or do not fit the network.
         """
         shape = checkpoint.known_inputs.first.shape
-        preprocessing = self.preprocessing or stored_preprocessing(checkpoint)
+        known = self.dataset.prepared_by(self.preprocessing)
+        preprocessing = stored_preprocessing(checkpoint) if known is None else known
         images = DatasetImages(self.dataset, preprocessing, shape, count=1)
         count = max(1, min(_EXPECTED, _EXPECTED_PIXELS // math.prod(shape[2:])))
         labelled = images.labelled(count)

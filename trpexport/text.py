@@ -12,22 +12,31 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def printable(value: object, limit: int | None = None) -> str:
-    """Return text of strangers, fit for a terminal and a line.
+    r"""Return text of strangers, fit for a terminal and a line.
 
     Nothing in it moves the cursor, colours the screen, turns the direction of writing or ends the
-    line: what is no printable character becomes a space or a question mark.
+    line: other space becomes a space, and what is no printable character is escaped, ``\x1b``.
 
     Args:
         value: the text, or what is to be written as text.
         limit: number of characters from which on the middle is left out.
     """
-    text = str(value)
-    if limit is not None and len(text) > limit:
-        kept = limit - len(_LEFT_OUT)
-        text = text[: kept - kept // 3] + _LEFT_OUT + text[len(text) - kept // 3 :]
+    text = _shortened(str(value), limit)
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else "?" for c in _OTHER_SPACE.sub(" ", text))
+    spaced = _OTHER_SPACE.sub(" ", text)
+    return _shortened("".join(c if c.isprintable() else _escaped(c) for c in spaced), limit)
+
+
+def _shortened(text: str, limit: int | None) -> str:
+    if limit is None or len(text) <= limit:
+        return text
+    kept = limit - len(_LEFT_OUT)
+    return text[: kept - kept // 3] + _LEFT_OUT + text[len(text) - kept // 3 :]
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def quantity(count: float, unit: str = "") -> str:

@@ -18,6 +18,7 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import AlreadyFastError, ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
+from trpexport.datasets.given import fingerprint
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, NothingToDoError
@@ -351,7 +352,7 @@ def _deliver(place: Path, out: Path, *, replace: bool) -> None:
 def _told(value: Any) -> Any:
     """Return settings as JSON-ready data, equal for what is the same from run to run."""
     if isinstance(value, Dataset | TensorSet):
-        return value.name
+        return fingerprint(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: _told(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):

@@ -27,6 +27,7 @@ is_wanted() { [[ " ${PARTS:-tests speed runtime calibration training} " == *" $1
 part() {
   local name=$1 seconds=$2 left=$((total - SECONDS))
   shift 2
+  [ "$device" = cpu ] && seconds=$total
   is_wanted "$name" || return 0
   echo "== $name, $left s are left"
   [ "$left" -gt 0 ] && timeout -k 5 "$((seconds < left ? seconds : left))" "$@" && return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tests.artifact.networks import SHAPE
 from tests.made_data import BOTH, HOW, made_dataset, pixels
-from trpexport.choose.judged_images import judged_by
+from trpexport.choose.judged_images import JudgedImages, judged_by
 from trpexport.choose.judging import NetworkJudge
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.calibration import ArrayImages, DatasetImages, LabelledTensors
@@ -49,7 +50,11 @@ def test_what_is_calibrated_on_is_left_out() -> None:
     labelled: Any = judged_by(images, again, INPUTS, HOW).labelled()
     assert count(labelled) == 5 + 24 - 10
     seen = {image.tobytes() for image in images.inputs}
-    assert not seen & {one.tobytes() for some, _ in labelled.batches() for one in some}
+    samples = {one.tobytes() for some, _ in labelled.batches() for one in some}
+    assert not seen & samples
+    everything: Any = SimpleNamespace(to_train_on=lambda _: HOW.normalise(pixels(24)))
+    trained_on: Any = JudgedImages(everything, labelled).to_train_on(24)
+    assert {one.tobytes() for one in trained_on} == seen
     is_seen = [one.tobytes() in seen for one in HOW.normalise(pixels(24))]
     assert sum(is_seen) == 10
     with pytest.raises(DataError, match="made:b holds no labelled samples besides"):

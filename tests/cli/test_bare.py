@@ -58,7 +58,7 @@ def test_the_edge_commands_work_without_torch(shared: Path, tmp_path: Path) -> N
     # What needs torch says so in one line.
     done = run("decompose", checkpoint.path)
     assert done.returncode == 2
-    assert 'torch is not installed: pip install "trpexport[cpu]"' in done.stderr
+    assert f'torch is not installed: pip install -e "{ROOT}[cpu]"' in done.stderr
 
     # Against what the libraries need, in turns: a machine that is slow just now is slow for both.
     own, libraries = [], []

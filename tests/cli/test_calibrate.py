@@ -98,9 +98,10 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--calib", "nothing:here"], "nothing"),
         (["--calib", "cifar10:/nowhere"], "/nowhere"),
         (["--calib", "digits", "--images", "0"], "--images"),
-        (["--mean", "0.5"], "--mean does nothing without --calib: add --calib, or leave it out"),
+        (["--mean", "0.5"], "--mean and --std belong together: give both"),
+        (["--size", "224"], "--size and --resize need --mean and --std with them"),
         (["--seed", "0"], "--seed does nothing without --calib"),
-        (["--images", "9", "--std", "1"], "--images, --std do nothing without --calib"),
+        (["--images", "9", "--seed", "1"], "--images, --seed do nothing without --calib"),
         (["--data-preprocessing"], "--data-preprocessing does nothing without --calib"),
         (["--cache", "x"], "--cache does nothing without a target: add one, as in"),
         (["--calib", "digits", "--cache", "x"], "--cache does nothing without a"),
@@ -139,7 +140,7 @@ def test_images_of_another_kind_are_one_line(run: Run, checkpoint: Path, tmp_pat
     options = ("--criterion", "rank:2", "--mean", "0.5", "--std", "0.5", "-o", tmp_path / "out")
     result = run("decompose", checkpoint, "--calib", f"npz:{tmp_path / 'grey.npz'}", *options)
     assert result.code == 2
-    assert "gives images of 1x28x28, the network takes 3x32x32" in result.error
+    assert "the network takes 3 channels, the preprocessing has a mean for 1" in result.error
 
 
 @pytest.mark.slow

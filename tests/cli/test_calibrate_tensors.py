@@ -57,7 +57,13 @@ def test_from_the_command_line(run: Run, place: Path) -> None:
     assert report["calibration"]["data"] == "tensors:x.npz"
     assert report["calibration"]["images"] == 40
     assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
-    refused = run("decompose", "w.pt", *options, *how, "--mean", "0,0", "--std", "1,1", "-o", "b")
+    kept = run("decompose", "w.pt", *options, *how, "--mean", "0,0", "--std", "1,1", "-o", "b")
+    assert kept.code == 0, kept.err
+    told = json.loads((place / "b" / bundle.MANIFEST).read_text())["preprocessing"]
+    assert (told["mean"], told["std"]) == ([0, 0], [1, 1])
+    same = json.loads((place / "b" / bundle.REPORT).read_text())["calibration"]
+    assert same == report["calibration"]  # and nothing of it is done to what is input already
+    refused = run("decompose", "w.pt", *options, *how, "--data-preprocessing", "-o", "c")
     assert "prepare images: leave them out" in refused.error
     wrong = run("decompose", "w.pt", *options[:2], "--input-shape", "1x2x8x8", *how, "-o", "c")
     assert wrong.code == 2

@@ -57,4 +57,4 @@ def test_facts_for_machines(run: Run) -> None:
 
 def test_a_machine_that_is_not_known() -> None:
     blocks = doctor_view({**FACTS, "machine": None}, doctor.EXTRAS)
-    assert len(blocks) == 3
+    assert len(blocks) == 4

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import QUICK, Run
+from tests.datasets.picturing import encoded, pixels, write_folder
 from trpexport import bundle
 from trpexport.checkpoints import load_checkpoint
 
@@ -42,7 +44,30 @@ def test_classes_in_another_order_are_refused(
     assert not out.exists()
 
 
-def test_how_to_prepare_images_does_nothing_without_some(run: Run, tmp_path: Path) -> None:
-    result = run("export", tmp_path / "nowhere.pth", "--mean", "0.5", "--std", "0.5")
-    assert result.code == 2
-    assert "--mean, --std do nothing without --expect: add --expect" in result.error
+HEAD = "import torch.nn as nn\n"
+NET = "def net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten())\n"
+
+
+@pytest.mark.parametrize("command", ["export", "decompose"])
+def test_how_to_prepare_images_is_kept_without_any(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "kept_net.py").write_text(HEAD + NET)
+    torch.save(__import__("kept_net").net().state_dict(), "w.pth")
+    files = {f"{i}.png": encoded(pixels(i, 9, 11)) for i in range(4)}
+    photos = write_folder(tmp_path / "photos", files)
+    typed = ("w.pth", "--model", "kept_net:net", "--input-shape", "1x3x8x8", *QUICK, "-o", "out")
+    typed = (*typed, "--criterion", "rank:1") if command == "decompose" else typed
+    how = ("--mean", "0.1,0.2,0.3", "--std", "0.4,0.5,0.6", "--size", "8", "--resize", "9")
+    done = run(command, *typed, *how)
+    assert done.code == 0, done.err
+    kept = json.loads((tmp_path / "out" / "manifest.json").read_text())["preprocessing"]
+    assert kept == {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "size": [8, 8], "resize": 9}
+    # And used afterwards, where nothing is said.
+    found = run("verify", "out/model.onnx", "out/model.onnx", "--inputs", photos, "--json")
+    assert found.code == 0, found.err
+    wrong = run(command, *typed, "--force", "--mean", "0.5", "--std", "0.5")
+    assert wrong.code == 2
+    assert "takes 3 channels, the preprocessing has a mean for 1" in wrong.error

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = random.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     save("images", pixels)
     save("constant", np.full((8, 8, 8, 3), 7, np.uint8))
-    save("gray", pixels[..., :1])
+    save("many", np.concatenate([pixels, pixels[..., :2]], axis=-1))
     save("larger", random.integers(0, 256, (8, 16, 12, 3), dtype=np.uint8))
     save("nan", np.where(pixels > 250, np.nan, pixels / 255).astype(np.float32))
     raw: Any = {"other": random.normal(size=(8, 5)).astype(np.float32)}
@@ -105,7 +105,9 @@ CASES: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "each of a single value, from which no ranges follow": lambda folder: calibrated(
         folder, "constant"
     ),
-    "gives images of 1x8x8, the network takes 3x8x8": lambda folder: calibrated(folder, "gray"),
+    "the images have 5 channels, the preprocessing has a mean for 3": lambda folder: calibrated(
+        folder, "many"
+    ),
     "12": lambda folder: calibrated(folder, "larger"),
     "NaN": lambda folder: calibrated(folder, "nan"),
     "no int8": lambda folder: (*calibrated(folder), "--provider", "coreml"),

@@ -151,3 +151,16 @@ def test_what_is_none_of_that_is_one_line(given: Any, says: str) -> None:
     with pytest.raises(DataError, match=says) as caught:
         data_from(given)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_mapping_holds_are_inputs_unless_the_network_has_no_such() -> None:
+    both = {"x": TENSORS, "y": TENSORS, "target": CLASSES}
+    free = data_from(both)
+    assert isinstance(free, TensorSet)
+    assert [*free.inputs] == ["x", "y", "target"]
+    known = data_from(both, Inputs.of({"x": (1, 3, 8, 8), "y": (1, 3, 8, 8)}))
+    assert isinstance(known, TensorSet)
+    assert ([*known.inputs], [*known.targets]) == (["x", "y"], ["target"])
+    only = data_from([{"x": TENSORS, "y": CLASSES}], Inputs.of({"x": (1, 3, 8, 8)}))
+    assert isinstance(only, TensorSet)
+    assert ([*only.inputs], [*only.targets]) == (["x"], ["target"])

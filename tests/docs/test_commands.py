@@ -27,7 +27,8 @@ def application() -> Any:
 
 @cache
 def options(command: str) -> set[str]:
-    parameters = application().commands[command].params
+    group = application()
+    parameters = [*group.params, *group.commands[command].params]
     return {name for one in parameters for name in (*one.opts, *one.secondary_opts)} | {"--help"}
 
 

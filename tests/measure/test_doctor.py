@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from trpexport.errors import MissingDependencyError
+from trpexport.installing import install_command
 from trpexport.measure import doctor
 from trpexport.measure.doctor import EXTRAS, diagnose
 
@@ -64,7 +67,7 @@ def test_packages_that_are_missing_or_broken(monkeypatch: pytest.MonkeyPatch) ->
             "scipy": "not installed",
             "onnx": "does not import: libfoo.so: cannot open",
         },
-        "install": 'pip install "trpexport[cpu]"',
+        "install": install_command("cpu"),
     }
 
 
@@ -77,3 +80,8 @@ def test_a_machine_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     found = diagnose()
     assert found["machine"] is None
     assert "pip install onnxruntime" in found["providers"]["cpu"]["reason"]
+
+
+def test_every_extra_that_users_install_is_tried() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(extras["optional-dependencies"]) - {"dev", "docs"}

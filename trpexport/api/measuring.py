@@ -99,7 +99,7 @@ def bench(
 @overload
 def evaluate(
     model: str | Path,
-    data: str | Dataset,
+    data: Images,
     *,
     split: str = ...,
     limit: int | None = ...,
@@ -116,7 +116,7 @@ def evaluate(
 @overload
 def evaluate(
     model: str | Path,
-    data: str | Dataset | TensorSet,
+    data: Images,
     *,
     split: str = ...,
     limit: int | None = ...,
@@ -130,9 +130,13 @@ def evaluate(
 ) -> Score: ...
 
 
+@overload
+def evaluate(model: str | Path, data: Images, **options: Any) -> Evaluation | Score: ...
+
+
 def evaluate(
     model: str | Path,
-    data: str | Dataset | TensorSet,
+    data: Images,
     *,
     split: str = "test",
     limit: int | None = None,
@@ -148,14 +152,16 @@ def evaluate(
 
     Args:
         model: the file, or a bundle.
-        data: the data set, as in ``cifar10:DIR``; or raw tensors, as in ``tensors:FILE.npz``.
+        data: labelled samples, as :func:`trpexport.decompose` takes them: a data set, as in
+            ``cifar10:DIR``, raw tensors, as in ``tensors:FILE.npz``, a loader of (tensor, label).
         split: which images of it.
         limit: how many, spread evenly over the split; None for all.
         preprocessing: how images become input; None takes what the bundle says.
         output: name of the output to judge, where there are several.
-        metric: None counts images whose class is right, and gives an evaluation; else a score of
-            this metric: ``"miou"``, ``"rmse"``, ``"package.module:function"``, or a function of
-            all predictions and targets that returns a number, or one a sample.
+        metric: None counts images whose class is right, and gives an evaluation, of raw tensors
+            with classes a score; else a score of this metric: ``"miou"``, ``"rmse"``,
+            ``"package.module:function"``, or a function of all predictions and targets that
+            returns a number, or one a sample.
         lower_is_better: of one's own metric, whether a smaller number is the better one.
         batch: images at a time.
         provider: who runs it, as in ``"cpu"`` or ``"cuda"``.
@@ -166,11 +172,12 @@ def evaluate(
     """
     from trpexport.datasets import TensorSet
     from trpexport.judge.classify import evaluate as run
-    from trpexport.judge.examples import find_judge, open_classifiers
+    from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
     from trpexport.judge.images import choose_images
 
     dataset = _opened(data, limit)
-    judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
+    chosen = usual_metric(dataset, metric)
+    judge = find_judge(dataset.name, chosen, lower_is_better=lower_is_better)
     how: dict[str, Any] = {"preprocessing": preprocessing, "output": output}
     how |= {"provider": provider, "threads": threads}
     if judge is not None:
@@ -238,7 +245,7 @@ def gate(
     Raises:
         TrpexportError: there is no limit, or one needs what is missing, or a network can't be read.
     """
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.config import needs_labels, parsed_limits
     from trpexport.judge.gate.evidence import gathered
@@ -260,7 +267,8 @@ def gate(
     typed: dict[str, Any] = {name: one for name, one in limits.items() if one is not None}
     judge = None
     if dataset is not None and (metric is not None or needs_labels(typed)):
-        judge = find_judge(dataset.name, metric, lower_is_better=lower_is_better)
+        chosen = usual_metric(dataset, metric)
+        judge = find_judge(dataset.name, chosen, lower_is_better=lower_is_better)
     rules = parsed_limits(typed, confident, metric=judge)
     files = find_models([Path(baseline), Path(candidate)])
     bench_settings = BenchSettings(files, **{"memory": False, **_bench_settings(settings or {})})

@@ -71,7 +71,7 @@ def quantize(
     from trpexport.calibration_data import CalibrationData
     from trpexport.conversion import Conversion, Labelled
     from trpexport.datasets.given import data_from
-    from trpexport.judge.examples import find_judge
+    from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.stages import Stages
 
     calibration = labelled = None
@@ -80,7 +80,8 @@ def quantize(
         calibration = CalibrationData(opened, count, preprocessing=preprocessing)
     if data is not None:
         judged = data_from(data, limit=limit)
-        by = find_judge(judged.name, metric, lower_is_better=lower_is_better)
+        chosen = usual_metric(judged, metric)
+        by = find_judge(judged.name, chosen, lower_is_better=lower_is_better)
         labelled = Labelled(judged, split, limit, preprocessing, by, max_drop)
     settings = ExportSettings(
         precisions=tuple(precisions),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trpexport.datasets import Preprocessing
     from trpexport.training.settings import Compute, LowRank
     from trpexport.training.watching import Watcher
 
@@ -21,6 +22,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     init: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
     watcher: Watcher | None = None,
     restart: bool = False,
     seed: int = 0,
@@ -41,6 +43,7 @@ def train(
         batch_size: images in a step of all workers together, likewise.
         lr: learning rate, likewise.
         init: a checkpoint or bundle to start from.
+        preprocessing: how images become input; as ``init`` or the data set says where it is None.
         watcher: is told how it goes.
         restart: throw away what an earlier run left in ``out``.
         seed: of everything random.
@@ -68,6 +71,7 @@ def train(
         low_rank,
         Path(out),
         init=None if init is None else Path(init),
+        preprocessing=preprocessing,
         watcher=watcher or Watchers(()),
         restart=restart,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from trpexport.tensors import Array, Arrays
 
 _NAME = "array"
 _TARGETS = ("label", "labels", "target", "targets", "y")
+_MAYBE_INPUTS = ("y",)  # of a network whose inputs nobody knows
 _IMAGE_RANK, _BATCH_RANK = 3, 4
 
 
@@ -45,7 +47,9 @@ def data_from(
     if _is_array(given):
         arrays, targets = {_name(inputs): _array(given)}, {}
     elif isinstance(given, Mapping):
-        arrays, targets = _split({name: _array(value) for name, value in given.items()}, inputs)
+        arrays, targets = {name: _array(value) for name, value in given.items()}, {}
+        if inputs is not None:
+            arrays, targets = _split(arrays, inputs)
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         arrays, targets = _gathered(given, inputs, limit)
     else:
@@ -54,8 +58,24 @@ def data_from(
             "iterable of them, or the name of data, as in 'cifar10:DIR'"
         )
     if inputs is not None and inputs.first.dtype is not None:  # whose bytes are no pictures
-        return TensorSet(_NAME, arrays, targets)
+        return TensorSet(f"tensors:{_NAME}", arrays, targets)
     return data_of(_NAME, arrays, targets)
+
+
+def fingerprint(data: Dataset | TensorSet) -> str:
+    """Return what tells data from others: their name; of what was handed over, the content."""
+    if data.name.partition(":")[2] != _NAME:
+        return data.name
+    if isinstance(data, TensorSet):
+        arrays = [*data.inputs.items(), *data.targets.items()]
+    else:
+        images = data.images("test").in_memory()
+        arrays = [] if images is None else [("images", images)]
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(f"{name}:{array.dtype}:{array.shape}:".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return f"{data.name}:{digest.hexdigest()}"
 
 
 def is_at_hand(given: Any) -> bool:
@@ -129,7 +149,7 @@ def _split(
     arrays: Mapping[str, Array], inputs: Inputs | None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Tell inputs from targets by name: those that the network has are inputs."""
-    known = () if inputs is None else (*inputs,)
+    known = (*_MAYBE_INPUTS,) if inputs is None else (*inputs,)
     targets = {
         name: array for name, array in arrays.items() if name in _TARGETS and name not in known
     }

@@ -17,7 +17,7 @@ def kind_of(path: Path) -> str | None:
     holds tensors, any other folder or file images.
     """
     try:
-        if not path.exists() or not path.name:
+        if not path.exists():
             return None
         if path.is_dir():
             return "tensors" if any(path.glob("*.npy")) else "imagefolder"

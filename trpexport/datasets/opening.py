@@ -23,7 +23,7 @@ def open_data(text: str) -> Dataset | TensorSet:
         MissingDependencyError: a package that reads it is not installed.
     """
     name, colon, location = text.partition(":")
-    if name not in DATASETS and (kind := kind_of(expanded(text))) is not None:
+    if text and name not in DATASETS and (kind := kind_of(expanded(text))) is not None:
         return DATASETS[kind].open(text)
     return DATASETS[name].open(location if colon else None)
 

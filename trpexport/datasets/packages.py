@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from trpexport.errors import MissingDependencyError
+from trpexport.installing import install_command
 
 
 def require(module: str, package: str, purpose: str) -> Any:
@@ -23,5 +24,5 @@ def require(module: str, package: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f'{purpose} needs the package {package}: pip install "trpexport[data]"'
+            f"{purpose} needs the package {package}: {install_command('data')}"
         ) from error

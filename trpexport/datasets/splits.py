@@ -51,6 +51,38 @@ class Split(ABC):
         return None
 
 
+class Subset(Split):
+    """Some images of a split.
+
+    Args:
+        split: the split.
+        which: their numbers, (n,).
+    """
+
+    def __init__(self, split: Split, which: NDArray[np.int64]) -> None:
+        self.labels = split.labels[which]
+        self.is_labelled = split.is_labelled
+        self._split, self._which = split, which
+
+    def image(self, index: int) -> NDArray[Any]:
+        """Return one image, (height, width, channels)."""
+        return self._split.image(int(self._which[index]))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was done to images on reading them."""
+        return self._split.remarks()
+
+    def arrays(self) -> NDArray[Any] | None:
+        """Return all of them at once, (n, channels, height, width); None where sizes differ."""
+        images = self._split.arrays()
+        return None if images is None else images[self._which]
+
+    def in_memory(self) -> NDArray[Any] | None:
+        """Return what :meth:`arrays` does if that is there already, else None."""
+        images = self._split.in_memory()
+        return None if images is None else images[self._which]
+
+
 @dataclass(frozen=True)
 class ArraySplit(Split):
     """Images in memory.

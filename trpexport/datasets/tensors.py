@@ -74,6 +74,12 @@ class TensorSet:
             raise DataError(f"{printable(source)} holds no samples: save at least one")
         return self
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether what should come out is one class a sample."""
+        targets = [*self.targets.values()]
+        return len(targets) == 1 and targets[0].ndim == 1 and targets[0].dtype.kind in "iu"
+
     def inputs_of(self, names: Iterable[str]) -> dict[str, Array]:
         """Return the arrays of a network's inputs; the only one's may have any name.
 

@@ -31,7 +31,7 @@ _MENDED_BY = "\t"  # in a line of an error, what stands before the parameters th
 _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
-    *("standard_output", "supervision", "schema", "text", "inputs", "foreign"),
+    *("standard_output", "supervision", "schema", "text", "inputs", "foreign", "installing"),
     *("older_python", "shown"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")

@@ -257,6 +257,12 @@ def open_classifiers(
     return found if known is None or data.are_inputs else cut_to_own_sizes(found)
 
 
+def usual_metric(data: Dataset | TensorSet | None, metric: Any) -> Any:
+    """Return the metric that was asked for; of raw tensors with classes top-1 where none was."""
+    is_classified = isinstance(data, TensorSet) and data.has_classes
+    return "top1" if metric is None and is_classified else metric
+
+
 def find_judge(
     data: str,
     metric: Metric | Callable[..., Any] | str | None,

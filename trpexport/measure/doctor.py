@@ -10,6 +10,7 @@ from typing import Any
 
 from trpexport.errors import MissingDependencyError, TrpexportError
 from trpexport.foreign import first_line
+from trpexport.installing import DISTRIBUTION, install_command
 from trpexport.measure.machine import machine_facts
 from trpexport.runtime.providers import PROVIDERS, find_provider
 from trpexport.runtime.session import open_session
@@ -20,13 +21,14 @@ EXTRAS: Mapping[str, str] = {
     "cuda": "the same with an NVIDIA GPU",
     "data": "data sets of images",
     "train": "TensorBoard while training",
+    "page": "reports as pages",
+    "plot": "pictures of plots",
 }
 """What each extra of the package is for."""
 
 # What a package is imported as, where that is not its name with underscores.
 _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "onnxruntime-gpu": "onnxruntime"}
 _REQUIREMENT = re.compile(r"""([\w.-]+).*\bextra *== *["']([\w-]+)["']""")
-_DISTRIBUTION = "trpexport"
 
 
 def diagnose() -> dict[str, Any]:
@@ -51,7 +53,7 @@ def diagnose() -> dict[str, Any]:
 
 def _requirements() -> dict[str, list[str]]:
     """Return the packages of each extra, as the installed package declares them."""
-    declared = metadata.requires(_DISTRIBUTION) or []
+    declared = metadata.requires(DISTRIBUTION) or []
     pairs = [match.groups() for one in declared if (match := _REQUIREMENT.match(one))]
     return {extra: [package for package, of in pairs if of == extra] for extra in EXTRAS}
 
@@ -67,8 +69,11 @@ def _extra(name: str, packages: list[str]) -> dict[str, Any]:
             versions[package], missing[package] = None, "not installed"
         except Exception as error:  # whatever a package raises that can't be imported
             missing[package] = f"does not import: {first_line(error)}"
-    command = f'pip install "{_DISTRIBUTION}[{name}]"'
-    return {"packages": versions, "missing": missing, "install": command if missing else None}
+    return {
+        "packages": versions,
+        "missing": missing,
+        "install": install_command(name) if missing else None,
+    }
 
 
 def _provider(name: str) -> dict[str, Any]:

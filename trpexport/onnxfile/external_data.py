@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.installing import install_command
 from trpexport.onnxfile.recognition import check_onnx_file, is_ort, not_onnx
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def external_files(model: Path) -> tuple[PurePosixPath, ...]:
         import onnx
     except ImportError as error:
         raise MissingDependencyError(
-            f'onnx can\'t be imported ({error}): pip install "trpexport[edge]"'
+            f"onnx can't be imported ({error}): {install_command('edge')}"
         ) from None
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 

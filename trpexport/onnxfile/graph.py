@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.installing import install_command
 from trpexport.onnxfile.computed_shapes import (
     Inferred,
     infer_computed_shapes,
@@ -106,7 +107,7 @@ def read_graph(path: Path, shapes: Shapes) -> Graph:
         import onnx.shape_inference  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f'onnx can\'t be imported ({error}): pip install "trpexport[edge]"'
+            f"onnx can't be imported ({error}): {install_command('edge')}"
         ) from None
     size = path.stat().st_size
     with guarded(f"reading {path}", memory=memory_allowance(size), seconds=time_allowance(size)):
@@ -325,5 +326,5 @@ def _dtype(name: str, element_type: int) -> np.dtype[Any]:
     except KeyError:
         raise ModelError(
             f"the tensor {name} has the element type {element_type}, which this onnx does not "
-            'know: update it (pip install -U "trpexport[edge]"), or export the network again'
+            f"know: update it ({install_command('edge', update=True)}), or export the network again"
         ) from None

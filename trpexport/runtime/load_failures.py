@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from trpexport.errors import ModelError
+from trpexport.installing import install_command
 from trpexport.onnxfile.recognition import no_opset, not_onnx
 from trpexport.supervision import MEMORY_VARIABLE
 
@@ -23,13 +24,13 @@ _CAUSES = tuple(
         (
             r"Unsupported model IR version: (?P<found>\d+), max supported IR version: (?P<top>\d+)",
             "{label} has IR version {found}, onnxruntime {version} reads up to {top}: update it "
-            '(pip install -U "trpexport[edge]"), or export for this runtime',
+            "({update}), or export for this runtime",
         ),
         (
             r"Opset (?P<found>\d+) is under development.*?for domain (?P<domain>\S+) is till "
             r"opset (?P<top>\d+)",
             "{label} has opset {found} of {domain}, onnxruntime {version} runs up to {top}: update "
-            'it (pip install -U "trpexport[edge]"), or export with a lower opset',
+            "it ({update}), or export with a lower opset",
         ),
         (
             r"Fatal error: (?P<domain>.*?):(?P<operator>\w+)\(-?\d+\) is not a registered",
@@ -91,7 +92,12 @@ def explain_load_failure(label: str, error: Exception, version: str) -> ModelErr
     for cause in _CAUSES:
         if match := cause.pattern.search(text):
             return ModelError(
-                cause.message.format(label=label, version=version, **match.groupdict())
+                cause.message.format(
+                    label=label,
+                    version=version,
+                    update=install_command("edge", update=True),
+                    **match.groupdict(),
+                )
             )
     return ModelError(f"onnxruntime {version} can't load {label}: {text}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, ModelError
+from trpexport.installing import install_command
 from trpexport.onnxfile.input_values import GUESS, Choice, whole_numbers
 from trpexport.onnxfile.recognition import check_onnx_file, check_onnx_head
 from trpexport.runtime.allowance import Allowance
@@ -72,7 +73,7 @@ def import_onnxruntime() -> ModuleType:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise MissingDependencyError(
-            f'onnxruntime can\'t be imported ({error}): pip install "trpexport[edge]"'
+            f"onnxruntime can't be imported ({error}): {install_command('edge')}"
         ) from None
 
 

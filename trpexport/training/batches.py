@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from trpexport.errors import DataError
 from trpexport.training.augmentation import Augmentation
 from trpexport.training.randomness import generator_at
 
-Batch = tuple[Tensor, Tensor]
+# Inputs and labels: a tensor, or several by name; no labels are None.
+Batch = tuple[Any, Any]
 
 
 class Batches(ABC):
@@ -35,7 +37,7 @@ class Batches(ABC):
         DataError: there are fewer images than a batch takes, or a batch can't be shared out.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, rank: int, workers: int) -> None:
+    def __init__(self, split: Sized, batch_size: int, seed: int, rank: int, workers: int) -> None:
         if batch_size % workers:
             raise DataError(
                 f"a batch of {batch_size} can't be shared out among {workers} workers: "
@@ -110,7 +112,7 @@ class ArrayBatches(Batches):
 
 
 class Normaliser:
-    """Turns bytes into a network's input, on the device: the same as ``Preprocessing.normalise``.
+    """Turns images into a network's input, on the device, as ``Preprocessing.normalise`` does.
 
     Args:
         preprocessing: mean and standard deviation.
@@ -122,6 +124,6 @@ class Normaliser:
         self.std = torch.tensor(preprocessing.std, device=device)[:, None, None]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return float32 input of bytes (n, channels, height, width)."""
-        scaled = images.float() / 255
+        """Return float32 input of bytes, or of floats from 0 to 1, (n, channels, height, width)."""
+        scaled = images.float() if images.is_floating_point() else images.float() / 255
         return (scaled - self.mean) / self.std

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
+import numpy as np
 import torch
 
 from trpexport.datasets import open_dataset
 from trpexport.datasets.base import Dataset
+from trpexport.datasets.calibration import fitted_to
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.datasets.splits import Split
+from trpexport.datasets.splits import Split, Subset
 from trpexport.errors import DataError
 from trpexport.training.augmentation import Augmentation, RandomResizedCrop
 from trpexport.training.batches import ArrayBatches, Batch, Batches, Normaliser
@@ -48,6 +51,7 @@ class TrainingData:
         size: int | None = None,
         resize: int | None = None,
         default_size: tuple[int, int] | None = None,
+        labelled: bool = True,
     ) -> TrainingData:
         """Read the training and test images of a data set.
 
@@ -58,17 +62,19 @@ class TrainingData:
             resize: length of the shorter edge of a test image before its centre is cut out; the
                 ImageNet habit, size / 0.875, where a size is given and this is not.
             default_size: (height, width) to cut from images that differ in size.
+            labelled: whether labels are needed. Where not, one image in five of an only split is
+                tested on.
 
         Raises:
             DataError: they can't be read, differ in size and nothing says what to cut out, or have
                 other channels than the preprocessing.
         """
         dataset = open_dataset(text)
-        train, test = dataset.split("train"), dataset.split("test")
+        train, test = _splits(dataset, labelled=labelled)
         for split in (train, test):
             if len(split) == 0:
                 raise DataError(f"{text} has no images: check the path")
-        found = preprocessing or dataset.preprocessing
+        found = dataset.prepared_by(preprocessing) or dataset.preprocessing
         if size is not None:
             found = replace(found, size=(size, size), resize=resize or _usual_resize((size, size)))
         elif resize is not None:
@@ -83,6 +89,24 @@ class TrainingData:
             found = replace(found, size=default_size, resize=resize)
         found.check_channels(dataset.channels)
         return cls(dataset, train, test, found)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images have labels."""
+        return self.train.is_labelled
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether these are one class an image."""
+        return self.train.is_labelled
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says of them, JSON-ready."""
+        return {
+            "input_shape": list(self.input_shape),
+            "dataset": self.dataset.name.partition(":")[0],
+            "preprocessing": self.preprocessing.to_json(),
+        }
 
     @cached_property
     def lies_in_memory(self) -> bool:
@@ -176,6 +200,20 @@ class TrainingData:
                 yield normaliser(x[rows]), y[rows]
 
         return batches
+
+
+def _splits(dataset: Dataset, *, labelled: bool) -> tuple[Split, Split]:
+    """Return the images to train on, and those to test on."""
+    if labelled:
+        return dataset.split("train"), dataset.split("test")
+    if len(dataset.readers) > 1:
+        return dataset.images("train"), dataset.images("test")
+    (name,) = dataset.readers
+    split = dataset.images(name)
+    everything = np.arange(len(split))
+    fitted = fitted_to(everything)
+    left = np.setdiff1d(everything, fitted)
+    return Subset(split, fitted), Subset(split, left if len(left) else everything)
 
 
 def _one_size(train: Split, test: Split) -> tuple[int, int] | None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from trpexport.checkpoints import Checkpoint, load_network
+from trpexport.datasets import TensorSet, open_data
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import TrainingError
+from trpexport.inputs import Inputs, input_of_array
 from trpexport.training.data import TrainingData
 from trpexport.training.distillation import Distillation
 from trpexport.training.distributed import joined
+from trpexport.training.objectives import Imitation, Loss, Mixed, OwnLoss
 from trpexport.training.recipe import FLOAT32_MAX
-from trpexport.training.run import Run, check_fit, labels_alone
+from trpexport.training.run import Run, check_fit, check_size, labels_alone
 from trpexport.training.run_directory import RunDirectory
 from trpexport.training.settings import RunSettings
+from trpexport.training.tensor_data import TensorData
 from trpexport.training.watching import Watcher
 
 
@@ -26,6 +31,7 @@ def finetune(
     teacher: Path | None = None,
     temperature: float = 4.0,
     teacher_weight: float = 0.5,
+    loss: str | Callable[..., Any] | None = None,
     model: str | None = None,
     unsafe_pickle: bool = False,
     preprocessing: Preprocessing | None = None,
@@ -38,9 +44,12 @@ def finetune(
         source: a bundle, or a checkpoint.
         settings: the run.
         out: the run's directory: see :mod:`trpexport.training.run_directory`.
-        teacher: a checkpoint or bundle whose answers are learnt as well; None for the labels alone.
+        teacher: a checkpoint or bundle whose answers are learnt as well, without labels they alone;
+            None for the labels alone.
         temperature: how much the teacher's unlikely classes count.
         teacher_weight: share of the teacher in the loss, 0 to 1.
+        loss: a function of what the network gives and the labels, or ``package.module:function``;
+            None for the cross-entropy of classes, or, without labels, the teacher's outputs.
         model: ``package.module:factory`` that makes the network, for one that is not of the zoo.
         unsafe_pickle: load files that hold pickled code, **which runs that code**.
         preprocessing: how images become input; as the source says where it is None, else in the
@@ -62,40 +71,109 @@ def finetune(
             f"teacher weight {teacher_weight:g} at temperature {temperature:g} makes no sense: "
             "give a weight from 0 to 1 and a temperature above 0"
         )
+    own = OwnLoss.imported(loss) if isinstance(loss, str) else loss and OwnLoss("given", loss)
     checkpoint = load_network(source, model=model, unsafe_pickle=unsafe_pickle)
     with joined(settings.compute.device) as workers:
-        data = TrainingData.open(
-            settings.data,
-            preprocessing or checkpoint.preprocessing,
-            size=settings.size,
-            resize=settings.resize,
-            default_size=_size(checkpoint),
-        )
-        check_fit(checkpoint, data)
-        facts: dict[str, Any] = {
-            "source": checkpoint.sha256,
-            "preprocessing": data.preprocessing.to_json(),
-        }
-        loss = labels_alone(settings.recipe)
+        data = _opened(settings, checkpoint, preprocessing, classified=own is None)
+        facts: dict[str, Any] = {"source": checkpoint.sha256}
+        if isinstance(data, TrainingData):
+            facts["preprocessing"] = data.preprocessing.to_json()
+        expert = None
         if teacher is not None:
             expert = load_network(teacher, model=model, unsafe_pickle=unsafe_pickle)
-            check_fit(expert, data)
             facts |= {
                 "teacher": expert.sha256,
                 "teacher_weight": teacher_weight,
                 "temperature": temperature,
             }
-            loss = Distillation(
-                expert.module.to(workers.device),
-                temperature,
-                teacher_weight,
-                settings.recipe.label_smoothing,
-            )
+            expert.module.to(workers.device).eval()
+        if own is not None:
+            facts["loss"] = own.name
+        classified = own is None and data.has_classes
+        if classified and isinstance(data, TrainingData):
+            for one in (checkpoint, expert):
+                if one is not None:
+                    check_fit(one, data)
+        smoothing = settings.recipe.label_smoothing
+        lesson = expert and Distillation(expert.module, temperature, teacher_weight, smoothing)
+        objective = _objective(data, own, lesson, smoothing)
         run = Run(settings, data, workers, RunDirectory(out), watcher)
         with run.opened(facts, restart):
             return run.fit(
-                checkpoint.module, checkpoint.architecture, facts, None, loss, plan=checkpoint.plan
+                checkpoint.module,
+                checkpoint.architecture,
+                facts,
+                None,
+                objective,
+                plan=checkpoint.plan,
+                counts_classes=classified,
             )
+
+
+def _opened(
+    settings: RunSettings,
+    checkpoint: Checkpoint,
+    preprocessing: Preprocessing | None,
+    *,
+    classified: bool,
+) -> TrainingData | TensorData:
+    """Return what to train on, as far as it fits the network.
+
+    Raises:
+        DataError: it can't be read, or does not fit.
+    """
+    known = preprocessing or checkpoint.preprocessing
+    found = open_data(settings.data)
+    if isinstance(found, TensorSet):
+        inputs = checkpoint.inputs
+        if inputs is None:
+            samples = {name: input_of_array(array, 1) for name, array in found.inputs.items()}
+            inputs = Inputs(samples)
+        inputs.named(found.inputs_of(inputs), found.name)
+        return TensorData(found, inputs, known)
+    split = found.images("train" if "train" in found.readers else next(iter(found.readers)))
+    data = TrainingData.open(
+        settings.data,
+        known,
+        size=settings.size,
+        resize=settings.resize,
+        default_size=_size(checkpoint),
+        labelled=classified and split.is_labelled,
+    )
+    check_size(checkpoint, data)
+    return data
+
+
+def _objective(
+    data: TrainingData | TensorData,
+    own: OwnLoss | None,
+    lesson: Distillation | None,
+    label_smoothing: float,
+) -> Loss:
+    """Return what the network is trained to do.
+
+    Raises:
+        TrainingError: nothing says it.
+    """
+    name = data.dataset.name
+    if own is not None:
+        if not data.has_labels:
+            raise TrainingError(
+                f"{name} has no labels, which the loss {own.name} is of: save them, or leave the "
+                "loss out and give the original network as teacher",
+                parameters=("loss", "teacher"),
+            )
+        return own if lesson is None else Mixed(own, Imitation(lesson.teacher), lesson.weight)
+    if data.has_classes:
+        return labels_alone(label_smoothing) if lesson is None else lesson
+    if lesson is None:
+        what = "targets that are no classes" if data.has_labels else "no labels"
+        raise TrainingError(
+            f"{name} has {what}: give the original network as teacher, whose outputs are learnt, "
+            "or a loss of what the network gives and the labels",
+            parameters=("teacher", "loss"),
+        )
+    return Imitation(lesson.teacher)
 
 
 def _size(checkpoint: Checkpoint) -> tuple[int, int] | None:

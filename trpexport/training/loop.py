@@ -17,13 +17,12 @@ from torch.nn.functional import cross_entropy
 from trpexport.errors import TrainingError
 from trpexport.training.batches import Batch, Batches
 from trpexport.training.distributed import Workers
+from trpexport.training.objectives import Loss, as_floats, called, samples_of
 from trpexport.training.randomness import seed_of
 from trpexport.training.recipe import Recipe
 from trpexport.training.run_directory import BEST, LAST, RunDirectory
 from trpexport.training.trp import TrainedRankPruning
 from trpexport.training.watching import Watcher
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # How often the loss is fetched from a CUDA device, in steps: each time, the device runs dry.
 _CUDA_CHECK_STEPS = 20
@@ -34,14 +33,19 @@ class Score:
     """How a network does on test images.
 
     Attributes:
-        top1: in percent.
-        loss: mean cross-entropy.
+        top1: in percent; None where outputs are no scores of classes.
+        loss: mean cross-entropy; or of the loss that is trained by.
         images: how many.
     """
 
-    top1: float
+    top1: float | None
     loss: float
     images: int
+
+    @property
+    def goodness(self) -> float:
+        """What the best of several has most of."""
+        return -self.loss if self.top1 is None else self.top1
 
 
 @dataclass
@@ -50,10 +54,8 @@ class Totals:
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch."""
-        hits = (logits.argmax(1) == labels).sum()
-        count = len(labels)
+    def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
+        """Count a batch: its mean loss, how many answers are right, of how many images."""
         new = torch.stack([loss.detach().double() * count, hits.double(), hits.new_tensor(count)])
         self.sums = self.sums.to(new.device) + new
 
@@ -89,7 +91,8 @@ class Loop:
         directory: where state and metrics go.
         save: writes a checkpoint with the facts of an epoch.
         trp: the TRP step; None for plain training.
-        loss: of (logits, labels, images).
+        loss: of (what the network gives, labels, inputs).
+        counts_classes: whether the network gives scores of classes, so that some are right.
         bf16: run the forward pass in bfloat16 where that is safe.
         seed: of the run, for what the network itself draws (dropout).
         save_seconds: time between two states within an epoch.
@@ -111,6 +114,7 @@ class Loop:
     seed: int
     save_seconds: float
     watcher: Watcher
+    counts_classes: bool = True
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> dict[str, Any]:
@@ -142,8 +146,8 @@ class Loop:
         for step, (images, labels) in enumerate(self.batches.epoch(epoch, first), first):
             place = epoch * len(self.batches) + step
             torch.manual_seed(seed_of(self.seed, epoch, step, self.workers.rank))
-            loss, logits = self._step(place, images, labels)
-            totals.add(loss, logits, labels)
+            loss, hits = self._step(place, images, labels)
+            totals.add(loss, hits, samples_of(images))
             pending.append(loss.detach())
             last = step + 1 == len(self.batches)
             checked = last or len(pending) == check_steps
@@ -157,14 +161,15 @@ class Loop:
                 self._write_state(_Progress(epoch, step + 1, totals, begun.best, begun.facts))
                 saved = time.monotonic()
 
-    def _step(self, place: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, place: int, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """Do one step; return the mean loss and how many answers were right."""
         rate = self.recipe.learning_rate(place, len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.net(images)
-        logits = logits.float()
-        loss = self.loss(logits, labels, images)
+            outputs = called(self.net, images)
+        outputs = as_floats(outputs)
+        loss = self.loss(outputs, labels, images)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.trp:
@@ -172,7 +177,9 @@ class Loop:
         self.optimizer.step()
         if self.trp:
             self.trp.after_step()
-        return loss, logits
+        if not self.counts_classes:
+            return loss, torch.zeros((), device=loss.device)
+        return loss, (outputs.argmax(1) == labels).sum()
 
     def _check_finite(self, losses: list[Tensor], place: int) -> None:
         """Stop at the first loss that is no number, before anything of it is written."""
@@ -191,16 +198,16 @@ class Loop:
         # An epoch ends with a projection, so that every checkpoint is of low rank as it stands.
         if self.trp:
             self.trp.project(final=epoch + 1 == self.recipe.epochs)
-        score = evaluate(self.model, self.test(), self.workers, self.bf16)
+        own = None if self.counts_classes else self.loss
+        score = evaluate(self.model, self.test(), self.workers, self.bf16, own)
         loss, top1 = totals.facts(self.workers)
         facts = {
             "epoch": epoch + 1,
             "step": (epoch + 1) * len(self.batches),
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": loss,
-            "top1": top1,
             "test_loss": score.loss,
-            "test_top1": score.top1,
+            **({} if score.top1 is None else {"top1": top1, "test_top1": score.top1}),
             "test_images": score.images,
             **self._trp_facts(),
             "seconds": round(time.monotonic() - self.started, 1),
@@ -212,8 +219,10 @@ class Loop:
                 "learning rate",
                 parameters=("lr",),
             )
-        self.workers.first_does(partial(self._write_checkpoints, facts, score.top1 > begun.best))
-        begun.best = max(begun.best, score.top1)
+        self.workers.first_does(
+            partial(self._write_checkpoints, facts, score.goodness > begun.best)
+        )
+        begun.best = max(begun.best, score.goodness)
         self._write_state(_Progress(epoch + 1, 0, Totals(), begun.best, facts))
         self.watcher.epoch(facts)
         return facts
@@ -228,7 +237,8 @@ class Loop:
         facts: dict[str, Any] = {"step": place + 1}
         if not on_cuda or place % _CUDA_CHECK_STEPS == 0:
             loss, hits, count = totals.sums.tolist()
-            facts |= {"loss": loss / count, "top1": 100 * hits / count}
+            facts |= {"loss": loss / count}
+            facts |= {"top1": 100 * hits / count} if self.counts_classes else {}
         return facts | self._trp_facts()
 
     def _trp_facts(self) -> dict[str, Any]:
@@ -296,21 +306,29 @@ class _Progress:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], workers: Workers, bf16: bool = False
+    model: nn.Module,
+    batches: Iterable[Batch],
+    workers: Workers,
+    bf16: bool = False,
+    loss: Loss | None = None,
 ) -> Score:
     """Return how a network does on the test images that all workers see together.
 
-    All workers use the first one's buffers.
+    All workers use the first one's buffers. Without a loss they are classified.
     """
     workers.share_buffers(model)
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=workers.device)
     for images, labels in batches:
         with torch.autocast(workers.device.type, torch.bfloat16, enabled=bf16):
-            logits = model(images)
-        logits = logits.float()
-        loss = cross_entropy(logits, labels, reduction="sum")
-        hits = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([loss.double(), hits.double(), hits.new_tensor(len(labels)).double()])
-    loss_sum, hit_sum, count = workers.sum(sums).tolist()
-    return Score(100 * hit_sum / max(count, 1), loss_sum / max(count, 1), int(count))
+            outputs = called(model, images)
+        outputs, count = as_floats(outputs), samples_of(images)
+        if loss is None:
+            found = cross_entropy(outputs, labels, reduction="sum")
+            hits = (outputs.argmax(1) == labels).sum()
+        else:
+            found, hits = count * loss(outputs, labels, images), sums.new_zeros(())
+        sums += torch.stack([found.double(), hits.double(), sums.new_tensor(count)])
+    loss_sum, hit_sum, total = workers.sum(sums).tolist()
+    top1 = None if loss is not None else 100 * hit_sum / max(total, 1)
+    return Score(top1, loss_sum / max(total, 1), int(total))

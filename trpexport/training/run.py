@@ -21,10 +21,11 @@ from trpexport.training.batches import Batches
 from trpexport.training.cuda_graphs import Recorded
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
-from trpexport.training.loop import Loop, Loss
-from trpexport.training.recipe import Recipe
+from trpexport.training.loop import Loop
+from trpexport.training.objectives import Loss
 from trpexport.training.run_directory import RunDirectory
 from trpexport.training.settings import LowRank, RunSettings
+from trpexport.training.tensor_data import TensorData
 from trpexport.training.trp import TrainedRankPruning
 from trpexport.training.watching import Watcher
 
@@ -37,7 +38,7 @@ class Run:
     """A run whose data are open."""
 
     settings: RunSettings
-    data: TrainingData
+    data: TrainingData | TensorData
     workers: Workers
     directory: RunDirectory
     watcher: Watcher
@@ -87,6 +88,7 @@ class Run:
         loss: Loss,
         *,
         plan: Plan | None = None,
+        counts_classes: bool = True,
     ) -> dict[str, Any]:
         """Train ``model`` to the end."""
         recipe, compute, device = self.settings.recipe, self.settings.compute, self.workers.device
@@ -102,9 +104,7 @@ class Run:
             shape = (recipe.batch_size // self.workers.count, *self.data.input_shape[1:])
             net = Recorded(net, shape, bf16=compute.bf16, workers=self.workers)
         metadata = {
-            "input_shape": list(self.data.input_shape),
-            "dataset": self.data.dataset.name.partition(":")[0],
-            "preprocessing": self.data.preprocessing.to_json(),
+            **self.data.facts(),
             "training": {**facts, "recipe": asdict(recipe), "seed": self.settings.seed},
         }
 
@@ -139,35 +139,52 @@ class Run:
             seed=self.settings.seed,
             save_seconds=compute.save_seconds,
             watcher=self.watcher,
+            counts_classes=counts_classes,
         ).run()
 
 
-def labels_alone(recipe: Recipe) -> Loss:
+def labels_alone(label_smoothing: float) -> Loss:
     """Return the loss that knows the labels and nothing else."""
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        return cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
     return loss
 
 
 def check_fit(checkpoint: Checkpoint, data: TrainingData) -> None:
-    """Refuse images that the network can't take, or whose classes are not its own.
+    """Refuse images that a classifier can't take, or whose classes are not its own.
 
     Raises:
         DataError: they don't fit.
+    """
+    check_size(checkpoint, data)
+    module = checkpoint.module
+    with evaluating(module):
+        scores = example_input(module, data.input_shape).call(module)
+    classes = scores.shape[-1] if isinstance(scores, Tensor) else None
+    if classes is None:
+        raise DataError(
+            f"{checkpoint.path} has several outputs, {data.dataset.name} has one class an image: "
+            "give a loss, a function of what the network gives and the labels",
+            parameters=("loss",),
+        )
+    if classes != len(data.dataset.classes):
+        raise DataError(
+            f"{checkpoint.path} tells {classes} classes apart, {data.dataset.name} has "
+            f"{len(data.dataset.classes)}: give the data that it was trained on"
+        )
+
+
+def check_size(checkpoint: Checkpoint, data: TrainingData) -> None:
+    """Refuse images that a network can't take.
+
+    Raises:
+        DataError: they are of another size.
     """
     wanted, found = checkpoint.input_shape, data.input_shape
     if wanted is not None and tuple(wanted[1:]) != tuple(found[1:]):
         raise DataError(
             f"{checkpoint.path} takes {'x'.join(map(str, wanted[1:]))} images, {data.dataset.name} "
             f"has {'x'.join(map(str, found[1:]))}: give the data that it was trained on"
-        )
-    module = checkpoint.module
-    with evaluating(module):
-        classes = example_input(module, found).call(module).shape[-1]
-    if classes != len(data.dataset.classes):
-        raise DataError(
-            f"{checkpoint.path} tells {classes} classes apart, {data.dataset.name} has "
-            f"{len(data.dataset.classes)}: give the data that it was trained on"
         )

@@ -12,6 +12,7 @@ from torch import nn
 
 from trpexport.checkpoints import Checkpoint, load_network
 from trpexport.choose.alignment import AUTO
+from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import DataError, PlanError
 from trpexport.networks.torch.rewrite import merge
 from trpexport.networks.torch.running import run_example
@@ -33,6 +34,7 @@ def train(
     out: Path,
     *,
     init: Path | None = None,
+    preprocessing: Preprocessing | None = None,
     watcher: Watcher,
     restart: bool = False,
 ) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def train(
         out: the run's directory: see :mod:`trpexport.training.run_directory`.
         init: a checkpoint or bundle of the same architecture to start from, whose factors are
             multiplied out; None for fresh weights.
+        preprocessing: how images become input; as ``init`` says where it is None, else in the data
+            set's own way.
         watcher: who wants to know how it goes.
         restart: throw away what an earlier run left in ``out``.
 
@@ -64,7 +68,7 @@ def train(
         _, _, *default_size = zoo.parse_architecture(arch, num_classes=1).input_shape
         data = TrainingData.open(
             settings.data,
-            start.preprocessing if start else None,
+            preprocessing or (start.preprocessing if start else None),
             size=settings.size,
             resize=settings.resize,
             default_size=(default_size[0], default_size[1]),
@@ -78,6 +82,8 @@ def train(
         if low_rank and not restart:
             low_rank = _as_begun(low_rank, directory)
         facts: dict[str, Any] = {"arch": arch, "low_rank": asdict(low_rank) if low_rank else None}
+        if preprocessing is not None:
+            facts["preprocessing"] = preprocessing.to_json()
         if start:
             check_fit(start, data)
             facts["init"] = start.sha256
@@ -88,7 +94,9 @@ def train(
         if trp:
             facts["low_rank"] |= {"rank_multiple": trp.rank_multiple}
         with run.opened(facts, restart):
-            return run.fit(model, architecture, facts, trp, labels_alone(settings.recipe))
+            return run.fit(
+                model, architecture, facts, trp, labels_alone(settings.recipe.label_smoothing)
+            )
 
 
 def _as_begun(low_rank: LowRank, directory: RunDirectory) -> LowRank:

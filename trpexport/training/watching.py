@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from trpexport.errors import MissingDependencyError
 from trpexport.files import writing
+from trpexport.installing import install_command
 
 
 class Watcher(Protocol):
@@ -73,7 +74,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingDependencyError(
-                'tensorboard is not installed: pip install "trpexport[train]"'
+                f"tensorboard is not installed: {install_command('train')}"
             ) from None
         self.path, self.open = path, SummaryWriter
         self.writer: SummaryWriter | None = None

@@ -126,3 +126,26 @@ def test_whole_numbers_are_compared_by_how_many_are_equal(
     assert found.passed
     none = tx.gate(classes(1), classes(1), data=inputs, max_output_error=0.1)
     assert "whole numbers have no error" in none.rules[0].reason
+
+
+def test_classes_of_floats_are_judged_as_those_of_images(
+    run: Run, classifier: Make, tmp_path: Path
+) -> None:
+    """Two of ten classes are mistaken: a fifth is lost, whatever the labelled floats come as."""
+    torch = pytest.importorskip("torch")
+    labels = np.arange(200) % 10
+    values = np.eye(10, dtype=np.float32)[labels][:, None, None]
+    mistaken = np.eye(10)
+    mistaken[[0, 1]] = mistaken[[1, 0]]
+    pair = (classifier(), classifier(mistaken))
+    np.savez(tmp_path / "a.npz", images=values, labels=labels)
+    np.savez(tmp_path / "b.npz", input=values, target=labels)
+    for name in ("a.npz", "b.npz"):
+        typed = ("--baseline", pair[0], "--candidate", pair[1], "--data", tmp_path / name)
+        result = run("gate", *typed, "--max-drop", "25", "--json")
+        assert result.code == 0, result.err
+        assert result.json["rules"][0]["value"] == 20
+    samples = torch.utils.data.TensorDataset(torch.from_numpy(values), torch.from_numpy(labels))
+    loader = torch.utils.data.DataLoader(samples, batch_size=32)
+    assert tx.gate(*pair, data=loader, max_drop=25).rules[0].value == 20
+    assert tx.evaluate(pair[1], loader).value == 0.8

@@ -47,6 +47,7 @@ def read_limits(
     config: Path | None = None,
     data: str = "the data",
     metric: str | None = None,
+    usual: str | None = None,
     lower_is_better: bool = False,
     others: Collection[str] = (),
     beside: Collection[str] = (),
@@ -60,6 +61,7 @@ def read_limits(
             a section in ``pyproject.toml``.
         data: what networks are judged on, as it was typed.
         metric: the metric that was typed, which replaces that of the file; None for nothing.
+        usual: the metric of limits that need labels where none is typed nor in the file.
         lower_is_better: whether it was typed that less is better, of whichever metric.
         others: further keys of the section, which somebody else reads.
         beside: further sections of the file, likewise.
@@ -83,7 +85,7 @@ def read_limits(
         judge = find_judge(data, metric, lower_is_better=lower_is_better)
     asked = {**section, **{name: value for name, value in typed.items() if value is not None}}
     if judge is None and needs_labels(asked):
-        find_judge(data, None)
+        judge = find_judge(data, usual)
     found = {
         key: rule_for(key, judge).parse(value, f"{key} in {source}")
         for key, value in own.items()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from trpexport.errors import MissingDependencyError, PlanError, TrpexportError
+from trpexport.installing import install_command
 from trpexport.lowrank.criteria import CRITERIA
 from trpexport.lowrank.criteria.base import Criterion
 
@@ -78,7 +79,7 @@ def _noise_variance(squares: NDArray[np.float64], rows: int, columns: int) -> fl
         from scipy.optimize import minimize_scalar
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            'the criterion vbmf needs scipy: pip install "trpexport[cpu]"'
+            f"the criterion vbmf needs scipy: {install_command('cpu')}"
         ) from None
     alpha = rows / columns
     x_bar = _threshold(alpha)

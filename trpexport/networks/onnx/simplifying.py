@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.foreign import first_line
+from trpexport.installing import install_command
 from trpexport.onnxfile.external_data import external_files
 
 SECONDS = 120.0
@@ -66,7 +67,7 @@ def simplify(source: Path, target: Path, *, seconds: float = SECONDS) -> None:
         ModelError: it failed; ``target`` is not there then.
     """
     if find_spec("onnxsim") is None:
-        raise MissingDependencyError('onnxsim is not installed (pip install "trpexport[cpu]")')
+        raise MissingDependencyError(f"onnxsim is not installed ({install_command('cpu')})")
     # With -P a file that lies in the working directory under a library's name is not run.
     command = [sys.executable, "-P", "-c", _RUN, str(source), str(target)]
     try:

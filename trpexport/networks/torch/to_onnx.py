@@ -17,6 +17,7 @@ from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.files import FULL
 from trpexport.foreign import cause_of, told
 from trpexport.inputs import Inputs, InputsLike
+from trpexport.installing import install_command
 from trpexport.networks.dynamic import Dynamic
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.arguments import Arguments
@@ -76,7 +77,7 @@ def to_onnx(
             write(model, x, path, _open_axes(inputs, settings), options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f'the exporter needs {error.name}: pip install "trpexport[cpu]"'
+            f"the exporter needs {error.name}: {install_command('cpu')}"
         ) from error
     except Exception as error:  # the exporters raise whatever their passes raise
         for cause in _causes(error):

@@ -15,6 +15,7 @@ from itertools import count, groupby
 from typing import Any
 
 from trpexport.errors import MissingDependencyError
+from trpexport.installing import install_command
 from trpexport.report.blocks import (
     Change,
     Column,
@@ -67,7 +68,7 @@ def check_html() -> None:
         import jinja2  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            'a page needs jinja2, which is not installed: pip install "trpexport[page]"'
+            f"a page needs jinja2, which is not installed: {install_command('page')}"
         ) from error
 
 

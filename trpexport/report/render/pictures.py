@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trpexport.errors import MissingDependencyError, TrpexportError
 from trpexport.files import write_atomically
+from trpexport.installing import install_command
 from trpexport.report.blocks import Kind, Range, Value
 from trpexport.report.page import Axis, Drawing, Lanes, Plot, Series
 from trpexport.report.render.scales import tick_digits
@@ -41,7 +42,7 @@ def check_picture(place: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            'pictures need matplotlib, which is not installed: pip install "trpexport[plot]"'
+            f"pictures need matplotlib, which is not installed: {install_command('plot')}"
         ) from error
 
 

@@ -38,12 +38,16 @@ def doctor_view(facts: Mapping[str, Any], purposes: Mapping[str, str]) -> tuple[
                 for name, one in facts["providers"].items()
             ),
         ),
-        *(
-            Text(f"  {extra['install']}", Role.COMMAND)
-            for extra in facts["extras"].values()
-            if extra["install"]
-        ),
+        *_commands(facts["extras"]),
     )
+
+
+def _commands(extras: Mapping[str, Any]) -> Iterator[Block]:
+    commands = [extra["install"] for extra in extras.values() if extra["install"]]
+    if commands:
+        yield Text("Where it is needed, install what is missing:")
+    for command in commands:
+        yield Text(f"  {command}", Role.COMMAND)
 
 
 def _machine(machine: Mapping[str, Any] | None) -> Iterator[Block]:
