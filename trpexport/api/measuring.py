@@ -99,7 +99,7 @@ def bench(
 @overload
 def evaluate(
     model: str | Path,
-    data: Images,
+    data: str | Dataset,
     *,
     split: str = ...,
     limit: int | None = ...,
@@ -131,7 +131,20 @@ def evaluate(
 
 
 @overload
-def evaluate(model: str | Path, data: Images, **options: Any) -> Evaluation | Score: ...
+def evaluate(
+    model: str | Path,
+    data: Images,
+    *,
+    split: str = ...,
+    limit: int | None = ...,
+    preprocessing: Preprocessing | None = ...,
+    output: str | None = ...,
+    metric: None = None,
+    lower_is_better: bool = ...,
+    batch: int | None = ...,
+    provider: str = ...,
+    threads: int | None = ...,
+) -> Evaluation | Score: ...
 
 
 def evaluate(
