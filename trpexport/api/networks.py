@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     OneExample = Tensor | NDArray[Any] | Sequence[int]
     Example = OneExample | Mapping[str, OneExample] | Sequence[OneExample]
-    Images = Dataset | TensorSet | Tensor | NDArray[Any] | Mapping[str, Any] | Iterable[Any] | str
+    Named = Dataset | TensorSet | str | Path
+    Images = Named | Tensor | NDArray[Any] | Mapping[str, Any] | Iterable[Any]
 
 Announce = Callable[[str], None]
 _CALIBRATED = 512  # samples of a data set or of an iterable

@@ -223,9 +223,11 @@ def _judge_sample(rule: Rule, limit: float, sample: Sample, confident: bool) -> 
     if verdict is Verdict.OVER:
         return {"passed": False, "reason": _over(rule, limit, facts["value"]), **facts}
     needed = images_needed(sample, loss_limit, confident=confident)
+    few = f"too few images: {_undecided(rule, limit, sample, needed, confident)}"
+    is_over = sample.estimate > loss_limit
     return {
         "passed": False,
-        "reason": f"too few images: {_undecided(rule, limit, sample, needed, confident)}",
+        "reason": f"{_over(rule, limit, facts['value'])}; {few}" if is_over else few,
         "images_needed": needed,
         **facts,
     }
