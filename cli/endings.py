@@ -122,7 +122,7 @@ def _found(
     from trpexport.report.views.plan import plan_view
 
     if not isinstance(error, NothingCheaperError):
-        return (), {}, None, None
+        return (), {}, None, error.architecture
     choices = survey(error.analysis) if error.analysis else []
     facts = {"choices": [vars(choice) for choice in choices]}
     if any(choice.layers for choice in choices):
@@ -213,7 +213,8 @@ def _file(context: typer.Context) -> Path:
 
 def _labelled(context: typer.Context) -> str:
     """Return the images with labels that were typed, or what stands for them."""
-    return context.params.get("data") or context.params.get("expect") or _IMAGES
+    typed = (context.params.get(name) for name in ("data", "expect", "calib"))
+    return next((text for text in typed if text is not None), _IMAGES)
 
 
 def _proposals(
