@@ -166,5 +166,5 @@ def test_of_the_zoo_training_is_a_command_even_where_a_limit_refused(
     assert result.code == 3
     first, second, *_ = commands(result.out)
     assert first.startswith(f"decompose {checkpoint} --min-agreement 100 --max-error 1e-06")
-    assert second.startswith("train --arch resnet20-a")
+    assert second.startswith("train --arch resnet20 --init ")
     assert not out.exists()
