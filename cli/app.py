@@ -22,6 +22,7 @@ from .commands import COMMANDS
 from .console import complain, end, errors_for_machines, no_output, note, say, say_notes, say_origin
 from .interrupts import InterruptedCommand, ended_by_signals
 from .pages import Command, Group
+from .retyped import TYPED
 from .settings import Config, given_options, source_of
 from .voice import LogFile, Quiet, Verbose, speaking, voice
 
@@ -194,7 +195,8 @@ def _invoke(typed: list[str]) -> int:
     command = _group(typed)
     # What main() does else, but that it answers interrupts and closed pipes in a way of its own.
     try:
-        with command.make_context(_NAME, typed) as context:
+        with command.make_context(_NAME, [*typed]) as context:
+            context.meta[TYPED] = typed
             command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code
@@ -228,7 +230,8 @@ def _place(typed: list[str]) -> int:
 
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
-    (command,) = _group(typed).commands.values()
+    group = _group(typed)
+    command = group.commands.get("".join(typed[_place(typed) :][:1]), group)
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params

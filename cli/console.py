@@ -20,6 +20,7 @@ from trpexport.errors import OutputError
 from trpexport.standard_output import claimed_output, give_up
 from trpexport.text import printable
 
+from .heartbeat import Heartbeat
 from .interrupts import reach
 from .voice import origin, voice
 
@@ -199,21 +200,35 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
     Args:
         heed: called where an interrupt leaves a job something to end with; None for jobs that end.
     """
-    from trpexport.stages import Stages
+    from trpexport.stages import Stages, steps_in
 
     if not watched():
-        with claimed_output():
-            yield Stages(_reaching(lambda name: say(f"- {name}")), heed)
-        return
-    from rich.text import Text
+        heartbeat = Heartbeat(lambda line: say(f"- {line}"))
 
-    with claimed_output(), _console(stderr=True).status("starting") as status:
+        def said(name: str) -> None:
+            heartbeat.heard(name)
+            say(f"- {name}")
+
+        with claimed_output(), heartbeat.beating():
+            yield Stages(_reaching(said), heed)
+        return
+    with claimed_output(), _stage_bar() as shown:
+        task = shown.add_task("starting", total=None)
 
         def announce(name: str) -> None:
             voice().log(f"{voice().timed(printable(name))}\n")
-            status.update(Text(f"{printable(name, 100)} ..."))
+            done = steps_in(name)
+            text = printable(name, 100)
+            if done is None:  # its time begins now
+                shown.reset(task, description=text, total=None)
+            else:
+                shown.update(task, description=text, completed=done[0], total=done[1])
 
-        yield Stages(_reaching(announce), heed, interval=1)
+        def remark(line: str) -> None:
+            voice().log(f"{voice().timed(printable(line))}\n")
+            shown.console.print(printable(line), markup=False, soft_wrap=True)
+
+        yield Stages(_reaching(announce), heed, remark=remark, interval=1)
 
 
 def watched() -> bool:
@@ -229,6 +244,27 @@ def _reaching(announce: Callable[[str], None]) -> Callable[[str], None]:
         announce(name)
 
     return announced
+
+
+def _stage_bar() -> Progress:
+    """Return what shows a stage on standard error: its name, how long it takes, a bar if known."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Task as Shown
+    from rich.table import Column
+    from rich.text import Text
+
+    class KnownBar(BarColumn):
+        def render(self, task: Shown) -> Any:
+            return Text("") if task.total is None else super().render(task)
+
+    return Progress(
+        SpinnerColumn(),
+        KnownBar(bar_width=20),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(),
+        console=_console(stderr=True),
+        transient=True,
+    )
 
 
 def progress_bar() -> Progress:
@@ -250,7 +286,7 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
-    """Yield a function that moves a progress bar on standard error; silent where nobody watches.
+    """Yield a function that moves a progress bar on standard error; a line now and then in a log.
 
     Args:
         total: where it ends.
@@ -258,7 +294,10 @@ def bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
     """
     reach(description)
     if not watched():
-        yield lambda count: None
+        from trpexport.stages import Countdown, Stages
+
+        countdown, stages = Countdown(total), Stages(lambda line: say(f"- {line}"))
+        yield lambda count: stages.progress(f"{description}: {countdown.step(count)}")
         return
     with progress_bar() as shown:
         yield partial(shown.advance, shown.add_task(printable(description, 100), total=total))

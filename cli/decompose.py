@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +13,8 @@ from trpexport.errors import TrpexportError
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .dry_run import DryRun, dry_run
+from .endings import ending, refused
 from .eval import (
     JUDGING,
     Data,
@@ -32,6 +32,7 @@ from .eval import (
 )
 from .idle import CHECKING, REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import tell_written
+from .limits import MaxError, MinAgreement, agreement
 from .measuring import Provider
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
@@ -42,11 +43,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trpexport.choose.base import Chooser
-    from trpexport.choose.survey import CriterionOutcome
-    from trpexport.report.blocks import Block
 
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
-_LIMITING = Idle(("max_error",), without="precision")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
 _PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
 _CALIBRATING = ("images", "seed", "cache", "output", "refine")
@@ -108,13 +106,15 @@ def decompose(
     resize: Resize = None,
     data_preprocessing: DataPreprocessing = False,
     precision: opt.Precision = None,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
+    min_agreement: MinAgreement = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     force: opt.Force = False,
+    is_dry: DryRun = False,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -122,9 +122,9 @@ def decompose(
 
     Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
     report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
-    3: no layer gets cheaper, and a table shows what would, or a target can't be met; 4: the
-    verification failed. Nothing is written then. Images become input as the checkpoint says, or as
-    --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
+    3: no layer gets cheaper, and a table shows what would, or a target or limit can't be met; 4:
+    the verification failed. Nothing is written then. Images become input as the checkpoint says, or
+    as --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
     they are.
 
     Example:
@@ -132,18 +132,17 @@ def decompose(
         trpexport decompose network.onnx --calib imagefolder:DIR --target-macs 0.5
     """
     tell_written(out)  # what comes now takes its time
-    from trpexport.choose.base import NothingCheaperError
     from trpexport.choose.by_plan import ByPlan
+    from trpexport.choose.selection import Selection
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
-    from trpexport.report.views.choices import choices_view
     from trpexport.report.views.plan import plan_view
 
     at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
     _check_target(context, target, calib)
-    refuse_idle(context, *_IDLE, _LIMITING, CHECKING)
+    refuse_idle(context, *_IDLE, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
     selection = {
@@ -179,35 +178,37 @@ def decompose(
         baseline=add_baseline,
         precision=precision,
         max_error=max_error,
+        min_agreement=agreement(min_agreement),
         formats=opt.names(formats),
         target_ort=target_ort,
         check_target=check,
         preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
-    try:
-        with progress() as stages:
-            result = decompose_to_bundle(
-                source,
-                chooser,
-                out,
-                fitted,
-                outputs=output or (),
-                refinement=refinement,
-                settings=settings,
-                inputs=array,
-                stages=stages,
-            )
-    except NothingCheaperError as error:
-        from trpexport.choose.survey import survey
-
-        choices = survey(error.analysis) if error.analysis else []
-        if as_json:
-            show_json({"error": str(error), "choices": [vars(choice) for choice in choices]})
-        elif any(choice.layers for choice in choices):
-            show(*choices_view(choices, error.plan), *_next(choices, checkpoint, scheme))
-        else:  # nothing helps: the reasons of the layers say why
-            show(*plan_view(error.plan), *_next(choices, checkpoint, scheme))
-        raise
+    if is_dry:
+        chooser.check()
+        settings.check(has_images=fitted is not None)
+        dry_run(
+            context,
+            source,
+            scheme,
+            Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only),
+            out,
+            images=None if fitted is None else fitted.count,
+            has_target=target is not None,
+        )
+        return
+    with refused(context, as_json=as_json), progress() as stages:
+        result = decompose_to_bundle(
+            source,
+            chooser,
+            out,
+            fitted,
+            outputs=output or (),
+            refinement=refinement,
+            settings=settings,
+            inputs=array,
+            stages=stages,
+        )
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
@@ -216,27 +217,9 @@ def decompose(
             *calibration_view(result.data),
             *bundle_view(result.data),
             *written(result.path),
+            *ending(context, result.data, result.path),
         )
     write_report(report, result.path)
-
-
-def _next(choices: Sequence[CriterionOutcome], checkpoint: Path, scheme: str) -> tuple[Block, ...]:
-    """Say which command to type where nothing got cheaper."""
-    from trpexport.choose.survey import mildest
-    from trpexport.report.blocks import Role, Text
-
-    choice = mildest(choices)
-    if choice is None:
-        advice = "try another --scheme, or a network trained with TRP"
-        return (Text(f"No criterion saves anything here: {advice}."),)
-    return (
-        Text("Weights are not accuracy: a network not trained for low rank loses some. Next:"),
-        Text(
-            f"  trpexport decompose {shlex.quote(str(checkpoint))} --scheme {scheme} "
-            f"--criterion {choice.criterion}",
-            Role.COMMAND,
-        ),
-    )
 
 
 def _target(

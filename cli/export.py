@@ -8,6 +8,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json, written
+from .endings import next_steps
 from .eval import (
     DataPreprocessing,
     Mean,
@@ -21,6 +22,8 @@ from .eval import (
 )
 from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
+from .limits import MaxError
+from .retyped import other
 
 
 def export(
@@ -54,7 +57,7 @@ def export(
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,
@@ -113,4 +116,6 @@ def export(
     if as_json:
         show_json({"bundle": str(result.path), **result.data})
     else:
-        show(*bundle_view(result.data), *written(result.path))
+        bench = other(context, "bench", result.path)
+        steps = next_steps([("see how fast it is:", bench)])
+        show(*bundle_view(result.data), *written(result.path), *steps)

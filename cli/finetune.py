@@ -11,7 +11,7 @@ from . import measuring
 from . import options as opt
 from .eval import Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle
-from .interrupts import tell
+from .interrupts import is_asked, tell
 from .pixels import normalisation
 from .train import (
     Bf16,
@@ -102,7 +102,7 @@ def finetune(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),
     )  # fmt: skip
-    tell(lambda: standing(out))
+    tell(lambda: standing(context, out))
     facts = run(
         source,
         settings,
@@ -116,5 +116,6 @@ def finetune(
         preprocessing=normalisation(mean, std),
         watcher=watching(out, tensorboard),
         restart=restart,
+        should_stop=is_asked,
     )
-    finish(facts, out, "export", as_json)
+    finish(context, facts, out, "export", as_json)

@@ -45,6 +45,7 @@ class _Interrupts:
         """Know of nothing yet."""
         self.number: int | None = None
         self.is_heeded = False
+        self.is_deferred = False
         self.stage: str | None = None
         self.stands: Callable[[], str] = lambda: "nothing was written"
         self._process = os.getpid()
@@ -61,6 +62,12 @@ class _Interrupts:
         if now - self._last < _SECONDS:
             return
         self.number, self._last = self.number or number, now
+        if self.is_deferred:
+            self.is_deferred = False
+            os.write(
+                2, b"- stopping once the state is saved; a further interrupt ends it at once\n"
+            )
+            return
         self.is_heeded = False
         raise KeyboardInterrupt
 
@@ -137,6 +144,21 @@ def reach(stage: str) -> None:
 def heed() -> None:
     """Let the command go on to where it ends by itself, unless there is a further signal."""
     _interrupts.is_heeded = True
+
+
+def defer() -> None:
+    """Let a first signal only be remembered: the job looks for it where it can go on later."""
+    _interrupts.is_deferred = True
+
+
+def end_deferral() -> None:
+    """Let signals interrupt again."""
+    _interrupts.is_deferred = False
+
+
+def is_asked() -> bool:
+    """Whether there was a signal."""
+    return _interrupts.number is not None
 
 
 def stop(stands: str) -> NoReturn:

@@ -65,6 +65,7 @@ OPTIONS = {
     ),
     "Output and settings": (
         *(
+            "is_dry",
             "plot",
             "beside",
             "report",

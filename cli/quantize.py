@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json
+from .endings import conversion_ending
 from .eval import (
     PREPARING,
     Data,
@@ -27,6 +28,7 @@ from .eval import (
 )
 from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
+from .limits import MaxError
 from .measuring import Provider
 
 
@@ -39,7 +41,7 @@ def quantize(
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     max_drop: opt.MaxDrop = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -118,6 +120,8 @@ def quantize(
     with progress() as stages:
         result = job(model, out, stages)
     if as_json:
-        show_json({"files": {n: str(p) for n, p in result.paths.items()}, **result.data})
+        verdicts = {name: one.to_json() for name, one in result.verdicts().items()}
+        files = {name: str(path) for name, path in result.paths.items()}
+        show_json({"files": files, **result.data, "verdicts": verdicts})
     else:
-        show(*conversion_view(result.data, result.paths))
+        show(*conversion_view(result.data, result.paths), *conversion_ending(context, result))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,12 @@ from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
+from .endings import next_steps
 from .eval import DATA, Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle, refuse_typed
-from .interrupts import tell
+from .interrupts import is_asked, tell
 from .pixels import normalisation, read_size
+from .retyped import other, retyped
 
 if TYPE_CHECKING:
     from trpexport.training.settings import Compute, RunSettings
@@ -60,6 +62,9 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Throw away the run that stands in the directory.")
 ]
 
+
+# What decompose has to be told as training was.
+_SHARED = ("scheme", "stride_1_only")
 
 _IDLE = (
     Idle(("target_macs", "trp_energy"), without="trp"),
@@ -147,13 +152,12 @@ def train(
         ),
     )  # fmt: skip
     watcher = watching(out, tensorboard)
-    tell(lambda: standing(out))
-    how = normalisation(mean, std)
+    tell(lambda: standing(context, out))
     facts = run(
-        arch, settings, low_rank, out,
-        init=init, preprocessing=how, watcher=watcher, restart=restart,
+        arch, settings, low_rank, out, init=init, preprocessing=normalisation(mean, std),
+        watcher=watcher, restart=restart, should_stop=is_asked,
     )  # fmt: skip
-    finish(facts, out, "decompose", as_json)
+    finish(context, facts, out, "decompose", as_json)
 
 
 def run_settings(
@@ -201,38 +205,45 @@ def _edge(size: str | None) -> int | None:
 
 
 def watching(out: Path, tensorboard: bool) -> Watcher:
-    """Return who shows this process's run."""
+    """Return who shows this process's run, and lets it be stopped."""
     from trpexport.training.run_directory import TENSORBOARD
     from trpexport.training.watching import TensorBoard as Board
     from trpexport.training.watching import Watchers
 
-    from .watch import EpochBar, EpochLines, Silence
+    from .watch import EpochBar, EpochLines, Stoppable
 
     if os.environ.get("RANK", "0") != "0":
-        return Silence()
+        return Stoppable()
     shown = EpochBar() if watched() else EpochLines()
-    return Watchers([shown, Board(out / TENSORBOARD)] if tensorboard else [shown])
+    boards = [Board(out / TENSORBOARD)] if tensorboard else []
+    return Watchers([shown, Stoppable(), *boards])
 
 
-def standing(out: Path) -> str:
-    """Say how much of an interrupted run stands, and how it goes on."""
-    from safetensors import SafetensorError, safe_open
-
-    from trpexport.checkpoints.saving import stored_facts
-    from trpexport.errors import CheckpointError
-    from trpexport.training.run_directory import LAST, STATE
+def standing(context: typer.Context, out: Path) -> str:
+    """Say how much of an interrupted run stands, and the command that goes on with it."""
+    from trpexport.errors import TrainingError
+    from trpexport.training.run_directory import RunDirectory
 
     try:
-        with safe_open(out / LAST, "pt") as file:
-            epoch = stored_facts(out / LAST, file.metadata()).metadata["metrics"]["epoch"]
-    except (OSError, SafetensorError, CheckpointError, KeyError, TypeError):
-        if not (out / STATE).is_file():
-            return f"nothing of the run is saved in {out} yet"
-        return f"no epoch is finished yet; without --restart, the same command goes on in {out}"
-    return f"{out / LAST} holds epoch {epoch}; without --restart, the same command goes on there"
+        state = RunDirectory(out).read_state()
+    except TrainingError:
+        state = None
+    if state is None:
+        return f"nothing of the run is saved in {out} yet"
+    epochs, steps = (f"{n} {what}{'' if n == 1 else 's'}" for n, what in _done(state))
+    command = retyped(context, drop=("restart",))
+    return f"{epochs} and {steps} of the next are saved in {out}; go on with: {command}"
 
 
-def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> None:
+def _done(state: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Return how far a state has come."""
+    yield int(state.get("epoch", 0)), "epoch"
+    yield int(state.get("step", 0)), "step"
+
+
+def finish(
+    context: typer.Context, facts: dict[str, object], out: Path, then: str, as_json: bool
+) -> None:
     """Say what came of a run and what to do next; the first worker speaks."""
     from trpexport.report.blocks import Role, Text
 
@@ -241,10 +252,11 @@ def finish(facts: dict[str, object], out: Path, then: str, as_json: bool) -> Non
 
     if os.environ.get("RANK", "0") != "0":
         return
+    command = other(context, then, out / "last.safetensors", keep=("model", *_SHARED))
     if as_json:
-        show_json({"run": str(out), **facts})
+        show_json({"run": str(out), **facts, "next": [command]})
         return
     show(
-        Text(f"{epoch_text(facts)} on {facts['test_images']} images"),
-        Text(f"next: trpexport {then} {shlex.quote(str(out / 'last.safetensors'))}", Role.COMMAND),
+        Text(f"{epoch_text(facts)} on {facts['test_images']} images", Role.VERDICT),
+        *next_steps([("make an ONNX file of it:", command)]),
     )

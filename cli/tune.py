@@ -15,6 +15,8 @@ from . import measuring as m
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
+from .dry_run import DryRun, dry_run
+from .endings import ending, refused
 from .eval import (
     JUDGING,
     PREPARING,
@@ -33,6 +35,7 @@ from .eval import (
 )
 from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
+from .limits import MaxError
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 from .report import ReportTo, write_report
@@ -60,7 +63,7 @@ def tune(
     calib: opt.Calib = None,
     min_speedup: opt.MinSpeedup = None,
     max_latency: opt.MaxLatency = None,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
@@ -106,6 +109,7 @@ def tune(
         bool, typer.Option("--show-table", help="Show the times that are known, and end.")
     ] = False,
     force: opt.Force = False,
+    is_dry: DryRun = False,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -124,19 +128,17 @@ def tune(
     from trpexport.files import cache_folder
 
     if show_table:
-        typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
-        refuse_typed(context, typed, "beside --show-table")
-        _show_table(cache_folder(cache), as_json=as_json)
+        _show_table(context, cache_folder(cache), as_json=as_json)
         return
     if network is None:
         raise TrpexportError("there is nothing to tune: name a checkpoint or an ONNX file")
     tell_written(out)
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
+    from trpexport.pareto import pareto as tune_front
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
-    from trpexport.tuning import pareto as tune_front
 
     at_most_one(context, *_LIMITS)
     refuse_idle(
@@ -145,14 +147,7 @@ def tune(
         Idle(("python",), without="host"),
         REFINING,
     )
-    if not any(is_given(context, name) for name in _LIMITS):
-        raise TrpexportError(
-            "nobody says how fast or how near the network must be: give --min-speedup, "
-            "--max-latency, --max-error, --max-drop or --pareto"
-        )
-    if calib is None:
-        refuse_idle(context, Idle(PREPARING, without="expect"))
-        raise TrpexportError("ranks are chosen by output error on images: give --calib")
+    _check_complete(context, calib)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
     assert fitted is not None
@@ -188,8 +183,12 @@ def tune(
     options = parse_provider_options(provider_option or ())
     refinement = refinement_of(refine, cache, refine_images)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
+    if is_dry:
+        chooser.check()
+        dry_run(context, source, scheme, chooser, out, images=fitted.count, has_target=True)
+        return
     tell_written(out)
-    with progress(None if pareto else heed) as stages:
+    with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
         tuning = Tuning(timed, settings, output or (), array, refinement, _tuned_for(settings))
@@ -203,7 +202,23 @@ def tune(
     if pareto:
         _show_front(*found, report, as_json=as_json)
     else:
-        _show(result, report, as_json=as_json)
+        _show(context, result, report, as_json=as_json)
+
+
+def _check_complete(context: typer.Context, calib: str | None) -> None:
+    """Refuse a command that does not say what to aim at, or by which images.
+
+    Raises:
+        TrpexportError: it does not.
+    """
+    if not any(is_given(context, name) for name in _LIMITS):
+        raise TrpexportError(
+            "nobody says how fast or how near the network must be: give --min-speedup, "
+            "--max-latency, --max-error, --max-drop or --pareto"
+        )
+    if calib is None:
+        refuse_idle(context, Idle(PREPARING, without="expect"))
+        raise TrpexportError("ranks are chosen by output error on images: give --calib")
 
 
 def _tuned_for(settings: ExportSettings) -> str:
@@ -226,7 +241,7 @@ def _best_so_far(result: BundleReport) -> str:
 
 def _incomplete(out: Path) -> str:
     """Say what stands of a front that was interrupted."""
-    from trpexport.tuning import front
+    from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:
@@ -235,7 +250,9 @@ def _incomplete(out: Path) -> str:
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 
 
-def _show(result: BundleReport, page: Path | None, *, as_json: bool) -> None:
+def _show(
+    context: typer.Context, result: BundleReport, page: Path | None, *, as_json: bool
+) -> None:
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
     from trpexport.report.views.latency import latency_view
@@ -250,6 +267,7 @@ def _show(result: BundleReport, page: Path | None, *, as_json: bool) -> None:
             *bundle_view(result.data),
             *latency_view(result.data),
             *written(result.path),
+            *ending(context, result.data, result.path),
         )
     write_report(page, result.path)
 
@@ -289,7 +307,9 @@ def _seconds(text: str) -> float:
     return float(found["number"]) * _UNITS[found["unit"]]
 
 
-def _show_table(folder: Path | None, *, as_json: bool) -> None:
+def _show_table(context: typer.Context, folder: Path | None, *, as_json: bool) -> None:
+    typed = [name for name in context.params if name not in (_TABLE_ONLY, "cache", "as_json")]
+    refuse_typed(context, typed, "beside --show-table")
     from trpexport.latency.store import Store
     from trpexport.report.views.latency import table_view
 

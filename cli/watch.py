@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .console import progress_bar, say
+from .interrupts import defer, end_deferral
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -68,7 +69,7 @@ class EpochBar(EpochLines):
 
 
 class Silence:
-    """For all workers but the first."""
+    """Says nothing: for all workers but the first."""
 
     def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None:
         """Say nothing."""
@@ -81,6 +82,18 @@ class Silence:
 
     def end(self) -> None:
         """Say nothing."""
+
+
+class Stoppable(Silence):
+    """Lets a signal to end the run wait for the end of a step, where its state is saved."""
+
+    def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None:
+        """Let signals wait."""
+        defer()
+
+    def end(self) -> None:
+        """Let them interrupt again."""
+        end_deferral()
 
 
 def step_text(facts: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trpexport.stages import Countdown, Stages
+from trpexport.stages import Countdown, Stages, steps_in
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,33 @@ def test_what_remains_is_as_long_as_what_is_done() -> None:
     now = 91.0
     assert countdown.step() == "3 of 4, 30 s left"
     assert countdown.step() == "4 of 4"
+
+
+def test_what_was_done_before_takes_no_time() -> None:
+    now = 0.0
+    countdown = Countdown(10, clock=lambda: now, done=6)
+    now = 20.0
+    assert countdown.step() == "7 of 10, 60 s left"
+    assert countdown.step(3) == "10 of 10"
+
+
+@pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        ("3 of 18, 40 s left: layer1.0.conv1, 12 ways to write it", (3, 18)),
+        ("pass 2, 18 of 18: layer3", (18, 18)),
+        ("evaluate: 64 of 10000, 3 min left", (64, 10000)),
+        ("compute spectra", None),
+        ("0.500 of the MACs: output error 0.1, accepted", None),
+    ],
+)
+def test_steps_are_read_from_what_is_said(line: str, steps: tuple[int, int] | None) -> None:
+    assert steps_in(line) == steps
+
+
+def test_a_remark_stays_where_progress_passes() -> None:
+    passing: list[str] = []
+    staying: list[str] = []
+    Stages(passing.append, remark=staying.append).remark("it hardly pays")
+    Stages(passing.append).remark("in a log")
+    assert (passing, staying) == (["in a log"], ["it hardly pays"])

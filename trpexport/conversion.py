@@ -31,11 +31,13 @@ from trpexport.judge.metrics import Metric
 from trpexport.networks.base import Origin
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
-from trpexport.onnxfile.external_data import external_files
+from trpexport.onnxfile.external_data import external_files, external_paths
 from trpexport.onnxfile.precision import check_float32
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.quantization.judging import FileJudge
+from trpexport.shown import Shown
 from trpexport.stages import Stages
+from trpexport.verdict import Verdict, verdict_on_variant
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,34 @@ class Labelled:
         return FileJudge(model, self.data, self.metric, **how)
 
 
-@dataclass(frozen=True)
-class ConversionReport:
+@dataclass(frozen=True, repr=False)
+class ConversionReport(Shown):
     """What was written.
 
     Attributes:
         paths: by precision, the files, or where they lie in a bundle as in ``DIR@int8``.
         data: JSON-ready facts: ``variants``, one entry each, as in a manifest.
+        is_real: whether real inputs were there to compare the files on.
     """
 
     paths: Mapping[str, Path]
     data: Mapping[str, Any]
+    is_real: bool = False
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return by precision whether its file pays: what it saves against that in float32."""
+        before = _size(Path(self.data["model"]))
+        return {
+            name: verdict_on_variant(
+                self.data["variants"][name], before / max(1, _size(path)), is_real=self.is_real
+            )
+            for name, path in self.paths.items()
+            if "made_of" not in self.data["variants"][name]["facts"]  # a format, no precision
+        }
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return dict(self.paths)
 
 
 @dataclass(frozen=True)
@@ -181,9 +200,9 @@ class Conversion:
             facts = {k: v for k, v in manifest.items() if k not in ("schema_version", "files")}
             told = {**facts, **metadata, "variants": {**known, **entries}}
             bundle.write_manifest(staging, told)
-        place = out or directory
+        place, is_real = out or directory, self.data is not None
         paths = {name: place.with_name(f"{place.name}@{name}") for name in entries}
-        return ConversionReport(paths, {"model": str(place), "variants": entries})
+        return ConversionReport(paths, {"model": str(place), "variants": entries}, is_real)
 
     def _convert_file(self, model: Path, out: Path | None, stages: Stages) -> ConversionReport:
         targets = self._targets(model, out)
@@ -207,7 +226,8 @@ class Conversion:
                 place = targets[found[-1].precision]
                 operators = (staging / bundle.OPERATORS).read_bytes()
                 write_atomically(place.with_suffix(f".{bundle.OPERATORS}"), operators)
-        return ConversionReport(targets, {"model": str(model), "variants": entries})
+        is_real = self.data is not None
+        return ConversionReport(targets, {"model": str(model), "variants": entries}, is_real)
 
     def _targets(self, model: Path, out: Path | None) -> dict[str, Path]:
         """Return where the files of a bare model go.
@@ -274,6 +294,12 @@ class Conversion:
             )
         feeds = reference.golden()
         return found, Golden(feeds, network.run(feeds))
+
+
+def _size(model: Path) -> int:
+    """Return how many bytes a model takes, with the weights beside its file."""
+    file, _ = bundle.locate(model)
+    return sum(one.stat().st_size for one in (file, *external_paths(file)))
 
 
 def _add_to_report(path: Path, variants: Sequence[Variant]) -> None:

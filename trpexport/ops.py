@@ -117,6 +117,17 @@ class LinearOp:
         return self.window.is_pointwise
 
     @property
+    def kind(self) -> str:
+        """What layers of its kind are called, in the plural."""
+        if not self.ndim:
+            return "matrix products"
+        if self.groups > 1:
+            is_depthwise = self.groups == self.in_channels
+            return f"{'depthwise' if is_depthwise else 'grouped'} convolutions"
+        size = "x".join(map(str, self.kernel)) if self.ndim > 1 else f"{self.kernel[0]}-tap"
+        return f"{size} convolutions"
+
+    @property
     def is_consistent(self) -> bool:
         """Whether there can be such an operator."""
         counts = (self.in_channels, self.out_channels, self.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,22 +19,37 @@ class Countdown:
     Args:
         steps: how many there are.
         clock: returns seconds.
+        done: how many were done before.
     """
 
-    def __init__(self, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, steps: int, clock: Callable[[], float] = time.perf_counter, *, done: int = 0
+    ) -> None:
         self._steps = steps
         self._clock = clock
         self._started = clock()
-        self._done = 0
+        self._done = self._before = done
 
-    def step(self) -> str:
-        """Return where the job stands once another step is done: ``3 of 18, 40 s left``."""
-        self._done += 1
+    def step(self, count: int = 1) -> str:
+        """Return where the job stands once further steps are done: ``3 of 18, 40 s left``."""
+        self._done += count
         left = self._steps - self._done
-        if not left:
+        if left <= 0:
             return f"{self._done} of {self._steps}"
-        seconds = (self._clock() - self._started) / self._done * left
+        seconds = (self._clock() - self._started) / (self._done - self._before) * left
         return f"{self._done} of {self._steps}, {duration(seconds)} left"
+
+
+_STEPS = re.compile(r"(?:^|, |: )(?P<done>\d+) of (?P<steps>\d+)(?=$|,|:)")
+
+
+def steps_in(line: str) -> tuple[int, int] | None:
+    """Return how many steps a line of a :class:`Countdown` says are done, and how many there are.
+
+    None for any other line.
+    """
+    found = _STEPS.search(line)
+    return None if found is None else (int(found["done"]), int(found["steps"]))
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +64,7 @@ class Stages:
         announce: called with each stage's name when it begins.
         heed: called where an interrupt ends a search that has found something already: the job
             then goes on with that to its end. Where it is None, an interrupt ends the job.
+        remark: called with a line that stays to be read; ``announce`` where it is None.
         interval: seconds between two lines on how far a stage has come: few where lines add up in a
             log, many where each replaces the one before.
 
@@ -61,9 +78,11 @@ class Stages:
         announce: Callable[[str], None] | None = None,
         heed: Callable[[], None] | None = None,
         *,
+        remark: Callable[[str], None] | None = None,
         interval: float = 30.0,
     ) -> None:
         self._announce = announce
+        self._remark = remark or announce
         self._heed = heed
         self._interval = interval
         self._said = time.monotonic()
@@ -75,6 +94,11 @@ class Stages:
         self._said = time.monotonic()
         if self._announce is not None:
             self._announce(line)
+
+    def remark(self, line: str) -> None:
+        """Say what is to stay before the reader's eyes while the job goes on."""
+        if self._remark is not None:
+            self._remark(line)
 
     def settle_for(self, best: T | None, interrupt: KeyboardInterrupt) -> T:
         """Return the best that a search had found when it was interrupted.

@@ -15,7 +15,7 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.variants import BlankForm
 from trpexport.calibration_data import CalibrationData
-from trpexport.choose.by_latency import AlreadyFastError, ByLatency
+from trpexport.choose.by_latency import ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.given import fingerprint
@@ -26,18 +26,33 @@ from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
 from trpexport.measure.statistics import Interval
 from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
-from trpexport.plan import read_plan
 from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
+from trpexport.verdict import verdict_of
 
 # Least time that each finished file is timed for, in turns with the original one.
 _SECONDS = 2.0
 # An option that gains less is measurable, and nothing that a user would set for it.
 _WORTH_AN_OPTION = 1.02
+# Where finished networks fall short of the limit: what is aimed at beyond what was missing, and how
+# many times the limit at most.
+_MARGIN, _FARTHEST = 1.01, 1.2
 LATENCY = "latency"
 TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
+
+
+class TooSlowError(NothingToDoError):
+    """A finished network is slower than was asked for.
+
+    Attributes:
+        missing: how many times faster it would have to be.
+    """
+
+    def __init__(self, message: str, missing: float) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -87,31 +102,66 @@ class Tuning:
         known = standing(out, request)
         is_replaced = self.settings.replace or (known is not None and known["cut_short"])
         with bundle.reserved(out, replace=is_replaced), TemporaryDirectory() as folder:
-            place = Path(folder) / "tuned"
-            report = decompose_to_bundle(
-                source,
-                self._chooser,
-                place,
-                data,
-                outputs=self.outputs,
-                refinement=self.refinement,
-                settings=settings,
-                inputs=self.inputs,
-                stages=stages,
-            )
-            try:
-                others = self._originals(place, data, Path(folder), stages)
-                with stages("time the files"):
-                    facts = self._measured(place, others, report.data)
-            except KeyboardInterrupt as interrupt:
-                facts = stages.settle_for(_untimed(report.data), interrupt)
+            report, facts = self._made(source, data, Path(folder), settings, stages)
+            place = report.path
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
+            verdict = verdict_of(content)  # the time is known now
+            content["verdict"] = None if verdict is None else verdict.to_json()
             added = {TUNED: {"request": request, "cut_short": stages.is_cut_short}}
             if facts["session"] is not None:
                 added[bundle.SESSION] = facts["session"]
             _add(place, content, added)
             _deliver(place, out, replace=is_replaced)
         return BundleReport(out, report.plan, content)
+
+    def _made(
+        self,
+        source: Decomposable,
+        data: CalibrationData,
+        folder: Path,
+        settings: ExportSettings,
+        stages: Stages,
+    ) -> tuple[BundleReport, dict[str, Any]]:
+        """Return a bundle that is as fast as was asked for, and what was measured on it.
+
+        Where it falls short, a choice that aims higher by what is missing makes another one.
+
+        Raises:
+            NothingToDoError: none is fast enough.
+        """
+        beyond, missed = 1.0, None
+        originals: dict[str, Path] | None = None
+        while True:
+            place = folder / f"tuned-{beyond:g}"
+            try:
+                report = decompose_to_bundle(
+                    source,
+                    replace(self._chooser, beyond=beyond),
+                    place,
+                    data,
+                    outputs=self.outputs,
+                    refinement=self.refinement,
+                    settings=settings,
+                    inputs=self.inputs,
+                    stages=stages,
+                )
+            except NothingToDoError as error:
+                raise missed or error from None
+            try:
+                if originals is None:
+                    originals = self._originals(place, data, folder, stages)
+                with stages("time the files"):
+                    facts = self._measured(place, originals, report.data, stages.is_cut_short)
+            except TooSlowError as error:
+                beyond *= _MARGIN * error.missing
+                if beyond > _FARTHEST:
+                    raise
+                missed = error
+                stages.say(f"{error}: more is aimed at")
+            except KeyboardInterrupt as interrupt:
+                return report, stages.settle_for(_untimed(report.data), interrupt)
+            else:
+                return report, facts
 
     def request(self, source: Decomposable, data: CalibrationData) -> str:
         """Return what tells jobs that are to make the same bundle from others: a hash.
@@ -160,7 +210,11 @@ class Tuning:
         return dict(convert(place / bundle.BASELINE, folder / "originals", stages).paths)
 
     def _measured(
-        self, place: Path, originals: Mapping[str, Path], report: Mapping[str, Any]
+        self,
+        place: Path,
+        originals: Mapping[str, Path],
+        report: Mapping[str, Any],
+        is_cut_short: bool,
     ) -> dict[str, Any]:
         """Return how fast the files of a bundle are, beside what was chosen by.
 
@@ -168,8 +222,10 @@ class Tuning:
             place: the bundle.
             originals: the original network in other precisions.
             report: the content of the bundle's report.
+            is_cut_short: whether it is the best of a search that was interrupted, at any speed.
 
         Raises:
+            TooSlowError: none is as fast as was asked for.
             NothingToDoError: none is measurably faster than the original network.
         """
         manifest = bundle.read_manifest(place)
@@ -184,11 +240,12 @@ class Tuning:
                 f"the finished network is not measurably faster than the original: {shown}"
             )
         wanted = self.chooser.wanted(original.seconds)
-        best = max(one.speedup.high for one in timed)
-        if best < wanted:
-            raise NothingToDoError(
-                f"the finished network is {best:.2f}x as fast at best, and {wanted:.2f}x is asked "
-                "for: ask for a little more, so that the choice aims higher"
+        best = max((one.speedup for one in timed), key=lambda speedup: speedup.mid)
+        if best.high < wanted and not is_cut_short:
+            raise TooSlowError(
+                f"the finished network is {best.mid:.2f}x as fast ({best.low:.2f} to "
+                f"{best.high:.2f}), and {wanted:.2f}x is asked for",
+                missing=wanted / best.mid,
             )
         beside = None
         if self.precision != bundle.FLOAT32:
@@ -241,68 +298,6 @@ class Tuning:
             "options": dict(options),
             "speedup": again.speedup.to_json(),
         }
-
-
-# Speed-ups of a Pareto front, as long as they can be met.
-_SPEEDUPS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-
-
-def pareto(
-    tuning: Tuning,
-    source: Decomposable,
-    data: CalibrationData,
-    out: Path | None = None,
-    stages: Stages | None = None,
-) -> tuple[Path, list[BundleReport]]:
-    """Tune a network to one speed-up after another, until none further can be met.
-
-    A bundle that stands there already, made of the same in the same way, is not made again.
-
-    Args:
-        tuning: how; its chooser's limit does not count.
-        source: the checkpoint or ONNX file.
-        data: what to calibrate on.
-        out: the directory that gets a bundle for each; a name after the file where it is None.
-        stages: times and announces the stages.
-
-    Returns:
-        The directory, and a report for each bundle in it, the slowest first.
-
-    Raises:
-        NothingToDoError: not even the least speed-up can be met; nothing is written.
-        TrpexportError: as the steps themselves.
-    """
-    out = out or default_directory(source.path, "pareto")
-    stages = stages or Stages()
-    reports: list[BundleReport] = []
-    for speedup in _SPEEDUPS:
-        chooser = replace(tuning.chooser, speedup=speedup, seconds=None, error=None, drop=None)
-        job, place = replace(tuning, chooser=chooser), out / f"{speedup:g}x"
-        if not job.settings.replace and standing(place, job.request(source, data)) is not None:
-            stages.say(f"{place} stands already")
-            reports.append(
-                BundleReport(
-                    place, read_plan(place / bundle.PLAN), read_json(place / bundle.REPORT)
-                )
-            )
-            continue
-        stages.say(f"tune to {speedup:g}x")
-        try:
-            reports.append(job(source, data, place, stages))
-        except AlreadyFastError as error:
-            stages.say(str(error))
-        except NothingToDoError as error:
-            if not reports:
-                raise
-            stages.say(str(error))
-            break
-    return out, reports
-
-
-def front(out: Path) -> list[Path]:
-    """Return the bundles of a Pareto front that stand in its directory, the slowest first."""
-    places = [out / f"{speedup:g}x" for speedup in _SPEEDUPS]
-    return [place for place in places if bundle.is_bundle(place)]
 
 
 def standing(out: Path, request: str) -> Mapping[str, Any] | None:

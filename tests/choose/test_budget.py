@@ -12,8 +12,9 @@ from tests.artifact.networks import SHAPE, tiny
 from tests.choose.conftest import Measured
 from trpexport.choose import budget
 from trpexport.choose.allotment import Allotment, smallest_fraction
-from trpexport.choose.budget import Budgeter, Outcome
+from trpexport.choose.budget import Budgeter, Outcome, handicap
 from trpexport.choose.calibrate import Calibrated, LayerCalibration
+from trpexport.choose.prices import SECONDS
 from trpexport.choose.spectra import keep_all
 from trpexport.choose.table import LayerOptions, Option, SensitivityTable
 from trpexport.errors import NothingToDoError, PlanError
@@ -275,3 +276,9 @@ def test_merit_counts_grouped_convolutions_by_their_share() -> None:
     assert outcome(0.1, "decoupling").merit == pytest.approx(0.1 * 1.5**0.5)
     assert outcome(0.1, "decoupling", "spatial").merit == pytest.approx(0.1 * 1.25**0.5)
     assert outcome(0.1, "spatial", "channel").merit == 0.1
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES))
+def test_what_is_slow_is_handicapped_where_time_is_no_price(scheme: str) -> None:
+    assert handicap(scheme, SECONDS) == 1
+    assert (handicap(scheme, "macs") > 1) == SCHEMES[scheme].regroups

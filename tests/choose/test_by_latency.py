@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from tests.choose.networks import smooth
 from tests.latency.networks import SHAPE, FakeStopwatch, twins
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets.calibration import ArrayImages
-from trpexport.errors import NothingToDoError, PlanError
+from trpexport.errors import ModelError, NothingToDoError, PlanError
 from trpexport.latency.stopwatch import Conditions
+from trpexport.measure.profile.profile import NodeTime, Profile
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, read_model
 from trpexport.networks.onnx_settings import OnnxSettings
@@ -64,6 +67,25 @@ def test_a_speedup(tune: Tune, scheme: str) -> None:
     assert facts["latency"]["device"]["CPU"] == "a processor"
     assert facts["target"] == {"kind": "speedup", "value": 1.5}
     assert facts["held_out"]["images"] == 8
+
+
+@pytest.mark.parametrize("provider", ["cuda", "xnnpack"])
+def test_no_provider_is_another_one(tune: Tune, provider: str) -> None:
+    conditions = Conditions(provider, {"an_option": "1"})
+    small = tune(FakeStopwatch(profiler_cost=1e-7, conditions=conditions), speedup=1.5)
+    facts = small.plan.options["calibration"]["latency"]
+    assert (facts["provider"], facts["provider_options"]) == (provider, {"an_option": "1"})
+    assert 1.5 <= BEFORE / seconds(small.plan) < 1.8
+
+
+def test_a_provider_whose_layers_can_not_be_told_apart(tune: Tune) -> None:
+    class Compiled(FakeStopwatch):
+        def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
+            whole = NodeTime("subgraph", "Compiled", "An", (), (), (1e-5,) * runs)
+            return [replace(one, nodes=(whole,)) for one in super().profiles(files, runs)]
+
+    with pytest.raises(ModelError, match="tells no layer from the others"):
+        tune(Compiled(), speedup=1.5)
 
 
 def test_a_time(tune: Tune) -> None:
@@ -122,7 +144,6 @@ def test_no_difference_is_claimed_that_is_not_there(tune: Tune, seed: int) -> No
         ({"drop": -1.0}, "out of range"),
         ({"speedup": 2.0, "metric": "miou"}, "says what a drop is of"),
         ({"speedup": 2.0, "rank_multiple": 0}, "at least 1"),
-        ({"speedup": 2.0, "conditions": Conditions("cuda")}, "profiler does not tell"),
     ],
 )
 def test_limits_that_can_not_be(limits: dict[str, Any], says: str) -> None:

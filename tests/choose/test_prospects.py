@@ -7,7 +7,7 @@ import pytest
 
 from tests.latency.networks import SHAPE, FakeStopwatch, twins
 from trpexport.choose.by_latency import ByLatency
-from trpexport.choose.prospects import check_pays, kind_of, least_ways
+from trpexport.choose.prospects import check_pays, least_ways
 from trpexport.datasets.calibration import ArrayImages
 from trpexport.errors import NothingToDoError
 from trpexport.latency.blanks import Blanks
@@ -97,4 +97,4 @@ def test_the_least_rank_and_the_least_whole_block() -> None:
     ],
 )
 def test_kinds_of_layers(op: LinearOp, kind: str) -> None:
-    assert kind_of(op) == kind
+    assert op.kind == kind

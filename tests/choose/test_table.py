@@ -20,7 +20,7 @@ from trpexport.choose.base import Price
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.prices import Macs
 from trpexport.choose.spectra import analyse
-from trpexport.choose.table import SensitivityTable, sensitivity_table
+from trpexport.choose.table import SensitivityTable, _Measurer, sensitivity_table
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.lowrank.fit import narrowing
 from trpexport.lowrank.schemes import SCHEMES
@@ -118,6 +118,33 @@ def test_the_cache_is_read_only_for_the_same_job(
         path.write_text('{"schema_version": 1')  # cut off
     assert cached() == (first, True)
     assert cached() == (first, False)
+
+
+def test_a_table_that_was_stopped_goes_on_from_its_last_layer(
+    cached: Callable[..., tuple[SensitivityTable, bool]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, _ = cached(cache=tmp_path / "other")
+    measure, measured = _Measurer._layer, list[str]()
+
+    def layer(self: _Measurer, one: Any, ranks: Any) -> Any:
+        if len(measured) == len(whole.layers) - 1:
+            raise KeyboardInterrupt
+        measured.append(one.name)
+        return measure(self, one, ranks)
+
+    monkeypatch.setattr(_Measurer, "_layer", layer)
+    with pytest.raises(KeyboardInterrupt):
+        cached(cache=tmp_path / "cache")
+    assert len(measured) >= 1
+    done = [*measured]
+    measured[:] = ["another count"] * len(whole.layers)
+    found, _ = cached(cache=tmp_path / "cache")
+    assert found == whole
+    again = [name for name in measured if name != "another count"]
+    assert done + again == [layer.name for layer in whole.layers]
+    assert [path.suffixes for path in (tmp_path / "cache").iterdir()] == [[".json"]]
 
 
 def test_jobs_may_share_a_cache(

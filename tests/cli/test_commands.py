@@ -53,12 +53,19 @@ def test_nothing_to_do_shows_what_would_do(
     assert result.code == 3
     assert "no layer of resnet20-a gets cheaper" in result.error
     assert re.search(r"energy:0\.9 +18 of 20 +1\.45x +31\.2 %", result.out)
-    (command,) = re.findall(r"^ +trpexport (decompose .*)$", result.out, re.MULTILINE)
+    commands = re.findall(r"^  trpexport (.*)$", result.out, re.MULTILINE)
+    # Calibration first, then TRP, then another criterion.
+    calibrated = f"{checkpoint} --scheme spatial --calib imagefolder:DIR --target-macs 0.5"
+    trained = f"train --arch resnet20-a --init {checkpoint} --data imagefolder:DIR --trp"
+    assert commands[:2] == [f"decompose {calibrated}", f"{trained} --target-macs 0.5"]
+    command = commands[2]
     assert not list(tmp_path.iterdir())
     # The command that it suggests works as it stands.
     assert run(*command.split(), *QUICK).code == 0
     assert (tmp_path / "resnet20-12fca82f-spatial" / bundle.MODEL).is_file()
     facts = json.loads(run("decompose", checkpoint, "-o", tmp_path / "x", "--json").out)
+    assert (facts["exit_code"], len(facts["next"])) == (3, 3)
+    assert all("--json" not in command for command in facts["next"])
     assert {choice["criterion"] for choice in facts["choices"]} >= {"value:0.05", "vbmf"}
 
 

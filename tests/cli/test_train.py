@@ -77,7 +77,7 @@ def test_each_way_trains_goes_on_decomposes_and_exports(
     result = run(*trained)
     assert result.code == 0, result.err
     assert "epoch 1 of 1: loss" in result.err
-    assert f"next: trpexport decompose {out / 'last.safetensors'}" in result.out
+    assert f"  trpexport decompose {out / 'last.safetensors'} --scheme {scheme}" in result.out
     weights = (out / "last.safetensors").read_bytes()
     again = run(*trained)
     assert (again.code, "is finished" in again.err) == (0, True)
@@ -229,7 +229,7 @@ def test_torchrun(tmp_path: Path, digits: str) -> None:
 
     done = call(*command(digits, tmp_path / "run", "--sync-bn", epochs=1))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("next: trpexport decompose") == 1
+    assert done.stdout.count("  trpexport decompose") == 1
     for options in (("--data", "digitz"), ("--device", "tpu")):
         failed = call(*command(digits, tmp_path / "other", *options))
         assert failed.returncode != 0

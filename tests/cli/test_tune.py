@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from tests.cli.conftest import Chained
@@ -24,6 +26,7 @@ from trpexport.artifact.build import ExportSettings
 from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets import open_data
+from trpexport.errors import TrpexportError
 from trpexport.latency.store import NAME, Store
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.refining.refinement import Refinement
@@ -272,6 +275,19 @@ def test_what_is_typed_wrong_is_told_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
+)
+def test_a_provider_that_is_not_there_is_told_before_any_work(
+    run: Run, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    result = run(*typed, "--min-speedup", 2, "--provider", "cuda", "-o", tmp_path / "out")
+    assert result.code == 2
+    assert "has no CUDAExecutionProvider: pip install" in result.error
+    assert len(result.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_more_than_can_be_is_told_and_writes_nothing(
     run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -280,6 +296,32 @@ def test_more_than_can_be_is_told_and_writes_nothing(
     assert "a speed-up of 500 can't be met: with each layer in its fastest way" in result.error
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "cache" / NAME).is_file()
+
+
+def test_a_device_that_vanishes_leaves_what_it_told(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    real, calls = clock.profiles, count()
+
+    def profiles(files: Any, runs: int) -> Any:
+        if next(calls) == 1:
+            raise TrpexportError("the connection to device was lost")
+        return real(files, runs)
+
+    clock.profiles = profiles  # type: ignore[method-assign]
+    typed = (*typed, "--min-speedup", 1.3, "-o", tmp_path / "out", "--json")
+    lost = run(*typed)
+    assert (lost.code, lost.error.endswith("the connection to device was lost")) == (2, True)
+    assert not (tmp_path / "out").exists()
+    with Store(tmp_path / "cache") as store:
+        known = sum(len(one["times"]) for one in store.contents())
+    assert known > 0
+    found = run(*typed)
+    assert found.code == 0, found.err
+    with Store(tmp_path / "cache") as store:
+        (contents,) = store.contents()
+    ways = len({(time["layer"], time["scheme"], time["rank"]) for time in contents["times"]})
+    assert ways == len(contents["times"]) > known
 
 
 def test_a_table_that_is_none_is_told(run: Run, tmp_path: Path) -> None:
@@ -319,13 +361,12 @@ def test_another_machine_times(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("ssh", "scp"):
-        program = " ".join(device.options[name])
-        real = subprocess.run(["which", name], capture_output=True, text=True, check=True)
-        script = tmp_path / "bin" / name
-        script.parent.mkdir(exist_ok=True)
-        script.write_text(f'#!/bin/sh\nexec {program.replace(name, real.stdout.strip(), 1)} "$@"\n')
-        script.chmod(0o755)
+    program = " ".join(device.options["ssh"])
+    real = subprocess.run(["which", "ssh"], capture_output=True, text=True, check=True)
+    script = tmp_path / "bin" / "ssh"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {program.replace("ssh", real.stdout.strip(), 1)} "$@"\n')
+    script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     network, tensors = wide
     typed: tuple[object, ...] = (

@@ -85,6 +85,9 @@ class FakeStopwatch:
         self.int8: float | Mapping[tuple[int, ...], float] = 1.0
         self._generator = np.random.default_rng(seed)
 
+    def check(self) -> None:
+        """Nothing is missing."""
+
     def facts(self) -> dict[str, Any]:
         return {"device": DEVICE, **self.conditions.to_json()}
 

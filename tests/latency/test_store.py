@@ -20,7 +20,8 @@ TIMES = {"conv": {Way("spatial", 8): WayTime(1.0, 2.0, 0.1), Way("channel", 4): 
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_what_was_put_is_found_again(tmp_path: Path, is_kept: bool) -> None:
-    with Store(tmp_path if is_kept else None) as store:
+    # A folder that is not there is made.
+    with Store(tmp_path / "a" / "cache" if is_kept else None) as store:
         assert store.times(FACTS, "conv") == {}
         store.put(FACTS, TIMES)
         assert store.times(FACTS, "conv") == TIMES["conv"]

@@ -14,7 +14,10 @@ from onnx import TensorProto, helper
 from trpexport.errors import ModelError, TrpexportError
 from trpexport.measure.bench import BenchSettings, ModelFile, bench
 from trpexport.measure.inputs import bench_inputs, image_count
+from trpexport.measure.records import read_record
 from trpexport.measure.timing import MIN_ROUNDS
+from trpexport.report.render.markdown import markdown
+from trpexport.report.views.bench import bench_view
 from trpexport.runtime.session import open_session
 
 WriteOnnx = Callable[..., Path]
@@ -97,6 +100,27 @@ def test_steps_are_announced(products: tuple[Path, ...]) -> None:
     lines: list[str] = []
     bench(settings_for(products[1], memory=True), announce=lines.append)
     assert lines == ["open model0 with 1 thread", "time model0, in turns", "peak memory of model0"]
+
+
+@pytest.mark.parametrize(
+    "error", [ModelError("too little memory"), FileNotFoundError("inputs.npz")]
+)
+def test_a_memory_probe_that_fails_leaves_the_times(
+    products: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trpexport.measure.bench.measure_peak_memory", fails)
+    record = bench(settings_for(*products, memory=True))
+    for entry in record["results"][0]["models"]:
+        assert entry["seconds"]["median"] > 0
+        assert entry["memory"] is None
+        assert entry["memory_failure"] == str(error)
+    shown = markdown(bench_view(record))
+    assert f"note: no peak memory of model0: {error}" in shown.replace("\\", "")
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    assert read_record(tmp_path / "record.json") == record
 
 
 def test_samples_are_kept_if_asked_for(products: tuple[Path, ...]) -> None:

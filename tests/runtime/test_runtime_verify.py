@@ -15,6 +15,7 @@ from trpexport.compare import Tolerance
 from trpexport.errors import ModelError
 from trpexport.golden import write_golden
 from trpexport.runtime import verify
+from trpexport.runtime.session import open_session
 from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
 WriteOnnx = Callable[..., Path]
@@ -171,11 +172,10 @@ def test_a_bundle_is_verified_as_it_is_to_run(
     advice = {"provider": provider, "threads": 4, "options": {"memory_pattern": False}}
     write_manifest(out, {"session": {"file": MODEL, **advice}})
     seen: list[dict[str, Any]] = []
-    real = verify.open_session
 
     def spy(model: Path, **options: Any) -> Any:
         seen.append(options)
-        return real(model, **options)
+        return open_session(model, **options)
 
     monkeypatch.setattr(verify, "open_session", spy)
     assert verify_bundle(out).is_equivalent

@@ -186,3 +186,21 @@ def test_sums_are_handed_back_to_those_who_made_them() -> None:
     assert Totals.restored(sums, ALONE).sums.tolist() == [5, 7, 9]
     assert Totals.restored(sums[0], ALONE).sums.tolist() == [1, 2, 3]
     assert Totals.restored(sums, Workers(2, 3, CPU)).sums.tolist() == [0, 0, 0]
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_state_after_the_step(tmp_path: Path) -> None:
+    whole, part = (loop(tmp_path / name, CutAt(), {"energy": 0.8}) for name in ("whole", "part"))
+    whole.run()
+    part.save_seconds = math.inf  # nothing else has it save
+    answers = iter([False, False, True])
+    part.should_stop = lambda: next(answers)
+    with pytest.raises(KeyboardInterrupt):
+        part.run()
+    state = part.directory.read_state()
+    assert state is not None
+    assert (state["epoch"], state["step"]) == (0, 3)
+    watcher = CutAt()
+    loop(tmp_path / "part", watcher, {"energy": 0.8}).run()
+    assert watcher.done == 3
+    one, two = (load_file(tmp_path / name / LAST) for name in ("whole", "part"))
+    assert all(torch.equal(one[key], two[key]) for key in one)

@@ -30,19 +30,21 @@ from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import dimensions, parse_dynamic
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.running import one_thread
-from trpexport.plan import Plan
+from trpexport.plan import CALIBRATION, Plan
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.shown import Shown
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
+from trpexport.verdict import RANDOM, REAL, Limits, lost_by, verdict_of
 
 __all__ = ["BundleReport", "ExportSettings", "export_bundle"]
 
 N = TypeVar("N", bound=Network)
 
 
-@dataclass(frozen=True)
-class BundleReport:
+@dataclass(frozen=True, repr=False)
+class BundleReport(Shown):
     """What an export did: the content of ``report.json``, and where the bundle is.
 
     Attributes:
@@ -54,6 +56,10 @@ class BundleReport:
     path: Path
     plan: Plan
     data: Mapping[str, Any]
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return {"path": self.path, **self.plan.shown()}
 
 
 def export_bundle(
@@ -90,7 +96,8 @@ def export_bundle(
 
     Raises:
         VerificationError: the rewrite or the ONNX file is not equivalent; nothing is written.
-        NothingToDoError: a precision can't be as near as was asked for; nothing is written.
+        NothingToDoError: the network, or one of its precisions, is not as near to the original as
+            was asked for; nothing is written.
         ModelError: the network can't be exported.
         OutputError: the place can't be written.
     """
@@ -125,6 +132,7 @@ def export_bundle(
         quantization=quantization,
     )
     check = job.verify_rewrite()
+    job.check_limits(check)
     with bundle.staged_directory(out, replace=settings.replace) as staging:
         steps = job.write_onnx(staging / bundle.MODEL)
         if settings.baseline and plan.rewritten and original is not None:
@@ -213,6 +221,24 @@ class _Job:
                 seconds=self.settings.verify_seconds / 2,
             )
 
+    def check_limits(self, check: FactorizationCheck) -> None:
+        """Refuse a network that is too far from the original one.
+
+        Raises:
+            NothingToDoError: it is.
+            TrpexportError: it has no top-1 to agree on.
+        """
+        facts = {
+            "steps": [step.to_json() for step in check.steps],
+            "calibration": self.plan.options.get(CALIBRATION),
+            "verified_on": self._verified_on,
+        }
+        Limits(self.settings.min_agreement, self.settings.max_error).check(lost_by(facts))
+
+    @property
+    def _verified_on(self) -> str:
+        return RANDOM if self.reference.given is None else REAL
+
     def write_onnx(self, path: Path) -> tuple[Step, ...]:
         """Write the ONNX file, pass by pass."""
         share = 2 if self.plan.rewritten else 1  # the rewrite had its half
@@ -284,7 +310,7 @@ class _Job:
         seconds = self.stages.seconds
         if is_fixed():
             steps, seconds = tuple(replace(step, seconds=0.0) for step in steps), {}
-        inputs_are = "random inputs" if self.reference.given is None else "the inputs given"
+        inputs_are = RANDOM if self.reference.given is None else "the inputs given"
         notes = [*(step.note for step in steps), note_on_still(passes[-1].outputs, inputs_are)]
         report = {
             **report_facts(self.plan, check.layers, steps, size),
@@ -298,7 +324,10 @@ class _Job:
                 *(note for note in notes if note is not None),
             ],
             "seconds": {name: round(s, 3) for name, s in seconds.items()},
+            "verified_on": self._verified_on,
         }
+        verdict = verdict_of(report)
+        report["verdict"] = None if verdict is None else verdict.to_json()
         facts = manifest_facts(self.plan, source, self.network.written_as(self.onnx))
         facts |= preprocessing
         if (directory / bundle.BASELINE).exists():

@@ -22,6 +22,7 @@ from trpexport.networks.torch.chain_check import LayerCheck
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.tensors import USUAL_SHAPES
 from trpexport.timestamps import timestamp
+from trpexport.verdict import macs_by_kind
 
 PACKAGES = (
     "torch",
@@ -122,6 +123,7 @@ def report_facts(
             "after": after,
             "ratio": before / after if after else None,
             "unknown": dict(plan.unknown),
+            "kinds": [asdict(kind) for kind in macs_by_kind(plan)] if plan.rewritten else [],
         },
         "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},
         "file_bytes": file_bytes,

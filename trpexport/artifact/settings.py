@@ -37,8 +37,10 @@ class ExportSettings:
         verify_seconds: how long whole networks are compared, all comparisons together.
         replace: replace a bundle that stands in the place.
         precisions: in which precisions besides float32 the network is written.
-        max_error: largest error of any output that these may have, over its variation; None for
-            any.
+        max_error: largest error of any output over its variation: of a decomposed network against
+            the original one, of a precision against float32; None for any.
+        min_agreement: least share of inputs with the same top-1 that a decomposed network keeps of
+            the original one; None for any.
         target_ort: the version of ONNX Runtime that has to read the files, as in 1.16; None for
             the one here.
         formats: ``"ort"`` for ONNX Runtime's own format besides, of every file.
@@ -58,6 +60,7 @@ class ExportSettings:
     keep_norms: bool = False
     precisions: Sequence[str] = ()
     max_error: float | None = None
+    min_agreement: float | None = None
     target_ort: str | None = None
     check_target: bool = False
     formats: Sequence[str] = ()

@@ -136,6 +136,7 @@ class Budgeter:
         self._resource = resource
         self._announce = announce or (lambda line: None)
         self.best: Outcome | None = None
+        self._passes = 0
 
     def to_fraction(
         self, fraction: float, resource: str = "macs", criterion: str | None = None
@@ -310,12 +311,13 @@ class Budgeter:
             architecture=self._architecture,
             factorizer=self._factorizer,
         )
+        self._passes += 1
         calibrated = calibrate(
             self._network,
             plan,
             self._gatherer,
             factorizer=self._factorizer,
-            announce=self._announce,
+            announce=lambda line: self._announce(f"pass {self._passes}, {line}"),
         )
         self._announce(f"output error of the network {calibrated.error:.3f}")
         return Outcome(calibrated, choice, target.resource)

@@ -20,6 +20,7 @@ from trpexport.choose.candidates import least
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
+from trpexport.choose.outlook import outlook
 from trpexport.choose.prices import PRICES, check_known
 from trpexport.choose.reach import check_reach, names_of
 from trpexport.choose.table import SensitivityTable, sensitivity_table
@@ -63,7 +64,7 @@ class ByBudget(AlignedSelection):
     share: float | None = None
     price: Price | None = None
     scheme: str = "spatial"
-    cache: Path | None = None
+    cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 
@@ -119,6 +120,9 @@ class ByBudget(AlignedSelection):
             check_reach(network, self._price, limit, self.scheme, asked)
         labelled = images.labelled() if kind == "drop" else None
         metric = None if labelled is None else self._metric(labelled.data)
+        with stages("see what can be won"):
+            found = outlook(network, self.scheme, self, label=label)
+        stages.remark(str(found))
         gatherer = gathered(network, images)
         held_out = HeldOut(network, *images.held_out())
         with stages("measure what each rank costs and loses"):

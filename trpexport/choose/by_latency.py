@@ -35,7 +35,6 @@ from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.measure.statistics import Interval
 from trpexport.networks.base import Network
-from trpexport.runtime.providers import PROVIDERS
 from trpexport.stages import Stages, duration
 
 
@@ -63,6 +62,8 @@ class ByLatency(AlignedSelection):
         form: what networks are turned into before they are timed; None for float32. A speed-up
             is over the original network in float32 all the same; errors are those of the network
             before it is turned into anything.
+        beyond: how many times as fast as the limit says networks are aimed at, where their files
+            turn out slower than what they are chosen by.
         cache: folder where tables of times and of what layers lose are kept; None for nowhere.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
@@ -76,7 +77,8 @@ class ByLatency(AlignedSelection):
     conditions: Conditions = field(default_factory=Conditions)
     stopwatch: Stopwatch | None = None
     form: Form | None = None
-    cache: Path | None = None
+    beyond: float = 1.0
+    cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 
@@ -126,13 +128,7 @@ class ByLatency(AlignedSelection):
         elif self.metric is not None:
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
         _ = self.alignment
-        provider = PROVIDERS[self.timekeeper.conditions.provider]
-        if provider.device is not None:
-            raise PlanError(
-                f"what a node takes on {provider.name} its profiler does not tell: choose by a "
-                "share of the MACs, and bench what comes out",
-                parameters=("provider",),
-            )
+        self.timekeeper.check()
         if self.scheme != "auto":
             _ = SCHEMES[self.scheme]
 
@@ -195,7 +191,7 @@ class ByLatency(AlignedSelection):
                     elif self.error is not None:
                         outcome = budgeter.to_error(self.error, held_out.errors)
                     else:
-                        outcome = search.to_speedup(self._needed(times.latency, gain))
+                        outcome = search.to_speedup(self.beyond * self._needed(times.latency, gain))
                 except KeyboardInterrupt as interrupt:
                     outcome = stages.settle_for(search.best or budgeter.best, interrupt)
                 if drop is not None:

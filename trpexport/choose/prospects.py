@@ -10,7 +10,6 @@ from trpexport.latency.timer import Timer
 from trpexport.latency.timetable import TimeTable
 from trpexport.latency.ways import Way
 from trpexport.measure.statistics import Interval
-from trpexport.ops import LinearOp
 
 # Channels of the widest block that convolutions run by: ranks below may be padded to it, and run
 # no faster for that.
@@ -92,20 +91,10 @@ def shares(times: TimeTable) -> str:
 def _by_kind(times: TimeTable, names: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for name in names:
-        found[kind_of(times.ops[name])] += times.original[name] / times.whole
+        found[times.ops[name].kind] += times.original[name] / times.whole
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _list(kinds: Mapping[str, float]) -> str:
     named = [f"{share:.0%} in {kind}" for kind, share in kinds.items() if share >= _MIN_SHARE]
     return f": {', '.join(named)}" if named else ""
-
-
-def kind_of(op: LinearOp) -> str:
-    """Return what layers of a kind are called, in the plural."""
-    if not op.ndim:
-        return "matrix products"
-    if op.groups > 1:
-        return "depthwise convolutions" if op.groups == op.in_channels else "grouped convolutions"
-    size = "x".join(map(str, op.kernel)) if op.ndim > 1 else f"{op.kernel[0]}-tap"
-    return f"{size} convolutions"

@@ -196,7 +196,7 @@ def sensitivity_table(
     selection: Selection | None = None,
     prices: Sequence[Price] = (),
     alignment: Alignment = UNALIGNED,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> SensitivityTable:
     """Measure what each layer of a network loses on its own at a range of ranks.
@@ -209,7 +209,7 @@ def sensitivity_table(
         prices: what options cost; all known resources where there are none.
         alignment: what ranks are multiples of.
         cache: folder of tables; a table of the same network, images and options is read from it,
-            a new one is written to it.
+            a new one is written to it, layer by layer, so that a stopped one goes on.
         announce: called with a line on each layer.
 
     Raises:
@@ -231,15 +231,23 @@ def sensitivity_table(
         rank_multiple=(alignment.multiple, alignment.is_asked),
         options=selection.options,
     )
-    path = None if cache is None else writable_folder(cache) / f"sensitivity-{key[:16]}.json"
-    found = None if path is None else _read(path, key)
+    free = free_layers(network, names, selection)
+    measurer = _Measurer(network, gatherer, prices, alignment)
+    if cache is None:
+        return measurer.table(key, free, announce)
+    path = writable_folder(Path(cache)) / f"sensitivity-{key[:16]}.json"
+    found = _read(path, key)
     if found is not None:
         return found
-    free = free_layers(network, names, selection)
-    table = _Measurer(network, gatherer, prices, alignment).table(key, free, announce)
-    if path is not None:
+    begun = path.with_suffix(".part.json")
+
+    def keep(table: SensitivityTable, place: Path = begun) -> None:
         with suppress(ValueError):  # a table with NaN can't be kept: it will be measured again
-            write_json(path, table.to_json())
+            write_json(place, table.to_json())
+
+    table = measurer.table(key, free, announce, _read(begun, key), keep)
+    keep(table, path)
+    begun.unlink(missing_ok=True)
     return table
 
 
@@ -272,6 +280,8 @@ class _Measurer:
         key: str,
         free: Mapping[str, Collection[str]],
         announce: Callable[[str], None] | None,
+        begun: SensitivityTable | None = None,
+        keep: Callable[[SensitivityTable], None] = lambda table: None,
     ) -> SensitivityTable:
         """Return the options of all layers.
 
@@ -279,12 +289,15 @@ class _Measurer:
             key: of the table.
             free: names of the layers that each scheme may rewrite.
             announce: called with a line on each layer.
+            begun: the table as far as it was measured before; None for not at all.
+            keep: called with the table so far after each layer that was measured.
 
         Raises:
             NothingToDoError: there is none but to leave every layer as it is.
         """
         fixed = {price.resource: price.whole(self._network) for price in self._prices}
-        layers = []
+        known = {} if begun is None else {layer.name: layer for layer in begun.layers}
+        layers: list[LayerOptions] = []
         tried = [(layer, self._ranks(layer, free)) for layer in self._network.layers]
         tried = [(layer, ranks) for layer, ranks in tried if any(ranks.values())]
         images = len(self._gatherer.watch.samples)
@@ -297,12 +310,15 @@ class _Measurer:
                 passes=1,
             )
             announce(f"{len(tried)} layers on {images} images: about {duration(seconds)}")
-        countdown = Countdown(len(tried))
+        countdown = Countdown(len(tried), done=len(known))
         for layer, ranks in tried:
-            found = self._layer(layer, ranks)
+            found = known.get(layer.name) or self._layer(layer, ranks)
             for resource, cost in found.options[0].costs.items():
                 fixed[resource] -= cost
             layers.append(found)
+            if layer.name in known:
+                continue
+            keep(SensitivityTable(key, tuple(layers), fixed))
             if announce is not None:
                 announce(
                     f"{countdown.step()}: {layer.name}, {len(found.options) - 1} ways to write it"

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 from trpexport.device.remote import run_on_host
 from trpexport.measure.bench import bench
+from trpexport.measure.doctor import small_network
 from trpexport.measure.machine import fingerprint, machine_facts
-from trpexport.measure.profile.jobs import ProfileJob, profiles_of
+from trpexport.measure.profile.jobs import ProfileJob, profiled_apart, profiles_of
 from trpexport.measure.profile.profile import Profile, ProfileSettings, profile_models
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.measure.statistics import Interval
-from trpexport.runtime.providers import NO_OPTIONS, Options
+from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options, find_provider
+from trpexport.runtime.session import open_session
 from trpexport.tensors import NO_SHAPES, Shapes
 
 Session = Mapping[str, str | bool]
@@ -75,6 +77,13 @@ class Stopwatch(Protocol):
     def instruction_sets(self) -> Collection[str] | None:
         """Those of the machine, where it is another one; None for this one."""
 
+    def check(self) -> None:
+        """Refuse what can be told to be missing before any work is done.
+
+        Raises:
+            TrpexportError: the provider is not there.
+        """
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for, JSON-ready: the machine, its ONNX Runtime, the conditions."""
 
@@ -112,12 +121,21 @@ class LocalStopwatch:
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
 
+    def check(self) -> None:
+        """Refuse a provider that does not run a small network here."""
+        name = find_provider(self.conditions.provider).name
+        open_session(
+            small_network(), provider=name, provider_options=self.conditions.provider_options
+        )
+
     def facts(self) -> Mapping[str, Any]:
         """Return what times hold for: this machine, its ONNX Runtime, the conditions."""
         return {"device": device_of(machine_facts()), **self.conditions.to_json()}
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
         """Return where networks spend their time, in turns."""
+        if PROVIDERS[self.conditions.provider].environment:
+            return profiled_apart(profile_job(self.conditions, files, runs))
         return profile_models(files, profile_settings(self.conditions, runs))
 
     def race(
@@ -136,7 +154,6 @@ class RemoteStopwatch:
         python: the Python to run there.
         say: called with a line on each step.
         ssh: the program and its leading arguments.
-        scp: the same for copies.
     """
 
     def __init__(
@@ -147,12 +164,13 @@ class RemoteStopwatch:
         python: str = "python3",
         say: Callable[[str], None] | None = None,
         ssh: Sequence[str] = ("ssh",),
-        scp: Sequence[str] = ("scp",),
     ) -> None:
         self.conditions = conditions
-        self._run = functools.partial(
-            run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
-        )
+        self._run = functools.partial(run_on_host, host, python=python, announce=say, ssh=ssh)
+
+    def check(self) -> None:
+        """Refuse a provider that is unknown; whether it is there tells the first run."""
+        _ = PROVIDERS[self.conditions.provider]
 
     @property
     def instruction_sets(self) -> Collection[str]:
@@ -169,17 +187,7 @@ class RemoteStopwatch:
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
         """Return where networks spend their time, in turns."""
-        conditions = self.conditions
-        job = ProfileJob(
-            tuple(ModelFile(str(file), file.stem) for file in files),
-            conditions.provider,
-            conditions.provider_options,
-            conditions.threads,
-            conditions.batch,
-            conditions.shapes,
-            runs,
-        )
-        return profiles_of(self._run(job))
+        return profiles_of(self._run(profile_job(self.conditions, files, runs)))
 
     def race(
         self, files: Sequence[Path], seconds: float, sessions: Sequence[Session] = ()
@@ -195,6 +203,19 @@ def device_of(machine: Mapping[str, Any]) -> dict[str, Any]:
         "instruction_sets": sorted(machine["instruction_sets"]),
         "onnxruntime": machine["versions"]["onnxruntime"],
     }
+
+
+def profile_job(conditions: Conditions, files: Sequence[Path], runs: int) -> ProfileJob:
+    """Return networks to run under the profiler in another process, or on another machine."""
+    return ProfileJob(
+        tuple(ModelFile(str(file), file.stem) for file in files),
+        conditions.provider,
+        conditions.provider_options,
+        conditions.threads,
+        conditions.batch,
+        conditions.shapes,
+        runs,
+    )
 
 
 def profile_settings(conditions: Conditions, runs: int) -> ProfileSettings:

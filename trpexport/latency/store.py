@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trpexport.errors import OutputError
+from trpexport.files import writable_folder
 from trpexport.latency.ways import Way
 from trpexport.timestamps import timestamp
 
@@ -69,11 +70,14 @@ class Store:
     """A database of times; any number of processes may use it at once.
 
     Args:
-        folder: where it lies; None keeps nothing from run to run.
+        folder: where it lies, made if it is not there; None keeps nothing from run to run.
+
+    Raises:
+        OutputError: the folder can't be made or written to.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / NAME
+    def __init__(self, folder: str | Path | None) -> None:
+        self._path = None if folder is None else writable_folder(Path(folder)) / NAME
         self._memory = None if folder is not None else sqlite3.connect(":memory:")
 
     def __enter__(self) -> Store:

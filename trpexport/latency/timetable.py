@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trpexport.cost import macs
+from trpexport.errors import ModelError
 from trpexport.latency.folding import Folded
 from trpexport.latency.stopwatch import Timed
 from trpexport.latency.store import Store, WayTime
@@ -113,6 +114,7 @@ def time_layers(
         say: called with a line on what is going on.
 
     Raises:
+        ModelError: the profiler does not tell layers apart.
         TrpexportError: a network can't be run there.
     """
     facts = timer.facts()
@@ -137,6 +139,13 @@ def time_layers(
         for kind, times in found.items():
             known[kind].update(times)
     original = profiler.original()
+    if wanted and not original.layers.keys() & wanted.keys():
+        raise ModelError(
+            f"a profile on the provider {timer.stopwatch.conditions.provider} tells no layer from "
+            "the others, as where all are compiled into one: choose ranks by a share of the MACs, "
+            "and bench what comes out",
+            parameters=("provider",),
+        )
     layers: dict[str, dict[Way | None, float]] = {}
     deviations: list[float] = []
     for name, some in wanted.items():

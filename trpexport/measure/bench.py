@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trpexport.errors import ModelError
+from trpexport.errors import ModelError, TrpexportError
 from trpexport.files import sha256_of
 from trpexport.measure.inputs import bench_inputs, image_count
 from trpexport.measure.machine import machine_facts
@@ -116,7 +116,7 @@ class _Job:
         for candidate, measurement in zip(candidates, measurements, strict=True):
             entry = _facts(candidate) | _times(measurement, image_count(candidate.inputs))
             entry["session"] = self._settings.session(candidate.file, threads)
-            entry["memory"] = self._memory(candidate, self._options(threads, candidate.file))
+            entry |= self._memory(candidate, self._options(threads, candidate.file))
             entry["ratio"] = None
             if measurement is not measurements[0]:
                 ratio = ratio_interval(
@@ -166,15 +166,23 @@ class _Job:
         device_id = int(self._settings.provider_options.get("device_id", "0"))
         return session.prepared(inputs, device=device, device_id=device_id)
 
-    def _memory(self, candidate: _Candidate, options: dict[str, Any]) -> dict[str, int] | None:
+    def _memory(self, candidate: _Candidate, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries on the peak memory of a network, or why it could not be measured.
+
+        That is no reason to throw away the times that were.
+        """
         if not self._settings.memory:
-            return None
-        if self._baseline_memory is None:
-            self._baseline_memory = baseline_memory()
+            return {"memory": None}
         self._announce(f"peak memory of {candidate.file.label}")
-        return measure_peak_memory(
-            Path(candidate.file.path), candidate.inputs, options, baseline=self._baseline_memory
-        ).to_json()
+        try:
+            if self._baseline_memory is None:
+                self._baseline_memory = baseline_memory()
+            found = measure_peak_memory(
+                Path(candidate.file.path), candidate.inputs, options, baseline=self._baseline_memory
+            )
+        except (TrpexportError, OSError) as error:
+            return {"memory": None, "memory_failure": str(error)}
+        return {"memory": found.to_json()}
 
     def _seconds_since(self, started: int) -> float:
         return (self._clock() - started) * _NANO

@@ -79,7 +79,7 @@ def _extra(name: str, packages: list[str]) -> dict[str, Any]:
 def _provider(name: str) -> dict[str, Any]:
     try:
         find_provider(name)
-        open_session(_network(), provider=name)
+        open_session(small_network(), provider=name)
     except TrpexportError as error:
         return {"works": False, "reason": str(error)}
     except ModuleNotFoundError as error:
@@ -87,7 +87,7 @@ def _provider(name: str) -> dict[str, Any]:
     return {"works": True, "reason": None}
 
 
-def _network() -> bytes:
+def small_network() -> bytes:
     """Return a network of one convolution, which every provider has."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper

@@ -8,8 +8,6 @@ ONNX Runtime is said beside it.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from typing import Any
 
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import ModelError
+from trpexport.measure.children import run_child
 from trpexport.runtime.session import import_onnxruntime, open_session
 from trpexport.tensors import Arrays
 
@@ -85,16 +84,7 @@ def measure_peak_memory(
 
 def _peak_of_child(job: Mapping[str, Any], label: str) -> int:
     """Return the peak memory of a process that does one job."""
-    # The parent may have found this library in an archive, or beside the script that it runs.
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    done = run_child("trpexport.measure.memory", job)
     try:
         return int(done.stdout)
     except ValueError:

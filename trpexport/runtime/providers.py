@@ -11,7 +11,7 @@ import importlib
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +40,8 @@ class Provider:
             measured; None if it works in the host's memory.
         threads_option: its option for the number of threads, where it has a thread pool of its
             own.
+        environment: variables under which its calls wait for what they started, so that a profile
+            tells what a node takes; they count where a process has not used it yet.
         switches: the options of a provider that takes no others, each 0 or 1; they are session
             configuration entries. None if ONNX Runtime judges the options.
         architectures: machines it runs on, as Python names them; all if empty.
@@ -52,6 +54,7 @@ class Provider:
     fallbacks: tuple[str, ...] = ()
     device: str | None = None
     threads_option: str | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: NO_OPTIONS)
     switches: tuple[str, ...] | None = None
     architectures: tuple[str, ...] = ()
 
@@ -63,6 +66,8 @@ def _register(name: str, ort_name: str, install: str, **facts: Any) -> None:
     PROVIDERS.register(name, Provider(name, ort_name, install, **facts))
 
 
+# https://docs.nvidia.com/cuda/cuda-c-programming-guide: a launch returns when its kernel is done.
+_WAITING = {"CUDA_LAUNCH_BLOCKING": "1"}
 _INSTEAD = "in the place of the package onnxruntime"
 _register("cpu", CPU, "pip install onnxruntime", switches=())
 _register(
@@ -77,6 +82,7 @@ _register(
     "CUDAExecutionProvider",
     f'pip install "onnxruntime-gpu[cuda,cudnn]" {_INSTEAD}, on a machine with an NVIDIA GPU',
     device="cuda",
+    environment=_WAITING,
 )
 _register(
     "tensorrt",
@@ -85,6 +91,7 @@ _register(
     "libnvinfer.so.10 in LD_LIBRARY_PATH, on a machine with an NVIDIA GPU",
     fallbacks=("CUDAExecutionProvider",),
     device="cuda",
+    environment=_WAITING,
 )
 _register(
     "xnnpack",

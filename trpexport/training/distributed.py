@@ -63,6 +63,10 @@ class Workers:
         said = torch.tensor(int(answer and self.is_first), device=self.device)
         return bool(self.sum(said))
 
+    def any_says(self, answer: bool) -> bool:
+        """Return whether any worker's answer is yes."""
+        return bool(self.sum(torch.tensor(int(answer), device=self.device)))
+
     def first_does(self, action: Callable[[], object]) -> None:
         """Have the first worker do something; the others wait, and raise what it raises.
 

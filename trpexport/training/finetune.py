@@ -37,6 +37,7 @@ def finetune(
     preprocessing: Preprocessing | None = None,
     watcher: Watcher,
     restart: bool = False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Train a network further, factors staying factors; go on where an earlier call stopped.
 
@@ -56,6 +57,7 @@ def finetune(
             data set's own way.
         watcher: who wants to know how it goes.
         restart: throw away what an earlier run left in ``out``.
+        should_stop: asked after each step whether to save the state and end there; None for never.
 
     Returns:
         The last epoch's line of the metrics.
@@ -65,6 +67,7 @@ def finetune(
         DataError: the images can't be read, or do not fit the network.
         TrainingError: the loss became NaN, or ``out`` holds another run.
         OutputError: ``out`` can't be written.
+        KeyboardInterrupt: it was to stop, and has saved its state.
     """
     if not (0 <= teacher_weight <= 1 and 0 < temperature <= FLOAT32_MAX):
         raise TrainingError(
@@ -99,7 +102,7 @@ def finetune(
         if expert is not None:
             lesson = Distillation(expert.module, temperature, teacher_weight, smoothing)
         objective = _objective(data, own, lesson, smoothing)
-        run = Run(settings, data, workers, RunDirectory(out), watcher)
+        run = Run(settings, data, workers, RunDirectory(out), watcher, should_stop)
         with run.opened(facts, restart):
             return run.fit(
                 checkpoint.module,

@@ -97,6 +97,8 @@ class Loop:
         seed: of the run, for what the network itself draws (dropout).
         save_seconds: time between two states within an epoch.
         watcher: who wants to know.
+        should_stop: asked after each step whether the run is to end there, to be gone on with;
+            None for never.
     """
 
     model: nn.Module
@@ -115,12 +117,14 @@ class Loop:
     save_seconds: float
     watcher: Watcher
     counts_classes: bool = True
+    should_stop: Callable[[], bool] | None = None
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the state in the directory on; return the last epoch's facts.
 
         Raises:
+            KeyboardInterrupt: the run was to stop; its state stands.
             TrainingError: the loss became NaN or infinite; the last state stands.
             OutputError: something can't be written; what was there stands.
         """
@@ -157,9 +161,12 @@ class Loop:
             self.watcher.step(self._step_facts(place, totals, on_cuda))
             if last or not checked:
                 continue
-            if self.workers.first_says(time.monotonic() - saved > self.save_seconds):
+            stops = self.workers.any_says(self.should_stop is not None and self.should_stop())
+            if stops or self.workers.first_says(time.monotonic() - saved > self.save_seconds):
                 self._write_state(_Progress(epoch, step + 1, totals, begun.best, begun.facts))
                 saved = time.monotonic()
+            if stops:
+                raise KeyboardInterrupt
 
     def _step(self, place: int, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """Do one step; return the mean loss and how many answers were right."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -42,6 +42,7 @@ class Run:
     workers: Workers
     directory: RunDirectory
     watcher: Watcher
+    should_stop: Callable[[], bool] | None = None
 
     @contextmanager
     def opened(self, facts: Mapping[str, Any], restart: bool) -> Iterator[None]:
@@ -140,6 +141,7 @@ class Run:
             save_seconds=compute.save_seconds,
             watcher=self.watcher,
             counts_classes=counts_classes,
+            should_stop=self.should_stop,
         ).run()
 
 

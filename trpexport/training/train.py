@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def train(
     preprocessing: Preprocessing | None = None,
     watcher: Watcher,
     restart: bool = False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Train a network of the zoo; go on where an earlier call with the same settings stopped.
 
@@ -51,6 +53,7 @@ def train(
             set's own way.
         watcher: who wants to know how it goes.
         restart: throw away what an earlier run left in ``out``.
+        should_stop: asked after each step whether to save the state and end there; None for never.
 
     Returns:
         The last epoch's line of the metrics.
@@ -60,6 +63,7 @@ def train(
         TrainingError: the loss became NaN, or ``out`` holds another run.
         DataError: the images can't be read, or don't fit ``init``.
         OutputError: ``out`` can't be written.
+        KeyboardInterrupt: it was to stop, and has saved its state.
     """
     zoo = importlib.import_module("trpexport.models_zoo")
     with joined(settings.compute.device) as workers:
@@ -89,7 +93,7 @@ def train(
             facts["init"] = start.sha256
             model.load_state_dict(_dense(start).state_dict())
         _check_size(arch, model, data, default_size[0])
-        run = Run(settings, data, workers, directory, watcher)
+        run = Run(settings, data, workers, directory, watcher, should_stop)
         trp = run.trained_rank_pruning(model, low_rank) if low_rank else None
         if trp:
             facts["low_rank"] |= {"rank_multiple": trp.rank_multiple}

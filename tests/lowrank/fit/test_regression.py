@@ -16,6 +16,7 @@ from trpexport.lowrank.fit.regression import (
     RIDGES,
     Factorization,
     Regression,
+    cholesky,
 )
 from trpexport.lowrank.fit.three_factors import fit_of
 from trpexport.lowrank.schemes import SCHEMES
@@ -200,3 +201,22 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
     nothing = moments_of(weight[:, :0], weight[:, :0, :4])
     for held_out in (nothing, None):
         assert chosen(noisy(35), held_out) == RIDGES[-1]
+
+
+def test_covariances_that_float32_left_indefinite_are_factored() -> None:
+    torch.manual_seed(0)
+    few = torch.randn(60, 400, dtype=torch.float64) + 30 * torch.randn(60, 1, dtype=torch.float64)
+    exact = few.mT @ few
+    rounded = (few.float().mT @ few.float()).double()
+    indefinite = torch.stack([rounded, exact])
+    assert torch.linalg.eigvalsh(rounded)[0] < 0
+
+    lower = cholesky(indefinite)
+
+    error = (lower @ lower.mT - indefinite).abs().amax((1, 2))
+    largest = torch.linalg.eigvalsh(exact)[-1]
+    assert (error < 1e-6 * largest).all()
+    definite = exact + torch.eye(400, dtype=torch.float64)
+    assert torch.equal(cholesky(definite), torch.linalg.cholesky(definite))
+    with pytest.raises(RuntimeError, match="cholesky"):
+        cholesky(torch.full((2, 2), torch.nan))

@@ -14,6 +14,7 @@ from trpexport.measure.profile.jobs import ProfileJob
 from trpexport.measure.settings import BenchSettings, ModelFile
 from trpexport.report.blocks import Text
 from trpexport.report.views.profile import profile_view
+from trpexport.runtime.session import open_session
 
 WriteOnnx = Callable[..., Path]
 ADVICE = {"provider": "cpu", "threads": 1, "options": {"memory_pattern": False, "arena": False}}
@@ -23,11 +24,10 @@ ADVICE = {"provider": "cpu", "threads": 1, "options": {"memory_pattern": False, 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """With what each session was opened."""
     seen: list[dict[str, Any]] = []
-    real = profiling.open_session
 
     def spy(model: Path, **options: Any) -> Any:
         seen.append(options)
-        return real(model, **options)
+        return open_session(model, **options)
 
     monkeypatch.setattr(profiling, "open_session", spy)
     return seen

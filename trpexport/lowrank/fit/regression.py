@@ -27,6 +27,8 @@ from trpexport.ops import LinearOp
 
 # Of the mean eigenvalue: keeps whitening and regression defined where an input is constant.
 _FLOOR = 1e-9
+# Likewise, where that is not enough: nothing first.
+_FLOORS = (0.0, 1e-7, 1e-5, 1e-3, 1e-1)
 # Of the mean square of an input: what rounding leaves of a covariance where a mean is subtracted.
 _NOISE = 1e-11
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
@@ -80,7 +82,7 @@ class Regression:
         if made_by is not None and torch.equal(made_by, self.weight):
             return self.weight
         a, b = self.normal
-        return torch.cholesky_solve(b.mT, torch.linalg.cholesky(a)).mT
+        return torch.cholesky_solve(b.mT, cholesky(a)).mT
 
     def bias(self, kernels: Tensor) -> Tensor:
         """Return the bias (groups, O) with which the mean error is zero."""
@@ -102,8 +104,7 @@ class Equations:
     @cached_property
     def lower(self) -> Tensor:
         """The Cholesky factor of ``p``."""
-        lower: Tensor = torch.linalg.cholesky(_floored(self.p))
-        return lower
+        return cholesky(_floored(self.p))
 
     @property
     def solution(self) -> Tensor:
@@ -242,9 +243,7 @@ class Factorization(Fit):
     def _first_factors(self) -> Tensor:
         """Return the first factors of full rank, (groups, n, rows, rank), the best ones first."""
         whole = self._unfold(self.regression.kernels)
-        rows, columns = (
-            torch.linalg.cholesky(_floored(metric))[:, None] for metric in self._kronecker(whole)
-        )
+        rows, columns = (cholesky(_floored(metric))[:, None] for metric in self._kronecker(whole))
         whitened = rows.mT @ whole @ columns
         left = svd(whitened.flatten(0, 1)).left
         left = left.reshape(*whitened.shape[:3], -1)
@@ -341,11 +340,31 @@ class Factorization(Fit):
         return matrices.mT if self._transposed else matrices
 
 
-def _floored(metric: Tensor) -> Tensor:
+def cholesky(metric: Tensor) -> Tensor:
+    """Return the lower Cholesky factors (..., n, n) of covariances, made definite where needed.
+
+    A covariance that float32 summed may have eigenvalues below zero, by its rounding times the
+    largest one, which may be n times the mean. What is added to the diagonals then is the least of
+    growing shares of their means that leaves all definite.
+
+    Raises:
+        torch.linalg.LinAlgError: a covariance is not finite.
+    """
+    for floor in _FLOORS:
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(_floored(metric, floor) if floor else metric)
+        if not failed.any():
+            break
+    else:
+        factor = torch.linalg.cholesky(metric)
+    return factor
+
+
+def _floored(metric: Tensor, floor: float = _FLOOR) -> Tensor:
     diagonal = torch.diagonal(metric, dim1=-2, dim2=-1)
     mean = diagonal.mean(-1, keepdim=True)
-    floor: Tensor = _FLOOR * torch.where(mean > 0, mean, torch.ones_like(mean))
-    result: Tensor = metric + torch.diag_embed(floor.expand_as(diagonal))
+    added: Tensor = floor * torch.where(mean > 0, mean, torch.ones_like(mean))
+    result: Tensor = metric + torch.diag_embed(added.expand_as(diagonal))
     return result
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trpexport.lowrank.chain import Chain
 from trpexport.lowrank.fit.base import LayerFit, fitted_chain, relative
+from trpexport.lowrank.fit.regression import cholesky
 from trpexport.lowrank.fit.rows import LayerRows, Products, Rows, mean_square, shrinkage
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.ops import LinearOp
@@ -114,7 +115,7 @@ class RowsFit(LayerFit):
     @cached_property
     def _half(self) -> Tensor | None:
         """C of the metric ``C Cᵀ``; None where that is the identity."""
-        return None if self._metric is None else torch.linalg.cholesky(self._metric)
+        return None if self._metric is None else cholesky(self._metric)
 
     @cached_property
     def _targets(self) -> Tensor:

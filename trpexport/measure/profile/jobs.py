@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trpexport.errors import ModelError, TrpexportError
+from trpexport.measure.children import run_child
 from trpexport.measure.inputs import read_inputs
 from trpexport.measure.machine import machine_facts
 from trpexport.measure.profile.profile import NodeTime, Profile, ProfileSettings, profile_models
 from trpexport.measure.settings import ModelFile
-from trpexport.runtime.providers import NO_OPTIONS, Options
+from trpexport.runtime.providers import NO_OPTIONS, PROVIDERS, Options
 from trpexport.runtime.session_options import recommended
 from trpexport.tensors import NO_SHAPES, Shapes
 
@@ -70,10 +75,14 @@ class ProfileJob:
     def run(self) -> dict[str, Any]:
         """Take the profiles, and return them with the machine, JSON-ready.
 
+        In a process that is there for that: what a provider needs for times that can be believed
+        is set in its environment.
+
         Raises:
             ModelError: a network can't be run, or its trace can't be read.
             MissingDependencyError: ONNX Runtime or the provider is not installed.
         """
+        os.environ.update(PROVIDERS[self.provider].environment)
         settings = ProfileSettings(
             provider=self.provider,
             provider_options=self.provider_options,
@@ -87,6 +96,19 @@ class ProfileJob:
         sessions = [recommended(model.advice, self.provider, self.threads) for model in self.models]
         profiles = profile_models(files, settings, sessions) if files else []
         return {"machine": machine_facts(), "profiles": [_content(one) for one in profiles]}
+
+
+def profiled_apart(job: ProfileJob) -> list[Profile]:
+    """Take profiles in a process of its own.
+
+    Raises:
+        ModelError: a network can't be run, or the process fails.
+    """
+    done = run_child("trpexport.measure.profile.jobs", job.to_json())
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise ModelError(lines[-1] if lines else f"a profile ended with {done.returncode}")
+    return profiles_of(json.loads(done.stdout.splitlines()[-1]))
 
 
 def profiles_of(record: Mapping[str, Any]) -> list[Profile]:
@@ -123,3 +145,11 @@ def _profile(content: Mapping[str, Any]) -> Profile:
 def _node(content: Mapping[str, Any]) -> NodeTime:
     shapes = {key: tuple(map(tuple, content[key])) for key in ("input_shapes", "output_shapes")}
     return NodeTime(**{**content, **shapes, "samples": tuple(content["samples"])})
+
+
+if __name__ == "__main__":
+    try:
+        found = ProfileJob.from_json(json.load(sys.stdin)).run()
+    except TrpexportError as error:
+        sys.exit(" ".join(str(error).split()))
+    sys.stdout.write(f"{json.dumps(found)}\n")

@@ -120,6 +120,8 @@ def _notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
             notes.append(f"{label} did not become steady while warming up: the machine is busy")
         if session := model.get("session"):
             notes.append(as_recommended(label, session))
+        if failure := model.get("memory_failure"):
+            notes.append(f"no peak memory of {label}: {failure}")
         if uncounted := model.get("uncounted"):
             notes.append(f"the MACs of {label} leave out {counts_text(uncounted)}, not known")
         if reason := model.get("reason"):

@@ -1,0 +1,62 @@
+"""``--dry-run``: what could be won and how long it would take, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import progress, show, show_json
+from .endings import next_steps
+from .retyped import retyped
+
+if TYPE_CHECKING:
+    from trpexport.choose.selection import Selection
+    from trpexport.pipeline import Decomposable
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what can be won at best, of which layers, and in what time; write nothing.",
+    ),
+]
+
+
+def dry_run(
+    context: typer.Context,
+    source: Decomposable,
+    scheme: str,
+    selection: Selection,
+    out: Path,
+    *,
+    images: int | None,
+    has_target: bool,
+) -> None:
+    """Say what low rank can win of a network, and how long that would take.
+
+    Args:
+        context: of the command that was typed.
+        source: the network's file.
+        scheme: name of the scheme, or ``auto``.
+        selection: the layers that may be rewritten.
+        out: where a bundle would go.
+        images: how many to calibrate on; None for no calibration.
+        has_target: whether ranks are chosen by what each of them loses.
+    """
+    from trpexport.choose.outlook import outlook, priced
+    from trpexport.report.views.outlook import outlook_view
+
+    with progress() as stages:
+        origin, network = source.open(stages)
+        with stages("see what can be won"):
+            found = outlook(network, scheme, selection, label=origin.label)
+            if images is not None:
+                found = priced(found, network, images, has_target=has_target)
+    facts: dict[str, Any] = found.to_json()
+    command = retyped(context, drop=("is_dry",))
+    if context.params["as_json"]:
+        show_json({**facts, "out": str(out), "next": [command]})
+    else:
+        show(*outlook_view(found), *next_steps([(f"do it, and write {out}:", command)]))

@@ -1,0 +1,271 @@
+"""How a job ends: the verdict, and the next commands to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trpexport.errors import NothingToDoError, TrpexportError
+from trpexport.onnxfile.recognition import is_onnx
+
+from .console import show, show_json
+from .retyped import other, retyped
+
+if TYPE_CHECKING:
+    from trpexport.choose.survey import CriterionOutcome
+    from trpexport.conversion import ConversionReport
+    from trpexport.report.blocks import Block
+    from trpexport.verdict import Verdict
+
+# What says which network it is, by parameters that decompose, export, tune and inspect share.
+NETWORK = ("arch", "model", "input_shape", "unsafe_pickle")
+_PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+# What excludes a target, or does nothing beside one.
+_BESIDE_A_TARGET = ("criterion", "plan", "keep_expensive")
+_TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
+# What is asked of a command besides its work.
+_ASKED = ("as_json", "is_dry")
+_IMAGES = "imagefolder:DIR"  # for the reader to replace
+_HALF = 0.5
+_MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
+# What limits tune.
+_LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
+
+Proposal = tuple[str, str | None]  # what for, and the command, if there is one
+
+
+def ending(context: typer.Context, report: Mapping[str, Any], place: Path) -> tuple[Block, ...]:
+    """Say what came of a job that wrote a bundle, and what to type next.
+
+    Args:
+        context: of the command that was typed: decompose or tune.
+        report: the content of ``report.json``.
+        place: the bundle.
+    """
+    from trpexport.report.views.verdict import verdict_view
+    from trpexport.verdict import verdict_of
+
+    verdict = verdict_of(report)
+    if verdict is None:
+        return ()
+    return *verdict_view(verdict), *next_steps(_proposals(context, verdict, report, place))
+
+
+def conversion_ending(context: typer.Context, result: ConversionReport) -> tuple[Block, ...]:
+    """Say whether each precision of a file pays, and what to type next.
+
+    Args:
+        context: of the command that was typed: quantize.
+        result: what was written.
+    """
+    from trpexport.report.views.verdict import verdict_view
+    from trpexport.verdict import Outcome
+
+    verdicts = result.verdicts()
+    said = [block for name, one in verdicts.items() for block in verdict_view(one, name)]
+    bad = {Outcome.DESTROYED, Outcome.HARDLY_PAYS} & {one.outcome for one in verdicts.values()}
+    if bad and context.params["max_error"] is None:
+        add = {"max_error": _MAX_ERROR, "force": True}
+        command = retyped(context, drop=_ASKED, add=add)
+        proposals: list[Proposal] = [("keep in float32 what loses most:", command)]
+    else:
+        files = [context.params["model"], *(result.paths[name] for name in verdicts)]
+        proposals = [("see what it is worth in time:", other(context, "bench", *files))]
+    return *said, *next_steps(proposals if verdicts else ())
+
+
+def next_steps(proposals: Sequence[Proposal]) -> tuple[Block, ...]:
+    """Show what to do next, the first thing first; nothing where there is nothing."""
+    from trpexport.report.blocks import Role, Text
+
+    blocks = []
+    for index, (purpose, command) in enumerate(proposals):
+        blocks.append(Text(f"{'Or' if index else 'Next:'} {purpose}"))
+        if command is not None:
+            blocks.append(Text(f"  {command}", Role.COMMAND))
+    return tuple(blocks)
+
+
+@contextmanager
+def refused(context: typer.Context, *, as_json: bool) -> Iterator[None]:
+    """Say what to type next where a job has nothing to do, or can't keep within its limits.
+
+    Raises:
+        NothingToDoError: it has, or can't.
+    """
+    try:
+        yield
+    except NothingToDoError as error:
+        blocks, facts, choice, architecture = _found(error)
+        proposals = _instead(context, choice, architecture)
+        if as_json:
+            commands = [command for _, command in proposals if command is not None]
+            end = {"exit_code": error.exit_code, "next": commands}
+            show_json({"error": str(error), **facts, **end})
+        else:
+            show(*blocks, *next_steps(proposals))
+        raise
+
+
+def _found(
+    error: NothingToDoError,
+) -> tuple[tuple[Block, ...], dict[str, Any], CriterionOutcome | None, str | None]:
+    """Return what an error knows: to show, as facts, the mildest criterion, the architecture."""
+    from trpexport.choose.base import NothingCheaperError
+    from trpexport.choose.survey import mildest, survey
+    from trpexport.report.views.choices import choices_view
+    from trpexport.report.views.plan import plan_view
+
+    if not isinstance(error, NothingCheaperError):
+        return (), {}, None, None
+    choices = survey(error.analysis) if error.analysis else []
+    facts = {"choices": [vars(choice) for choice in choices]}
+    if any(choice.layers for choice in choices):
+        blocks = choices_view(choices, error.plan)
+    else:  # nothing helps: the reasons of the layers say why
+        blocks = plan_view(error.plan)
+    return blocks, facts, mildest(choices), error.plan.architecture
+
+
+def _instead(
+    context: typer.Context, choice: CriterionOutcome | None, architecture: str | None
+) -> list[Proposal]:
+    """Return what to type instead: calibration, then TRP, then other criteria or limits."""
+    found: list[Proposal] = []
+    if context.params.get("calib") is None:
+        found.append(_calibrated(context, _HALF))
+    found.append(_trained(context, architecture))
+    if choice is not None:
+        command = retyped(context, drop=_ASKED, add={"criterion": choice.criterion})
+        found.append(("cut weights that were never trained for it, and lose some:", command))
+    if "pareto" in context.params and not context.params["pareto"]:
+        command = retyped(context, drop=(*_LIMITS, *_ASKED), add={"pareto": True})
+        found.append(("see which speed-ups can be had, and what they cost:", command))
+    return [*found, *([] if choice else _milder(context))]
+
+
+def _calibrated(context: typer.Context, share: float, place: Path | None = None) -> Proposal:
+    """Return the command that was typed, calibrated to keep a share of the MACs.
+
+    Args:
+        context: of the command.
+        share: to keep, unless a target was typed.
+        place: where a bundle stands by now; None for nowhere.
+    """
+    typed = context.params
+    add = _elsewhere(context, place, "calibrated")
+    if not typed.get("calib"):
+        add["calib"] = _labelled(context)
+    if "target_macs" in typed and not any(typed.get(name) is not None for name in _TARGETS):
+        add["target_macs"] = share
+        if _is_default(context, "scheme"):
+            add["scheme"] = "auto"
+    command = retyped(context, drop=(*_BESIDE_A_TARGET, *_ASKED), add=add)
+    return "fit the factors to images, which need no labels:", command
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT"
+
+
+def _elsewhere(context: typer.Context, place: Path | None, ending: str) -> dict[str, object]:
+    """Return where a further bundle goes, if one stands that is not to be replaced."""
+    if place is None or context.params["force"]:
+        return {}
+    return {"out": place.with_name(f"{place.name}-{ending}")}
+
+
+def _trained(context: typer.Context, architecture: str | None) -> Proposal:
+    """Return how the network is trained towards low rank: by a command, if it is of the zoo."""
+    file = _file(context)
+    if architecture is None or is_onnx(file) or not _is_of_the_zoo(architecture):
+        return "train it towards low rank, as trpexport.TrainedRankPruning in your own loop", None
+    options = {
+        "--arch": architecture,
+        "--init": file,
+        "--data": _labelled(context),
+        "--trp": True,
+        "--target-macs": _HALF,
+    }
+    return "train it towards low rank, with labels:", other(context, "train", add=options)
+
+
+def _is_of_the_zoo(architecture: str) -> bool:
+    zoo = import_module("trpexport.models_zoo")
+    try:
+        zoo.parse_architecture(architecture, num_classes=1)
+    except TrpexportError:
+        return False
+    return True
+
+
+def _file(context: typer.Context) -> Path:
+    """Return the network that was typed."""
+    file: Path = context.params.get("checkpoint") or context.params["network"]
+    return file
+
+
+def _labelled(context: typer.Context) -> str:
+    """Return the images with labels that were typed, or what stands for them."""
+    return context.params.get("data") or context.params.get("expect") or _IMAGES
+
+
+def _proposals(
+    context: typer.Context, verdict: Verdict, report: Mapping[str, Any], place: Path
+) -> list[Proposal]:
+    """Return what the verdict advises, as commands with what they are for."""
+    from trpexport.verdict import Advice
+
+    data = _labelled(context)
+    share = round(1 / verdict.saved.get("macs", 2.0), 2)
+    model = ("model",)
+    found: list[Proposal] = []
+    for advice in verdict.advice:
+        match advice:
+            case Advice.CALIBRATE:
+                found.append(_calibrated(context, share, place))
+            case Advice.TRAIN:
+                found.append(_trained(context, report["architecture"]))
+            case Advice.CHOOSE:
+                found += _milder(context, place)
+            case Advice.FINETUNE:
+                command = other(context, "finetune", place, keep=model, add={"--data": data})
+                found.append(("train the factors on labels:", command))
+            case Advice.QUANTIZE:
+                found.append(_quantized(context))
+            case Advice.EVALUATE:
+                command = other(context, "eval", place, add={"--data": data})
+                found.append(("count what it gets right:", command))
+            case Advice.BENCH:
+                found.append(("see what it is worth in time:", other(context, "bench", place)))
+    return found
+
+
+def _milder(context: typer.Context, place: Path | None = None) -> Iterator[Proposal]:
+    """Return the command that was typed with a target half as far away, or what shows criteria."""
+    for name in ("target_macs", "target_params"):
+        share = context.params.get(name)
+        if share is not None:
+            add = {name: round((1 + share) / 2, 2), **_elsewhere(context, place, "milder")}
+            yield "save less:", retyped(context, drop=_ASKED, add=add)
+            return
+    if "criterion" in context.params and context.params.get("plan") is None:
+        keep = (*NETWORK, "scheme", "include", "exclude", "stride_1_only")
+        yield "see what other criteria keep:", other(context, "inspect", _file(context), keep=keep)
+
+
+def _quantized(context: typer.Context) -> Proposal:
+    """Return the command that writes the network as it is in int8."""
+    file = _file(context)
+    data = {"--calib": context.params.get("calib") or _IMAGES}
+    purpose = "make it smaller in another way, as int8:"
+    if is_onnx(file):
+        return purpose, other(context, "quantize", file, keep=_PREPARING, add=data)
+    keep = (*NETWORK, *_PREPARING)
+    return purpose, other(context, "export", file, keep=keep, add={"--precision": "int8", **data})

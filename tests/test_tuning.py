@@ -1,0 +1,96 @@
+"""Finished files are what a limit is of: where they fall short, more is aimed at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.choose.networks import smooth
+from tests.latency.networks import SHAPE, FakeStopwatch, twins
+from trpexport.artifact.build import ExportSettings
+from trpexport.bundle import MODEL, is_bundle
+from trpexport.calibration_data import CalibrationData
+from trpexport.choose.by_latency import AlreadyFastError, ByLatency
+from trpexport.datasets import open_data
+from trpexport.errors import NothingToDoError
+from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.onnx_files import OnnxFileSource
+from trpexport.pareto import pareto
+from trpexport.stages import Stages
+from trpexport.tuning import TooSlowError, Tuning
+
+Job = tuple[OnnxFileSource, CalibrationData]
+
+
+class Pessimistic(FakeStopwatch):
+    """A machine on which finished files take so many times as long as what they are chosen by."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self._times_as_long = times
+
+    def latency(self, file: Path) -> float:
+        return super().latency(file) * (self._times_as_long if file.name == MODEL else 1.0)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("network")
+    twins().write_onnx(folder / "twins.onnx", OnnxSettings())
+    np.savez(folder / "inputs.npz", input=smooth(40, SHAPE))
+    data = CalibrationData(open_data(f"tensors:{folder / 'inputs.npz'}"))
+    return OnnxFileSource(folder / "twins.onnx"), data
+
+
+def tuning(stopwatch: FakeStopwatch, tmp_path: Path, speedup: float = 1.3) -> Tuning:
+    chooser = ByLatency(
+        speedup=speedup,
+        scheme="channel",
+        rank_multiple=1,
+        stopwatch=stopwatch,
+        cache=tmp_path / "cache",
+    )
+    return Tuning(chooser, ExportSettings(verify_seconds=0))
+
+
+def test_what_falls_short_aims_higher(job: Job, tmp_path: Path) -> None:
+    lines: list[str] = []
+    how = tuning(Pessimistic(1.06), tmp_path)
+    report = how(*job, tmp_path / "out", Stages(lines.append))
+    facts = report.data["latency"]
+    assert 1.3 <= facts["files"]["fp32"]["speedup"]["mid"] < 1.6
+    assert facts["speedup"]["mid"] >= 1.3 * 1.06
+    assert sum("more is aimed at" in line for line in lines) == 1
+    assert report.data["calibration"]["target"] == {"kind": "speedup", "value": 1.3}
+    assert is_bundle(tmp_path / "out")
+
+
+def test_what_falls_short_by_far_is_refused(job: Job, tmp_path: Path) -> None:
+    how = tuning(Pessimistic(1.5), tmp_path)
+    with pytest.raises(TooSlowError, match=r"and 1\.30x is asked for"):
+        how(*job, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_can_not_be_any_faster_is_refused_by_what_was_finished(
+    job: Job, tmp_path: Path
+) -> None:
+    bound = "with each layer in its fastest way it is ([0-9.]+)x"
+    with pytest.raises(NothingToDoError, match=bound) as caught:
+        tuning(FakeStopwatch(), tmp_path, 500.0)(*job, tmp_path / "out")
+    best = float(str(caught.value).split("fastest way it is ")[1].split("x")[0])
+    with pytest.raises(TooSlowError, match="is asked for"):
+        tuning(Pessimistic(1.1), tmp_path, 0.95 * best)(*job, tmp_path / "out")
+
+
+def test_a_front_of_what_needs_no_ranks_is_none(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*_: object) -> None:
+        raise AlreadyFastError("it is fast enough in int8")
+
+    monkeypatch.setattr(Tuning, "__call__", call)
+    with pytest.raises(AlreadyFastError):
+        pareto(tuning(FakeStopwatch(), tmp_path), *job, tmp_path / "out")
