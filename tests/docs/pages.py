@@ -14,7 +14,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 _BLOCK = re.compile(
-    r"(?P<marks>(?:^<!--.*-->\n)*)"
+    r"(?P<marks>(?:^<!--[^\n]*-->\n)*)"
     r"^(?P<fence>```)(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
     re.M | re.S,
 )

@@ -98,6 +98,12 @@ def test_a_marker_gives_a_reason() -> None:
     assert all(len(block.not_run or "") > 10 for block in found)
 
 
+def test_every_fence_is_seen() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^```", page.read_text(), re.M)
+        assert len(fences) == 2 * len(list(blocks(page))), page
+
+
 def test_commands_stand_in_fenced_blocks() -> None:
     """Indented blocks would be looked at by no test."""
     for page in PAGES:

@@ -103,7 +103,7 @@ def photographs(folder: Path) -> None:
             place = folder / split / f"class{label}"
             place.mkdir(parents=True)
             for number in range(count):
-                noise = random.standard_normal((48, 48, 3)).cumsum(0).cumsum(1) * 8 + 128
+                noise = random.standard_normal((32, 32, 3)).cumsum(0).cumsum(1) * 8 + 128
                 Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(place / f"{number}.png")
 
 
