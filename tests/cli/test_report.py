@@ -135,3 +135,16 @@ def test_gate_writes_a_page_whatever_it_found(run: Run, tmp_path: Path, chained:
     assert done.code == 1
     assert json.loads(done.out)["passed"] is False
     assert "The gate failed: min-macs-ratio" in page.read_text()
+
+
+def test_pictures(run: Run, tmp_path: Path, chained: Any) -> None:
+    network, spectra, times = chained(16, 8), tmp_path / "spectra.svg", tmp_path / "times.png"
+    done = run("inspect", network, "--beside", network, "--plot", spectra, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["scheme"] == "spatial"
+    assert spectra.read_text().count("conv1") == 1
+    quick = ("--min-time", 0, "--min-runs", 2, "--warmup-seconds", 0, "--no-memory")
+    done = run("bench", network, network, *quick, "--plot", times)
+    assert done.code == 0, done.err
+    assert times.read_bytes().startswith(b"\x89PNG")
+    assert "does nothing without --plot" in run("inspect", network, "--beside", network).error

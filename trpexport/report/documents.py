@@ -12,8 +12,8 @@ from trpexport.errors import ModelError, TrpexportError
 from trpexport.files import read_json
 from trpexport.measure.records import read_record
 from trpexport.plan import Plan, read_plan
-from trpexport.report.shapes import BENCH, GATE, METRICS, PROFILE, REPORT
-from trpexport.schema import check, parse_json, read_text
+from trpexport.report.shapes import BENCH, MANIFEST, METRICS, PROFILE, REPORT, is_gate
+from trpexport.schema import check, fits, parse_json, read_text
 
 _METRICS = "metrics.jsonl"
 _MAX_BYTES = 2**26  # of metrics: a line an epoch
@@ -87,6 +87,8 @@ def read_bundle(path: Path) -> Bundle:
         PlanError: its plan is damaged.
     """
     manifest = bundle.read_manifest(path)
+    if not fits(manifest, MANIFEST):
+        raise _damaged(path / bundle.MANIFEST)
     place = path / bundle.REPORT
     try:
         report = read_json(place)
@@ -166,4 +168,4 @@ def _unknown(path: Path) -> TrpexportError:
     )
 
 
-_SHAPES: Mapping[str, Any] = {"bench": BENCH, "profile": PROFILE, "gate": GATE}
+_SHAPES: Mapping[str, Any] = {"bench": BENCH, "profile": PROFILE, "gate": is_gate}

@@ -17,12 +17,17 @@ def _some(shape: Any) -> Callable[[Any], bool]:
     return lambda value: fits_all(value) and bool(value)
 
 
+def _exactly(shape: Mapping[str, Any]) -> Callable[[Any], bool]:
+    """Return what says whether a value is an object with these entries and no others."""
+    return lambda value: fits(value, shape) and value.keys() == shape.keys()
+
+
 _COSTS = {"before": whole(0), "after": whole(0)}
 _RATIO = {"low": not_negative, "mid": not_negative, "high": not_negative}
 _OUTPUT = {
     "inputs": whole(0),
-    **dict.fromkeys(("max_error", "variation_error", "top1_agreement"), _OR_NONE),
-    **dict.fromkeys(("agreement", "rms_error"), MayLack(_OR_NONE)),
+    **dict.fromkeys(("max_error", "rms_error", "variation_error", "top1_agreement"), _OR_NONE),
+    "agreement": MayLack(_OR_NONE),
 }
 _OUTPUTS = _some(_OUTPUT)
 _NODES = MayLack([({"node": text, "reason": text}, text)])
@@ -115,7 +120,7 @@ _LATENCY = {
     **dict.fromkeys(("predicted_speedup", "deviation"), not_negative),
     **{"best_speedup": _RATIO, "speedup": _RATIO},
     "files": _some(_TIMED),
-    "precision": MayLack(text),
+    **{"precision": MayLack(text), "fastest": MayLack(text)},
     "beside": MayLack((None, _RATIO)),
     "originals": each(_TIMED),
     "session": (None, {"file": text, "speedup": _RATIO, "options": _options}),
@@ -127,8 +132,6 @@ def _is_latency(value: Any) -> bool:
     return fits(value, _LATENCY) and value.get("precision", "fp32") in value["files"]
 
 
-_KIND = {"kind": text, "share": not_negative, "ratio": _OR_NONE}
-
 REPORT = {
     "architecture": (None, text),
     "scheme": text,
@@ -137,7 +140,7 @@ REPORT = {
         **_COSTS,
         "ratio": _OR_NONE,
         "unknown": each(whole(0)),
-        "kinds": MayLack([_KIND]),
+        "kinds": MayLack([_exactly({"kind": text, "share": not_negative, "ratio": _OR_NONE})]),
     },
     "verified_on": MayLack(text),
     "parameters": _COSTS,
@@ -152,6 +155,16 @@ REPORT = {
     "seconds": MayLack(each(not_negative)),
 }
 """Of ``report.json``."""
+
+MANIFEST = {
+    "files": each({"bytes": whole(0)}),
+    "versions": lambda value: each(text)(value) and "trpexport" in value,
+    "created": MayLack(text),
+    "source": MayLack((None, {"file": text, "sha256": text})),
+    "opset": MayLack((None, whole(0))),
+    "exporter": MayLack((None, text)),
+}
+"""Of a manifest, beside what reads it."""
 
 _SUMMARY = dict.fromkeys(("mad", "p99", "min", "p90", "p95"), not_negative)
 _BENCHED = {
@@ -189,28 +202,47 @@ PROFILE = {
 }
 """Of the profile of a bench."""
 
-_SIDE = {"path": text, "top1": MayLack(_OR_NONE), "value": MayLack((None, number))}
+_SIDE = {"path": text}
 _RULE = {
     **dict.fromkeys(("name", "title", "direction", "unit", "reason"), text),
     **{"passed": flag, "limit": number},
     **dict.fromkeys(("value", "low", "high"), (None, number)),
 }
-GATE = {
-    "passed": flag,
+_GATE = {
     "confident": flag,
     "rules": [_RULE],
+    "regressions": MayLack([_RULE]),
     **{"baseline": _SIDE, "candidate": _SIDE},
     "data": MayLack((None, {"images": whole(0), "name": text})),
-    "metric": MayLack(text),
-    "top1": MayLack(
-        (None, {"lost": whole(0), "won": whole(0), "mcnemar_p": not_negative}),
-    ),
 }
-"""Of the result of a gate."""
+_TOP1 = {"lost": whole(0), "won": whole(0), "mcnemar_p": not_negative}
+# What a gate tells of its data, by what it judged them: metric, top-1, or outputs alone.
+_VALUE, _SHARE = (
+    {side: {key: shape} for side in ("baseline", "candidate")}
+    for key, shape in (("value", (None, number)), ("top1", not_negative))
+)
+_JUDGED_BY = {
+    "metric": {"metric": text, **_VALUE},
+    "top1": {"top1": _TOP1, **_SHARE},
+    "outputs": {"outputs": each({"error": _OR_NONE, "agreement": _OR_NONE})},
+}
+
+
+def is_gate(value: Any) -> bool:
+    """Whether a value is the result of a gate, with what it tells of its data."""
+    if not fits(value, _GATE):
+        return False
+    judged = next((name for name in _JUDGED_BY if name in value), None)
+    if not value.get("data") and judged != "metric":
+        return True
+    return judged is not None and fits(value, _JUDGED_BY[judged])
+
 
 METRICS = {
     "epoch": whole(0),
-    **dict.fromkeys(("mean_rank_share", "macs_ratio", "loss", "top1"), MayLack((None, number))),
+    **dict.fromkeys(
+        ("mean_rank_share", "macs_ratio", "test_top1", "top1"), MayLack((None, number))
+    ),
 }
 """Of an epoch of training."""
 

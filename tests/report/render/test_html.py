@@ -44,7 +44,7 @@ def page_of_all(bundle: Path, text: str = "sound") -> Page:
     named = [{**one, "label": text} for one in BENCH["results"][0]["models"]]  # type: ignore[index]
     bench = {**BENCH, "results": [{"threads": 1, "models": named}]}
     rule = {**GATE["rules"][0], "name": text, "reason": text}
-    gate = {**GATE, "rules": [rule], "baseline": {"path": text}, "top1": None, "data": None}
+    gate = {**GATE, "rules": [rule], "baseline": {"path": text, "top1": 0.5}}
     rows = [{**row, "name": text, "verdict": text} for row in PROFILE["comparison"]]
     records = (
         Record(Path(f"{text}.json"), "bench", bench),

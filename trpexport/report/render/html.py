@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from itertools import count, groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trpexport.errors import MissingDependencyError
 from trpexport.installing import install_command
@@ -32,6 +32,9 @@ from trpexport.report.blocks import (
 from trpexport.report.page import Lanes, Page, PageBlock, Plot, Stack, Tiles
 from trpexport.report.render.spans import cell_spans, phrase_spans, plain, printable
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 _MANY_ROWS = 8  # from which on a table can be filtered
 _MARKS = {Tone.GOOD: "✓", Tone.BAD: "✗"}
 _UNSORTED = {Kind.BARS}
@@ -44,17 +47,25 @@ def html(page: Page) -> str:
         MissingDependencyError: jinja2 is not installed.
     """
     check_html()
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    own = Environment(autoescape=True, undefined=StrictUndefined)
     style, script = _part("page.css"), _part("page.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return own.from_string(_part("page.html.j2")).render(
+    whole = _template().render(
         page=_shown(page), policy=policy, style=Markup(style), script=Markup(script)
+    )
+    return str(whole)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        _part("page.html.j2")
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from trpexport.errors import MissingDependencyError, TrpexportError
@@ -24,6 +25,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _STYLES = ("-", "--", ":", "-.")
 _SUFFIXES = (".png", ".svg")
 _SMALL_SIZE, _LARGE_SIZE = (2.6, 2.0), (6.4, 4.0)  # inches of a plot
+_LANE = 0.55  # inches of a distribution
 _COLUMNS = 4  # of small plots
 _MOST = 60  # of small plots in a file
 _NAMED = 30  # characters of a title
@@ -72,7 +74,8 @@ def write_picture(plots: Sequence[Drawing], place: Path, title: str = "") -> int
     is_small = isinstance(shown[0], Plot) and shown[0].is_small
     across = min(len(shown), _COLUMNS) if is_small else 1
     down = math.ceil(len(shown) / across)
-    width, height = _SMALL_SIZE if is_small else _LARGE_SIZE
+    width, _ = _SMALL_SIZE if is_small else _LARGE_SIZE
+    heights = [_height(plot) for plot in shown[::across]]
     settings = {
         **{
             "font.size": 11,
@@ -83,8 +86,8 @@ def write_picture(plots: Sequence[Drawing], place: Path, title: str = "") -> int
         **{"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False},
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(width * across, height * down + 0.5), layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False).flatten()
+        figure = Figure(figsize=(width * across, sum(heights) + 0.5), layout="constrained")
+        axes = figure.subplots(down, across, squeeze=False, height_ratios=heights).flatten()
         for place_of, plot in zip(axes, shown, strict=False):
             _draw(plot, place_of)
         for unused in axes[len(shown) :]:
@@ -100,6 +103,13 @@ def write_picture(plots: Sequence[Drawing], place: Path, title: str = "") -> int
         figure.savefig(content, format=kind, dpi=150, metadata=metadata)
     write_atomically(place, content.getvalue())
     return len(plots) - len(shown)
+
+
+def _height(plot: Drawing) -> float:
+    """Return how high a plot is, in inches."""
+    if isinstance(plot, Lanes):
+        return _LANE * len(plot.lanes) + 1.2
+    return (_SMALL_SIZE if plot.is_small else _LARGE_SIZE)[1]
 
 
 def _draw(plot: Drawing, axes: Axes) -> None:
@@ -121,7 +131,7 @@ def _draw_plot(plot: Plot, axes: Axes) -> None:
     if plot.is_small:
         axes.set_title(f"{_short(plot.title)}\n{note}", fontsize=9.5, loc="left")
     else:
-        axes.set_title("\n".join(filter(None, (printable(plot.title), note))), loc="left")
+        axes.set_title("\n".join([printable(plot.title), *wrap(note, 70)]), loc="left")
         axes.set_xlabel(plot.x.title)
         axes.set_ylabel(plot.y.title)
         if len(plot.series) > 1:
@@ -142,14 +152,18 @@ def _draw_series(series: Series, index: int, axes: Axes) -> None:
         style = _STYLES[index % len(_STYLES)]
         axes.plot(x, y, style, color=colour, linewidth=2, label=name or None)
         return
+    middle = (min(x) + max(x)) / 2
     for point in series.points:
         errors = [_distances(point.x, point.x_range), _distances(point.y, point.y_range)]
         axes.errorbar(
             *(point.x, point.y, errors[1], errors[0]),
             **{"fmt": "o", "color": colour, "markersize": 7, "capsize": 3},
         )
+        # Towards the middle, where there is room.
+        gap, side = (-7, "right") if point.x > middle else (7, "left")
         axes.annotate(
-            _short(point.label), (point.x, point.y), (7, 7), textcoords="offset points", fontsize=10
+            *(_short(point.label), (point.x, point.y), (gap, 7)),
+            **{"textcoords": "offset points", "fontsize": 10, "ha": side},
         )
 
 
@@ -160,6 +174,8 @@ def _distances(value: float, interval: Range | None) -> Any:
 
 
 def _draw_lanes(lanes: Lanes, axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator
+
     for index, lane in enumerate(lanes.lanes):
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(
@@ -181,6 +197,7 @@ def _draw_lanes(lanes: Lanes, axes: Axes) -> None:
     ends = [end for lane in lanes.lanes for end in (lane.outer.low, lane.outer.high)]
     if lanes.axis.from_zero and min(ends) > 0 and max(ends) / min(ends) > 20:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     elif lanes.axis.from_zero:
         axes.set_xlim(left=0)
     if lanes.reference is not None:

@@ -13,7 +13,8 @@ from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Tex
 from trpexport.report.documents import Bundle, Document, Record
 from trpexport.report.page import Chapter, Page, PageBlock, Section, Tile, Tiles
 from trpexport.report.shapes import is_variant
-from trpexport.report.views.bench import bench_view, verdict_of
+from trpexport.report.views.bench import bench_view
+from trpexport.report.views.bench import verdict_of as verdict_on_speed
 from trpexport.report.views.bundle import bundle_view
 from trpexport.report.views.calibration import calibration_view
 from trpexport.report.views.gate import gate_view
@@ -30,7 +31,7 @@ from trpexport.report.views.plots import (
 from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted
 from trpexport.report.views.verdict import verdict_view
-from trpexport.verdict import verdict_of as verdict_of_bundle
+from trpexport.verdict import verdict_of
 
 Commands = Callable[[Bundle], Sequence[Text]]
 _GATE = "gate"  # its verdict comes first
@@ -122,8 +123,8 @@ def _bundle_chapter(name: str, bundle: Bundle, commands: Sequence[Text]) -> Chap
         Section("Make it again", tuple(commands)),
     ]
     lead = (
+        *verdict_view(verdict_of(report)),
         Text(_what(bundle), tone=Tone.FAINT),
-        *verdict_view(verdict_of_bundle(report)),
         Tiles(bundle_tiles(bundle)),
         *not_counted(report["macs"]["unknown"]),
     )
@@ -251,7 +252,7 @@ def _profile_chapter(record: Record) -> Chapter:
             "base": row["base_seconds"],
             "other": row["other_seconds"],
             "speedup": row["speedup"],
-            "verdict": verdict_of(row["verdict"]),
+            "verdict": verdict_on_speed(row["verdict"]),
         }
         for row in facts["comparison"]
     )

@@ -72,7 +72,7 @@ def _before_and_after(before: int, after: int, bound: Bound = None) -> Phrase:
 
 
 def _row(layer: LayerPlan, output_error: float | None, largest: float) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "layer": layer.name,
         "operator": str(layer.op),
         "rank": None,
@@ -112,16 +112,9 @@ def cost_stacks(plan: Plan) -> tuple[Stack, ...]:
 
 def _stack(title: str, layers: Sequence[tuple[LayerPlan, int, int]], others: int) -> Stack:
     rest = (Part("all else", others),) if others else ()
-    bars = tuple(
-        (
-            label,
-            (
-                *(Part(layer[0].name, layer[place], layer[0].is_rewritten) for layer in layers),
-                *rest,
-            ),
-        )
-        for place, label in ((1, "before"), (2, "after"))
-    )
+    before = [Part(layer.name, count, layer.is_rewritten) for layer, count, _ in layers]
+    after = [Part(layer.name, count, layer.is_rewritten) for layer, _, count in layers]
+    bars = (("before", (*before, *rest)), ("after", (*after, *rest)))
     return Stack(title, Kind.COUNT, bars)
 
 
