@@ -54,7 +54,8 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that pages take for granted, all of them small."""
     folder = tmp_path_factory.mktemp("things")
     network = resnet8()
-    torch.save(network.state_dict(), folder / "ckpt.pth")
+    for name in ("ckpt", "trp", "plain"):
+        torch.save(network.state_dict(), folder / f"{name}.pth")
     (code,) = (b.code for b in blocks(DOCS / "how-to/own-network.md") if b.title == "nets.py")
     (folder / "nets.py").write_text(code)
     namespace: dict[str, Any] = {"__name__": "nets"}
