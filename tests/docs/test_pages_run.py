@@ -88,9 +88,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resnet8() -> torch.nn.Module:
     """A network of the zoo whose kernels are of low rank, as after training with TRP."""
     torch.manual_seed(0)
-    network = zoo.parse_architecture(SMALL, num_classes=10).build()
+    network: torch.nn.Module = zoo.parse_architecture(SMALL, num_classes=10).build()
     for norm in network.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
+        if isinstance(norm, torch.nn.BatchNorm2d) and norm.running_var is not None:
             norm.running_var.uniform_(0.5, 1.5)
     tx.TrainedRankPruning(network, energy=0.3, nuclear_weight=0).project()
     return network.eval()
