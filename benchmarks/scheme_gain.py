@@ -32,10 +32,10 @@ RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 RESULT = RESULTS / "scheme_gain.json"
 
 
-def without(table: SensitivityTable, scheme: str) -> SensitivityTable:
-    """Return the table without the options of a scheme."""
+def among(table: SensitivityTable, schemes: set[str]) -> SensitivityTable:
+    """Return the table with the options of some schemes; gains stay, so that errors compare."""
     layers = [
-        replace(layer, options=tuple(x for x in layer.options if x.scheme != scheme))
+        replace(layer, options=tuple(x for x in layer.options if x.scheme in {None, *schemes}))
         for layer in table.layers
     ]
     return replace(table, layers=tuple(layers))
@@ -57,8 +57,9 @@ def gains(table: SensitivityTable, ratio: float) -> dict[str, Any] | None:
     if whole is None:
         return None
     taken = [option.scheme for option in whole.chosen.values()]
-    others = {scheme: chosen(without(table, scheme), ratio) for scheme in table.schemes}
-    alone = {scheme: chosen(table.only(scheme), ratio) for scheme in table.schemes}
+    every = set(table.schemes)
+    others = {scheme: chosen(among(table, every - {scheme}), ratio) for scheme in table.schemes}
+    alone = {scheme: chosen(among(table, {scheme}), ratio) for scheme in table.schemes}
     return {
         "squared_error": whole.error,
         "layers": {scheme: taken.count(scheme) for scheme in table.schemes},
@@ -66,8 +67,9 @@ def gains(table: SensitivityTable, ratio: float) -> dict[str, Any] | None:
             scheme: None if other is None else 100 * (other.error / whole.error - 1)
             for scheme, other in others.items()
         },
-        "squared_error_alone": {
-            scheme: None if one is None else one.error for scheme, one in alone.items()
+        "more_error_alone_percent": {
+            scheme: None if one is None else 100 * (one.error / whole.error - 1)
+            for scheme, one in alone.items()
         },
     }
 

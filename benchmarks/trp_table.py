@@ -108,6 +108,7 @@ class Table:
     def accuracy(self, model: nn.Module) -> tuple[float, int]:
         """Return the top-1 accuracy in percent, and the number of images."""
         score = evaluate(model.to(self.workers.device), self.test(), self.workers)
+        assert score.top1 is not None
         return score.top1, score.images
 
     def settings(self, name: str) -> tuple[tx.RunSettings, Path | None]:

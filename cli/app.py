@@ -230,7 +230,8 @@ def _place(typed: list[str]) -> int:
 
 def _options(error: TrpexportError, typed: list[str]) -> str:
     """Return the options of the command that mend an error, in brackets; empty if it has none."""
-    (command,) = _group(typed).commands.values()
+    group = _group(typed)
+    command = group.commands.get("".join(typed[_place(typed) :][:1]), group)
     known = {
         parameter.name: parameter.opts[0]
         for parameter in command.params

@@ -122,6 +122,7 @@ def eval_(
     Example:
         trpexport eval out --data cifar10:DIR
     """
+    from trpexport.datasets import Dataset
     from trpexport.judge.classify import evaluate
     from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
     from trpexport.judge.images import choose_images
@@ -149,6 +150,7 @@ def eval_(
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
     chosen = choose_images(dataset, split, images)
+    assert isinstance(dataset, Dataset)  # raw tensors have a metric, or were refused
     (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
     with bar(len(chosen.indices), "evaluate") as advance:
         found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]

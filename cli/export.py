@@ -22,6 +22,7 @@ from .eval import (
 )
 from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
+from .limits import MaxError
 from .retyped import other
 
 
@@ -56,7 +57,7 @@ def export(
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     formats: opt.Format = None,
     target_ort: opt.TargetOrt = None,
     check: opt.Check = False,

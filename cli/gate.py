@@ -30,6 +30,7 @@ from .eval import (
 )
 from .idle import Idle, is_typed, refuse_idle, refuse_typed
 from .interrupts import tell_written
+from .limits import MIN_AGREEMENT
 from .report import ReportTo, write_report
 from .settings import chosen_file, option_names
 
@@ -61,7 +62,7 @@ def gate(
         typer.Option(help=opt.MAX_DROP),
     ] = None,
     max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
-    min_agreement: Annotated[_Bound, typer.Option(help="Same top-1 as the baseline, %.")] = None,
+    min_agreement: Annotated[_Bound, typer.Option(help=MIN_AGREEMENT)] = None,
     max_output_error: Annotated[
         _Bound, typer.Option(help="RMS difference of the outputs over their RMS.")
     ] = None,

@@ -8,19 +8,14 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-MinAgreement = Annotated[
-    float | None,
-    typer.Option(
-        help="Least share of inputs with the same top-1 as the original, in %, as in 98; else exit "
-        "code 3."
-    ),
-]
+MIN_AGREEMENT = "Least share of inputs with the same top-1 as the original, in %, as in 98."
+MinAgreement = Annotated[float | None, typer.Option(help=MIN_AGREEMENT)]
 MaxError = Annotated[
     float | None,
     typer.Option(
         min=0,
         help="Largest output error, of its variation, as in 0.05: of the network against the "
-        "original, of each --precision against float32; else exit code 3.",
+        "original, of each --precision against float32.",
     ),
 ]
 

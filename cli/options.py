@@ -123,14 +123,6 @@ Precision = Annotated[
         autocompletion=completion.precisions,
     ),
 ]
-MaxError = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Largest output error allowed, of the outputs' variation, as in 0.05: of the network "
-        "in tune, else of each --precision.",
-    ),
-]
 Format = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,10 +14,13 @@ from .panels import COMMANDS, OPTIONS, panel_of, panel_of_command
 
 _EXAMPLE = "Example:"
 _OTHERS = "Others"
+_FIRST = next(iter(OPTIONS))  # the group of what has to be typed, too
 _GAP = 2  # columns between names and what they are
 _MAX_FIRST = 28  # columns of names
 # Types as typer has them, and as they are shown.
 _TYPE = re.compile(r"<([\w\[\] ]+)>")
+# A range whose upper end nobody types.
+_ENDLESS = re.compile(r"; \d+<=x<=\d{10,}")
 _TYPES = {
     **{"str": "TEXT", "list[str]": "TEXT", "path": "PATH"},
     **{"int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"},
@@ -97,6 +100,7 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
     arguments: Rows = []
     options: dict[str, tuple[str, str]] = {}
     panels: dict[str, str | None] = {}
+    needed: set[str] = set()
     for parameter in command.get_params(ctx):
         row = parameter.get_help_record(ctx)
         if row is None:
@@ -104,13 +108,15 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
         if parameter.param_type_name == "argument":
             arguments.append((_metavar(parameter), row[1]))
         else:
-            options[parameter.name] = (_TYPE.sub(_type_name, row[0]), row[1])
-            panels[parameter.name] = panel_of(parameter.name)
+            options[parameter.name] = (_TYPE.sub(_type_name, row[0]), _ENDLESS.sub("", row[1]))
+            panels[parameter.name] = _FIRST if parameter.required else panel_of(parameter.name)
+            needed |= {parameter.name} if parameter.required else set()
     if arguments:
         with formatter.section("Arguments"):
             _write_rows(arguments, formatter)
     for panel, names in _grouped(OPTIONS, panels).items():
         with formatter.section(panel):
+            names.sort(key=lambda name: name not in needed)
             _write_rows([options[name] for name in names], formatter)
 
 
@@ -138,7 +144,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _metavar(argument: Any) -> str:
-    return (argument.metavar or argument.name.upper()).strip("[]")
+    return str(argument.metavar or argument.name.upper()).strip("[]")
 
 
 def _type_name(found: re.Match[str]) -> str:
@@ -148,7 +154,12 @@ def _type_name(found: re.Match[str]) -> str:
 def _grouped(
     order: Mapping[str, Sequence[str]], panels: Mapping[str, str | None]
 ) -> dict[str, list[str]]:
-    """Return names by group, both in the order of a table; what has no group comes last."""
+    """Return names by group, both in the order of a table; what has no group comes last.
+
+    Args:
+        order: the table.
+        panels: the group of each name; None where it has none.
+    """
     places = {name: place for place, name in enumerate(_all(order.values()))}
     found: dict[str, list[str]] = {panel: [] for panel in (*order, _OTHERS)}
     for name in sorted(panels, key=lambda name: places.get(name, len(places))):

@@ -28,6 +28,7 @@ from .eval import (
 )
 from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
+from .limits import MaxError
 from .measuring import Provider
 
 
@@ -40,7 +41,7 @@ def quantize(
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     max_drop: opt.MaxDrop = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,

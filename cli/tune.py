@@ -35,6 +35,7 @@ from .eval import (
 )
 from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
 from .interrupts import heed, stop, tell, tell_written
+from .limits import MaxError
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
 from .report import ReportTo, write_report
@@ -62,7 +63,7 @@ def tune(
     calib: opt.Calib = None,
     min_speedup: opt.MinSpeedup = None,
     max_latency: opt.MaxLatency = None,
-    max_error: opt.MaxError = None,
+    max_error: MaxError = None,
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,

@@ -36,8 +36,9 @@ from trpexport.verdict import verdict_of
 _SECONDS = 2.0
 # An option that gains less is measurable, and nothing that a user would set for it.
 _WORTH_AN_OPTION = 1.02
-# How many times more than the limit is aimed at, where finished networks fall short of it.
-_FARTHEST = 1.2
+# Where finished networks fall short of the limit: what is aimed at beyond what was missing, and how
+# many times the limit at most.
+_MARGIN, _FARTHEST = 1.01, 1.2
 LATENCY = "latency"
 TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
 
@@ -152,7 +153,7 @@ class Tuning:
                 with stages("time the files"):
                     facts = self._measured(place, originals, report.data, stages.is_cut_short)
             except TooSlowError as error:
-                beyond *= error.missing
+                beyond *= _MARGIN * error.missing
                 if beyond > _FARTHEST:
                     raise
                 missed = error

@@ -34,7 +34,7 @@ from trpexport.tensors import Array
 PROVIDERS, PRESETS, BATCHES = ("cuda", "tensorrt"), ("resnet50", "resnet18", "resnet20"), (1, 64)
 PRECISIONS = ("fp32", "fp16")
 # For one network of a bench, in seconds; the method needs no more on a quiet machine.
-TIMED = {"min_time": 0.3, "max_time": 1.0, "warmup_seconds": 1.0, "memory": False}
+TIMED: dict[str, Any] = {"min_time": 0.3, "max_time": 1.0, "warmup_seconds": 1.0, "memory": False}
 
 
 Files = dict[str, Path]

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--rows", nargs="+", default=["plain", "spatial"])
-    parser.add_argument("--rank-multiple", type=int, default=16, help="of TRP's ranks")
+    parser.add_argument("--rank-multiple", type=int, default=8, help="of TRP's ranks")
     parser.add_argument("--recipe", default="original")
     parser.add_argument("--epochs", type=int, default=164, help="milestones move along")
     parser.add_argument("--seconds", type=float, default=330.0, help="when to stop")
@@ -137,6 +137,8 @@ def main() -> None:
     collect()
     for row in rows:
         print(row.name, *row.log.read_text(errors="replace").splitlines()[-3:], sep="\n  ")
+    if failed := [row.name for row in rows if row.process.returncode > 0]:
+        raise SystemExit(f"error: {', '.join(failed)} failed")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ TABLE = SensitivityTable(
     layers=(
         LayerOptions(
             "one",
-            {"near": 1.0, "cheap": 1.0},
+            {"near": 1.0, "cheap": 0.5},
             (
                 option(None, 100, 0.0),
                 option("near", 50, 0.2),
@@ -36,12 +36,13 @@ def test_what_a_choice_loses_without_a_scheme() -> None:
     assert found["layers"] == {"near": 1, "cheap": 0}
     assert found["more_error_without_percent"]["near"] == pytest.approx(50)
     assert found["more_error_without_percent"]["cheap"] == pytest.approx(0)
-    assert found["squared_error_alone"] == {"near": 0.2, "cheap": 0.3}
+    alone = found["more_error_alone_percent"]
+    assert alone == pytest.approx({"near": 0, "cheap": 50})
 
 
 def test_what_no_other_scheme_reaches() -> None:
     found = gains(TABLE, 3.0)
     assert found is not None
     assert found["more_error_without_percent"] == {"near": 0.0, "cheap": None}
-    assert found["squared_error_alone"] == {"near": None, "cheap": 0.4}
+    assert found["more_error_alone_percent"] == {"near": None, "cheap": 0.0}
     assert gains(TABLE, 4.0) is None

@@ -57,7 +57,8 @@ def test_from_the_command_line(run: Run, place: Path) -> None:
     assert report["calibration"]["data"] == "tensors:x.npz"
     assert report["calibration"]["images"] == 40
     assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
-    kept = run("decompose", "w.pt", *options, *how, "--mean", "0,0", "--std", "1,1", "-o", "b")
+    sized = ("--images", "40", "--mean", "0,0", "--std", "1,1")
+    kept = run("decompose", "w.pt", *options, *how, *sized, "-o", "b")
     assert kept.code == 0, kept.err
     told = json.loads((place / "b" / bundle.MANIFEST).read_text())["preprocessing"]
     assert (told["mean"], told["std"]) == ([0, 0], [1, 1])

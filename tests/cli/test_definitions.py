@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import defaultdict
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cli.app import command_line
 from cli.pages import examples, summary
 from cli.panels import panel_of, panel_of_command
+from tests.conftest import Run
 
 COMMANDS: dict[str, Any] = command_line().commands
 
@@ -71,3 +73,10 @@ def test_the_examples_can_be_typed(name: str) -> None:
         program, command, *words = shlex.split(line)
         assert (program, command) == ("trpexport", name)
         assert {word for word in words if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_whatever_fails_says_so_to_machines(run: Run, name: str) -> None:
+    result = run(name, "--json", "--no-such-option")
+    assert result.code == 2
+    assert json.loads(result.out) == {"error": result.error[len("error: ") :], "exit_code": 2}

@@ -45,7 +45,10 @@ def test_classes_in_another_order_are_refused(
 
 
 HEAD = "import torch.nn as nn\n"
-NET = "def net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten())\n"
+NET = """\
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 1))
+"""
 
 
 @pytest.mark.parametrize("command", ["export", "decompose"])
@@ -58,7 +61,8 @@ def test_how_to_prepare_images_is_kept_without_any(
     torch.save(__import__("kept_net").net().state_dict(), "w.pth")
     files = {f"{i}.png": encoded(pixels(i, 9, 11)) for i in range(4)}
     photos = write_folder(tmp_path / "photos", files)
-    typed = ("w.pth", "--model", "kept_net:net", "--input-shape", "1x3x8x8", *QUICK, "-o", "out")
+    typed: tuple[str, ...] = ("w.pth", "--model", "kept_net:net", "--input-shape", "1x3x8x8")
+    typed = (*typed, *QUICK, "-o", "out")
     typed = (*typed, "--criterion", "rank:1") if command == "decompose" else typed
     how = ("--mean", "0.1,0.2,0.3", "--std", "0.4,0.5,0.6", "--size", "8", "--resize", "9")
     done = run(command, *typed, *how)

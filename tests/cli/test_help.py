@@ -51,3 +51,10 @@ def test_common_options_come_first(run: Run) -> None:
     assert shown.index("Common options:") < shown.index("Limits:") < shown.index("The ONNX file:")
     assert shown.index("--calib") < shown.index("--opset") < shown.index("--json")
     assert "Others:" not in shown
+    assert "9223372036854775807" not in shown
+
+
+@pytest.mark.parametrize(("command", "option"), [("train", "--arch"), ("gate", "--candidate")])
+def test_what_has_to_be_typed_is_a_common_option(run: Run, command: str, option: str) -> None:
+    common = run(command, "--help").out.partition("Common options:")[2].partition("\n\n")[0]
+    assert option in common and "[required]" in common

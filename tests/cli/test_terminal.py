@@ -38,7 +38,7 @@ def test_progress_is_one_printable_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_half_a_character_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_csv("a,\ud800\n")
+    console.show_text("a,\ud800\n")
     assert capsys.readouterr().out == "a,?\n"
 
 

@@ -33,7 +33,7 @@ class Numbered:
 
 
 def generator() -> Iterator[Any]:
-    yield from TENSORS.split(5)
+    yield from torch.split(TENSORS, 5)
 
 
 PLAIN: dict[str, Callable[[], Any]] = {
@@ -41,7 +41,7 @@ PLAIN: dict[str, Callable[[], Any]] = {
     "tensor": lambda: TENSORS,
     "tensor with a gradient": lambda: TENSORS.clone().requires_grad_(),
     "mapping": lambda: {"x": TENSORS},
-    "list of batches": lambda: [*TENSORS.split(5)],
+    "list of batches": lambda: [*torch.split(TENSORS, 5)],
     "list of images": lambda: [*TENSORS],
     "generator": generator,
     "loader": lambda: DataLoader(TENSORS, batch_size=5),  # type: ignore[arg-type]
@@ -51,9 +51,9 @@ LABELLED: dict[str, Callable[[], Any]] = {
     "loader of one": lambda: DataLoader(PAIRS, batch_size=1),
     "data set of torch": lambda: PAIRS,
     "numbered": Numbered,
-    "list of pairs": lambda: [(image, int(label)) for image, label in PAIRS],
+    "list of pairs": lambda: [*zip(TENSORS, map(int, CLASSES), strict=True)],
     "list of batches": lambda: [
-        [*pair] for pair in zip(TENSORS.split(4), CLASSES.split(4), strict=True)
+        [*pair] for pair in zip(torch.split(TENSORS, 4), torch.split(CLASSES, 4), strict=True)
     ],
     "mappings": lambda: [{"pixel_values": x, "labels": y} for x, y in DataLoader(PAIRS, 5)],
 }

@@ -344,7 +344,7 @@ def test_what_is_done_to_images_is_said_once(
     tmp_path: Path, mode: str, remark: str | None, channels: int
 ) -> None:
     size = (4, 4)
-    picture = Image.new(mode, size, 300 if mode == "I;16" else None)  # type: ignore[arg-type]
+    picture = Image.new(mode, size, 300 if mode == "I;16" else None)
     kind = "tiff" if mode == "CMYK" else "png"
     files = {f"{i}.{kind}": encoded(picture, kind) for i in range(3)}
     dataset = open_dataset(str(write_folder(tmp_path / "a", files)))

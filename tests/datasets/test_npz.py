@@ -181,7 +181,8 @@ def test_a_lone_array_is_the_images_whatever_its_name(path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("scale", [1, 1 / 255])
 def test_labelled_floats_are_input_as_they_are(path: Path, dtype: type, scale: float) -> None:
-    values = (scale * np.random.default_rng(0).standard_normal((4, 3, 5, 6))).astype(dtype)
+    noise = np.random.default_rng(0).standard_normal((4, 3, 5, 6))
+    values: Any = (scale * noise).astype(dtype)
     np.savez(path, images=abs(values), labels=LABELS)
     found = calibrated(path, HOW)
     np.testing.assert_array_equal(found.inputs, abs(values).astype(np.float32))

@@ -146,9 +146,9 @@ def test_several_classifiers_see_the_same_images(network: Make) -> None:
     path, images = network(3), choose_images(dataset([[255, 0, 0], [0, 51, 255]], [0, 1]))
     pair = [open_classifier(path, preprocessing=how) for how in (PIXELS, halved)]
     found = evaluate(pair, images, batch=1)
-    assert found.squares == pytest.approx([1, 1 + 0.2**2])
-    assert found.differences[0].tolist() == [0, 0]
-    assert found.differences[1] == pytest.approx([0.25, 0.25 * (1 + 0.2**2)])
+    (pair_of_outputs,) = found.pairs
+    assert pair_of_outputs.squares == pytest.approx([1, 1 + 0.2**2])
+    assert pair_of_outputs.differences == pytest.approx([0.25, 0.25 * (1 + 0.2**2)])
     assert found.inputs == ((1, 1, 3), (1, 1, 3))
 
 

@@ -106,7 +106,7 @@ def test_several_inputs(run: Run, place: Path) -> None:
 
 
 def test_a_loss_of_ones_own_gets_all_outputs_and_labels(run: Run, place: Path) -> None:
-    targets = {"target.mask": 0 * NOISE[:, :2] + 1, "target.edge": 0 * NOISE[:, :1]}
+    targets: dict[str, Any] = {"target.mask": 0 * NOISE[:, :2] + 1, "target.edge": 0 * NOISE[:, :1]}
     np.savez("x.npz", image=NOISE, **targets)
     result = tuned(run, "--data", "tensors:x.npz", "--loss", "loss_nets:squares")
     assert result.code == 0, result.err

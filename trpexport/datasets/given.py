@@ -44,6 +44,7 @@ def data_from(
         return given
     if isinstance(given, str | os.PathLike):
         return open_data(os.fspath(given))
+    targets: dict[str, Array]
     if _is_array(given):
         arrays, targets = {_name(inputs): _array(given)}, {}
     elif isinstance(given, Mapping):

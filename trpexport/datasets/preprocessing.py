@@ -260,7 +260,7 @@ def with_channels(planes: NDArray[Any], wanted: int) -> NDArray[Any]:
 def _grey(planes: NDArray[Any]) -> NDArray[Any]:
     red, green, blue = (planes[..., i, :, :] for i in range(_COLOURS))
     if planes.dtype.kind == "f":
-        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        grey: NDArray[Any] = 0.299 * red + 0.587 * green + 0.114 * blue
     else:  # in the whole numbers that Pillow uses
         total = 19595 * red.astype(np.uint32) + 38470 * green.astype(np.uint32)
         grey = (total + 7471 * blue.astype(np.uint32) + 0x8000) >> 16

@@ -52,8 +52,7 @@ from trpexport.tensors import (
 )
 
 _NUMPY_NAMES = {
-    "float": "float32",
-    "double": "float64",
+    **{"float": "float32", "double": "float64"},
     **{name: name for name in ("float16", "int8", "int16", "int32", "int64", "bool")},
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64")},
 }

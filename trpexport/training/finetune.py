@@ -98,7 +98,9 @@ def finetune(
                 if one is not None:
                     check_fit(one, data)
         smoothing = settings.recipe.label_smoothing
-        lesson = expert and Distillation(expert.module, temperature, teacher_weight, smoothing)
+        lesson = None
+        if expert is not None:
+            lesson = Distillation(expert.module, temperature, teacher_weight, smoothing)
         objective = _objective(data, own, lesson, smoothing)
         run = Run(settings, data, workers, RunDirectory(out), watcher, should_stop)
         with run.opened(facts, restart):
