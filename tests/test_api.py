@@ -155,7 +155,7 @@ def test_threads_are_a_number_or_several(threads: Any) -> None:
 
 def test_a_setting_that_a_bench_does_not_have_is_named() -> None:
     with pytest.raises(tx.TrpexportError, match="no setting 'thread': it has provider"):
-        tx.bench([CHECKPOINT], thread=1)
+        tx.gate(CHECKPOINT, CHECKPOINT, settings={"thread": 1}, max_file_size=1)
 
 
 @pytest.fixture

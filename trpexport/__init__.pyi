@@ -1,13 +1,13 @@
 # The public names and where they live: read by type checkers, and by __init__.py, which loads each
 # where it is first used.
 from trpexport._version import __version__ as __version__
+from trpexport.api.loading import load as load
 from trpexport.api.measuring import bench as bench
 from trpexport.api.measuring import evaluate as evaluate
 from trpexport.api.measuring import gate as gate
 from trpexport.api.networks import count as count
 from trpexport.api.networks import decompose as decompose
 from trpexport.api.networks import export as export
-from trpexport.api.networks import load as load
 from trpexport.api.networks import verify as verify
 from trpexport.api.precisions import quantize as quantize
 from trpexport.api.training import train as train

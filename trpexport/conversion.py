@@ -35,6 +35,7 @@ from trpexport.onnxfile.external_data import external_files, external_paths
 from trpexport.onnxfile.precision import check_float32
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.quantization.judging import FileJudge
+from trpexport.shown import Shown
 from trpexport.stages import Stages
 from trpexport.verdict import Verdict, verdict_on_variant
 
@@ -70,8 +71,8 @@ class Labelled:
         return FileJudge(model, self.data, self.metric, **how)
 
 
-@dataclass(frozen=True)
-class ConversionReport:
+@dataclass(frozen=True, repr=False)
+class ConversionReport(Shown):
     """What was written.
 
     Attributes:
@@ -94,6 +95,10 @@ class ConversionReport:
             for name, path in self.paths.items()
             if "made_of" not in self.data["variants"][name]["facts"]  # a format, no precision
         }
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return dict(self.paths)
 
 
 @dataclass(frozen=True)

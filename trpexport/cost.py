@@ -12,6 +12,8 @@ from math import prod
 from typing import Any
 
 from trpexport.ops import Call, LinearOp
+from trpexport.shown import Shown
+from trpexport.text import quantity
 
 FLOPS_PER_MAC = 2
 
@@ -40,8 +42,8 @@ class OperatorCost:
     activation_bytes: int
 
 
-@dataclass(frozen=True)
-class Cost:
+@dataclass(frozen=True, repr=False)
+class Cost(Shown):
     """What a network costs for one input of the size that was asked for: all of it.
 
     Attributes:
@@ -89,6 +91,17 @@ class Cost:
         """Return the cost as JSON-ready data, the totals first."""
         totals = ("macs", "flops", "parameters", "activation_bytes")
         return {name: getattr(self, name) for name in totals} | asdict(self)
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        bound = "≥ " if self.unknown else ""
+        missing = {"uncounted": ", ".join(sorted(self.unknown))} if self.unknown else {}
+        return {
+            "macs": f"{bound}{quantity(self.macs)}",
+            "parameters": quantity(self.parameters),
+            "operators": len(self.layers),
+            **missing,
+        }
 
 
 def output_size(op: LinearOp, input_size: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -193,7 +193,8 @@ class Inputs(Mapping[str, Input]):
         return f"Inputs({self._inputs})"
 
 
-InputsLike = Inputs | Sequence[int]  # all of them, or the shape of the only one
+# All of them, or the shape of the only one.
+InputsLike = Union[Inputs, Sequence[int]]  # noqa: UP007 - Python 3.9 reads this on a device
 
 
 def rows(given: Array | Arrays, which: Any) -> Any:

@@ -29,6 +29,7 @@ from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
 from trpexport.refining.refinement import Refinement
+from trpexport.shown import Shown
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import timestamp
@@ -123,8 +124,8 @@ N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
 N = TypeVar("N", bound=Network)
 
 
-@dataclass(frozen=True)
-class Decomposed(Generic[N_co]):
+@dataclass(frozen=True, repr=False)
+class Decomposed(Generic[N_co], Shown):
     """A decomposed network.
 
     Attributes:
@@ -170,7 +171,7 @@ class Decomposed(Generic[N_co]):
 
     def export(
         self,
-        out: Path,
+        out: str | Path,
         *,
         settings: ExportSettings | None = None,
         inputs: Array | Arrays | CalibrationData | None = None,
@@ -202,6 +203,10 @@ class Decomposed(Generic[N_co]):
             settings=settings, inputs=inputs, notes=notes, stages=stages,
             quantization=settings.quantization(self.images, self.network.inputs),
         )  # fmt: skip
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return self.plan.shown()
 
 
 def decompose_network(

@@ -17,6 +17,7 @@ from trpexport.files import read_json
 from trpexport.inputs import Inputs
 from trpexport.ops import Call, LinearOp, Window
 from trpexport.schema import each, fits, flag, not_negative, text, whole
+from trpexport.shown import Shown, change
 
 SCHEMA_VERSION = 2
 # What a plan's options say of how its factors were fitted to images.
@@ -24,7 +25,7 @@ CALIBRATION = "calibration"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     **{bool: flag, dict: each(lambda value: True), float: not_negative, int: whole(0), str: text},
-    list: lambda value: isinstance(value, list | tuple),
+    list: lambda value: isinstance(value, (list, tuple)),
 }
 _SHOWN = 60  # characters of a wrong value in a message
 
@@ -70,8 +71,8 @@ class LayerPlan:
         return bool(self.factors)
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """What happens to every layer of a network.
 
     Attributes:
@@ -118,6 +119,16 @@ class Plan:
             data |= value.to_json() if entry.name == "inputs" else {entry.name: value}
         return {**data, "layers": [asdict(layer) for layer in self.layers]}
 
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return {
+            "network": self.architecture or "network",
+            "scheme": self.scheme,
+            "criterion": self.criterion,
+            "rewritten": f"{len(self.rewritten)} of {len(self.layers)} layers",
+            "macs": change(self.macs_before, self.macs_after, self.unknown),
+        }
+
 
 def parse_plan(data: Any, source: str = "plan") -> Plan:
     """Build a plan from what :meth:`Plan.to_json` gave, in this version or in the one before.
@@ -154,14 +165,14 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
         raise PlanError(f"{source}: {error}") from None
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: str | Path) -> Plan:
     """Read a plan file.
 
     Raises:
         PlanError: the file can't be read, is not JSON, or is not a plan.
     """
     try:
-        data = read_json(path)
+        data = read_json(Path(path))
     except OSError as error:
         raise PlanError(f"can't read the plan {path}: {error.strerror or error}") from None
     except ValueError as error:

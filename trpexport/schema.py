@@ -71,7 +71,7 @@ def check(value: Any, shape: Shape, where: str = "") -> None:
             elif not isinstance(inner, MayLack):
                 raise ValueError(f"it lacks {place}")
     elif isinstance(shape, list):
-        _expect(isinstance(value, list | tuple), where)
+        _expect(isinstance(value, (list, tuple)), where)
         for index, item in enumerate(value):
             check(item, shape[0], f"{where}[{index}]")
     elif isinstance(shape, tuple):

@@ -361,13 +361,12 @@ def test_another_machine_times(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("ssh", "scp"):
-        program = " ".join(device.options[name])
-        real = subprocess.run(["which", name], capture_output=True, text=True, check=True)
-        script = tmp_path / "bin" / name
-        script.parent.mkdir(exist_ok=True)
-        script.write_text(f'#!/bin/sh\nexec {program.replace(name, real.stdout.strip(), 1)} "$@"\n')
-        script.chmod(0o755)
+    program = " ".join(device.options["ssh"])
+    real = subprocess.run(["which", "ssh"], capture_output=True, text=True, check=True)
+    script = tmp_path / "bin" / "ssh"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {program.replace("ssh", real.stdout.strip(), 1)} "$@"\n')
+    script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     network, tensors = wide
     typed: tuple[object, ...] = (

@@ -1,4 +1,7 @@
-"""A machine to reach over SSH: a real sshd on loopback, run by the user who runs the tests."""
+"""A machine to reach over SSH: a real sshd on loopback, run by the user who runs the tests.
+
+It has no SFTP, as small systems have none.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ class Device:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The programs, as keyword arguments."""
-        return {name: (name, "-F", str(self.config)) for name in ("ssh", "scp")}
+        """The program, as keyword arguments."""
+        return {"ssh": ("ssh", "-F", str(self.config))}
 
     def program(self, name: str, script: str) -> Path:
         """Puts a program on the machine."""
@@ -102,7 +105,6 @@ def _configure(folder: Path, device: Device) -> None:
         StrictModes no
         UsePAM no
         PidFile none
-        Subsystem sftp internal-sftp
         SetEnv TMPDIR={device.root} PATH={device.programs}:{os.environ["PATH"]}
         """
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from trpexport import older_python
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.device.app import MINIMUM_PYTHON, STOP_WITH_INPUT, build_device_app, told_error
 from trpexport.device.app_runs import ReplaySettings
@@ -171,7 +173,7 @@ def test_the_entry_is_readable_by_old_pythons(app: Path) -> None:
     with zipfile.ZipFile(app) as archive:
         entry = archive.read("__main__.py").decode()
     ast.parse(entry, feature_version=(3, 4))
-    old = entry.replace("import sys", "import sys; sys.version_info = (3, 9, 18)", 1)
+    old = entry.replace("import sys", "import sys; sys.version_info = (3, 8, 18)", 1)
     result = subprocess.run(
         [sys.executable, "-c", old], capture_output=True, text=True, check=False
     )
@@ -180,10 +182,94 @@ def test_the_entry_is_readable_by_old_pythons(app: Path) -> None:
     needed = ".".join(map(str, MINIMUM_PYTHON))
     error = told_error(result.stderr.rstrip("\n"), "device")
     assert str(error) == (
-        f"device: this device's {sys.executable} is Python 3.9, and {needed} is needed: "
+        f"device: this device's {sys.executable} is Python 3.8, and {needed} is needed: "
         "install that there, and name it"
     )
     assert error.parameters == ("python",)
+
+
+def test_what_is_copied_is_written_for_the_oldest_python(app: Path) -> None:
+    with zipfile.ZipFile(app) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist()}
+    for name, source in sources.items():
+        tree = ast.parse(source, feature_version=MINIMUM_PYTHON)
+        assert not [node for node in tree.body if _joins_types(node)], name
+        for node in ast.walk(tree):
+            is_check = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+            assert not (is_check and isinstance(node.args[1], ast.BinOp)), (name, node.lineno)
+
+
+def _joins_types(node: ast.stmt) -> bool:
+    """Whether a statement is ``Name = A | B`` of types, which Python 3.9 can't compute."""
+    value = node.value if isinstance(node, ast.Assign) else None
+    if not (isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)):
+        return False
+    sides = (value.left, value.right)
+    names = [getattr(side, "id", "") for side in sides]
+    is_subscribed = any(isinstance(side, ast.Subscript) for side in sides)
+    return is_subscribed or any(name[:1].isupper() and not name.isupper() for name in names)
+
+
+# What Python 3.9 lacks is taken away before the app runs.
+_OLDER = """
+import builtins, datetime, hashlib, sys, typing
+del hashlib.file_digest, datetime.UTC, typing.Self, sys.stdlib_module_names
+new = zip
+builtins.zip = lambda *values: new(*values)
+from trpexport.older_python import complete
+complete()
+from trpexport import older_python
+from trpexport.device.app import main
+sys.exit(main([sys.argv[1]]))
+"""
+
+
+def test_it_runs_without_what_newer_pythons_have(
+    app: Path, site: Path, tmp_path: Path, linear: WriteOnnx
+) -> None:
+    settings = BenchSettings((ModelFile(str(linear()), "m"),), min_time=0.01, memory=False)
+    (tmp_path / "settings.json").write_text(json.dumps(settings.to_json()))
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        f"sys.path[:0] = [{str(app)!r}]; sys.path.append({str(site)!r})\n"
+        "import onnxruntime, numpy\n"  # these are those of that Python
+        f"{_OLDER}"
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, tmp_path / "settings.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)["results"]) == 1
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10"])
+def test_older_pythons_get_as_far_as_the_packages(app: Path, tmp_path: Path, version: str) -> None:
+    python = shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "-c", ""], check=False).returncode:
+        pytest.skip(f"needs Python {version}")
+    (tmp_path / "settings.json").write_text('{"kind": "bench"}')
+    result = subprocess.run(
+        [python, "-I", "-S", app, tmp_path / "settings.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "onnxruntime is missing on this device" in result.stderr
+
+
+def test_a_strict_zip_of_ones_own_is_strict() -> None:
+    ours = older_python._Zip
+    assert list(ours([1, 2], "ab", strict=True)) == [(1, "a"), (2, "b")]
+    assert list(ours([1, 2], "abc")) == [(1, "a"), (2, "b")]
+    assert list(ours(strict=True)) == []
+    for values in ([1, 2], "abc"), ([1, 2, 3], "ab"):
+        with pytest.raises(ValueError, match="different lengths"):
+            list(ours(*values, strict=True))
 
 
 def test_an_error_is_told_with_what_mends_it(

@@ -19,6 +19,7 @@ from onnx import external_data_helper, helper
 from tests.device.loopback import Device, wait_until
 from trpexport.device import remote
 from trpexport.device.remote import run_on_host
+from trpexport.device.ssh import connect
 from trpexport.errors import MissingDependencyError, ModelError, TrpexportError
 from trpexport.measure.settings import BenchSettings, find_models
 
@@ -122,11 +123,11 @@ def test_no_python_there(device: Device, linear: WriteOnnx) -> None:
 
 def test_an_old_python_there(device: Device, linear: WriteOnnx) -> None:
     code = (
-        "import runpy, sys; sys.version_info = (3, 9, 1); "
+        "import runpy, sys; sys.version_info = (3, 8, 1); "
         "runpy.run_path(sys.argv[1], {}, '__main__')"
     )
     python = device.program("old", f'exec {sys.executable} -c "{code}" "$@"')
-    with pytest.raises(TrpexportError, match=r"device: .* is Python 3\.9, and 3\.11 is needed"):
+    with pytest.raises(TrpexportError, match=r"device: .* is Python 3\.8, and 3\.9 is needed"):
         run(device, quick(linear()), python=str(python))
 
 
@@ -175,13 +176,28 @@ def test_a_directory_with_a_strange_name_is_refused(device: Device, linear: Writ
 
 
 def test_a_copy_that_fails(device: Device, linear: WriteOnnx, tmp_path: Path) -> None:
-    scp = tmp_path / "scp"
-    scp.write_text("#!/bin/sh\necho 'scp: write remote: Failure' >&2; exit 1\n")
-    scp.chmod(0o755)
-    message = r"can't copy to device:/.*: scp: write remote: Failure"
+    device.program("tar", "echo 'tar: write error: No space left on device' >&2; exit 1")
+    message = r"can't copy to device:/.*: tar: write error: No space left on device"
     with pytest.raises(TrpexportError, match=message):
-        run(device, quick(linear()), scp=[str(scp)])
+        run(device, quick(linear()))
     assert device.left_behind() == []
+
+
+def test_files_of_any_name_are_copied_without_their_links(device: Device, tmp_path: Path) -> None:
+    names = ["it's", 'a "b" $(c)', "-rf", "ünï çode", "x" * 200]
+    folder, there = tmp_path / "from", tmp_path / "to"
+    (folder / "inner").mkdir(parents=True)
+    there.mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+        (folder / "inner" / name).symlink_to(tmp_path / name)
+    with connect("device", **device.options) as connection:
+        connection.copy([folder / "inner"], str(there))
+    found = {path.name: path for path in (there / "inner").iterdir()}
+    assert sorted(found) == sorted(names)
+    for name, path in found.items():
+        assert not path.is_symlink()
+        assert path.read_bytes() == name.encode() * 1000
 
 
 def test_an_interrupt_ends_the_run_there_and_leaves_nothing(

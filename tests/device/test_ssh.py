@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.device.loopback import Device
-from trpexport.device.ssh import check_host, connect, scp_host
+from trpexport.device.ssh import check_host, connect
 from trpexport.errors import MissingDependencyError, TrpexportError
 
 
@@ -127,11 +127,3 @@ def test_what_is_no_host_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
     assert failure(host, ["ssh"]).endswith("is no host: name it as ssh knows it, as in user@device")
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("pi@box", "pi@box"), ("pi@fe80::1", "pi@[fe80::1]"), ("::1", "[::1]"), ("[::1]", "[::1]")],
-)
-def test_scp_wants_brackets_around_ipv6(host: str, expected: str) -> None:
-    assert scp_host(host) == expected

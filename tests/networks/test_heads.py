@@ -52,7 +52,7 @@ def summed(net: Any, x: Tensor) -> Tensor:
 def joined(net: Any, x: Tensor) -> Tensor:
     found = [net.a(x).flatten(2), net.b(net.last(x).relu()).flatten(2)]
     y: Tensor = torch.cat(found, 2).transpose(1, 2)
-    boxes, scores = y.split([4, 2], 2)
+    boxes, scores = y[..., :4], y[..., 4:]
     return torch.cat([boxes * 2, scores.softmax(-1)], 2)
 
 

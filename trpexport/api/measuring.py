@@ -23,8 +23,23 @@ def bench(
     *,
     inputs: Any = None,
     preprocessing: Preprocessing | None = None,
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
+    threads: int | Sequence[int] = (1,),
+    batch: int | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    min_time: float = 1.0,
+    min_runs: int = 30,
+    max_time: float = 30.0,
+    warmup_seconds: float = 10.0,
+    graph_optimization: str | None = None,
+    allow_spinning: bool | None = None,
+    io_binding: bool = True,
+    data: str | Path | None = None,
+    seed: int = 0,
+    memory: bool = True,
+    keep_samples: bool = False,
     announce: Announce | None = None,
-    **settings: Any,
 ) -> dict[str, Any]:
     """Measure how fast ONNX files run, in turns, and return the record.
 
@@ -33,8 +48,23 @@ def bench(
             a single bundle brings.
         inputs: real inputs: what :func:`trpexport.decompose` takes as images; drawn where None.
         preprocessing: how images become input; as the first bundle says where it is None.
+        provider: who runs them, as in ``"cpu"`` or ``"cuda"``.
+        provider_options: the provider's options.
+        threads: numbers of threads to measure with, one after the other; or one number.
+        batch: images at a time; None takes what the file says, 1 where it leaves it open.
+        shapes: whole input shapes by name, for other dynamic dimensions.
+        min_time: least number of seconds that each model is timed for.
+        min_runs: least number of timed runs of each model.
+        max_time: largest number of seconds that each model is timed for on a busy machine.
+        warmup_seconds: longest time to wait until a model's run time is steady.
+        graph_optimization: ONNX Runtime's; None for what a bundle recommends, else ``"all"``.
+        allow_spinning: whether waiting threads keep their cores busy; None for ONNX Runtime's way.
+        io_binding: keep inputs and outputs on the provider's device, where it has one.
+        data: a ``.npy`` or ``.npz`` file with real inputs, in the place of ``inputs``.
+        seed: of the inputs that are drawn, of the order of the models, and of the bootstrap.
+        memory: measure peak memory too, in processes of its own.
+        keep_samples: keep every timed run in the record.
         announce: called with a line on each step.
-        settings: those of :class:`~trpexport.BenchSettings`; ``threads`` may be a single number.
 
     Raises:
         TrpexportError: a file can't be run, or a setting can't be used.
@@ -43,15 +73,43 @@ def bench(
     from trpexport.measure.bench import bench as run
     from trpexport.measure.settings import BenchSettings, find_models
 
-    files = find_models([Path(model) for model in models])
-    how = BenchSettings(files, **_bench_settings(settings))
+    how = BenchSettings(
+        find_models([Path(model) for model in models]),
+        provider=provider,
+        provider_options=provider_options or {},
+        threads=_numbers(threads),
+        batch=batch,
+        shapes=shapes or {},
+        min_time=min_time,
+        min_runs=min_runs,
+        max_time=max_time,
+        warmup_seconds=warmup_seconds,
+        graph_optimization=graph_optimization,
+        allow_spinning=allow_spinning,
+        io_binding=io_binding,
+        data=None if data is None else str(data),
+        seed=seed,
+        memory=memory,
+        keep_samples=keep_samples,
+    )
     with with_inputs(how, inputs, preprocessing) as prepared:
         return run(prepared, announce=announce)
 
 
 @overload
 def evaluate(
-    model: str | Path, data: str | Dataset, *, metric: None = None, **options: Any
+    model: str | Path,
+    data: str | Dataset,
+    *,
+    split: str = ...,
+    limit: int | None = ...,
+    preprocessing: Preprocessing | None = ...,
+    output: str | None = ...,
+    metric: None = None,
+    lower_is_better: bool = ...,
+    batch: int | None = ...,
+    provider: str = ...,
+    threads: int | None = ...,
 ) -> Evaluation: ...
 
 
@@ -60,13 +118,33 @@ def evaluate(
     model: str | Path,
     data: Images,
     *,
+    split: str = ...,
+    limit: int | None = ...,
+    preprocessing: Preprocessing | None = ...,
+    output: str | None = ...,
     metric: Metric | Callable[..., Any] | str,
-    **options: Any,
+    lower_is_better: bool = ...,
+    batch: int | None = ...,
+    provider: str = ...,
+    threads: int | None = ...,
 ) -> Score: ...
 
 
 @overload
-def evaluate(model: str | Path, data: Images, **options: Any) -> Evaluation | Score: ...
+def evaluate(
+    model: str | Path,
+    data: Images,
+    *,
+    split: str = ...,
+    limit: int | None = ...,
+    preprocessing: Preprocessing | None = ...,
+    output: str | None = ...,
+    metric: None = None,
+    lower_is_better: bool = ...,
+    batch: int | None = ...,
+    provider: str = ...,
+    threads: int | None = ...,
+) -> Evaluation | Score: ...
 
 
 def evaluate(
@@ -80,7 +158,8 @@ def evaluate(
     metric: Metric | Callable[..., Any] | str | None = None,
     lower_is_better: bool = False,
     batch: int | None = None,
-    **session: Any,
+    provider: str = "cpu",
+    threads: int | None = None,
 ) -> Evaluation | Score:
     """Return how well an ONNX file does on a data set.
 
@@ -98,7 +177,8 @@ def evaluate(
             returns a number, or one a sample.
         lower_is_better: of one's own metric, whether a smaller number is the better one.
         batch: images at a time.
-        session: options of the session: ``provider``, ``threads``.
+        provider: who runs it, as in ``"cpu"`` or ``"cuda"``.
+        threads: threads that one operator is spread over; None leaves it to ONNX Runtime.
 
     Raises:
         TrpexportError: the network or the data can't be read, or do not fit each other.
@@ -111,7 +191,8 @@ def evaluate(
     dataset = _opened(data, limit)
     chosen = usual_metric(dataset, metric)
     judge = find_judge(dataset.name, chosen, lower_is_better=lower_is_better)
-    how: dict[str, Any] = {"preprocessing": preprocessing, "output": output, **session}
+    how: dict[str, Any] = {"preprocessing": preprocessing, "output": output}
+    how |= {"provider": provider, "threads": threads}
     if judge is not None:
         how |= {"split": split, "limit": limit}
         return _scores([Path(model)], dataset, judge, batch=batch, **how).models[0]
@@ -126,6 +207,16 @@ def gate(
     candidate: str | Path,
     *,
     data: Images | None = None,
+    max_drop: float | None = None,
+    max_top5_drop: float | None = None,
+    min_agreement: float | None = None,
+    max_output_error: float | None = None,
+    min_macs_ratio: float | None = None,
+    max_parameters: float | str | None = None,
+    max_file_size: float | str | None = None,
+    min_speedup: float | None = None,
+    max_latency: float | None = None,
+    min_efficiency: float | None = None,
     split: str = "test",
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
@@ -135,7 +226,6 @@ def gate(
     confident: bool = False,
     settings: Mapping[str, Any] | None = None,
     announce: Announce | None = None,
-    **limits: float,
 ) -> GateResult:
     """Hold a network against its baseline: is it as good, as small, as fast as was asked for?
 
@@ -144,6 +234,16 @@ def gate(
         candidate: another one.
         data: images to judge by, as :func:`trpexport.decompose` takes them; limits on outputs
             need no labels.
+        max_drop: points of top-1 accuracy, or of ``metric``, that may be lost.
+        max_top5_drop: points of top-5 accuracy that may be lost.
+        min_agreement: percent of the samples that both must give the same class.
+        max_output_error: error of the worst output over its RMS.
+        min_macs_ratio: how many times fewer MACs.
+        max_parameters: number of parameters, as in 1e6 or "1M".
+        max_file_size: bytes of the file, as in "10MB".
+        min_speedup: how many times faster.
+        max_latency: milliseconds of a run.
+        min_efficiency: speed-up over MACs saved.
         split: which images of it.
         limit: how many; None for all.
         preprocessing: how images become input; None takes what the bundles say.
@@ -154,10 +254,9 @@ def gate(
         confident: whole confidence intervals must be inside of the limits.
         settings: those of :class:`~trpexport.BenchSettings`, for rules on latency.
         announce: called with a line on each step.
-        limits: the rules, as in ``max_drop=1.0, min_macs_ratio=2.0``.
 
     Raises:
-        TrpexportError: a rule is unknown or needs what is missing, or a network can't be read.
+        TrpexportError: there is no limit, or one needs what is missing, or a network can't be read.
     """
     from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.judge.gate.check import run_gate
@@ -166,7 +265,19 @@ def gate(
     from trpexport.measure.settings import BenchSettings, find_models
 
     dataset = None if data is None else _opened(data, limit)
-    typed = {name.replace("_", "-"): value for name, value in limits.items()}
+    limits = {
+        "max-drop": max_drop,
+        "max-top5-drop": max_top5_drop,
+        "min-agreement": min_agreement,
+        "max-output-error": max_output_error,
+        "min-macs-ratio": min_macs_ratio,
+        "max-parameters": max_parameters,
+        "max-file-size": max_file_size,
+        "min-speedup": min_speedup,
+        "max-latency": max_latency,
+        "min-efficiency": min_efficiency,
+    }
+    typed: dict[str, Any] = {name: one for name, one in limits.items() if one is not None}
     judge = None
     if dataset is not None and (metric is not None or needs_labels(typed)):
         chosen = usual_metric(dataset, metric)
@@ -195,14 +306,24 @@ def _bench_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     known = [one.name for one in fields(BenchSettings) if one.name != "models"]
     if unknown := given.keys() - {*known}:
         raise TrpexportError(f"a bench has no setting {min(unknown)!r}: it has {', '.join(known)}")
-    threads = given.get("threads", (1,))
+    return {**given, "threads": _numbers(given.get("threads", (1,)))}
+
+
+def _numbers(threads: Any) -> tuple[int, ...]:
+    """Return numbers of threads, of which one may be given by itself.
+
+    Raises:
+        TrpexportError: they are none.
+    """
+    from trpexport.errors import TrpexportError
+
     numbers = (threads,) if isinstance(threads, int) else threads
     if not isinstance(numbers, Sequence) or not all(type(one) is int for one in numbers):
         raise TrpexportError(
             f"threads can't be {threads!r}: give a number, or several as in (1, 2)",
             parameters=("threads",),
         )
-    return {**given, "threads": tuple(numbers)}
+    return tuple(numbers)
 
 
 def _opened(data: Any, limit: int | None = None) -> Dataset | TensorSet:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from trpexport.artifact.build import BundleReport
     from trpexport.calibration_data import CalibrationData
-    from trpexport.checkpoints import Checkpoint
     from trpexport.choose.base import Chooser
     from trpexport.cost import Cost
     from trpexport.datasets import Dataset, Preprocessing, TensorSet
@@ -183,8 +182,21 @@ def export(
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     expect: Dataset | str | None = None,
     preprocessing: Preprocessing | None = None,
+    opset: int = 18,
+    dynamic_batch: bool = False,
+    dynamic: Sequence[str] = (),
+    legacy_exporter: bool = False,
+    simplify: bool | None = None,
+    baseline: bool = False,
+    verify_seconds: float = 20.0,
+    replace: bool = False,
+    keep_norms: bool = False,
+    precisions: Sequence[str] = (),
+    max_error: float | None = None,
+    target_ort: str | None = None,
+    check_target: bool = False,
+    formats: Sequence[str] = (),
     announce: Announce | None = None,
-    **settings: Any,
 ) -> BundleReport:
     """Write a verified ONNX file and all that belongs to it as a directory, whole or not at all.
 
@@ -199,8 +211,21 @@ def export(
         expect: labelled images that a checkpoint should classify, as for :func:`decompose`.
         preprocessing: how images become input, which the bundle keeps; as the checkpoint says where
             it is None.
+        opset: ONNX operator set to write.
+        dynamic_batch: leave the batch size of the ONNX file open.
+        dynamic: other dimensions to leave open: ``height``, ``width``, or ``NAME:AXIS=DIMENSION``.
+        legacy_exporter: use the TorchScript-based exporter.
+        simplify: run onnxsim on the file; None leaves that to the network.
+        baseline: write the original network into the bundle as well, to bench against.
+        verify_seconds: how long whole networks are compared, all comparisons together.
+        replace: replace a bundle that stands in the place.
+        keep_norms: leave batch norms apart from the kernels before them, to decompose the file.
+        precisions: in which precisions besides float32 the network is written.
+        max_error: largest error of any output that these may have, over its variation.
+        target_ort: the oldest version of ONNX Runtime that has to read the files, as in "1.16".
+        check_target: run them in that version, which is installed for it.
+        formats: ``"ort"`` for ONNX Runtime's own format besides.
         announce: called with a line on each step.
-        settings: those of :class:`~trpexport.ExportSettings`.
 
     Raises:
         VerificationError: the rewrite or the ONNX file is not equivalent; nothing is written.
@@ -211,7 +236,23 @@ def export(
     from trpexport.onnxfile.recognition import is_onnx
     from trpexport.pipeline import Source
 
-    how = ExportSettings(**{"preprocessing": preprocessing, **settings})
+    how = ExportSettings(
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
+        legacy_exporter=legacy_exporter,
+        simplify=simplify,
+        baseline=baseline,
+        verify_seconds=verify_seconds,
+        replace=replace,
+        keep_norms=keep_norms,
+        precisions=precisions,
+        max_error=max_error,
+        target_ort=target_ort,
+        check_target=check_target,
+        formats=formats,
+        preprocessing=preprocessing,
+    )
     stages = Stages(announce)
     if not isinstance(model, str | Path):
         given = _calibration(inputs, preprocessing, model.network.inputs)
@@ -266,29 +307,6 @@ def count(
     if inputs is None:
         raise PlanError("nobody says which input the network takes: give an example of one")
     return count_module(model, inputs)
-
-
-def load(
-    path: str | Path,
-    *,
-    arch: str | None = None,
-    factory: str | None = None,
-    unsafe_pickle: bool = False,
-) -> Checkpoint:
-    """Read the PyTorch network of a checkpoint or of a bundle.
-
-    Args:
-        path: a file of ``torch.save``, a safetensors file, or a bundle.
-        arch: its architecture, where it can't be recognised or is to be checked.
-        factory: ``package.module:factory`` that makes the network, before any rewrite.
-        unsafe_pickle: load a file that holds pickled code, **which runs that code**.
-
-    Raises:
-        TrpexportError: it can't be read, or the network can't be built.
-    """
-    from trpexport.checkpoints import load_network
-
-    return load_network(path, arch=arch, model=factory, unsafe_pickle=unsafe_pickle)
 
 
 def _inputs(example: Any, images: Any, model: nn.Module | None) -> Inputs | None:

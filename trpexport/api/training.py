@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trpexport.datasets import Preprocessing
-    from trpexport.training.settings import LowRank
+    from trpexport.training.settings import Compute, LowRank
     from trpexport.training.watching import Watcher
 
 
@@ -25,7 +25,11 @@ def train(
     preprocessing: Preprocessing | None = None,
     watcher: Watcher | None = None,
     restart: bool = False,
-    **settings: Any,
+    seed: int = 0,
+    augment: bool = True,
+    size: int | None = None,
+    resize: int | None = None,
+    compute: Compute | None = None,
 ) -> dict[str, Any]:
     """Train a network of the zoo, towards low rank if so asked; go on where it was stopped.
 
@@ -42,7 +46,12 @@ def train(
         preprocessing: how images become input; as ``init`` or the data set says where it is None.
         watcher: is told how it goes.
         restart: throw away what an earlier run left in ``out``.
-        settings: those of :class:`~trpexport.RunSettings`.
+        seed: of everything random.
+        augment: shift and mirror the training images, or cut and mirror larger ones.
+        size: height and width of the input, in pixels; None for that of the images.
+        resize: length of the shorter edge of a test image before its centre is cut out; None for
+            size / 0.875.
+        compute: how it computes: the device, the precision.
 
     Returns:
         The last epoch's line of the metrics.
@@ -51,14 +60,14 @@ def train(
         TrpexportError: the data or ``init`` can't be read, or the training can't go on.
     """
     from trpexport.training.recipe import RECIPES
-    from trpexport.training.settings import RunSettings
+    from trpexport.training.settings import Compute, RunSettings
     from trpexport.training.train import train as run
     from trpexport.training.watching import Watchers
 
     chosen = RECIPES[recipe].changed(epochs=epochs, batch_size=batch_size, lr=lr)
     return run(
         arch,
-        RunSettings(data, chosen, **settings),
+        RunSettings(data, chosen, seed, augment, size, resize, compute or Compute()),
         low_rank,
         Path(out),
         init=None if init is None else Path(init),

@@ -32,6 +32,7 @@ from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import CALIBRATION, Plan
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.shown import Shown
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
 from trpexport.timestamps import is_fixed
@@ -42,8 +43,8 @@ __all__ = ["BundleReport", "ExportSettings", "export_bundle"]
 N = TypeVar("N", bound=Network)
 
 
-@dataclass(frozen=True)
-class BundleReport:
+@dataclass(frozen=True, repr=False)
+class BundleReport(Shown):
     """What an export did: the content of ``report.json``, and where the bundle is.
 
     Attributes:
@@ -55,6 +56,10 @@ class BundleReport:
     path: Path
     plan: Plan
     data: Mapping[str, Any]
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return {"path": self.path, **self.plan.shown()}
 
 
 def export_bundle(

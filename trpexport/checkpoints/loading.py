@@ -31,14 +31,15 @@ from trpexport.inputs import INPUT, MAX_INPUT, Inputs, InputsLike
 from trpexport.networks.torch.folding import fold
 from trpexport.networks.torch.rewrite import with_factors
 from trpexport.plan import Plan
+from trpexport.shown import Shown
 from trpexport.tensors import Array, Arrays, shape_text
 
 if TYPE_CHECKING:  # only for the types: the zoo is loaded by name, see docs/architecture.md
     from models_zoo.family import Architecture
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Shown):
     """A network with its weights, and where they come from.
 
     Attributes:
@@ -101,6 +102,11 @@ class Checkpoint:
         """
         data = self.metadata.get("preprocessing")
         return None if data is None else Preprocessing.from_json(data, str(self.path))
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        inputs = {} if self.inputs is None else {"inputs": self.inputs}
+        return {"path": self.path, "network": self.label, **inputs}
 
 
 def load_checkpoint(

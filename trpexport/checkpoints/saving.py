@@ -52,7 +52,7 @@ class StoredFacts:
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     module: nn.Module,
     *,
     architecture: Architecture | None,

@@ -64,7 +64,7 @@ class ByBudget(AlignedSelection):
     share: float | None = None
     price: Price | None = None
     scheme: str = "spatial"
-    cache: Path | None = None
+    cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 

@@ -78,7 +78,7 @@ class ByLatency(AlignedSelection):
     stopwatch: Stopwatch | None = None
     form: Form | None = None
     beyond: float = 1.0
-    cache: Path | None = None
+    cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 

@@ -66,7 +66,8 @@ class Selection:
             PlanError: a pattern matches no layer.
         """
         self._check_patterns([layer.name for layer in network.layers])
-        special = {**dict.fromkeys(network.heads, _HEAD), network.stem: "the stem"}
+        special: dict[str | None, str] = dict.fromkeys(network.heads, _HEAD)
+        special[network.stem] = "the stem"
         found = {
             layer.name: layer.fixed
             or (None if layer.calls else "the network never runs it")

@@ -196,7 +196,7 @@ def sensitivity_table(
     selection: Selection | None = None,
     prices: Sequence[Price] = (),
     alignment: Alignment = UNALIGNED,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> SensitivityTable:
     """Measure what each layer of a network loses on its own at a range of ranks.
@@ -235,7 +235,7 @@ def sensitivity_table(
     measurer = _Measurer(network, gatherer, prices, alignment)
     if cache is None:
         return measurer.table(key, free, announce)
-    path = writable_folder(cache) / f"sensitivity-{key[:16]}.json"
+    path = writable_folder(Path(cache)) / f"sensitivity-{key[:16]}.json"
     found = _read(path, key)
     if found is not None:
         return found

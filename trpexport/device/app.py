@@ -22,7 +22,7 @@ from trpexport.files import read_json, writing
 from trpexport.runtime.providers import PROVIDERS
 from trpexport.standard_output import claimed_output, end_output
 
-MINIMUM_PYTHON = (3, 11)  # hashlib.file_digest, datetime.UTC; pyproject.toml asks for the same
+MINIMUM_PYTHON = (3, 9)  # older_python.py has what this one lacks
 STOP_WITH_INPUT = "--stop-with-input"  # end when standard input ends: whoever asked is gone
 ERROR, PROGRESS = "error: ", "- "  # how lines on standard error begin
 _MENDED_BY = "\t"  # in a line of an error, what stands before the parameters that mend it
@@ -32,6 +32,7 @@ _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
     *("standard_output", "supervision", "schema", "text", "inputs", "foreign", "installing"),
+    *("older_python", "shown"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 
@@ -46,6 +47,10 @@ if sys.version_info < {MINIMUM_PYTHON!r}:
         % ((sys.executable,) + tuple(sys.version_info[:2]))
     )
     sys.exit(2)
+
+from trpexport.older_python import complete
+
+complete()
 
 from trpexport.device.app import main
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trpexport.device.app import (
     ERROR,
@@ -30,7 +30,7 @@ Announce = Callable[[str], None]
 
 _APP, _SETTINGS = "trpexport-device.pyz", "settings.json"
 _DIRECTORY = "trpexport-directory "  # what the line with the directory's path begins with
-_FILES = "files"  # in there; scp, should it outlive us, would make the outer one again
+_FILES = "files"  # in there; a copy that outlives us can't make the outer one again
 # Makes a directory and removes it when standard input ends: whoever asked for it is gone then,
 # killed or not. The next run removes those whose keeper was killed itself, as by a loss of power.
 # On one line and without quotation marks of its own, any login shell hands it on as it is.
@@ -49,7 +49,8 @@ _KEEP_DIRECTORY = " ".join(
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # POSIX, "Shell Command Language", 2.8.2
 
 
-Job = BenchSettings | ProfileJob
+if TYPE_CHECKING:
+    Job = BenchSettings | ProfileJob
 
 
 def run_on_host(
@@ -59,13 +60,12 @@ def run_on_host(
     python: str = "python3",
     announce: Announce | None = None,
     ssh: Sequence[str] = ("ssh",),
-    scp: Sequence[str] = ("scp",),
 ) -> dict[str, Any]:
     """Run a bench or profiles on another machine and return the record, with ``host`` in it.
 
     The models and one self-contained file are copied into a fresh directory there, which is
     removed again, also after an error, or when this process is killed or the connection lost. The
-    machine needs a POSIX shell, Python, numpy and onnxruntime.
+    machine needs a POSIX shell, tar, Python, numpy and onnxruntime.
 
     Args:
         host: what ssh knows it by: ``user@device``, an alias, an address. The user's own SSH
@@ -74,7 +74,6 @@ def run_on_host(
         python: the Python to run there; one that has the packages, of a virtual environment say.
         announce: called with a line on each step, also on those there.
         ssh: the program and its leading arguments.
-        scp: the same for copies.
 
     Raises:
         TrpexportError: the host can't be reached, lets nobody in or is full, or the bench fails
@@ -89,7 +88,7 @@ def run_on_host(
         folder = Path(name)
         staged = _stage(settings, folder)  # what is wrong with the files is told before connecting
         say(f"connect to {host}")
-        with connect(host, ssh=ssh, scp=scp) as connection, _directory(connection, say) as remote:
+        with connect(host, ssh=ssh) as connection, _directory(connection, say) as remote:
             _write_settings(staged, folder, remote)
             _check_space(connection, folder, remote)
             count = len(settings.models)
@@ -168,7 +167,7 @@ def _removed(connection: Connection, path: str) -> bool:
 
 
 def _check_space(connection: Connection, folder: Path, remote: str) -> None:
-    """Refuse a copy that has no room there: scp itself would say no more than "Failure"."""
+    """Refuse a copy that has no room there: it would fail halfway."""
     needed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     answer = connection.run(f"df -Pk {remote}").output
     found = re.search(r"\s\d+\s+\d+\s+(\d+)\s+\d+%\s", answer)  # POSIX: "df", with -P

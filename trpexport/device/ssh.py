@@ -1,7 +1,8 @@
-"""Commands and copies over the system's own ssh and scp, so that the user's configuration applies.
+"""Commands and copies over the system's own ssh, so that the user's configuration applies.
 
 Aliases, keys, ports and jump hosts are OpenSSH's to know; passwords are its to ask for, on the
-terminal. All that goes to a host shares one connection, so that it asks once.
+terminal. All that goes to a host shares one connection, so that it asks once. Files go there as a
+stream for ``tar``: small systems have no SFTP server, and no scp either.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,15 +54,12 @@ class Completed(NamedTuple):
 
 
 @contextmanager
-def connect(
-    host: str, *, ssh: Sequence[str] = ("ssh",), scp: Sequence[str] = ("scp",)
-) -> Iterator[Connection]:
+def connect(host: str, *, ssh: Sequence[str] = ("ssh",)) -> Iterator[Connection]:
     """Connect to a host, and disconnect when the block ends.
 
     Args:
         host: what ssh knows the host by: ``user@device``, an alias, an address.
         ssh: the program and its leading arguments.
-        scp: the same for copies.
 
     Raises:
         TrpexportError: ``host`` is no name of a host, can't be reached, or lets nobody in.
@@ -76,7 +75,7 @@ def connect(
             for option in (*_COMMON_OPTIONS, f"BatchMode={batch}", socket)
             for part in ("-o", option)
         ]
-        connection = Connection(host, [*ssh, *options], [*scp, *options])
+        connection = Connection(host, [*ssh, *options])
         try:
             connection.open()
             yield connection
@@ -91,10 +90,9 @@ class Connection:
         host: the host, as the user named it.
     """
 
-    def __init__(self, host: str, ssh: Sequence[str], scp: Sequence[str]) -> None:
+    def __init__(self, host: str, ssh: Sequence[str]) -> None:
         self.host = host
         self._ssh = ssh
-        self._scp = scp
 
     def open(self) -> None:
         """Connect, and leave the connection open for what comes after.
@@ -181,16 +179,26 @@ class Connection:
 
         Raises:
             TrpexportError: it fails.
-            MissingDependencyError: there is no scp here.
         """
-        target = f"{scp_host(self.host)}:{directory}/"
-        command = [*self._scp, "-q", "-r", "--", *map(str, files), target]
-        process = _start(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        _, log = process.communicate()
+        with tempfile.TemporaryFile() as log:
+            process = _start(
+                [*self._ssh, "--", self.host, f"tar -xf - -C {directory}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+            assert process.stdin is not None
+            # Where the other side ends early, it says why.
+            with process, suppress(BrokenPipeError), process.stdin as stream:
+                how: Any = {"format": tarfile.GNU_FORMAT, "dereference": True}
+                with tarfile.open(fileobj=stream, mode="w|", **how) as archive:
+                    for file in files:
+                        archive.add(file, file.name, filter=_without_owner)
+            log.seek(0)
+            said = log.read().decode(errors="replace")
+        self._check(process.returncode, said)
         if process.returncode != 0:
-            reason = last_line(log.decode(errors="replace"), process.returncode)
+            reason = last_line(said, process.returncode)
             raise TrpexportError(f"can't copy to {self.host}:{directory}: {reason}")
 
     def _check(self, code: int, log: str) -> None:
@@ -250,10 +258,12 @@ def check_host(host: str) -> str:
     return host
 
 
-def scp_host(host: str) -> str:
-    """Return a host as scp wants it: an IPv6 address stands in brackets."""
-    user, at, name = host.rpartition("@")
-    return f"{user}{at}[{name}]" if ":" in name and not name.startswith("[") else host
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Let a file belong to whoever unpacks it, who may read it whatever its owner may here."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode |= 0o600
+    return member
 
 
 def last_line(log: str, code: int) -> str:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from trpexport.arrays import read_arrays, write_arrays
 from trpexport.errors import DataError
 from trpexport.schema import not_negative, text
+from trpexport.shown import Shown
+from trpexport.text import percent
 
 # What a saved file begins with, and its version. The first one knew nothing of the pixels.
 _KIND = "trpexport evaluation 2"
@@ -20,8 +22,8 @@ _KIND_WITHOUT_PIXELS = "trpexport evaluation 1"
 _REMEDY = "evaluate again, and save that"
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
     """A classifier's answers, image by image.
 
     An image on which any output is NaN or infinite is *broken*: it counts as wrong everywhere,
@@ -142,6 +144,15 @@ class Evaluation:
         if confusion:
             facts |= {"classes": list(self.classes), "confusion": self.confusion.tolist()}
         return facts
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return {
+            "model": self.label,
+            "data": self.data,
+            "top1": percent(self.top1),
+            "images": len(self.labels),
+        }
 
 
 def save_evaluation(path: Path, evaluation: Evaluation) -> None:

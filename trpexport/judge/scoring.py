@@ -16,13 +16,15 @@ from trpexport.judge.metrics.base import Metric, Outcome, Values
 from trpexport.judge.paired import CONFIDENCE, PairedDrop, Share
 from trpexport.judge.resampling import ResampledLoss, resampled
 from trpexport.runtime.session import run_in_batches
+from trpexport.shown import Shown
 from trpexport.tensors import Arrays, Shapes, shape_text
+from trpexport.text import number
 
 _BATCH = 32  # samples at a time, where the network leaves that open
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(Shown):
     """What a metric says of a network.
 
     Attributes:
@@ -88,6 +90,15 @@ class Score:
             "high": high,
             "lower_is_better": self.metric.lower_is_better,
             "images_per_second": speed if np.isfinite(speed) else None,
+        }
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        return {
+            "model": self.label,
+            "data": self.data,
+            self.metric.name: number(self.value),
+            "samples": self.samples,
         }
 
 

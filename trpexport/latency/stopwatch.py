@@ -154,7 +154,6 @@ class RemoteStopwatch:
         python: the Python to run there.
         say: called with a line on each step.
         ssh: the program and its leading arguments.
-        scp: the same for copies.
     """
 
     def __init__(
@@ -165,12 +164,9 @@ class RemoteStopwatch:
         python: str = "python3",
         say: Callable[[str], None] | None = None,
         ssh: Sequence[str] = ("ssh",),
-        scp: Sequence[str] = ("scp",),
     ) -> None:
         self.conditions = conditions
-        self._run = functools.partial(
-            run_on_host, host, python=python, announce=say, ssh=ssh, scp=scp
-        )
+        self._run = functools.partial(run_on_host, host, python=python, announce=say, ssh=ssh)
 
     def check(self) -> None:
         """Refuse a provider that is unknown; whether it is there tells the first run."""

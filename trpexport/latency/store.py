@@ -76,8 +76,8 @@ class Store:
         OutputError: the folder can't be made or written to.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else writable_folder(folder) / NAME
+    def __init__(self, folder: str | Path | None) -> None:
+        self._path = None if folder is None else writable_folder(Path(folder)) / NAME
         self._memory = None if folder is not None else sqlite3.connect(":memory:")
 
     def __enter__(self) -> Store:

@@ -10,6 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Runs a module without the current directory among those that modules are found in.
+_RUN = """\
+import runpy, sys
+sys.path = [entry for entry in sys.path if entry]
+from trpexport.older_python import complete
+complete()
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
 
 def run_child(
     module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None
@@ -24,7 +33,7 @@ def run_child(
     # The parent may have found this library in an archive, or beside the script that it runs.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.run(
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-c", _RUN, module],
         input=json.dumps(job),
         capture_output=True,
         text=True,

@@ -73,7 +73,7 @@ class Refinement:
     augment: bool = True
     device: str = "auto"
     bf16: bool | None = None
-    cache: Path | None = None
+    cache: str | Path | None = None
     images: int | None = None
     clock: Callable[[], float] = time.monotonic
 
@@ -173,7 +173,7 @@ class Refinement:
         with ExitStack() as stack:
             progress = None
             if self.cache is not None:
-                directory = RunDirectory(self.cache / "refining" / key[:32])
+                directory = RunDirectory(Path(self.cache) / "refining" / key[:32])
                 try:
                     known = directory.begun() == {"key": key}
                     stack.enter_context(directory.opened({"key": key}, restart=not known))

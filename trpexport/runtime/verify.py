@@ -17,13 +17,14 @@ from trpexport.errors import ModelError
 from trpexport.golden import read_golden
 from trpexport.runtime.session import Session, open_session, run_in_batches
 from trpexport.runtime.session_options import recommended
+from trpexport.shown import Shown
 from trpexport.tensors import NO_SHAPES, Array, Arrays, Shapes
 
 _BATCH = 8  # images in memory at a time
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """The outcome of comparing a network with its reference.
 
     Attributes:
@@ -55,6 +56,15 @@ class Verification:
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {output}" for name, output in self.outputs.items())
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        worst = max((one.rms_error for one in self.outputs.values()), default=0.0)
+        return {
+            "is_equivalent": self.is_equivalent,
+            "outputs": len(self.outputs),
+            "error": f"{worst:.1e}",
+        }
 
 
 def verify_models(

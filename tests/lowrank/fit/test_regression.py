@@ -218,5 +218,5 @@ def test_covariances_that_float32_left_indefinite_are_factored() -> None:
     assert (error < 1e-6 * largest).all()
     definite = exact + torch.eye(400, dtype=torch.float64)
     assert torch.equal(cholesky(definite), torch.linalg.cholesky(definite))
-    with pytest.raises(torch.linalg.LinAlgError):
+    with pytest.raises(RuntimeError, match="cholesky"):
         cholesky(torch.full((2, 2), torch.nan))

@@ -48,8 +48,8 @@ class Dynamic(nn.Conv2d):
 class Static(nn.Conv2d):
     """Pads by a module of its own, for the size it was made for, as EfficientNet's."""
 
-    def __init__(self, *sizes: int, stride: int = 1) -> None:
-        super().__init__(*sizes, stride=stride)  # type: ignore[arg-type]
+    def __init__(self, size: int, out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(size, out, kernel, stride)
         self.stride = [stride, stride]  # type: ignore[assignment]
         self.static_padding = nn.ZeroPad2d((1, 1, 0, 1))
 

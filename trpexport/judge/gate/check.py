@@ -30,6 +30,7 @@ from trpexport.onnxfile.counting import count_onnx
 from trpexport.onnxfile.external_data import external_paths
 from trpexport.onnxfile.recognition import check_onnx_file
 from trpexport.runtime.session import open_session
+from trpexport.shown import Shown
 from trpexport.tensors import NO_SHAPES, Shapes, resolve_shapes, shapes_by_network
 from trpexport.text import with_unit
 
@@ -72,8 +73,8 @@ class Checked:
         }
 
 
-@dataclass(frozen=True)
-class GateResult:
+@dataclass(frozen=True, repr=False)
+class GateResult(Shown):
     """What the gate found.
 
     Attributes:
@@ -101,6 +102,15 @@ class GateResult:
             "confident": self.confident,
             **self.facts,
             "rules": [rule.to_json() for rule in self.rules],
+        }
+
+    def shown(self) -> dict[str, object]:
+        """Return what to show of it in a session."""
+        failed = [rule.name for rule in self.rules if not rule.passed]
+        return {
+            "passed": self.passed,
+            "rules": len(self.rules),
+            **({"failed": ", ".join(failed)} if failed else {}),
         }
 
 

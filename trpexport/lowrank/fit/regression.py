@@ -351,10 +351,13 @@ def cholesky(metric: Tensor) -> Tensor:
         torch.linalg.LinAlgError: a covariance is not finite.
     """
     for floor in _FLOORS:
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(_floored(metric, floor) if floor else metric)
         if not failed.any():
-            return factor
-    return torch.linalg.cholesky(metric)
+            break
+    else:
+        factor = torch.linalg.cholesky(metric)
+    return factor
 
 
 def _floored(metric: Tensor, floor: float = _FLOOR) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trpexport.errors import PlanError
 from trpexport.measure.profile.attribution import Attribution, LayerTime
@@ -12,7 +12,8 @@ from trpexport.measure.profile.trace import MICROSECOND
 from trpexport.measure.statistics import Verdict
 from trpexport.plan import Plan
 
-LayerVerdict = Verdict | Literal["not measured"]
+if TYPE_CHECKING:
+    LayerVerdict = Verdict | Literal["not measured"]
 
 _MEDIAN_ERROR = 1.2533 * 1.4826  # standard error of a median x sqrt(n) / MAD, for normal noise
 _STANDARD_ERRORS = 3.0

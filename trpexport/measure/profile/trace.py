@@ -129,7 +129,7 @@ def _text(data: Mapping[str, Any], key: str) -> str:
 
 def _seconds(event: Mapping[str, Any], key: str) -> float:
     value = event[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{key} is {value!r}, not a number")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{key} is {value!r}, not a time")
