@@ -43,9 +43,8 @@ def test_the_cpu_works_and_others_say_why_not(facts: dict[str, Any]) -> None:
 def test_the_network_that_is_tried_adds_up() -> None:
     from trpexport.runtime.session import open_session
 
-    given = open_session(doctor.smallsmall_network()).run({"x": np.ones((1, 4, 8, 8), np.float32)})[
-        "y"
-    ]
+    inputs = {"x": np.ones((1, 4, 8, 8), np.float32)}
+    given = open_session(doctor.small_network()).run(inputs)["y"]
     assert given[0, 0, 4, 4] == 36  # 4 channels of 3 x 3 ones
     assert given[0, 0, 0, 0] == 16
 
