@@ -213,15 +213,18 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
             yield Stages(_reaching(said), heed)
         return
     with claimed_output(), _stage_bar() as shown:
-        task = shown.add_task("starting", total=None)
+        shown.add_task("starting", total=None)
 
         def announce(name: str) -> None:
             voice().log(f"{voice().timed(printable(name))}\n")
             done = steps_in(name)
             text = printable(name, 100)
             if done is None:  # its time begins now
-                shown.reset(task, description=text, total=None)
+                for old in shown.task_ids:
+                    shown.remove_task(old)
+                shown.add_task(text, total=None)
             else:
+                (task,) = shown.task_ids
                 shown.update(task, description=text, completed=done[0], total=done[1])
 
         def remark(line: str) -> None:

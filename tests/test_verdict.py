@@ -204,3 +204,11 @@ def test_limits() -> None:
         Limits(max_error=0.2).check(lost)
     with pytest.raises(TrpexportError, match="no output tells classes"):
         Limits(min_agreement=0.1).check(Lost(40, REAL, is_real=True, error=0.1))
+
+
+def test_the_time_is_that_of_the_file_whose_loss_is_told() -> None:
+    facts = report(speedup=1.5)
+    facts["latency"]["files"]["int8"] = {"speedup": {"mid": 2.2}}
+    found = verdict_of(facts)
+    assert found is not None
+    assert found.saved["time"] == 1.5

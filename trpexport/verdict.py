@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from trpexport.bundle import FLOAT32
 from trpexport.errors import NothingToDoError, TrpexportError
 from trpexport.plan import Plan
 
@@ -58,7 +59,6 @@ class Advice(StrEnum):
     QUANTIZE = "quantize"
     EVALUATE = "evaluate"  # on data with labels
     BENCH = "bench"
-    VERIFY = "verify"
 
 
 @dataclass(frozen=True)
@@ -363,9 +363,9 @@ def _saved(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         counts = report[resource]
         if counts["after"]:
             yield resource, counts["before"] / counts["after"]
-    if "latency" in report:
-        files = report["latency"]["files"].values()
-        yield TIME, max(file["speedup"]["mid"] for file in files)
+    # Of the float32 file, as what is lost is told of that: others lose more.
+    if (timed := report.get("latency", {}).get("files", {}).get(FLOAT32)) is not None:
+        yield TIME, timed["speedup"]["mid"]
 
 
 def _advice(verdict: Verdict, *, is_calibrated: bool) -> Iterator[Advice]:

@@ -57,6 +57,14 @@ def test_one_file_of_the_library_knows_what_draws(package: str, file: str) -> No
 @pytest.mark.parametrize("path", GENERIC, ids=lambda path: path.name)
 def test_blocks_and_renderers_know_no_facts(path: Path) -> None:
     own = {name for name in imported(path) if name.startswith("trpexport")}
-    rooms = ("report.blocks", "report.page", "report.render", "text", "errors", "files")
+    rooms = (
+        "report.blocks",
+        "report.page",
+        "report.render",
+        "text",
+        "errors",
+        "files",
+        "installing",
+    )
     allowed = tuple(f"trpexport.{room}." for room in rooms)
     assert [name for name in own if not f"{name}.".startswith(allowed)] == []

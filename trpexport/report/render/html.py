@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from itertools import count, groupby
@@ -30,7 +32,7 @@ from trpexport.report.blocks import (
     Value,
 )
 from trpexport.report.page import Lanes, Page, PageBlock, Plot, Stack, Tiles
-from trpexport.report.render.spans import cell_spans, phrase_spans, plain, printable
+from trpexport.report.render.spans import Span, cell_spans, phrase_spans, plain, printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _MANY_ROWS = 8  # from which on a table can be filtered
 _MARKS = {Tone.GOOD: "✓", Tone.BAD: "✗"}
 _UNSORTED = {Kind.BARS}
+_QUANTITY = re.compile(r"[≥≤]? ?-?[\d.,]+ \S{1,3}")  # a number and its unit, which stay together
 
 
 def html(page: Page) -> str:
@@ -135,6 +138,16 @@ def _kind_of_plots(block: PageBlock) -> str:
     return "plots" if isinstance(block, Plot) and block.is_small else "figures"
 
 
+def _spans(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in which no line is broken between a number and its unit."""
+    return [
+        replace(span, text=span.text.replace(" ", "\u00a0"))
+        if span.is_value and _QUANTITY.fullmatch(span.text)
+        else span
+        for span in spans
+    ]
+
+
 def _block(block: PageBlock, ids: Iterator[str], heading: str) -> dict[str, Any]:
     if isinstance(block, Table):
         return _table(block, next(ids), heading)
@@ -148,8 +161,8 @@ def _block(block: PageBlock, ids: Iterator[str], heading: str) -> dict[str, Any]
 def _tile(tile: Any) -> dict[str, Any]:
     return {
         "label": printable(tile.label),
-        "figure": phrase_spans(tile.figure),
-        "note": phrase_spans(tile.note),
+        "figure": _spans(phrase_spans(tile.figure)),
+        "note": _spans(phrase_spans(tile.note)),
         "tone": tile.tone.name.lower(),
     }
 
@@ -176,7 +189,7 @@ def _drawing(block: Plot | Lanes | Stack) -> dict[str, Any]:
 
 
 def _text(text: Text) -> dict[str, Any]:
-    spans = phrase_spans(text.content)
+    spans = _spans(phrase_spans(text.content))
     if text.role is Role.COMMAND:
         return {"type": "command", "spans": spans}
     tone = "" if text.tone is Tone.PLAIN else text.tone.name.lower()
@@ -227,7 +240,7 @@ def _cell(row: Mapping[str, Any], column: Column) -> dict[str, Any]:
         return cell | {"drawing": svg.spark_svg(raw), "sort": None}
     if isinstance(raw, Change):
         cell["drawing"] = svg.change_svg(raw) if raw.largest else None
-    return cell | {"spans": cell_spans(found, column), "sort": _sort_key(found)}
+    return cell | {"spans": _spans(cell_spans(found, column)), "sort": _sort_key(found)}
 
 
 def _kind(column: Column) -> str:

@@ -280,11 +280,11 @@ def change_svg(change: Change) -> Markup:
     top = change.largest or 1.0
     bars = [
         Markup('<rect class="{}" x="0" y="{}" width="{:.1f}" height="7"/>').format(
-            kind, y, 80 * max(0.0, min(1.0, value / top))
+            kind, y, 48 * max(0.0, min(1.0, value / top))
         )
         for kind, y, value in (("before", 1, change.before), ("after", 10, change.after))
     ]
-    return Markup('<svg class="change" viewBox="0 0 80 18" aria-hidden="true">{}</svg>').format(
+    return Markup('<svg class="change" viewBox="0 0 48 18" aria-hidden="true">{}</svg>').format(
         Markup("").join(bars)
     )
 

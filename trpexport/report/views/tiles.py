@@ -71,18 +71,23 @@ def _file(bundle: Bundle) -> Tile:
 
 
 def _time(report: Mapping[str, Any]) -> Tile:
+    """Return the time of the file whose loss is told, and beside it those of others."""
     if "latency" not in report:
         return Tile("Time", "not measured", "fewer MACs are no speed-up yet", Tone.FAINT)
     facts = report["latency"]
-    name = facts.get("fastest", files.FLOAT32)
-    name = name if name in facts["files"] else files.FLOAT32
+    name = files.FLOAT32 if files.FLOAT32 in facts["files"] else next(iter(facts["files"]))
     speedup = facts["files"][name]["speedup"]
-    interval = Value(Range(speedup["low"], speedup["high"]), Kind.RATIO)
-    where = f" on {facts['device']['CPU']}, {facts['provider']}, {facts['threads']} threads"
     tone = Tone.GOOD if speedup["low"] > 1 else Tone.BAD if speedup["high"] < 1 else Tone.PLAIN
-    figure = (Value(speedup["mid"], Kind.RATIO), " as fast")
-    which = "" if name == files.FLOAT32 else f"{name}; "
-    return Tile("Time", figure, (which, "95 % interval ", interval, where), tone)
+    count = facts["threads"]
+    note: Phrase = (
+        "95 % interval ",
+        Value(Range(speedup["low"], speedup["high"]), Kind.RATIO),
+        f"; {facts['device']['CPU']}, {facts['provider']}, {count} thread{'s' * (count != 1)}",
+    )
+    for other, timed in facts["files"].items():
+        if other != name:
+            note = (*note, f"; {other} ", Value(timed["speedup"]["mid"], Kind.RATIO))
+    return Tile("Time", (Value(speedup["mid"], Kind.RATIO), " as fast"), note, tone)
 
 
 def _loss(report: Mapping[str, Any]) -> Tile:
@@ -95,8 +100,18 @@ def _loss(report: Mapping[str, Any]) -> Tile:
     error = output_error(report)
     if error is None:
         return Tile("Output", "moves without bound", "measure the accuracy", Tone.BAD)
-    note = "of its variation; measure the accuracy on your data"
+    note = ("of its variation", *_further(report), "; measure the accuracy on your data")
     return Tile("Output moves by", (Value(error, Kind.SHARE),), note)
+
+
+def _further(report: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    """Say by how much more other precisions move the output."""
+    parts: tuple[str | Value, ...] = ()
+    for step in report["steps"]:
+        errors = [one["variation_error"] for one in step["outputs"].values()]
+        if is_variant(step) and errors and None not in errors:
+            parts += (f"; {step['name']} by ", Value(max(errors), Kind.SHARE), " more")
+    return parts
 
 
 def _proof(report: Mapping[str, Any]) -> Tile:
