@@ -17,6 +17,7 @@ from trpexport.compare import Comparison
 from trpexport.judge.gate.rules import RULES
 from trpexport.runtime.verify import Verification
 from trpexport.shown import Shown, change
+from trpexport.verdict import REAL, Lost, Outcome, Verdict
 
 FUNCTIONS = [name for name in dir(tx) if inspect.isfunction(getattr(tx, name))]
 CLASSES = [
@@ -100,6 +101,7 @@ def results(bundle: Path) -> list[Shown]:
         tx.load(CHECKPOINT),
         tx.gate(bundle, bundle, max_parameters=1),
         Verification({"output": comparison}),
+        Verdict(Outcome.PAYS, {"macs": 2.0}, Lost(40, REAL, True, 0.1, agreement=0.97)),
     ]
 
 
@@ -125,6 +127,8 @@ def test_what_is_shown_is_true(bundle: Path) -> None:
     )
     failed = tx.gate(bundle, bundle, max_parameters=1)
     assert repr(failed) == "GateResult(passed=False, rules=1, failed=max-parameters)"
+    verdict = Verdict(Outcome.PAYS, {"macs": 2.0}, Lost(40, REAL, True, 0.1, agreement=0.97))
+    assert repr(verdict) == "Verdict(outcome=pays, macs=2.00x, error=0.1, agreement=0.97)"
     assert change(2e6, 1e6, ["FFT"]) == "≥ 2 M -> ≥ 1 M (≤ 2.00x fewer)"
 
 

@@ -193,6 +193,7 @@ def export(
     keep_norms: bool = False,
     precisions: Sequence[str] = (),
     max_error: float | None = None,
+    min_agreement: float | None = None,
     target_ort: str | None = None,
     check_target: bool = False,
     formats: Sequence[str] = (),
@@ -221,7 +222,9 @@ def export(
         replace: replace a bundle that stands in the place.
         keep_norms: leave batch norms apart from the kernels before them, to decompose the file.
         precisions: in which precisions besides float32 the network is written.
-        max_error: largest error of any output that these may have, over its variation.
+        max_error: largest error of any output over its variation: of a decomposed network against
+            the original, of a precision against float32.
+        min_agreement: least share of inputs with the same top-1 as the original network.
         target_ort: the oldest version of ONNX Runtime that has to read the files, as in "1.16".
         check_target: run them in that version, which is installed for it.
         formats: ``"ort"`` for ONNX Runtime's own format besides.
@@ -248,6 +251,7 @@ def export(
         keep_norms=keep_norms,
         precisions=precisions,
         max_error=max_error,
+        min_agreement=min_agreement,
         target_ort=target_ort,
         check_target=check_target,
         formats=formats,

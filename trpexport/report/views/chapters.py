@@ -29,7 +29,7 @@ from trpexport.report.views.plots import (
     training_plots,
 )
 from trpexport.report.views.tiles import bundle_tiles
-from trpexport.report.views.uncounted import not_counted
+from trpexport.report.views.uncounted import not_counted, uncounted
 from trpexport.report.views.verdict import verdict_view
 from trpexport.verdict import verdict_of
 
@@ -94,7 +94,7 @@ def _compared(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     macs, parameters = report["macs"], report["parameters"]
     row: dict[str, Any] = {
         "bundle": name,
-        "macs": Value(macs["ratio"], bound="at most" if macs["unknown"] else None)
+        "macs": Value(macs["ratio"], bound="at most" if uncounted(macs) else None)
         if macs["ratio"]
         else None,
         "parameters": parameters["before"] / parameters["after"] if parameters["after"] else None,
@@ -126,7 +126,7 @@ def _bundle_chapter(name: str, bundle: Bundle, commands: Sequence[Text]) -> Chap
         *verdict_view(verdict_of(report)),
         Text(_what(bundle), tone=Tone.FAINT),
         Tiles(bundle_tiles(bundle)),
-        *not_counted(report["macs"]["unknown"]),
+        *not_counted(uncounted(report["macs"])),
     )
     return Chapter(name, lead, tuple(section for section in sections if section.blocks))
 
