@@ -142,3 +142,12 @@ def test_names_of_strangers_do_no_harm() -> None:
 
 def test_the_record_of_a_result_stays_what_it_was(bundle: Path) -> None:
     assert json.loads(json.dumps(tx.count(bundle).to_json()))["macs"]
+
+
+def test_a_function_of_an_older_version_names_the_one_of_today() -> None:
+    with pytest.raises(AttributeError, match=r"^trpexport\.make_plan is gone: use trpexport\.dec"):
+        _ = tx.make_plan
+    with pytest.raises(AttributeError, match="no attribute 'makeplan'"):
+        _ = tx.makeplan
+    for name in tx._FORMER.values():
+        assert name in dir(tx)
