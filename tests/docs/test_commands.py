@@ -83,7 +83,7 @@ def test_what_the_text_names_exists(page: Path) -> None:
             if words[2] != "benchmarks.NAME":
                 check_benchmark(words[2])
             continue
-        names = [word for word in words if word.startswith("--")]
+        names = [word for word in words if re.match(r"--[a-z]", word)]
         first, *rest = [word for word in words if not word.startswith("-")] or [""]
         command = rest[0] if first == "trpexport" and rest else first
         if first == "trpexport" and rest:
