@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trpexport.choose.selection import Selection
     from trpexport.lowrank.criteria import Criterion
-    from trpexport.pipeline import Source
+    from trpexport.pipeline import Decomposable
     from trpexport.stages import Stages
 
 DEFAULT_CRITERIA = ("value:0.05", "relative:0.1", "energy:0.9", "energy1:0.9", "vbmf")
@@ -80,7 +80,7 @@ def inspect(
 
 
 def _inspected(
-    source: Source,
+    source: Decomposable,
     scheme: str,
     selection: Selection,
     criteria: Sequence[Criterion],
