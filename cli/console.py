@@ -126,11 +126,12 @@ def show_text(text: str) -> None:
     _print(text, _claimed.get() or sys.stdout)
 
 
-def claim(context: typer.Context, wanted: bool) -> bool:
+def claim(context: typer.Context, option: typer.CallbackParam, wanted: bool) -> bool:
     """Keep standard output for machines until the command ends, if it is to print for them.
 
     The callback of the options that ask for that.
     """
+    voice().is_for_machines |= wanted and option.name == "as_json"
     if wanted and _claimed.get() is None:
         whole = context.find_root()  # the context of a command whose options are wrong never closes
         token = _claimed.set(whole.with_resource(claimed_output()))
@@ -213,15 +214,18 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
             yield Stages(_reaching(said), heed)
         return
     with claimed_output(), _stage_bar() as shown:
-        task = shown.add_task("starting", total=None)
+        shown.add_task("starting", total=None)
 
         def announce(name: str) -> None:
             voice().log(f"{voice().timed(printable(name))}\n")
             done = steps_in(name)
             text = printable(name, 100)
             if done is None:  # its time begins now
-                shown.reset(task, description=text, total=None)
+                for old in shown.task_ids:
+                    shown.remove_task(old)
+                shown.add_task(text, total=None)
             else:
+                (task,) = shown.task_ids
                 shown.update(task, description=text, completed=done[0], total=done[1])
 
         def remark(line: str) -> None:

@@ -14,6 +14,7 @@ from trpexport.errors import NothingToDoError, TrpexportError
 from trpexport.onnxfile.recognition import is_onnx
 
 from .console import show, show_json
+from .eval import PREPARING
 from .retyped import other, retyped
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # What says which network it is, by parameters that decompose, export, tune and inspect share.
 NETWORK = ("arch", "model", "input_shape", "unsafe_pickle")
-_PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
 # What excludes a target, or does nothing beside one.
 _BESIDE_A_TARGET = ("criterion", "plan", "keep_expensive")
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
@@ -122,7 +122,7 @@ def _found(
     from trpexport.report.views.plan import plan_view
 
     if not isinstance(error, NothingCheaperError):
-        return (), {}, None, None
+        return (), {}, None, error.architecture
     choices = survey(error.analysis) if error.analysis else []
     facts = {"choices": [vars(choice) for choice in choices]}
     if any(choice.layers for choice in choices):
@@ -213,7 +213,8 @@ def _file(context: typer.Context) -> Path:
 
 def _labelled(context: typer.Context) -> str:
     """Return the images with labels that were typed, or what stands for them."""
-    return context.params.get("data") or context.params.get("expect") or _IMAGES
+    typed = (context.params.get(name) for name in ("data", "expect", "calib"))
+    return next((text for text in typed if text is not None), _IMAGES)
 
 
 def _proposals(
@@ -266,6 +267,6 @@ def _quantized(context: typer.Context) -> Proposal:
     data = {"--calib": context.params.get("calib") or _IMAGES}
     purpose = "make it smaller in another way, as int8:"
     if is_onnx(file):
-        return purpose, other(context, "quantize", file, keep=_PREPARING, add=data)
-    keep = (*NETWORK, *_PREPARING)
+        return purpose, other(context, "quantize", file, keep=PREPARING, add=data)
+    keep = (*NETWORK, *PREPARING)
     return purpose, other(context, "export", file, keep=keep, add={"--precision": "int8", **data})

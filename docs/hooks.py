@@ -13,7 +13,7 @@ from typing import Any
 from latex2mathml.converter import convert
 
 _ROOT = Path(__file__).resolve().parent.parent
-_WIDTH = 92  # characters of a help page, as wide as the site's column
+_WIDTH = 76  # characters of a help page, as wide as the site's column
 _EQUATION = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">(?:\\\(|\\\[)(?P<tex>.*?)(?:\\\)|\\\])</(?P=tag)>',
     re.DOTALL,

@@ -98,9 +98,14 @@ class MissingDependencyError(TrpexportError):
 
 
 class NothingToDoError(TrpexportError):
-    """No layer of the network would get cheaper."""
+    """No layer of the network would get cheaper, or not within the limits.
+
+    Attributes:
+        architecture: what the network is called, where that is known.
+    """
 
     exit_code = 3
+    architecture: str | None = None
 
 
 class VerificationError(TrpexportError):

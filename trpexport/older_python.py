@@ -27,7 +27,7 @@ def complete() -> None:
     try:
         zip(strict=True)
     except TypeError:
-        builtins.zip = _Zip  # type: ignore[misc,assignment]
+        builtins.zip = _Zip  # type: ignore[misc]
 
 
 def _lend(module: Any, name: str, value: Any) -> None:

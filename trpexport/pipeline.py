@@ -21,7 +21,7 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.by_criterion import ByCriterion
-from trpexport.errors import CheckpointError
+from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.expectations import Expectation
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network, Origin
@@ -244,7 +244,11 @@ def decompose_network(
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         if refinement is not None:
             refinement.check_network(network, images)
-        choice = chooser(network, images, stages, label)
+        try:
+            choice = chooser(network, images, stages, label)
+        except NothingToDoError as error:
+            error.architecture = label
+            raise
         # After an interrupt what was found is all that is wanted.
         if refinement is not None and images is not None and not stages.is_cut_short:
             choice = refinement(network, choice, images, stages)

@@ -36,9 +36,9 @@ from trpexport.verdict import verdict_of
 _SECONDS = 2.0
 # An option that gains less is measurable, and nothing that a user would set for it.
 _WORTH_AN_OPTION = 1.02
-# Where finished networks fall short of the limit: what is aimed at beyond what was missing, and how
-# many times the limit at most.
-_MARGIN, _FARTHEST = 1.01, 1.2
+# Finished networks, until one is as fast as was asked for; and how many times more is aimed at than
+# by how much the one before was slower than what it was chosen by.
+_TRIES, _MARGIN = 3, 1.01
 LATENCY = "latency"
 TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
 
@@ -47,12 +47,12 @@ class TooSlowError(NothingToDoError):
     """A finished network is slower than was asked for.
 
     Attributes:
-        missing: how many times faster it would have to be.
+        slower: how many times slower it is than what it was chosen by.
     """
 
-    def __init__(self, message: str, missing: float) -> None:
+    def __init__(self, message: str, slower: float) -> None:
         super().__init__(message)
-        self.missing = missing
+        self.slower = slower
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ class Tuning:
     ) -> tuple[BundleReport, dict[str, Any]]:
         """Return a bundle that is as fast as was asked for, and what was measured on it.
 
-        Where it falls short, a choice that aims higher by what is missing makes another one.
+        Where it falls short, a choice that aims higher makes another one.
 
         Raises:
             NothingToDoError: none is fast enough.
         """
-        beyond, missed = 1.0, None
+        beyond, missed, tries = 1.0, None, 0
         originals: dict[str, Path] | None = None
         while True:
             place = folder / f"tuned-{beyond:g}"
@@ -153,10 +153,10 @@ class Tuning:
                 with stages("time the files"):
                     facts = self._measured(place, originals, report.data, stages.is_cut_short)
             except TooSlowError as error:
-                beyond *= _MARGIN * error.missing
-                if beyond > _FARTHEST:
+                tries += 1
+                if tries == _TRIES:
                     raise
-                missed = error
+                missed, beyond = error, _MARGIN * max(beyond, error.slower)
                 stages.say(f"{error}: more is aimed at")
             except KeyboardInterrupt as interrupt:
                 return report, stages.settle_for(_untimed(report.data), interrupt)
@@ -228,7 +228,7 @@ class Tuning:
             TooSlowError: none is as fast as was asked for.
             NothingToDoError: none is measurably faster than the original network.
         """
-        manifest = bundle.read_manifest(place)
+        manifest, chosen = bundle.read_manifest(place), report["calibration"][LATENCY]
         names = [bundle.FLOAT32, *manifest.get("variants", {})]
         files = [place / bundle.variant_name(name) for name in names]
         race = self.chooser.timekeeper.race
@@ -245,7 +245,7 @@ class Tuning:
             raise TooSlowError(
                 f"the finished network is {best.mid:.2f}x as fast ({best.low:.2f} to "
                 f"{best.high:.2f}), and {wanted:.2f}x is asked for",
-                missing=wanted / best.mid,
+                slower=chosen["gain"]["mid"] * chosen["speedup"]["mid"] / best.mid,
             )
         beside = None
         if self.precision != bundle.FLOAT32:
@@ -253,7 +253,7 @@ class Tuning:
             beside = self._beside(originals[self.precision], file)
         fastest = min(zip(names, timed, strict=True), key=lambda pair: pair[1].seconds)[0]
         return {
-            **report["calibration"][LATENCY],
+            **chosen,
             "seconds": original.seconds,
             "files": {name: _facts(one) for name, one in zip(names, timed, strict=True)},
             "originals": {name: _facts(one) for name, one in zip(originals, others, strict=True)},

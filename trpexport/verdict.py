@@ -59,7 +59,6 @@ class Advice(StrEnum):
     QUANTIZE = "quantize"
     EVALUATE = "evaluate"  # on data with labels
     BENCH = "bench"
-    VERIFY = "verify"
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def test_real_inputs(run: Run, checkpoint: Path, shared: Path, tmp_path: Path) -
         (["decompose", "nowhere.pth", "--input-shape", "3,32"], "must look like 1x3x224x224"),
         (["decompose", "nowhere.pth", "--verify-seconds", "-1"], "must be a number of seconds"),
         (["decompose", "nowhere.pth", "--plan", "no.json"], "can't read the plan no.json"),
-        (["decompose", "nowhere.pth", "--inputs", "no.npy"], "can't read no.npy"),
+        (["decompose", "nowhere.pth", "--inputs", "no.npy"], "there is nothing to read at no.npy"),
         (["decompose", "nowhere.pth", "-o", "/proc/none/out"], "can't write"),
         (["decompose", "nowhere.pth", "-o", "."], "holds files that are no bundle"),
         (["decompose", "nowhere.pth", "-o", "file"], "not a directory"),

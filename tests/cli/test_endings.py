@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Chained
-from tests.conftest import QUICK, Run
+from tests.conftest import QUICK, ROOT, Run
 from trpexport import bundle
 from trpexport.errors import NothingToDoError
 
@@ -154,3 +154,17 @@ def test_the_same_in_a_session(run: Run, shared: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
         for command in others:  # as printed, they work
             assert run(*shlex.split(command), *QUICK).code == 0
+
+
+def test_of_the_zoo_training_is_a_command_even_where_a_limit_refused(
+    run: Run, tmp_path: Path
+) -> None:
+    checkpoint = ROOT / "models_zoo/checkpoints/resnet20-plain.safetensors"
+    out = tmp_path / "out"
+    cut = ("--criterion", "energy:0.9", "--min-agreement", 100, "--max-error", 1e-6)
+    result = run("decompose", checkpoint, *cut, "-o", out, *QUICK)
+    assert result.code == 3
+    first, second, *_ = commands(result.out)
+    assert first.startswith(f"decompose {checkpoint} --min-agreement 100 --max-error 1e-06")
+    assert second.startswith("train --arch resnet20 --init ")
+    assert not out.exists()

@@ -45,10 +45,10 @@ def test_classes_in_another_order_are_refused(
 
 
 HEAD = "import torch.nn as nn\n"
-NET = """\
-def net():
-    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 1))
-"""
+NET = (
+    "def net():\n"
+    "    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 1))\n"
+)
 
 
 @pytest.mark.parametrize("command", ["export", "decompose"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.picturing import pixels, two_classes, write_folder
-from trpexport.datasets import DATASETS, Dataset, open_dataset
+from trpexport.datasets import DATASETS, Dataset, open_data, open_dataset
 from trpexport.errors import DataError, MissingDependencyError, TrpexportError
 
 
@@ -183,7 +183,7 @@ def test_missing_packages(
     with pytest.raises(MissingDependencyError) as caught:
         open_dataset(text).split("test").image(0)
     assert f"the package {package}: pip install" in str(caught.value)
-    assert '"trpexport[data]"' in str(caught.value)
+    assert '[data]"' in str(caught.value)
 
 
 def test_importing_loads_neither_torch_nor_the_extras() -> None:
@@ -195,3 +195,9 @@ def test_importing_loads_neither_torch_nor_the_extras() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("text", ["gone.npy", "gone.csv", "gone/folder", "./gone"])
+def test_a_path_with_nothing_there_is_told_as_such(text: str) -> None:
+    with pytest.raises(DataError, match=f"nothing to read at {text}: check the path"):
+        open_data(text)

@@ -54,7 +54,8 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that pages take for granted, all of them small."""
     folder = tmp_path_factory.mktemp("things")
     network = resnet8()
-    torch.save(network.state_dict(), folder / "ckpt.pth")
+    for name in ("ckpt", "trp", "plain"):
+        torch.save(network.state_dict(), folder / f"{name}.pth")
     (code,) = (b.code for b in blocks(DOCS / "how-to/own-network.md") if b.title == "nets.py")
     (folder / "nets.py").write_text(code)
     namespace: dict[str, Any] = {"__name__": "nets"}
@@ -87,9 +88,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resnet8() -> torch.nn.Module:
     """A network of the zoo whose kernels are of low rank, as after training with TRP."""
     torch.manual_seed(0)
-    network = zoo.parse_architecture(SMALL, num_classes=10).build()
+    network: torch.nn.Module = zoo.parse_architecture(SMALL, num_classes=10).build()
     for norm in network.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
+        if isinstance(norm, torch.nn.BatchNorm2d) and norm.running_var is not None:
             norm.running_var.uniform_(0.5, 1.5)
     tx.TrainedRankPruning(network, energy=0.3, nuclear_weight=0).project()
     return network.eval()

@@ -176,9 +176,8 @@ def test_what_does_not_fit_is_said(network: Make, classes: int, data: Dataset, s
 
 
 def test_channels_have_to_fit(network: Make) -> None:
-    classifier = open_classifier(network(3), preprocessing=Preprocessing((0, 0, 0), (1, 1, 1)))
-    with pytest.raises(DataError, match="channel"):
-        evaluate([classifier], choose_images(dataset([[1, 2, 3]], [0])))
+    with pytest.raises(DataError, match="takes 1 channel, the preprocessing has a mean for 2"):
+        open_classifier(network(3), preprocessing=Preprocessing((0, 0), (1, 1)))
 
 
 def test_outputs_are_chosen_not_guessed(write_onnx: Make) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,68 +15,16 @@ from torch import Tensor, nn
 import trpexport as tx
 from tests.kinds_of_networks import NETWORKS
 from tests.networks.torch.several import Masked, Tokens
-from trpexport.datasets.calibration import ArrayImages
+from tests.refining.refined import SHAPE, STEPS, Normed, decomposed, facts, network, smooth
 from trpexport.errors import DataError, ModelError, PlanError
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.network import TorchNetwork
-from trpexport.pipeline import Decomposed, decompose_network
+from trpexport.pipeline import Decomposed
 from trpexport.plan import CALIBRATION
 from trpexport.refining import descent
 from trpexport.refining.refinement import REFINED
 from trpexport.training.augmentation import Augmentation
-
-SHAPE = (3, 12, 12)
-STEPS = tx.Refinement(steps=24, bf16=False)
-
-
-class Normed(nn.Module):
-    """A block with batch norms and a shortcut, dropout, and a layer that stands in two places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.first = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.twice = nn.Conv2d(16, 16, 3, padding=1)
-        self.tied = nn.Conv2d(16, 16, 3, padding=1)
-        self.tied.weight = self.twice.weight
-        self.drop = nn.Dropout(0.5)
-        self.fc = nn.Linear(16, 5)
-        self.norm.running_mean = torch.randn(16) / 4
-        self.norm.running_var = torch.rand(16) + 0.5
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.stem(x))
-        x = nn.functional.relu(self.norm(self.first(x)), inplace=True) + x
-        x = torch.relu(self.twice(self.drop(x)))
-        y: Tensor = self.fc(torch.relu(self.tied(x)).mean((2, 3)))
-        return y
-
-
-def smooth(*shape: int, seed: int = 0) -> Any:
-    """Return inputs of which neighbours are alike along the last axis."""
-    noise = np.random.default_rng(seed).standard_normal(shape).cumsum(-1) / 3
-    return noise.astype(np.float32)
-
-
-def network(kind: Callable[[], nn.Module] = Normed) -> nn.Module:
-    torch.manual_seed(0)
-    return kind().eval()
-
-
-def decomposed(
-    refine: tx.Refinement | None = STEPS, images: Any = None, model: nn.Module | None = None
-) -> Decomposed[TorchNetwork]:
-    chooser = tx.ByCriterion("spatial", "fraction:0.25", keep_expensive=True)
-    images = smooth(80, *SHAPE) if images is None else images
-    return tx.decompose(model or network(), chooser, images=images, refine=refine)
-
-
-def facts(found: Decomposed[Any]) -> dict[str, Any]:
-    told: dict[str, Any] = found.plan.options[CALIBRATION][REFINED]
-    return told
 
 
 def weights(found: Decomposed[Any]) -> dict[str, Tensor]:
@@ -244,42 +191,6 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     second = decomposed(replace(kept, clock=clock))
     assert same(first, second)
     assert clock.looks < 24
-
-
-def test_it_trains_on_more_images_than_are_calibrated_on() -> None:
-    inputs = smooth(200, *SHAPE)
-    images = ArrayImages(inputs, count=40)
-    chooser = tx.ByCriterion("spatial", "fraction:0.25", keep_expensive=True)
-    whole = TorchNetwork.open(network(), (1, *SHAPE))
-
-    def images_of(refinement: tx.Refinement) -> tuple[int, tuple[str, ...]]:
-        found = decompose_network(whole, chooser, images, refinement=refinement)
-        return facts(found)["images"], found.notes
-
-    few = replace(STEPS, steps=1)
-    assert images_of(replace(few, images=30)) == (30, images_of(few)[1])
-    count, notes = images_of(replace(few, images=100))
-    # 160 are left, all of which are held out.
-    assert count == 40
-    assert notes[-1] == "refined on 40 images, 100 were asked for"
-
-
-@pytest.mark.parametrize(("edge", "count"), [(12, 10_000), (256, 682), (2048, 80)])
-def test_as_many_images_are_trained_on_as_fit_into_memory(edge: int, count: int) -> None:
-    images: Any = SimpleNamespace(inputs=np.broadcast_to(np.float32(0), (80, 3, edge, edge)))
-    assert STEPS._count(images) == count
-
-
-def test_states_of_runs_before_are_removed_when_they_take_too_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = replace(STEPS, steps=1, cache=tmp_path)
-    decomposed(kept)
-    decomposed(replace(kept, seed=1))
-    assert len(list((tmp_path / "refining").iterdir())) == 2
-    monkeypatch.setattr("trpexport.refining.refinement._KEPT_BYTES", 0)
-    decomposed(replace(kept, seed=2))
-    assert len(list((tmp_path / "refining").iterdir())) == 1
 
 
 def test_a_damaged_state_is_begun_anew(tmp_path: Path) -> None:

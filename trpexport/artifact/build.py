@@ -24,6 +24,7 @@ from trpexport.artifact.verification import FactorizationCheck, verify_factoriza
 from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.compare import note_on_still
+from trpexport.errors import NothingToDoError
 from trpexport.files import write_json
 from trpexport.golden import Golden, write_golden
 from trpexport.networks.base import Network, Origin
@@ -233,7 +234,11 @@ class _Job:
             "calibration": self.plan.options.get(CALIBRATION),
             "verified_on": self._verified_on,
         }
-        Limits(self.settings.min_agreement, self.settings.max_error).check(lost_by(facts))
+        try:
+            Limits(self.settings.min_agreement, self.settings.max_error).check(lost_by(facts))
+        except NothingToDoError as error:
+            error.architecture = self.plan.architecture
+            raise
 
     @property
     def _verified_on(self) -> str:

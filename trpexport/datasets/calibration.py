@@ -234,6 +234,7 @@ class DatasetImages:
 
     def _pixels(self, split: Split, indices: NDArray[np.int64]) -> NDArray[Any]:
         pixels = self._preprocessing.prepare_split(split, indices)
+        self._preprocessing.check_channels(pixels.shape[1])
         new = [f"of the images: {remark}" for remark in split.remarks()]
         self.notes += [note for note in new if note not in self.notes]
         shape = laid_out(pixels[:1], self._shape).shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trpexport.datasets.base import Dataset
 from trpexport.datasets.kinds import kind_of
 from trpexport.datasets.locations import expanded
@@ -25,7 +27,14 @@ def open_data(text: str) -> Dataset | TensorSet:
     name, colon, location = text.partition(":")
     if text and name not in DATASETS and (kind := kind_of(expanded(text))) is not None:
         return DATASETS[kind].open(text)
+    if name not in DATASETS and not colon and _is_path(text):
+        raise DataError(f"there is nothing to read at {text}: check the path")
     return DATASETS[name].open(location if colon else None)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text can't be meant as the name of a data set."""
+    return "/" in text or bool(Path(text).suffix)
 
 
 def open_dataset(text: str) -> Dataset:

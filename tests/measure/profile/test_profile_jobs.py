@@ -14,6 +14,7 @@ from trpexport.latency import stopwatch
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch
 from trpexport.measure.profile import jobs
 from trpexport.measure.profile.jobs import ProfileJob, profiled_apart
+from trpexport.measure.profile.profile import Profile
 from trpexport.measure.settings import ModelFile
 from trpexport.runtime.providers import PROVIDERS
 
@@ -45,7 +46,12 @@ def test_where_calls_must_be_waited_for_another_process_does(
     for module in (jobs, stopwatch):
         monkeypatch.setattr(module, "PROVIDERS", {"cpu": waiting})
     seen: list[ProfileJob] = []
-    monkeypatch.setattr(stopwatch, "profiled_apart", lambda job: seen.append(job) or [])
+
+    def apart(job: ProfileJob) -> list[Profile]:
+        seen.append(job)
+        return []
+
+    monkeypatch.setattr(stopwatch, "profiled_apart", apart)
     LocalStopwatch(Conditions(threads=2)).profiles([linear()], 7)
     assert [(job.provider, job.threads, job.runs) for job in seen] == [("cpu", 2, 7)]
     # Whoever runs the job sets what makes the provider wait.
