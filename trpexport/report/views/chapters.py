@@ -187,8 +187,11 @@ def _variant(
 def _latency(report: Mapping[str, Any]) -> tuple[Section, ...]:
     if "latency" not in report:
         return ()
-    files_of = report["latency"]["files"]
-    lanes = ratio_lanes("Speed-up", {name: one["speedup"] for name, one in files_of.items()})
+    facts = report["latency"]
+    # What low rank has to beat in another precision stands beside it.
+    timed = {f"original in {name}": one for name, one in facts["originals"].items()}
+    ratios = {name: one["speedup"] for name, one in {**timed, **facts["files"]}.items()}
+    lanes = ratio_lanes("Speed-up", ratios)
     return (Section("Measured time", (lanes, *latency_view(report))),)
 
 
