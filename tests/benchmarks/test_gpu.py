@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -79,10 +80,14 @@ def test_float16_files_stand_beside_those_in_float32(
 ) -> None:
     monkeypatch.setattr(runtime, "networks", tiny)
     found = runtime.written("any", runtime.PRECISIONS, tmp_path)
-    sizes = {
-        key: sum(file.stat().st_size for file in files.values()) for key, files in found.items()
-    }
-    assert sizes["fp16"] < sizes["fp32"]
+    for precision, dtype in (("fp32", np.float32), ("fp16", np.float16)):
+        kernels = [
+            onnx.numpy_helper.to_array(tensor)
+            for file in found[precision].values()
+            for tensor in onnx.load(file).graph.initializer
+            if len(tensor.dims) == 4
+        ]
+        assert [kernel.dtype for kernel in kernels] == [dtype, dtype]
 
 
 @pytest.mark.slow
