@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,7 +108,7 @@ def test_a_case_that_fails_is_told_and_the_next_one_is_measured(
 def write_pixels(path: Path) -> Path:
     """Write a data set of noise, as large as a trained network takes it."""
     generator = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{name}_{kind}": generator.integers(0, high, shape).astype(dtype)
         for name, count in (("train", 256), ("test", 64))
         for kind, high, shape, dtype in (
