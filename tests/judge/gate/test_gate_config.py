@@ -142,3 +142,10 @@ def test_no_rule_takes_a_limit_of_the_wrong_sign(name: str) -> None:
     for wrong in (-1, 0, "-2", "1e999", "nan", "", "1.2.3", {}):
         with pytest.raises(TrpexportError, match=f"{name} can't be"):
             read_limits({name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"), [("5", 5), ("5ms", 5), ("800us", 0.8), ("0.1 s", 100)]
+)
+def test_latencies_have_units(text: str, milliseconds: float) -> None:
+    assert read_limits({"max-latency": text}).limits == {"max-latency": pytest.approx(milliseconds)}

@@ -76,7 +76,7 @@ def write_picture(plots: Sequence[Drawing], place: Path, title: str = "") -> int
     down = math.ceil(len(shown) / across)
     width, _ = _SMALL_SIZE if is_small else _LARGE_SIZE
     heights = [_height(plot) for plot in shown[::across]]
-    settings = {
+    settings: dict[Any, Any] = {
         **{
             "font.size": 11,
             "axes.titlesize": 11,
@@ -156,14 +156,17 @@ def _draw_series(series: Series, index: int, axes: Axes) -> None:
     for point in series.points:
         errors = [_distances(point.x, point.x_range), _distances(point.y, point.y_range)]
         axes.errorbar(
-            *(point.x, point.y, errors[1], errors[0]),
-            **{"fmt": "o", "color": colour, "markersize": 7, "capsize": 3},
+            point.x, point.y, errors[1], errors[0], fmt="o", color=colour, markersize=7, capsize=3
         )
         # Towards the middle, where there is room.
         gap, side = (-7, "right") if point.x > middle else (7, "left")
         axes.annotate(
-            *(_short(point.label), (point.x, point.y), (gap, 7)),
-            **{"textcoords": "offset points", "fontsize": 10, "ha": side},
+            _short(point.label),
+            (point.x, point.y),
+            (gap, 7),
+            textcoords="offset points",
+            fontsize=10,
+            ha=side,
         )
 
 

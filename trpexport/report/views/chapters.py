@@ -283,7 +283,7 @@ def _training_chapter(record: Record) -> Chapter:
     ):
         if last.get(key) is not None:
             tiles.append(Tile(label, (Value(last[key] * scale, Kind.SHARE),), "after the last"))
-    lead = (Tiles(tuple(tiles)), *training_plots(epochs))
+    lead: tuple[PageBlock, ...] = (Tiles(tuple(tiles)), *training_plots(epochs))
     return Chapter(f"Training: {record.label}", lead)
 
 
