@@ -126,13 +126,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``trpexport``; the process's own arguments where None.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    with speaking(typed), errors_for_machines() as tell_machines:
+    with speaking(typed) as own, errors_for_machines() as tell_machines:
         message, code = _run(typed)
         if message is not None:
             message = " ".join(message.split())
             say_notes()
             complain(f"error: {message}")
-            if "--json" in typed:
+            if own.is_for_machines or "--json" in typed:  # behind what could not be read, too
                 with suppress(OutputError):  # of which standard error was told
                     tell_machines(message, code)
     return code

@@ -126,11 +126,12 @@ def show_text(text: str) -> None:
     _print(text, _claimed.get() or sys.stdout)
 
 
-def claim(context: typer.Context, wanted: bool) -> bool:
+def claim(context: typer.Context, option: typer.CallbackParam, wanted: bool) -> bool:
     """Keep standard output for machines until the command ends, if it is to print for them.
 
     The callback of the options that ask for that.
     """
+    voice().is_for_machines |= wanted and option.name == "as_json"
     if wanted and _claimed.get() is None:
         whole = context.find_root()  # the context of a command whose options are wrong never closes
         token = _claimed.set(whole.with_resource(claimed_output()))

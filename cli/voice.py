@@ -26,12 +26,13 @@ class Voice:
     Attributes:
         is_quiet: only errors, and the last line of what there is to say.
         is_verbose: when each thing began, and where an error comes from.
+        is_for_machines: errors are facts, too.
         last: the last line, which is still to be said.
         notes: what is to be said once it is known how much.
     """
 
     def __init__(self, typed: Sequence[str] = ()) -> None:
-        self.is_quiet = self.is_verbose = False
+        self.is_quiet = self.is_verbose = self.is_for_machines = False
         self.last: str | None = None
         self.notes: list[str] = []
         self._typed = typed

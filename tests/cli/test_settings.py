@@ -86,6 +86,12 @@ def test_slips_are_one_line(
     assert says in result.error
 
 
+def test_errors_are_facts_where_a_file_asks_for_them(run: Run, network: Path) -> None:
+    Path("trpexport.toml").write_text("[flops]\njson = true\n")
+    assert "macs" in json.loads(run("flops", network, "--input-shape", "1x3x4x4").out)
+    assert json.loads(run("flops", "gone.onnx").out)["exit_code"] == 2
+
+
 def test_required_options_may_stand_in_the_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

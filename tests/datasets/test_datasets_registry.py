@@ -183,7 +183,7 @@ def test_missing_packages(
     with pytest.raises(MissingDependencyError) as caught:
         open_dataset(text).split("test").image(0)
     assert f"the package {package}: pip install" in str(caught.value)
-    assert '"trpexport[data]"' in str(caught.value)
+    assert '[data]"' in str(caught.value)
 
 
 def test_importing_loads_neither_torch_nor_the_extras() -> None:

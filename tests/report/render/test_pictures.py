@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.pages import BENCH, EPOCHS
 from trpexport.errors import OutputError, TrpexportError
 from trpexport.report.blocks import Kind, Range
-from trpexport.report.page import Axis, Plot, Point, Series
+from trpexport.report.page import Axis, Drawing, Plot, Point, Series
 from trpexport.report.render import pictures
 from trpexport.report.render.pictures import write_picture
 from trpexport.report.views.layers import spectrum_plot
@@ -23,7 +24,7 @@ SPECTRA = [
     spectrum_plot(f"layer{number}", [("a", (3.0, 1.0)), ("b", (2.0, 0.0))], 1, "cut")
     for number in range(2)
 ]
-DRAWN = {
+DRAWN: dict[str, Sequence[Drawing]] = {
     "points": [POINTS],
     "spectra": SPECTRA,
     "training": training_plots(EPOCHS),

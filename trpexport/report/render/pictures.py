@@ -76,7 +76,7 @@ def write_picture(plots: Sequence[Drawing], place: Path, title: str = "") -> int
     down = math.ceil(len(shown) / across)
     width, _ = _SMALL_SIZE if is_small else _LARGE_SIZE
     heights = [_height(plot) for plot in shown[::across]]
-    settings = {
+    settings: dict[Any, Any] = {
         **{
             "font.size": 11,
             "axes.titlesize": 11,
@@ -156,14 +156,17 @@ def _draw_series(series: Series, index: int, axes: Axes) -> None:
     for point in series.points:
         errors = [_distances(point.x, point.x_range), _distances(point.y, point.y_range)]
         axes.errorbar(
-            *(point.x, point.y, errors[1], errors[0]),
-            **{"fmt": "o", "color": colour, "markersize": 7, "capsize": 3},
+            point.x, point.y, errors[1], errors[0], fmt="o", color=colour, markersize=7, capsize=3
         )
         # Towards the middle, where there is room.
         gap, side = (-7, "right") if point.x > middle else (7, "left")
         axes.annotate(
-            *(_short(point.label), (point.x, point.y), (gap, 7)),
-            **{"textcoords": "offset points", "fontsize": 10, "ha": side},
+            _short(point.label),
+            (point.x, point.y),
+            (gap, 7),
+            textcoords="offset points",
+            fontsize=10,
+            ha=side,
         )
 
 
@@ -213,13 +216,12 @@ def _write_ticks(axis: Any, of: Axis) -> None:
     """Write numbers as everywhere: shares in percent, times in milliseconds."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-    digits = tick_digits(of.kind)
     if of.kind is Kind.WHOLE:
         axis.set_major_locator(MaxNLocator(4, integer=True))
 
     def write(value: float, _: int) -> str:
         shown = int(value) if of.kind is Kind.WHOLE else value
-        return plain(phrase_spans((Value(shown, of.kind, digits),)))
+        return plain(phrase_spans((Value(shown, of.kind, tick_digits(value, of.kind)),)))
 
     axis.set_major_formatter(FuncFormatter(write))
     axis.set_minor_formatter(NullFormatter())

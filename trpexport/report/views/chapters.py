@@ -187,8 +187,11 @@ def _variant(
 def _latency(report: Mapping[str, Any]) -> tuple[Section, ...]:
     if "latency" not in report:
         return ()
-    files_of = report["latency"]["files"]
-    lanes = ratio_lanes("Speed-up", {name: one["speedup"] for name, one in files_of.items()})
+    facts = report["latency"]
+    # What low rank has to beat in another precision stands beside it.
+    timed = {f"original in {name}": one for name, one in facts["originals"].items()}
+    ratios = {name: one["speedup"] for name, one in {**timed, **facts["files"]}.items()}
+    lanes = ratio_lanes("Speed-up", ratios)
     return (Section("Measured time", (lanes, *latency_view(report))),)
 
 
@@ -283,7 +286,7 @@ def _training_chapter(record: Record) -> Chapter:
     ):
         if last.get(key) is not None:
             tiles.append(Tile(label, (Value(last[key] * scale, Kind.SHARE),), "after the last"))
-    lead = (Tiles(tuple(tiles)), *training_plots(epochs))
+    lead: tuple[PageBlock, ...] = (Tiles(tuple(tiles)), *training_plots(epochs))
     return Chapter(f"Training: {record.label}", lead)
 
 
