@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train:train",
     "inspect": "inspect:inspect",
+    "sensitivity": "sensitivity:sensitivity",
     "decompose": "decompose:decompose",
     "finetune": "finetune:finetune",
     "export": "export:export",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COMMANDS = {
-    "Make networks smaller": ("inspect", "decompose", "tune", "quantize", "export"),
+    "Make networks smaller": ("inspect", "sensitivity", "decompose", "tune", "quantize", "export"),
     "Train": ("train", "finetune"),
     "Check and measure": (
         "verify",
@@ -32,7 +32,7 @@ OPTIONS = {
     ),
     "Ranks and layers": (
         *("include", "exclude", "stride_1_only", "rank_multiple", "plan", "keep_expensive"),
-        *("pareto", "refine", "refine_images", "add_baseline"),
+        *("pareto", "ratios", "refine", "refine_images", "add_baseline"),
     ),
     "Low rank in training": ("trp_energy", "trp_period", "nuclear_weight"),
     "Training": (

@@ -238,6 +238,27 @@ def is_gate(value: Any) -> bool:
     return judged is not None and fits(value, _JUDGED_BY[judged])
 
 
+_CUT = {
+    **{"scheme": text, "rank": whole(1)},
+    **{"macs": not_negative, "error": not_negative},
+}
+SENSITIVITY = {
+    "architecture": (None, text),
+    **{"scheme": text, "data": text, "images": whole(0)},
+    "ratios": [positive],
+    **{"target": _OR_NONE, "error": _OR_NONE},
+    "layers": [
+        {
+            **{"name": text, "operator": text, "macs": not_negative, "reason": (None, text)},
+            "cuts": [{"share": positive, "cut": (None, _CUT)}],
+            "chosen": (None, _CUT),
+            "back": (None, {"error": not_negative, "macs": number}),
+            "precisions": (None, each(_OR_NONE)),
+        }
+    ],
+}
+"""Of the record of a sensitivity."""
+
 METRICS = {
     "epoch": whole(0),
     **dict.fromkeys(

@@ -28,6 +28,7 @@ from trpexport.report.views.plots import (
     speedup_lanes,
     training_plots,
 )
+from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
 from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted
 from trpexport.report.views.verdict import verdict_view
@@ -290,9 +291,16 @@ def _training_chapter(record: Record) -> Chapter:
     return Chapter(f"Training: {record.label}", lead)
 
 
+def _sensitivity_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    lead = (*sensitivity_lanes(facts), *sensitivity_view(facts))
+    return Chapter(f"Which layer costs what: {record.label}", lead)
+
+
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {
     "bench": _bench_chapter,
     "profile": _profile_chapter,
     _GATE: _gate_chapter,
+    "sensitivity": _sensitivity_chapter,
     "training": _training_chapter,
 }
