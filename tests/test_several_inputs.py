@@ -16,7 +16,7 @@ import trpexport
 from tests.networks.torch.several import Detector, Masked, Tokens
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.checkpoints import load_checkpoint
-from trpexport.errors import DataError, ModelError, PlanError, TrpexportError
+from trpexport.errors import DataError, PlanError, TrpexportError
 from trpexport.golden import read_golden
 from trpexport.inputs import Inputs
 from trpexport.networks.samples import Samples, checked_samples
