@@ -37,8 +37,10 @@ from .report import ReportTo, write_report
 if TYPE_CHECKING:
     from trpexport.conversion import Labelled
     from trpexport.sweeps.results import SweepResult
+    from trpexport.sweeps.runners import Runner
 
 _JUDGING = Idle(("split", "data_images", "metric", "metric_lower_is_better"), without="data")
+_RAY = Idle(("device_label",), without="ray")
 _TIMING = Idle(("threads", "batch", "min_time"), without="is_benched")
 
 
@@ -96,6 +98,17 @@ def sweep(
     simplify: opt.Simplify = None,
     verify_seconds: opt.VerifySeconds = 2.0,
     force: opt.Force = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+        ),
+    ] = None,
+    device_label: Annotated[
+        str,
+        typer.Option(help="The resource of the cluster's nodes that are the device to time on."),
+    ] = "trpexport_device",
     save: m.Save = None,
     report: ReportTo = None,
     as_json: opt.Json = False,
@@ -110,6 +123,10 @@ def sweep(
     the exit code of the failure, and tries it again the next time: 3 where a target can't be met, 4
     where a verification failed.
 
+    With --ray the machines of a cluster make the cells, several at a time; those nodes that are the
+    device, as ray start --resources '{"trpexport_device": 1}' says, time them afterwards. Network
+    and data must lie under the same paths everywhere.
+
     Example:
         trpexport sweep network.pth --schemes spatial,auto --targets 0.7..0.3 --calib cifar10:DIR
     """
@@ -122,7 +139,7 @@ def sweep(
     from trpexport.sweeps.sweep import JSON, Sweep
     from trpexport.sweeps.work import Work
 
-    refuse_idle(context, _JUDGING, _TIMING)
+    refuse_idle(context, _JUDGING, _TIMING, _RAY)
     _check_save(save)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how)
@@ -163,7 +180,7 @@ def sweep(
     out = out or default_directory(network, "sweep")
     tell(lambda: f"the cells that ended stand in {out}, the same command goes on there")
     with progress() as stages:
-        found = Sweep(work, cells)(out, stages)
+        found = Sweep(work, cells, _runner(ray, device_label))(out, stages)
     if as_json:
         show_json({"directory": str(out), **found.data})
     else:
@@ -193,6 +210,14 @@ def _labelled(
     chosen = usual_metric(judged, metric)
     by = find_judge(judged.name, chosen, lower_is_better=lower_is_better)
     return Labelled(judged, split, limit, preprocessing(judged, *how, kept=True), by)
+
+
+def _runner(address: str | None, label: str) -> Runner:
+    """Return who works on the cells, as it was typed."""
+    from trpexport.sweeps.on_ray import OnRay
+    from trpexport.sweeps.runners import Here
+
+    return Here() if address is None else OnRay(address, label)
 
 
 def _check_save(place: Path | None) -> None:
