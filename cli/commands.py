@@ -10,6 +10,7 @@ COMMANDS = {
     "finetune": "finetune:finetune",
     "export": "export:export",
     "tune": "tune:tune",
+    "sweep": "sweep:sweep",
     "quantize": "quantize:quantize",
     "verify": "verify:verify",
     "flops": "flops:flops",

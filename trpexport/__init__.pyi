@@ -11,6 +11,7 @@ from trpexport.api.networks import export as export
 from trpexport.api.networks import verify as verify
 from trpexport.api.precisions import quantize as quantize
 from trpexport.api.sensitivity import sensitivity as sensitivity
+from trpexport.api.sweeping import sweep as sweep
 from trpexport.api.training import train as train
 from trpexport.api.tuning import tune as tune
 from trpexport.artifact.build import BundleReport as BundleReport
@@ -36,6 +37,7 @@ from trpexport.plan import LayerPlan as LayerPlan
 from trpexport.plan import Plan as Plan
 from trpexport.plan import read_plan as read_plan
 from trpexport.refining.refinement import Refinement as Refinement
+from trpexport.sweeps.results import SweepResult as SweepResult
 from trpexport.training.recipe import RECIPES as RECIPES
 from trpexport.training.recipe import Recipe as Recipe
 from trpexport.training.settings import LowRank as LowRank

@@ -29,6 +29,7 @@ from trpexport.report.views.plots import (
     training_plots,
 )
 from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
+from trpexport.report.views.sweep import sweep_plot, sweep_view
 from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted
 from trpexport.report.views.verdict import verdict_view
@@ -297,10 +298,17 @@ def _sensitivity_chapter(record: Record) -> Chapter:
     return Chapter(f"Which layer costs what: {record.label}", lead)
 
 
+def _sweep_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    table, *rest = sweep_view(facts)
+    return Chapter(f"Sweep: {record.label}", (*rest, *sweep_plot(facts), table))
+
+
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {
     "bench": _bench_chapter,
     "profile": _profile_chapter,
     _GATE: _gate_chapter,
+    "sweep": _sweep_chapter,
     "sensitivity": _sensitivity_chapter,
     "training": _training_chapter,
 }
