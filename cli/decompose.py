@@ -150,7 +150,7 @@ def decompose(
         "exclude": tuple(exclude or ()),
         "stride_1_only": stride_1_only,
         "rank_multiple": multiple(rank_multiple),
-        "provider": provider,
+        "provider": provider if is_given(context, "provider") else None,
     }
     chooser: Chooser
     if target is not None:

@@ -13,6 +13,7 @@ from .endings import after_conversion, commands_of, conversion_ending, conversio
 from .eval import (
     PREPARING,
     Data,
+    DataImages,
     DataPreprocessing,
     LowerIsBetter,
     Mean,
@@ -47,9 +48,7 @@ def quantize(
     metric_lower_is_better: LowerIsBetter = False,
     data: Data = None,
     split: Split = "test",
-    data_images: Annotated[
-        int | None, typer.Option(min=1, help="How many images of --data, spread evenly; else all.")
-    ] = None,
+    data_images: DataImages = None,
     mean: Mean = None,
     std: Std = None,
     size: Size = None,

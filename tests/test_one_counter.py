@@ -46,10 +46,10 @@ def by_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Reads(nn.Module):
     """A recurrent layer behind a convolution."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.LSTM | nn.GRU]) -> None:
         super().__init__()
         self.conv = nn.Conv1d(3, 8, 3)
-        self.read = kind(8, 12, bidirectional=True, batch_first=True)  # type: ignore[call-arg]
+        self.read = kind(8, 12, bidirectional=True, batch_first=True)
         self.fc = nn.Linear(24, 4)
 
     def forward(self, x: Tensor) -> Tensor:

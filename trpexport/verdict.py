@@ -175,7 +175,7 @@ class Verdict(Shown):
         """The kinds of layers of which hardly anything is saved."""
         return tuple(kind for kind in self.kinds if not kind.is_fair)
 
-    def shown(self) -> dict[str, object]:
+    def shown(self) -> Mapping[str, object]:
         """Return what came of it, what is saved, and what that cost."""
         facts = {"outcome": str(self.outcome), **{n: times(r) for n, r in self.saved.items()}}
         lost = {name: getattr(self.lost, name, None) for name in ("error", "agreement", "loss")}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from trpexport.report.blocks import Kind
 
 _STEPS = (1, 2, 2.5, 5, 10)
+_TICKS = {Kind.SHARE: (100, 0), Kind.RATIO: (1, 1)}  # what 1 is shown as, and its least digits
 _DECADES = 20  # the largest over the least, from which on an axis is logarithmic
 
 
@@ -74,6 +75,10 @@ def _round_step(least: float) -> float:
     return next(step * power for step in _STEPS if step * power >= least * (1 - 1e-9))
 
 
-def tick_digits(kind: Kind) -> int | None:
-    """Return with how many digits ticks are written; as usual where None."""
-    return {Kind.SHARE: 0, Kind.RATIO: 1}.get(kind)
+def tick_digits(value: float, kind: Kind) -> int | None:
+    """Return with how many digits a tick is written, so that none is lost; as usual where None."""
+    if kind not in _TICKS:
+        return None
+    unit, least = _TICKS[kind]
+    shown = value * unit
+    return next((n for n in range(least, 6) if abs(round(shown, n) - shown) < 1e-9), 6)

@@ -28,6 +28,8 @@ from trpexport.report.views.plots import (
     speedup_lanes,
     training_plots,
 )
+from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
+from trpexport.report.views.sweep import sweep_plot, sweep_view
 from trpexport.report.views.tiles import bundle_tiles
 from trpexport.report.views.uncounted import not_counted, uncounted
 from trpexport.report.views.verdict import verdict_view
@@ -187,8 +189,11 @@ def _variant(
 def _latency(report: Mapping[str, Any]) -> tuple[Section, ...]:
     if "latency" not in report:
         return ()
-    files_of = report["latency"]["files"]
-    lanes = ratio_lanes("Speed-up", {name: one["speedup"] for name, one in files_of.items()})
+    facts = report["latency"]
+    # What low rank has to beat in another precision stands beside it.
+    timed = {f"original in {name}": one for name, one in facts["originals"].items()}
+    ratios = {name: one["speedup"] for name, one in {**timed, **facts["files"]}.items()}
+    lanes = ratio_lanes("Speed-up", ratios)
     return (Section("Measured time", (lanes, *latency_view(report))),)
 
 
@@ -287,9 +292,23 @@ def _training_chapter(record: Record) -> Chapter:
     return Chapter(f"Training: {record.label}", lead)
 
 
+def _sensitivity_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    lead = (*sensitivity_lanes(facts), *sensitivity_view(facts))
+    return Chapter(f"Which layer costs what: {record.label}", lead)
+
+
+def _sweep_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    table, *rest = sweep_view(facts)
+    return Chapter(f"Sweep: {record.label}", (*rest, *sweep_plot(facts), table))
+
+
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {
     "bench": _bench_chapter,
     "profile": _profile_chapter,
     _GATE: _gate_chapter,
+    "sweep": _sweep_chapter,
+    "sensitivity": _sensitivity_chapter,
     "training": _training_chapter,
 }
