@@ -31,6 +31,7 @@ def test_all_values_are_inside(values: list[float], from_zero: bool, may_be_log:
         (Scale(0, 10), [0, 2, 4, 6, 8, 10]),
         (Scale(0.93, 1.61), [1.0, 1.2, 1.4, 1.6]),
         (Scale(0.5, 20, is_log=True), [0.5, 1, 2, 5, 10, 20]),
+        (Scale(1e-9, 1e15, is_log=True), [10.0**power for power in range(-9, 16, 2)]),
     ],
 )
 def test_ticks_are_round(interval: Scale, ticks: list[float]) -> None:
