@@ -23,7 +23,7 @@ OPTIONS = {
     "Common options": (
         *("scheme", "criterion", "target_macs", "min_speedup", "max_latency", "target_error"),
         *("max_drop", "calib", "candidate", "baseline", "data", "recipe", "trp", "provider"),
-        *("threads", "cpu", "precision", "inputs", "out", "save", "force"),
+        *("device", "threads", "cpu", "precision", "inputs", "out", "save", "force"),
     ),
     "Limits": (
         *("target_params", "max_error", "max_top5_drop", "min_agreement", "max_output_error"),
@@ -46,7 +46,7 @@ OPTIONS = {
             "loss",
             "init",
         ),
-        *("no_augment", "restart", "save_seconds", "tensorboard", "device", "bf16"),
+        *("no_augment", "restart", "save_seconds", "tensorboard", "bf16"),
         *("compile_network", "cuda_graphs", "sync_bn", "workers"),
     ),
     "Images and metrics": (

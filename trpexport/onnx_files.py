@@ -11,6 +11,7 @@ from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.inputs import InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
+from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.onnxfile.precision import check_unquantized
 from trpexport.pipeline import Decomposed, decompose_network
 from trpexport.refining.refinement import Refinement
@@ -50,6 +51,7 @@ class OnnxFileSource:
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[OnnxNetwork]:
         """Read it and decompose its network.
@@ -60,6 +62,7 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
+        device_named(device)
         check_memory(self.path)
         chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
         source, network = chosen.open(stages)
@@ -75,5 +78,6 @@ class OnnxFileSource:
             label=source.label,
             source=source,
             refinement=refinement,
+            device=device,
             stages=stages,
         )

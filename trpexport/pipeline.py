@@ -21,10 +21,12 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser
 from trpexport.choose.by_criterion import ByCriterion
+from trpexport.choose.on_device import OnDevice
 from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.expectations import Expectation
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network, Origin
+from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -83,10 +85,12 @@ class Source:
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        how: Any = {"outputs": outputs, "refinement": refinement, "device": device}
+        how |= {"stages": stages}
         return decompose_checkpoint(self, chooser, data, **how)
 
 
@@ -111,6 +115,7 @@ class Decomposable(Protocol):
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
         """Read it and decompose its network.
@@ -217,6 +222,7 @@ def decompose_network(
     label: str | None = None,
     source: Origin | None = None,
     refinement: Refinement | None = None,
+    device: str = AUTO,
     stages: Stages | None = None,
 ) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
@@ -228,6 +234,8 @@ def decompose_network(
         label: what the network is called, for the reader of the plan.
         source: where it comes from.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one,
+            and where the network is already if that is no processor. Its factors come back.
         stages: times and announces the stages.
 
     Raises:
@@ -236,6 +244,7 @@ def decompose_network(
         TrpexportError: as the chooser.
     """
     stages = stages or Stages()
+    device_named(device)
     if images is not None:  # a fit to what is random, or no number, would be found out too late
         given = network.inputs.named(images.inputs, "calibration images")
         few = rows(given, slice(network.inputs.batch))
@@ -245,7 +254,7 @@ def decompose_network(
         if refinement is not None:
             refinement.check_network(network, images)
         try:
-            choice = chooser(network, images, stages, label)
+            choice = OnDevice(chooser, device)(network, images, stages, label)
         except NothingToDoError as error:
             error.architecture = label
             raise
@@ -266,6 +275,7 @@ def decompose_checkpoint(
     *,
     outputs: Sequence[str] = (),
     refinement: Refinement | None = None,
+    device: str = AUTO,
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -276,6 +286,7 @@ def decompose_checkpoint(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` as :func:`decompose_network`.
         stages: times and announces the stages.
 
     Raises:
@@ -284,6 +295,7 @@ def decompose_checkpoint(
     """
     stages = stages or Stages()
     chooser.check()
+    device_named(device)
     with stages("load the checkpoint"):
         checkpoint = source.load()
     if checkpoint.plan is not None:
@@ -304,7 +316,7 @@ def decompose_checkpoint(
         chooser = chooser.as_trained(checkpoint.metadata)
     return decompose_network(
         network, chooser, images, label=checkpoint.label, source=checkpoint,
-        refinement=refinement, stages=stages,
+        refinement=refinement, device=device, stages=stages,
     )  # fmt: skip
 
 
@@ -316,6 +328,7 @@ def decompose_to_bundle(
     *,
     outputs: Sequence[str] = (),
     refinement: Refinement | None = None,
+    device: str = AUTO,
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | CalibrationData | None = None,
     stages: Stages | None = None,
@@ -329,6 +342,7 @@ def decompose_to_bundle(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` as :func:`decompose_network`.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -341,13 +355,15 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    device_named(device)
     if refinement is not None:
         refinement.check()
     settings.check(has_images=data is not None)
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        how: Any = {"outputs": outputs, "refinement": refinement, "device": device}
+        how |= {"stages": stages}
         small = source.decompose(chooser, data, **how)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 

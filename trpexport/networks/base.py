@@ -20,6 +20,7 @@ from trpexport.tensors import Arrays
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from models_zoo.family import Architecture
@@ -137,6 +138,17 @@ class Network(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is done otherwise than a user may expect, when it is verified and written."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its layers are, and calibration computes."""
+
+    def on(self, device: torch.device) -> Self:
+        """Return the network where its layers are on a device, itself where they are already.
+
+        Raises:
+            DeviceError: it can't run there.
+        """
 
     @property
     def module(self) -> nn.Module | None:

@@ -65,6 +65,11 @@ class Trace:
     other_macs: int
     cost: Cost | None
 
+    def of_copy(self, model: nn.Module) -> Trace:
+        """Return that of a copy of the network."""
+        layers = (replace(x, module=model.get_submodule(x.name)) for x in self.layers)
+        return replace(self, layers=tuple(layers))
+
 
 def trace(model: nn.Module, inputs: InputsLike) -> Trace:
     """Run ``model`` on an example of its inputs and note its linear layers.
