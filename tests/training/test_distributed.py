@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tests.training.processes import PRELOADED, start, start_workers
-from trpexport.errors import OutputError, TrainingError
+from trpexport.errors import DeviceError, OutputError, TrainingError
 from trpexport.training.distributed import Workers, joined
 from trpexport.training.sync_batch_norm import SyncBatchNorm, synchronised
 
