@@ -52,8 +52,11 @@ class Source:
     unsafe_pickle: bool = False
     expect: Expectation | None = None
 
-    def load(self) -> Checkpoint:
+    def load(self, *, examine: bool = True) -> Checkpoint:
         """Read it; the input's shape must be known from here on.
+
+        Args:
+            examine: look at what its batch norms recorded, as :func:`load_checkpoint` does.
 
         Raises:
             CheckpointError: as :func:`load_checkpoint`, or nobody says the input's shape.
@@ -64,6 +67,7 @@ class Source:
             model=self.model,
             inputs=self.inputs,
             unsafe_pickle=self.unsafe_pickle,
+            examine=examine and self.expect is None,
         )
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
@@ -297,7 +301,7 @@ def decompose_checkpoint(
     chooser.check()
     device_named(device)
     with stages("load the checkpoint"):
-        checkpoint = source.load()
+        checkpoint = source.load(examine=data is None)
     if checkpoint.plan is not None:
         raise CheckpointError(
             f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"

@@ -248,6 +248,9 @@ class Traversal(Protocol):
 class Candidate(Traversal, Protocol):
     """A network that is being decomposed, from its input on."""
 
+    def inputs(self, name: str, batch: int) -> Sequence[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call: it need not run for that."""
+
     def put(self, name: str, chain: Chain) -> None:
         """Let a chain stand in for the layer ``name`` from now on."""
 
