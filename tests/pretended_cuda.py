@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from trpexport.networks.torch.operators import OperatorMode
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 NAME = "NVIDIA Pretended"
@@ -70,7 +71,7 @@ class _Functions(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords, account = dict(kwargs or {}), self._account
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return CUDA if account.has(args[0]) else CPU
         if func in (Tensor.numpy, Tensor.__array__) and account.has(args[0]):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
@@ -106,33 +107,28 @@ class _Functions(TorchFunctionMode):
         return found
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(OperatorMode):
     """Refuses operators of tensors on both, and notes where what they give lies."""
 
     def __init__(self, account: Account) -> None:
         super().__init__()
         self._account = account
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operator, if its tensors lie together."""
         account = self._account
-        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = [x for x in pytree.tree_leaves((args, keywords)) if isinstance(x, Tensor)]
         there = [account.has(x) for x in given]
-        is_plain = func.overloadpacket not in _MIXED
+        is_plain = operator.overloadpacket not in _MIXED
         if any(there) and is_plain:
             account.operators += 1
             if account.memory is not None and account.operators > account.memory:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             if any(x.ndim for x, is_there in zip(given, there, strict=True) if not is_there):
                 raise RuntimeError(
-                    f"Expected all tensors to be on the same device, but found both ({func})"
+                    f"Expected all tensors to be on the same device, but found both ({operator})"
                 )
-        output = func(*args, **(kwargs or {}))
+        output = operator(*args, **keywords)
         if any(there) if is_plain else bool(there) and there[0]:
             for x in pytree.tree_leaves(output):
                 if isinstance(x, Tensor):

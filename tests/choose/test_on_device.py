@@ -37,7 +37,7 @@ class Residual(nn.Module):
         x = torch.relu(self.stem(x))
         x = torch.relu(x + self.norm(self.conv(x)))
         x = nn.functional.avg_pool2d(torch.relu(self.strided(x)), 7)
-        return self.out(torch.relu(self.head(x.flatten(1))))
+        return self.out(torch.relu(self.head(x.flatten(1))))  # type: ignore[no-any-return]
 
 
 def residual() -> nn.Module:

@@ -95,9 +95,9 @@ def decompose(
 
     stages = Stages(announce)
     chooser.check()
-    refinement = refine
-    if isinstance(refine, int | float):
-        refinement = Refinement(refine, device=device)
+    refinement = (
+        Refinement(refine, device=device) if isinstance(refine, int | float) else refine
+    )
     if refinement is not None:
         refinement.check()
     module = model if isinstance(model, nn.Module) else None

@@ -92,9 +92,9 @@ def tune(
     judged = None if data is None else data_from(data, known)
     how = settings or ExportSettings()
     how = replace(how, preprocessing=how.preprocessing or preprocessing)
-    refinement = refine
-    if isinstance(refine, int | float):
-        refinement = Refinement(refine, device=device)
+    refinement = (
+        Refinement(refine, device=device) if isinstance(refine, int | float) else refine
+    )
     job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision, device=device)
     return job(
         source,

@@ -200,7 +200,8 @@ def test_each_operator_of_a_batch_norm_is_a_scale(operator: str, has_training: b
     def run(*, training: bool = False) -> Tensor:
         flags = (training,) if has_training else ()
         stored = (mean.clone(), variance.clone())
-        return x + normalise(conv(x), weight, bias, *stored, *flags, 0.1, 1e-3)[0]
+        output: Tensor = normalise(conv(x), weight, bias, *stored, *flags, 0.1, 1e-3)[0]
+        return x + output
 
     seen = observed(conv, run)
     assert seen.shortcut is not None and seen.scale is not None

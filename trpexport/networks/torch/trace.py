@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,11 @@ class Trace:
 
     def of_copy(self, model: nn.Module) -> Trace:
         """Return that of a copy of the network."""
-        layers = (replace(x, module=model.get_submodule(x.name)) for x in self.layers)
+        modules = dict(model.named_modules())
+        layers = (
+            replace(layer, module=cast("LinearLayer", modules[layer.name]))
+            for layer in self.layers
+        )
         return replace(self, layers=tuple(layers))
 
 
