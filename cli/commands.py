@@ -5,10 +5,12 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train:train",
     "inspect": "inspect:inspect",
+    "sensitivity": "sensitivity:sensitivity",
     "decompose": "decompose:decompose",
     "finetune": "finetune:finetune",
     "export": "export:export",
     "tune": "tune:tune",
+    "sweep": "sweep:sweep",
     "quantize": "quantize:quantize",
     "verify": "verify:verify",
     "flops": "flops:flops",

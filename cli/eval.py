@@ -65,6 +65,10 @@ Data = Annotated[
     typer.Option(help=DATA, autocompletion=completion.data),
 ]
 Split = Annotated[str, typer.Option(help="Which images of --data.")]
+DataImages = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many images of --data, spread evenly; else all."),
+]
 OfMetric = Annotated[
     str | None,
     typer.Option(

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 COMMANDS = {
-    "Make networks smaller": ("inspect", "decompose", "tune", "quantize", "export"),
+    "Make networks smaller": (
+        "inspect",
+        "sensitivity",
+        "decompose",
+        "tune",
+        "sweep",
+        "quantize",
+        "export",
+    ),
     "Train": ("train", "finetune"),
     "Check and measure": (
         "verify",
@@ -21,9 +29,29 @@ COMMANDS = {
 
 OPTIONS = {
     "Common options": (
-        *("scheme", "criterion", "target_macs", "min_speedup", "max_latency", "target_error"),
+        *(
+            "scheme",
+            "schemes",
+            "criterion",
+            "target_macs",
+            "targets",
+            "min_speedup",
+            "max_latency",
+            "target_error",
+        ),
         *("max_drop", "calib", "candidate", "baseline", "data", "recipe", "trp", "provider"),
-        *("device", "threads", "cpu", "precision", "inputs", "out", "save", "force"),
+        *(
+            "device",
+            "threads",
+            "cpu",
+            "precision",
+            "precisions",
+            "is_benched",
+            "inputs",
+            "out",
+            "save",
+            "force",
+        ),
     ),
     "Limits": (
         *("target_params", "max_error", "max_top5_drop", "min_agreement", "max_output_error"),
@@ -32,7 +60,7 @@ OPTIONS = {
     ),
     "Ranks and layers": (
         *("include", "exclude", "stride_1_only", "rank_multiple", "plan", "keep_expensive"),
-        *("pareto", "refine", "refine_images", "add_baseline"),
+        *("pareto", "ratios", "refine", "refine_images", "add_baseline"),
     ),
     "Low rank in training": ("trp_energy", "trp_period", "nuclear_weight"),
     "Training": (
@@ -61,7 +89,7 @@ OPTIONS = {
     "Measuring": (
         *("batch", "host", "python", "min_time", "max_time", "min_runs", "warmup_seconds"),
         *("provider_option", "graph_optimization", "allow_spinning", "no_memory"),
-        *("allow_other_machine", "show_table"),
+        *("allow_other_machine", "show_table", "ray", "device_label"),
     ),
     "Output and settings": (
         *(

@@ -10,6 +10,8 @@ from trpexport.api.networks import decompose as decompose
 from trpexport.api.networks import export as export
 from trpexport.api.networks import verify as verify
 from trpexport.api.precisions import quantize as quantize
+from trpexport.api.sensitivity import sensitivity as sensitivity
+from trpexport.api.sweeping import sweep as sweep
 from trpexport.api.training import train as train
 from trpexport.api.tuning import tune as tune
 from trpexport.artifact.build import BundleReport as BundleReport
@@ -20,6 +22,7 @@ from trpexport.choose.by_budget import ByBudget as ByBudget
 from trpexport.choose.by_criterion import ByCriterion as ByCriterion
 from trpexport.choose.by_latency import ByLatency as ByLatency
 from trpexport.choose.by_plan import ByPlan as ByPlan
+from trpexport.choose.sensitivity import Sensitivity as Sensitivity
 from trpexport.cost import Cost as Cost
 from trpexport.datasets import Dataset as Dataset
 from trpexport.datasets import Preprocessing as Preprocessing
@@ -34,6 +37,7 @@ from trpexport.plan import LayerPlan as LayerPlan
 from trpexport.plan import Plan as Plan
 from trpexport.plan import read_plan as read_plan
 from trpexport.refining.refinement import Refinement as Refinement
+from trpexport.sweeps.results import SweepResult as SweepResult
 from trpexport.training.recipe import RECIPES as RECIPES
 from trpexport.training.recipe import Recipe as Recipe
 from trpexport.training.settings import LowRank as LowRank

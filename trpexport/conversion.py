@@ -87,10 +87,10 @@ class ConversionReport(Shown):
 
     def verdicts(self) -> dict[str, Verdict]:
         """Return by precision whether its file pays: what it saves against that in float32."""
-        before = _size(Path(self.data["model"]))
+        before = size_of(Path(self.data["model"]))
         return {
             name: verdict_on_variant(
-                self.data["variants"][name], before / max(1, _size(path)), is_real=self.is_real
+                self.data["variants"][name], before / max(1, size_of(path)), is_real=self.is_real
             )
             for name, path in self.paths.items()
             if "made_of" not in self.data["variants"][name]["facts"]  # a format, no precision
@@ -296,7 +296,7 @@ class Conversion:
         return found, Golden(feeds, network.run(feeds))
 
 
-def _size(model: Path) -> int:
+def size_of(model: Path) -> int:
     """Return how many bytes a model takes, with the weights beside its file."""
     file, _ = bundle.locate(model)
     return sum(one.stat().st_size for one in (file, *external_paths(file)))

@@ -17,8 +17,12 @@ _MAX_BYTES = 1000  # of what a lock says about its holder
 _held: set[int] = set()  # descriptors of locks
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock an open file until it is closed; False where another holds it.
+
+    Args:
+        descriptor: the open file.
+        shared: let others that ask for a shared lock have one at once.
 
     Returns:
         None where the system or the disk knows no locks, so that nobody can tell.
@@ -26,7 +30,7 @@ def try_lock(descriptor: int) -> bool | None:
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):
@@ -34,12 +38,12 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, *, shared: bool = False) -> None:
     """Wait for others that hold an open file, then lock it until it is closed, where that works."""
     with suppress(ImportError, OSError):
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trpexport.calibration_data import CalibrationData
-from trpexport.choose.base import CalibrationImages, Chooser
-from trpexport.inputs import InputsLike
+from trpexport.choose.base import CalibrationImages, Chooser, Ready
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
 from trpexport.networks.torch.devices import AUTO, device_named
@@ -44,6 +44,30 @@ class OnnxFileSource:
             check_unquantized(self.path, (node.op_type for node in source.model.graph.all_nodes()))
             return source, OnnxNetwork.open(source, self.inputs, self.outputs)
 
+    def ready(
+        self,
+        data: CalibrationData | CalibrationImages | None,
+        *,
+        inputs: Inputs | None = None,
+        outputs: Sequence[str] = (),
+        stages: Stages,
+    ) -> Ready[OnnxNetwork, OnnxSource]:
+        """Read it, and the images that its network is calibrated on.
+
+        Raises:
+            ModelError: as :meth:`open`.
+            TrpexportError: the images can't be used.
+        """
+        check_memory(self.path)
+        chosen = replace(self, inputs=self.inputs or inputs, outputs=tuple(outputs))
+        source, network = chosen.open(stages)
+        images = None if isinstance(data, CalibrationData) else data
+        if isinstance(data, CalibrationData):
+            with stages("read calibration images"):
+                images, facts = data.read_for(source, network.inputs)
+            source = replace(source, metadata=facts)
+        return Ready(network, images, source, source.label)
+
     def decompose(
         self,
         chooser: Chooser,
@@ -63,20 +87,13 @@ class OnnxFileSource:
         stages = stages or Stages()
         chooser.check()
         device_named(device)
-        check_memory(self.path)
-        chosen = replace(self, inputs=self.inputs or chooser.inputs, outputs=tuple(outputs))
-        source, network = chosen.open(stages)
-        images = None if isinstance(data, CalibrationData) else data
-        if isinstance(data, CalibrationData):
-            with stages("read calibration images"):
-                images, facts = data.read_for(source, network.inputs)
-            source = replace(source, metadata=facts)
+        ready = self.ready(data, inputs=chooser.inputs, outputs=outputs, stages=stages)
         return decompose_network(
-            network,
+            ready.network,
             chooser,
-            images,
-            label=source.label,
-            source=source,
+            ready.images,
+            label=ready.label,
+            source=ready.source,
             refinement=refinement,
             device=device,
             stages=stages,

@@ -19,7 +19,7 @@ from trpexport.artifact.reference import ReferenceRuns, check_repeats
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
 from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
-from trpexport.choose.base import CalibrationImages, Chooser
+from trpexport.choose.base import CalibrationImages, Chooser, Ready
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.on_device import OnDevice
 from trpexport.errors import CheckpointError, NothingToDoError
@@ -80,7 +80,39 @@ class Source:
         """
         with stages("load the checkpoint"):
             checkpoint = self.load()
-        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+        return checkpoint, TorchNetwork.open(checkpoint.module, checkpoint.known_inputs)
+
+    def ready(
+        self,
+        data: CalibrationData | CalibrationImages | None,
+        *,
+        inputs: Inputs | None = None,
+        outputs: Sequence[str] = (),
+        stages: Stages,
+    ) -> Ready[TorchNetwork, Checkpoint]:
+        """Read it, and the images that its network is calibrated on.
+
+        Raises:
+            CheckpointError: as :meth:`load`, or it is decomposed already.
+            TrpexportError: the images can't be used.
+        """
+        with stages("load the checkpoint"):
+            checkpoint = self.load(examine=data is None)
+        if checkpoint.plan is not None:
+            raise CheckpointError(
+                f"{self.path} is decomposed already: trpexport export {self.path} makes a bundle"
+            )
+        inputs = Inputs.of(self.inputs or inputs or checkpoint.known_inputs)
+        images = None if isinstance(data, CalibrationData) else data
+        if isinstance(data, CalibrationData):
+            with stages("read calibration images"):
+                images, facts = data.read_for(checkpoint, inputs)
+            checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **facts})
+        if images is not None and self.expect is None:
+            checkpoint = examined(checkpoint, images.inputs)
+        network = TorchNetwork.open(checkpoint.module, inputs, outputs)
+        checkpoint = replace(checkpoint, module=network.model)  # one copy of it is enough
+        return Ready(network, images, checkpoint, checkpoint.label)
 
     def decompose(
         self,
@@ -98,6 +130,10 @@ class Source:
         return decompose_checkpoint(self, chooser, data, **how)
 
 
+N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
+N = TypeVar("N", bound=Network)
+
+
 class Decomposable(Protocol):
     """A file whose network can be decomposed."""
 
@@ -110,6 +146,20 @@ class Decomposable(Protocol):
 
         Raises:
             TrpexportError: it can't be read.
+        """
+
+    def ready(
+        self,
+        data: CalibrationData | CalibrationImages | None,
+        *,
+        inputs: Inputs | None = None,
+        outputs: Sequence[str] = (),
+        stages: Stages,
+    ) -> Ready[Network]:
+        """Read it, and the images that its network is calibrated on.
+
+        Raises:
+            TrpexportError: it can't be read, or the images can't be used.
         """
 
     def decompose(
@@ -127,10 +177,6 @@ class Decomposable(Protocol):
         Raises:
             TrpexportError: as the steps themselves.
         """
-
-
-N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
-N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True, repr=False)
@@ -300,26 +346,11 @@ def decompose_checkpoint(
     stages = stages or Stages()
     chooser.check()
     device_named(device)
-    with stages("load the checkpoint"):
-        checkpoint = source.load(examine=data is None)
-    if checkpoint.plan is not None:
-        raise CheckpointError(
-            f"{source.path} is decomposed already: trpexport export {source.path} makes a bundle"
-        )
-    inputs = Inputs.of(source.inputs or chooser.inputs or checkpoint.known_inputs)
-    images = None if isinstance(data, CalibrationData) else data
-    if isinstance(data, CalibrationData):
-        with stages("read calibration images"):
-            images, facts = data.read_for(checkpoint, inputs)
-        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **facts})
-    if images is not None and source.expect is None:
-        checkpoint = examined(checkpoint, images.inputs)
-    network = TorchNetwork.open(checkpoint.module, inputs, outputs)
-    checkpoint = replace(checkpoint, module=network.model)  # one copy of it is enough
+    ready = source.ready(data, inputs=chooser.inputs, outputs=outputs, stages=stages)
     if isinstance(chooser, ByCriterion):
-        chooser = chooser.as_trained(checkpoint.metadata)
+        chooser = chooser.as_trained(ready.source.metadata)
     return decompose_network(
-        network, chooser, images, label=checkpoint.label, source=checkpoint,
+        ready.network, chooser, ready.images, label=ready.label, source=ready.source,
         refinement=refinement, device=device, stages=stages,
     )  # fmt: skip
 

@@ -175,18 +175,18 @@ class Tuning:
             TrpexportError: the file can't be read, or the machine that times not be reached.
         """
         self._chooser.check()
-        told = {
-            "source": [sha256_of(source.path), _told(source)],
-            "data": _told(data),
-            "chooser": _told(replace(self.chooser, cache=None, stopwatch=None)),
-            "settings": _told(replace(self.settings, replace=False)),
+        facts = {
+            "source": [sha256_of(source.path), told(source)],
+            "data": told(data),
+            "chooser": told(replace(self.chooser, cache=None, stopwatch=None)),
+            "settings": told(replace(self.settings, replace=False)),
             "outputs": list(self.outputs),
             "times": self.chooser.timekeeper.facts(),
             "precision": self.precision,
         }
         if self.refinement is not None:
-            told["refinement"] = _told(replace(self.refinement, cache=None))
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            facts["refinement"] = told(replace(self.refinement, cache=None))
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def _precisions(self) -> list[str]:
@@ -349,16 +349,16 @@ def _deliver(place: Path, out: Path, *, replace: bool) -> None:
             shutil.copyfile(file, staging / file.name)
 
 
-def _told(value: Any) -> Any:
+def told(value: Any) -> Any:
     """Return settings as JSON-ready data, equal for what is the same from run to run."""
     if isinstance(value, Dataset | TensorSet):
         return fingerprint(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _told(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: told(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _told(one) for key, one in value.items()}
+        return {str(key): told(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(one) for one in value]
+        return [told(one) for one in value]
     if callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     return str(value)

@@ -21,7 +21,7 @@ OWN_DEFAULTS = {
     "scheme": "tune chooses for each layer",
     "recipe": "finetune has one of its own",
     "out": "a run of training has a directory of its own",
-    "verify_seconds": "verify stops at the number of inputs",
+    "verify_seconds": "verify stops at the number of inputs, sweep has many networks to verify",
 }
 
 

@@ -95,9 +95,7 @@ def decompose(
 
     stages = Stages(announce)
     chooser.check()
-    refinement = (
-        Refinement(refine, device=device) if isinstance(refine, int | float) else refine
-    )
+    refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine
     if refinement is not None:
         refinement.check()
     module = model if isinstance(model, nn.Module) else None
@@ -201,6 +199,7 @@ def export(
     keep_norms: bool = False,
     precisions: Sequence[str] = (),
     max_error: float | None = None,
+    min_agreement: float | None = None,
     target_ort: str | None = None,
     check_target: bool = False,
     formats: Sequence[str] = (),
@@ -229,7 +228,10 @@ def export(
         replace: replace a bundle that stands in the place.
         keep_norms: leave batch norms apart from the kernels before them, to decompose the file.
         precisions: in which precisions besides float32 the network is written.
-        max_error: largest error of any output that these may have, over its variation.
+        max_error: largest error of any output that these and the network may have, over its
+            variation.
+        min_agreement: least share of inputs with the same top-1 that a decomposed network keeps of
+            the original, between 0 and 1.
         target_ort: the oldest version of ONNX Runtime that has to read the files, as in "1.16".
         check_target: run them in that version, which is installed for it.
         formats: ``"ort"`` for ONNX Runtime's own format besides.
@@ -256,6 +258,7 @@ def export(
         keep_norms=keep_norms,
         precisions=precisions,
         max_error=max_error,
+        min_agreement=min_agreement,
         target_ort=target_ort,
         check_target=check_target,
         formats=formats,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trpexport.choose.by_latency import ByLatency
     from trpexport.datasets import Preprocessing
     from trpexport.inputs import InputsLike
+    from trpexport.pipeline import Decomposable
     from trpexport.refining.refinement import Refinement
 
 Announce = Callable[[str], None]
@@ -76,29 +77,32 @@ def tune(
     from trpexport.calibration_data import CalibrationData
     from trpexport.datasets.given import data_from
     from trpexport.inputs import Inputs
-    from trpexport.onnx_files import OnnxFileSource
-    from trpexport.onnxfile.recognition import is_onnx
-    from trpexport.pipeline import Decomposable, Source
     from trpexport.refining.refinement import Refinement
     from trpexport.stages import Stages
     from trpexport.tuning import Tuning
 
-    path = Path(model)
-    source: Decomposable = (
-        OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)
-    )
     known = None if inputs is None else Inputs.of(inputs)
     drawn = data_from(images, known, limit=count + _HELD_OUT)
     judged = None if data is None else data_from(data, known)
     how = settings or ExportSettings()
     how = replace(how, preprocessing=how.preprocessing or preprocessing)
-    refinement = (
-        Refinement(refine, device=device) if isinstance(refine, int | float) else refine
-    )
+    refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine
     job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision, device=device)
     return job(
-        source,
+        source_of(model, inputs, arch, factory),
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),
         None if out is None else Path(out),
         Stages(announce),
     )
+
+
+def source_of(
+    model: str | Path, inputs: InputsLike | None, arch: str | None, factory: str | None
+) -> Decomposable:
+    """Say which checkpoint or ONNX file to read, and how."""
+    from trpexport.onnx_files import OnnxFileSource
+    from trpexport.onnxfile.recognition import is_onnx
+    from trpexport.pipeline import Source
+
+    path = Path(model)
+    return OnnxFileSource(path, inputs) if is_onnx(path) else Source(path, arch, factory, inputs)

@@ -7,7 +7,7 @@ Knapsack Problem", Operations Research 27, 1979), solved to optimality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -22,6 +22,9 @@ from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.plan import Plan
+
+LEFT_WHOLE = "the budget leaves it whole"
+"""Why a layer stays that might be cut."""
 
 
 @dataclass(frozen=True)
@@ -140,17 +143,15 @@ def plan_for(
     Raises:
         NothingToDoError: the choice is to leave every layer as it is.
     """
-    first = SCHEMES[next(iter(SCHEMES)) if scheme == "auto" else scheme]
-    reasons = selection.reasons_to_stay(network, first)
+    reasons = reasons_left_out(network, allotment.chosen, selection, scheme)
     bare = keep_all(network, architecture=architecture)
     rows = []
     for row in bare.layers:
         option = allotment.chosen.get(row.name)
         if option is None:
-            reason = reasons[row.name] or _none_cheaper(selection)
-            rows.append(replace(row, reason=reason))
+            rows.append(replace(row, reason=reasons[row.name]))
         elif option.scheme is None:
-            rows.append(replace(row, reason="the budget leaves it whole"))
+            rows.append(replace(row, reason=LEFT_WHOLE))
         else:
             rows.append(replace(row, scheme=option.scheme, rank=option.rank))
     wanted = replace(
@@ -164,6 +165,26 @@ def plan_for(
     if not plan.rewritten:
         raise NothingToDoError(f"{criterion} leaves every layer as it is: ask for less to remain")
     return replace(plan, criterion=criterion)
+
+
+def reasons_left_out(
+    network: Network, known: Collection[str], selection: Selection, scheme: str
+) -> dict[str, str]:
+    """Return why a table does not know a layer, for each that it does not.
+
+    Args:
+        network: the network that the table was measured on.
+        known: names of the layers of the table.
+        selection: the layers that may be rewritten, as for the table.
+        scheme: what was asked for, ``auto`` or the name of a scheme.
+    """
+    first = SCHEMES[next(iter(SCHEMES)) if scheme == "auto" else scheme]
+    reasons = selection.reasons_to_stay(network, first)
+    return {
+        name: reason or _none_cheaper(selection)
+        for name, reason in reasons.items()
+        if name not in known
+    }
 
 
 def _none_cheaper(selection: Selection) -> str:

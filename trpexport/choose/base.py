@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.factorizer import Factorizer
@@ -15,7 +17,7 @@ from trpexport.datasets.labelled import LabelledSamples
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
 from trpexport.lowrank.chain import Chain
-from trpexport.networks.base import Network
+from trpexport.networks.base import Network, Origin
 from trpexport.networks.samples import checked_samples
 from trpexport.ops import Layer, LinearOp
 from trpexport.plan import CALIBRATION, Plan
@@ -93,6 +95,27 @@ class CalibrationImages(Protocol):
         Raises:
             DataError: there are none.
         """
+
+
+N_co = TypeVar("N_co", bound=Network, covariant=True, default=Network)
+O_co = TypeVar("O_co", bound=Origin, covariant=True, default=Origin)
+
+
+@dataclass(frozen=True)
+class Ready(Generic[N_co, O_co]):
+    """A network that was read, with what it is calibrated on.
+
+    Attributes:
+        network: the network.
+        images: what it is calibrated on; None for nothing.
+        source: where it comes from.
+        label: what it is called, for the reader.
+    """
+
+    network: N_co
+    images: CalibrationImages | None
+    source: O_co
+    label: str | None
 
 
 class Chooser(Protocol):

@@ -114,7 +114,7 @@ class ByBudget(AlignedSelection):
         kind, limit = self._target
         if kind == "macs":
             check_known(network)
-        alignment = self._reaching(network)
+        alignment = self.reaching(network)
         if kind not in ("error", "drop"):
             asked = replace(self, rank_multiple=alignment)
             check_reach(network, self._price, limit, self.scheme, asked)
@@ -166,7 +166,7 @@ class ByBudget(AlignedSelection):
         options = {**choice.plan.options, **alignment.to_json()}
         return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
-    def _reaching(self, network: Network) -> Alignment:
+    def reaching(self, network: Network) -> Alignment:
         """Return what ranks are multiples of: ``auto`` leaves a share within reach."""
         alignment = self.alignment
         kind, limit = self._target

@@ -19,7 +19,7 @@ from trpexport.quantization.observing import channel_statistics, histograms
 from trpexport.quantization.ort import Quantizer, ready, serialized
 from trpexport.quantization.ranges import METHODS, Range
 from trpexport.quantization.rounding import rounded_weights
-from trpexport.quantization.search import Found, Search, Trials, find_units
+from trpexport.quantization.search import Found, Search, Trials, Unit, find_units
 from trpexport.quantization.settings import QuantizationSettings, Quantized
 from trpexport.runtime.session import open_session
 from trpexport.tensors import Array, Arrays
@@ -60,6 +60,86 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
         DataError: there are no images, or they say nothing.
         NothingToDoError: the limits can't be met.
     """
+    ranked = _ranked(source, settings)
+    measured, quantize = ranked.measured, ranked.quantize
+    judge = Trials(ranked.model, ranked.judging)
+    search = Search(quantize, ranked.ranges, measured.unbounded, judge, settings)
+    found = search(ranked.ranking)
+    with staged_file(target) as file:
+        file.write(serialized(found.model))
+    facts = {
+        "numbers": ranked.numbers.name,
+        "provider": settings.provider,
+        "method": ranked.method,
+        "methods": ranked.errors,
+        "chains": ranked.chains,
+        "rounding": {name: one.error_ratio for name, one in quantize.weights.items()},
+        "ranking": [
+            {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
+            for unit, error in ranked.ranking
+        ],
+        "excluded": [*(unit.label for unit in found.excluded), *sorted(measured.unbounded)],
+        "error": found.error.value,
+        "error_bound": found.error.bound,
+        "drop": found.drop,
+        "images": ranked.images,
+    }
+    return Quantized(facts, _note(found, ranked.numbers, measured.unbounded))
+
+
+def layer_errors(source: Path, settings: QuantizationSettings) -> dict[str, float]:
+    """Return the output error of a network if one layer alone is in int8, by layer.
+
+    In the units of :func:`quantize_static`, on half of the held-out images.
+
+    Args:
+        source: an ONNX file of float32.
+        settings: images, and who will run it.
+
+    Raises:
+        ModelError: the file is quantized already or can't be, or the provider has no int8.
+        DataError: there are no images, or they say nothing.
+    """
+    ranking = _ranked(source, settings).ranking
+    return {unit.label: error for unit, error in ranking if unit.is_linear}
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A network that is ready to be quantized.
+
+    Attributes:
+        model: it.
+        numbers: in which it is to be written.
+        measured: what its tensors hold.
+        quantize: writes it.
+        method: the one by which ranges are chosen.
+        errors: by method, what it loses.
+        chains: between which operators what was rescaled.
+        ranking: its units, and what each alone loses, the worst first.
+        judging: held-out images by which nothing was chosen.
+        images: how many there are of each kind.
+    """
+
+    model: ModelProto
+    numbers: NumberFormat
+    measured: _Measured
+    quantize: Quantizer
+    method: str
+    errors: Mapping[str, float]
+    chains: list[dict[str, Any]]
+    ranking: list[tuple[Unit, float]]
+    judging: Arrays
+    images: Mapping[str, int]
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Ranges of its tensors."""
+        return self.measured.ranges[self.method]
+
+
+def _ranked(source: Path, settings: QuantizationSettings) -> _Ranked:
+    """Measure a network on images, and rank its units."""
     numbers = number_format(settings.provider, instruction_sets())
     check_float32(source)
     session = open_session(source)
@@ -78,31 +158,12 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     trials = Trials(model, choosing)
     quantize = Quantizer(model, numbers, rounded_weights(model, calibration, numbers))
     method, errors = _best_method(quantize, measured, trials)
-    ranges = measured.ranges[method]
     bounded = [unit for unit in units if measured.unbounded.isdisjoint(unit.nodes)]
-    ranking = trials.ranking(bounded, ranges, quantize)
-    judge = Trials(model, judging)
-    found = Search(quantize, ranges, measured.unbounded, judge, settings)(ranking)
-    with staged_file(target) as file:
-        file.write(serialized(found.model))
-    facts = {
-        "numbers": numbers.name,
-        "provider": settings.provider,
-        "method": method,
-        "methods": errors,
-        "chains": chains,
-        "rounding": {name: one.error_ratio for name, one in quantize.weights.items()},
-        "ranking": [
-            {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
-            for unit, error in ranking
-        ],
-        "excluded": [*(unit.label for unit in found.excluded), *sorted(measured.unbounded)],
-        "error": found.error.value,
-        "error_bound": found.error.bound,
-        "drop": found.drop,
-        "images": {"calibration": _count(calibration), "held_out": _count(held_out)},
-    }
-    return Quantized(facts, _note(found, numbers, measured.unbounded))
+    ranking = trials.ranking(bounded, measured.ranges[method], quantize)
+    images = {"calibration": _count(calibration), "held_out": _count(held_out)}
+    return _Ranked(
+        model, numbers, measured, quantize, method, errors, chains, ranking, judging, images
+    )
 
 
 def quantize_blank(path: Path, settings: QuantizationSettings) -> None:

@@ -12,7 +12,16 @@ from trpexport.errors import ModelError, TrpexportError
 from trpexport.files import read_json
 from trpexport.measure.records import read_record
 from trpexport.plan import Plan, read_plan
-from trpexport.report.shapes import BENCH, MANIFEST, METRICS, PROFILE, REPORT, is_gate
+from trpexport.report.shapes import (
+    BENCH,
+    MANIFEST,
+    METRICS,
+    PROFILE,
+    REPORT,
+    SENSITIVITY,
+    is_gate,
+    is_sweep,
+)
 from trpexport.schema import check, fits, parse_json, read_text
 
 _METRICS = "metrics.jsonl"
@@ -47,7 +56,8 @@ class Record:
 
     Attributes:
         path: its file.
-        kind: what it is of: ``bench``, ``gate``, ``profile`` or ``training``.
+        kind: what it is of: ``bench``, ``gate``, ``profile``, ``sensitivity``, ``sweep`` or
+            ``training``.
         facts: its content; of training an object with ``epochs``.
     """
 
@@ -168,4 +178,8 @@ def _unknown(path: Path) -> TrpexportError:
     )
 
 
-_SHAPES: Mapping[str, Any] = {"bench": BENCH, "profile": PROFILE, "gate": is_gate}
+_SHAPES: Mapping[str, Any] = {
+    **{"bench": BENCH, "profile": PROFILE, "gate": is_gate},
+    "sensitivity": SENSITIVITY,
+    "sweep": is_sweep,
+}

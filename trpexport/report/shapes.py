@@ -139,7 +139,8 @@ REPORT = {
     "macs": {
         **_COSTS,
         "ratio": _OR_NONE,
-        "unknown": each(whole(0)),
+        # Older reports call it unknown.
+        **dict.fromkeys(("uncounted", "unknown"), MayLack(each(whole(0)))),
         "kinds": MayLack([_exactly({"kind": text, "share": not_negative, "ratio": _OR_NONE})]),
     },
     "verified_on": MayLack(text),
@@ -237,6 +238,66 @@ def is_gate(value: Any) -> bool:
         return True
     return judged is not None and fits(value, _JUDGED_BY[judged])
 
+
+_CUT = {
+    **{"scheme": text, "rank": whole(1)},
+    **{"macs": not_negative, "error": not_negative},
+}
+SENSITIVITY = {
+    "architecture": (None, text),
+    **{"scheme": text, "data": text, "images": whole(0)},
+    "ratios": [positive],
+    **{"target": _OR_NONE, "error": _OR_NONE},
+    "layers": [
+        {
+            **{"name": text, "operator": text, "macs": not_negative, "reason": (None, text)},
+            "cuts": [{"share": positive, "cut": (None, _CUT)}],
+            "chosen": (None, _CUT),
+            "back": (None, {"error": not_negative, "macs": number}),
+            "precisions": (None, each(_OR_NONE)),
+        }
+    ],
+}
+"""Of the record of a sensitivity."""
+
+_CELL = {
+    **{"label": text, "scheme": text, "precision": text, "target": positive},
+    **dict.fromkeys(("macs", "parameters", "bytes"), (None, _COSTS)),
+    "unknown": (None, [text]),
+    "error": (None, {"value": _OR_NONE, "images": whole(0)}),
+    "judged": (
+        None,
+        {
+            **{"metric": text, "is_share": flag, "data": text, "split": text, "images": whole(0)},
+            **dict.fromkeys(("before", "after", "loss"), number),
+            **dict.fromkeys(("low", "high"), (None, number)),
+        },
+    ),
+    "time": (None, {**_TIMED, "original": not_negative}),
+    "failed": (None, text),
+}
+
+
+def _is_cell(cell: Any) -> bool:
+    """Whether a cell of a sweep stands with all its costs, or failed and has none."""
+    if not fits(cell, _CELL):
+        return False
+    named = ("macs", "parameters", "bytes", "error", "unknown")
+    return len({cell[name] is None for name in named}) == 1
+
+
+def is_sweep(value: Any) -> bool:
+    """Whether a value is what came of a sweep, compared by what all its cells have."""
+    shape = {"network": text, "loss": text, "front": [text], "cells": [_is_cell]}
+    if not fits(value, {**shape, "gain": text}) or value["gain"] not in GAINS:
+        return False
+    judged = [cell["judged"] for cell in value["cells"] if cell["judged"] is not None]
+    intervals = all((one["low"] is None) == (one["high"] is None) for one in judged)
+    return intervals and len({(one["metric"], one["is_share"]) for one in judged}) <= 1
+
+
+GAINS = ("speedup", "macs", "bytes")
+"""By what the cells of a sweep may be compared."""
 
 METRICS = {
     "epoch": whole(0),

@@ -58,9 +58,9 @@ def test_a_metric_stands_in_the_file_or_is_typed() -> None:
     limits = read_limits({}, config=classes, data="tensors:x.npz")
     values = np.zeros((4, 2))
     classed = TensorSet("tensors:x.npz", {"x": values}, {"target": np.arange(4)})
-    found = with_usual_metric(limits, classed).metric
-    assert found is not None
-    assert found.name == "top1"
+    usual = with_usual_metric(limits, classed).metric
+    assert usual is not None
+    assert usual.name == "top1"
     other = TensorSet("tensors:x.npz", {"x": values}, {"target": values})
     with pytest.raises(TrpexportError, match="nobody says by which metric tensors:x"):
         with_usual_metric(limits, other)

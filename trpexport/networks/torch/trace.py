@@ -69,8 +69,7 @@ class Trace:
         """Return that of a copy of the network."""
         modules = dict(model.named_modules())
         layers = (
-            replace(layer, module=cast("LinearLayer", modules[layer.name]))
-            for layer in self.layers
+            replace(layer, module=cast("LinearLayer", modules[layer.name])) for layer in self.layers
         )
         return replace(self, layers=tuple(layers))
 

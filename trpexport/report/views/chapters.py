@@ -28,8 +28,10 @@ from trpexport.report.views.plots import (
     speedup_lanes,
     training_plots,
 )
+from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
+from trpexport.report.views.sweep import sweep_plot, sweep_view
 from trpexport.report.views.tiles import bundle_tiles
-from trpexport.report.views.uncounted import not_counted
+from trpexport.report.views.uncounted import not_counted, uncounted
 from trpexport.report.views.verdict import verdict_view
 from trpexport.verdict import verdict_of
 
@@ -94,7 +96,7 @@ def _compared(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     macs, parameters = report["macs"], report["parameters"]
     row: dict[str, Any] = {
         "bundle": name,
-        "macs": Value(macs["ratio"], bound="at most" if macs["unknown"] else None)
+        "macs": Value(macs["ratio"], bound="at most" if uncounted(macs) else None)
         if macs["ratio"]
         else None,
         "parameters": parameters["before"] / parameters["after"] if parameters["after"] else None,
@@ -126,7 +128,7 @@ def _bundle_chapter(name: str, bundle: Bundle, commands: Sequence[Text]) -> Chap
         *verdict_view(verdict_of(report)),
         Text(_what(bundle), tone=Tone.FAINT),
         Tiles(bundle_tiles(bundle)),
-        *not_counted(report["macs"]["unknown"]),
+        *not_counted(uncounted(report["macs"])),
     )
     return Chapter(name, lead, tuple(section for section in sections if section.blocks))
 
@@ -290,9 +292,23 @@ def _training_chapter(record: Record) -> Chapter:
     return Chapter(f"Training: {record.label}", lead)
 
 
+def _sensitivity_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    lead = (*sensitivity_lanes(facts), *sensitivity_view(facts))
+    return Chapter(f"Which layer costs what: {record.label}", lead)
+
+
+def _sweep_chapter(record: Record) -> Chapter:
+    facts = record.facts
+    table, *rest = sweep_view(facts)
+    return Chapter(f"Sweep: {record.label}", (*rest, *sweep_plot(facts), table))
+
+
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {
     "bench": _bench_chapter,
     "profile": _profile_chapter,
     _GATE: _gate_chapter,
+    "sweep": _sweep_chapter,
+    "sensitivity": _sensitivity_chapter,
     "training": _training_chapter,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trpexport.fronts import front_of
 from trpexport.report.blocks import Kind, Range, Value
 from trpexport.report.page import Axis, Lane, Lanes, Plot, Point, Series
 from trpexport.report.views.latency import tuned_file
@@ -100,7 +101,7 @@ def pareto_plot(reports: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     ]
     if len(points) < 2:
         return None
-    front = _front(points)
+    front = [points[place] for place in front_of([(point.x, point.y) for point in points])]
     gain = Axis("times as fast", Kind.RATIO) if timed else Axis("times fewer MACs", Kind.RATIO)
     return Plot(
         title="What is saved, and what is lost",
@@ -135,15 +136,6 @@ def _trade(name: str, report: Mapping[str, Any], *, timed: bool) -> Point | None
         speedup = tuned_file(report["latency"])["speedup"]
         return Point(speedup["mid"], error, name, Range(speedup["low"], speedup["high"]))
     return Point(macs["ratio"], error, name) if macs["ratio"] else None
-
-
-def _front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that none beats in both, ``x`` upward and ``y`` downward."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (-point.x, point.y)):
-        if not front or point.y < front[-1].y:
-            front.append(point)
-    return front[::-1]
 
 
 def training_plots(epochs: Sequence[Mapping[str, Any]]) -> tuple[Plot, ...]:

@@ -1,0 +1,118 @@
+"""``trpexport sensitivity``: which layer of a network costs what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from . import options as opt
+from .alignment import RankMultiple, multiple
+from .console import progress, show, show_json
+from .drawing import Plot, draw
+from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .measuring import Provider
+from .report import ReportTo, write_report
+
+Ratios = Annotated[
+    str,
+    typer.Option(help="Shares of a layer's MACs at which its loss is told, by commas."),
+]
+_RATIOS = "0.75,0.5,0.25"
+
+
+def sensitivity(
+    context: typer.Context,
+    network: opt.NetworkFile,
+    calib: opt.Calib = None,
+    scheme: opt.Scheme = "spatial",
+    target_macs: opt.TargetMacs = None,
+    ratios: Ratios = _RATIOS,
+    precision: opt.Precision = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    stride_1_only: opt.Stride1Only = False,
+    rank_multiple: RankMultiple = "auto",
+    provider: Provider = "cpu",
+    arch: opt.Arch = None,
+    expect: opt.Expect = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
+    cache: opt.Cache = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    plot: Plot = None,
+    report: ReportTo = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Show which layer costs what: the output error if it alone is cut, the worst first.
+
+    It is the table that decompose keeps with the same images, scheme and layers: what is there is
+    read, what is not is measured, and decompose finds it then. With --target-macs each layer's cut
+    within that budget is shown, and what leaving the layer whole would win back; with --precision
+    int8 the error of each layer in int8. A layer that was not cut is listed apart with the reason:
+    nothing is known of it. Exit code 3: no layer gets cheaper, or the target can't be met.
+
+    Example:
+        trpexport sensitivity network.pth --calib cifar10:DIR --target-macs 0.5
+    """
+    from trpexport.choose.sensitivity import SensitivityJob
+    from trpexport.files import cache_folder
+    from trpexport.report.documents import Record
+    from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
+    from trpexport.sensing import sense
+
+    how = (mean, std, size, resize, data_preprocessing)
+    fitted = calibration(calib, images, seed, how)
+    if fitted is None:
+        raise TrpexportError(
+            "what a layer loses is told by output error on images: give some, as in --calib "
+            "cifar10:DIR"
+        )
+    selection = {
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "stride_1_only": stride_1_only,
+        "rank_multiple": multiple(rank_multiple),
+        "provider": provider,
+    }
+    job = SensitivityJob(
+        scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)
+    )
+    source = opt.source(
+        context, network, arch, model, input_shape, unsafe_pickle, expectation(expect, *how)
+    )
+    with progress() as stages:
+        found = sense(source, job, fitted, precisions=opt.names(precision), stages=stages)
+    facts = found.to_json()
+    if as_json:
+        show_json(facts)
+    else:
+        show(*sensitivity_view(facts))
+    if plot is not None:
+        draw(plot, sensitivity_lanes(facts), f"What each layer of {network.name} loses")
+    write_report(report, Record(Path(network.name), "sensitivity", facts))
+
+
+def shares(text: str, option: str) -> tuple[float, ...]:
+    """Return the shares that were typed, by commas.
+
+    Raises:
+        TrpexportError: one is no number between 0 and 1.
+    """
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < share < 1 for share in found):
+        raise TrpexportError(f"{option} {text!r} must be shares between 0 and 1, as in {_RATIOS}")
+    return found

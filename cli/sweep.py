@@ -1,0 +1,237 @@
+"""``trpexport sweep``: many ways to make one network smaller, each to what it saves and loses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trpexport.errors import TrpexportError
+
+from . import measuring as m
+from . import options as opt
+from .alignment import RankMultiple, multiple
+from .console import progress, say, show, show_json
+from .eval import (
+    Data,
+    DataImages,
+    DataPreprocessing,
+    LowerIsBetter,
+    Mean,
+    OfMetric,
+    Resize,
+    Size,
+    Split,
+    Std,
+    calibration,
+    expectation,
+    kept_preprocessing,
+    open_data,
+    preprocessing,
+)
+from .idle import Idle, refuse_idle
+from .interrupts import tell
+from .report import ReportTo, write_report
+
+if TYPE_CHECKING:
+    from trpexport.conversion import Labelled
+    from trpexport.sweeps.results import SweepResult
+    from trpexport.sweeps.runners import Runner
+
+_JUDGING = Idle(("split", "data_images", "metric", "metric_lower_is_better"), without="data")
+_RAY = Idle(("device_label",), without="ray")
+_TIMING = Idle(("threads", "batch", "min_time"), without="is_benched")
+
+
+def sweep(
+    context: typer.Context,
+    network: opt.NetworkFile,
+    calib: opt.Calib = None,
+    schemes: Annotated[
+        str, typer.Option(help="Schemes by commas, as in spatial,auto; a wrong name lists all.")
+    ] = "spatial",
+    targets: Annotated[
+        str,
+        typer.Option(
+            help="Shares of the MACs to keep, by commas, or from one to another in steps of 0.1, "
+            "or of what stands behind a slash, as in 0.7..0.3/0.05."
+        ),
+    ] = "0.7..0.3",
+    precisions: Annotated[
+        str, typer.Option(help="Precisions by commas, as in fp32,int8.")
+    ] = "fp32",
+    out: opt.Out = None,
+    data: Data = None,
+    split: Split = "test",
+    data_images: DataImages = None,
+    metric: OfMetric = None,
+    metric_lower_is_better: LowerIsBetter = False,
+    is_benched: Annotated[
+        bool,
+        typer.Option("--bench", help="Time each cell beside the original, alone on the machine."),
+    ] = False,
+    provider: m.Provider = "cpu",
+    threads: m.Threads = "1",
+    batch: m.Batch = None,
+    min_time: m.MinTime = 2.0,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    stride_1_only: opt.Stride1Only = False,
+    rank_multiple: RankMultiple = "auto",
+    arch: opt.Arch = None,
+    expect: opt.Expect = None,
+    model: opt.Model = None,
+    input_shape: opt.InputShape = None,
+    unsafe_pickle: opt.UnsafePickle = False,
+    images: opt.Images = None,
+    seed: opt.Seed = 0,
+    cache: opt.Cache = None,
+    mean: Mean = None,
+    std: Std = None,
+    size: Size = None,
+    resize: Resize = None,
+    data_preprocessing: DataPreprocessing = False,
+    opset: opt.Opset = 18,
+    dynamic_batch: opt.DynamicBatch = False,
+    legacy_exporter: opt.LegacyExporter = False,
+    simplify: opt.Simplify = None,
+    verify_seconds: opt.VerifySeconds = 2.0,
+    force: opt.Force = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+        ),
+    ] = None,
+    device_label: Annotated[
+        str,
+        typer.Option(help="The resource of the cluster's nodes that are the device to time on."),
+    ] = "trpexport_device",
+    save: m.Save = None,
+    report: ReportTo = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Decompose a network in many ways, and show what each saves, loses, and takes in time.
+
+    A cell is a scheme, a share of the MACs and a precision. Cells of one scheme share what each
+    layer loses. What came of a cell is in the directory's journal as it ends: the same command goes
+    on after a kill, and with more targets the cells that stand are kept. Writes a bundle for each
+    scheme and target, sweep.json and sweep.csv (--save names a further file for either, by its
+    ending). A cell that fails is shown with its line, the others go on; the command then ends with
+    the exit code of the failure, and tries it again the next time: 3 where a target can't be met, 4
+    where a verification failed.
+
+    With --ray the machines of a cluster make the cells, several at a time; those nodes that are the
+    device, as ray start --resources '{"trpexport_device": 1}' says, time them afterwards. Network
+    and data must lie under the same paths everywhere.
+
+    Example:
+        trpexport sweep network.pth --schemes spatial,auto --targets 0.7..0.3 --calib cifar10:DIR
+    """
+    from trpexport.files import cache_folder
+    from trpexport.latency.stopwatch import Conditions
+    from trpexport.pipeline import default_directory
+    from trpexport.report.documents import Record
+    from trpexport.report.views.sweep import sweep_view
+    from trpexport.sweeps.cells import grid, parse_targets
+    from trpexport.sweeps.sweep import JSON, Sweep
+    from trpexport.sweeps.work import Work
+
+    refuse_idle(context, _JUDGING, _TIMING, _RAY)
+    _check_save(save)
+    how = (mean, std, size, resize, data_preprocessing)
+    fitted = calibration(calib, images, seed, how)
+    if fitted is None:
+        raise TrpexportError(
+            "each target is met by output error on images: give some, as in --calib cifar10:DIR"
+        )
+    labelled = expectation(expect, *how)
+    kept = kept_preprocessing(how, fitted, labelled)
+    settings = opt.settings(
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        dynamic=None,
+        legacy=legacy_exporter,
+        simplify=simplify,
+        seconds=verify_seconds,
+        force=force,
+        preprocessing=kept,
+    )
+    conditions = Conditions(provider, threads=m.number_of_threads(threads), batch=batch)
+    work = Work(
+        opt.source(context, network, arch, model, input_shape, unsafe_pickle, labelled),
+        fitted,
+        _labelled(data, split, data_images, how, metric, metric_lower_is_better),
+        settings,
+        {
+            "include": tuple(include or ()),
+            "exclude": tuple(exclude or ()),
+            "stride_1_only": stride_1_only,
+            "rank_multiple": multiple(rank_multiple),
+            "provider": provider,
+        },
+        cache_folder(cache),
+        conditions if is_benched else None,
+        min_time,
+    )
+    cells = grid(opt.names([schemes]), parse_targets(targets), opt.names([precisions]))
+    out = out or default_directory(network, "sweep")
+    tell(lambda: f"the cells that ended stand in {out}, the same command goes on there")
+    with progress() as stages:
+        found = Sweep(work, cells, _runner(ray, device_label))(out, stages)
+    if as_json:
+        show_json({"directory": str(out), **found.data})
+    else:
+        show(*sweep_view(found.data))
+        say(f"Wrote {out}")
+    _save(found, save)
+    write_report(report, Record(out / JSON, "sweep", found.data))
+    if found.codes:
+        raise typer.Exit(max(found.codes))
+
+
+def _labelled(
+    data: str | None,
+    split: str,
+    limit: int | None,
+    how: tuple[str | None, str | None, str | None, int | None, bool],
+    metric: str | None,
+    lower_is_better: bool,
+) -> Labelled | None:
+    """Return what cells are judged on, as it was typed; None where it was not."""
+    from trpexport.conversion import Labelled
+    from trpexport.judge.examples import find_judge, usual_metric
+
+    if data is None:
+        return None
+    judged = open_data(data)
+    chosen = usual_metric(judged, metric)
+    by = find_judge(judged.name, chosen, lower_is_better=lower_is_better)
+    return Labelled(judged, split, limit, preprocessing(judged, *how, kept=True), by)
+
+
+def _runner(address: str | None, label: str) -> Runner:
+    """Return who works on the cells, as it was typed."""
+    from trpexport.sweeps.on_ray import OnRay
+    from trpexport.sweeps.runners import Here
+
+    return Here() if address is None else OnRay(address, label)
+
+
+def _check_save(place: Path | None) -> None:
+    if place is not None and place.suffix not in {".csv", ".json"}:
+        raise TrpexportError(f"--save {place} must end in .csv or .json: it says what is written")
+
+
+def _save(found: SweepResult, place: Path | None) -> None:
+    from trpexport.files import write_atomically, write_json
+
+    if place is None:
+        return
+    if place.suffix == ".csv":
+        write_atomically(place, found.csv().encode())
+    else:
+        write_json(place, found.data)
+    say(f"Wrote {place}")

@@ -1,0 +1,1 @@
+"""Many ways to make one network smaller, each to what it saves and what it loses."""

@@ -1,0 +1,283 @@
+"""Cells of a sweep on the machines of a Ray cluster.
+
+A machine needs this library, and the network and the data under the same paths. Everything else
+travels with the cells: bundles, and the tables of what each layer loses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from trpexport import bundle
+from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
+from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.files import write_atomically
+from trpexport.importing import importable_working_directory
+from trpexport.installing import install_command
+from trpexport.sweeps.cells import Cell
+from trpexport.sweeps.journal import Outcome
+from trpexport.sweeps.runners import Done, Say, is_base, made, timed, without_base
+from trpexport.sweeps.work import Work
+
+DEVICE = "trpexport_device"
+"""The resource by which nodes say that they are the device that is timed on."""
+
+_RETRIES = 5  # of a task whose worker or node is gone
+_TABLES = "tables"
+
+Files = Mapping[str, bytes]
+"""Content of the files of a folder, by name."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a worker gives back.
+
+    Attributes:
+        outcome: what came of the cell.
+        files: its bundle; nothing where there is none.
+        tables: of what each layer loses.
+    """
+
+    outcome: Outcome
+    files: Files
+    tables: Files
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Works on cells on a Ray cluster; timed ones on nodes that are the device, one a node.
+
+    Attributes:
+        address: of the cluster; ``auto`` for the one that runs here.
+        label: the resource of the nodes that are the device.
+    """
+
+    address: str = "auto"
+    label: str = DEVICE
+
+    def make(self, work: Work, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
+        """Make cells and yield what came of each as it ends.
+
+        Raises:
+            MissingDependencyError: Ray is not installed.
+            TrpexportError: there is no such cluster.
+        """
+        if not groups:
+            return
+        with self._cluster(work) as ray:
+            yield from _Making(ray, work, out, say)(groups)
+
+    def time(self, work: Work, made: Sequence[tuple[Cell, Outcome]], out: Path, say: Say) -> Done:
+        """Time cells that were made, and yield each as it ends.
+
+        Raises:
+            MissingDependencyError: Ray is not installed.
+            TrpexportError: there is no such cluster, or no node of it is the device.
+        """
+        if not made:
+            return
+        with self._cluster(work) as ray:
+            if ray.cluster_resources().get(self.label, 0) < 1:
+                raise TrpexportError(
+                    f"no node of the cluster is the device: start one with ray start --address "
+                    f"... --resources '{{\"{self.label}\": 1}}'",
+                    parameters=("device_label",),
+                )
+            task = _task(ray, _time_apart, resources={self.label: 1})
+            shared, place = ray.put(work), str(Path.cwd())
+            pending = {
+                task.remote(shared, cell, outcome, _read(out / cell.folder), place): (cell, outcome)
+                for cell, outcome in made
+            }
+            say(f"{len(pending)} cells to time on {ray.cluster_resources()[self.label]:g} nodes")
+            with _cancelled(ray, pending):
+                while pending:
+                    (ref,), _ = ray.wait(list(pending), num_returns=1)
+                    cell, outcome = pending.pop(ref)
+                    yield (
+                        cell,
+                        _got(ray, ref, lambda line, o=outcome: replace(o, error=line, code=2)),
+                    )
+
+    @contextlib.contextmanager
+    def _cluster(self, work: Work) -> Iterator[Any]:
+        """Connect to the cluster while the block runs, unless this process is connected already.
+
+        Raises:
+            MissingDependencyError: Ray is not installed.
+            TrpexportError: there is no such cluster.
+        """
+        ray = _ray()
+        if ray.is_initialized():
+            yield ray
+            return
+        # Ranks are multiples of the block of one processor: of this one, as without the cluster.
+        variables = {BLOCK_VARIABLE: str(channel_block(work.selection.get("provider")))}
+        try:
+            ray.init(
+                address=self.address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": variables},
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise TrpexportError(
+                f"there is no Ray cluster at {self.address} ({str(error).splitlines()[0][:200]}): "
+                "start one with ray start --head, or leave it out to work on this machine alone",
+                parameters=("ray",),
+            ) from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@dataclass
+class _Making:
+    """Makes the cells of a sweep on a cluster.
+
+    Of each scheme one bundle is made first: the others get the table that it measured.
+    """
+
+    ray: Any
+    work: Work
+    out: Path
+    say: Say
+    pending: dict[Any, tuple[Sequence[Cell], int]] = field(default_factory=dict)
+
+    def __call__(self, groups: Sequence[Sequence[Cell]]) -> Done:
+        """Make cells and yield what came of each as it ends."""
+        self.task = _task(self.ray, _make_apart)
+        self.shared = self.ray.put(self.work)
+        waiting: dict[str, list[Sequence[Cell]]] = {}
+        for group in groups:
+            waiting.setdefault(group[0].scheme, []).append(group)
+        for some in waiting.values():
+            self._submit(some.pop(0), 0)
+        with _cancelled(self.ray, self.pending):
+            while self.pending:
+                (ref,), _ = self.ray.wait(list(self.pending), num_returns=1)
+                group, place = self.pending.pop(ref)
+                cell = group[place]
+                found = _got(self.ray, ref, _lost)
+                self._keep(cell, found)
+                yield cell, found.outcome
+                for other in waiting.pop(cell.scheme, ()):
+                    self._submit(other, 0)
+                if is_base(cell, found.outcome):
+                    yield from without_base(cell, found.outcome, group[place:])
+                elif place + 1 < len(group):
+                    self._submit(group, place + 1)
+
+    def _submit(self, group: Sequence[Cell], place: int) -> None:
+        cell = group[place]
+        self.say(cell.label)
+        files = {} if cell.precision == bundle.FLOAT32 else _read(self.out / cell.folder)
+        tables = {} if self.work.cache is None else _read(Path(self.work.cache), "*.json")
+        ref = self.task.remote(self.shared, cell, files, tables, str(Path.cwd()))
+        self.pending[ref] = (group, place)
+
+    def _keep(self, cell: Cell, found: _Made) -> None:
+        """Put what came from elsewhere into its places here."""
+        if found.files:
+            with bundle.staged_directory(self.out / cell.folder, replace=True) as staging:
+                _write(found.files, staging)
+        if self.work.cache is not None:
+            Path(self.work.cache).mkdir(parents=True, exist_ok=True)
+            for name, content in found.tables.items():
+                write_atomically(Path(self.work.cache) / name, content)
+
+
+def _make_apart(work: Work, cell: Cell, files: Files, tables: Files, directory: str) -> _Made:
+    """Make a cell on a node of the cluster."""
+    with _folder(directory) as folder:
+        place, cache = folder / cell.folder, folder / _TABLES
+        _write(tables, cache)
+        if files:
+            _write(files, place)
+        outcome = made(replace(work, cache=cache), cell, place, _silent)
+        content = {} if outcome.facts is None else _read(place)
+        new = {n: found for n, found in _read(cache, "*.json").items() if n not in tables}
+        return _Made(outcome, content, new)
+
+
+def _time_apart(work: Work, cell: Cell, outcome: Outcome, files: Files, directory: str) -> Outcome:
+    """Time a cell on a node of the cluster."""
+    with _folder(directory) as folder:
+        _write(files, folder / cell.folder)
+        return timed(work, cell, outcome, folder / cell.folder, _silent)
+
+
+@contextlib.contextmanager
+def _folder(directory: str) -> Iterator[Path]:
+    """Work in the directory that the sweep was started in, if it is here, and in a folder apart."""
+    here = directory if Path(directory).is_dir() else os.curdir
+    with (
+        contextlib.chdir(here),
+        importable_working_directory(),
+        TemporaryDirectory() as folder,
+    ):
+        yield Path(folder)
+
+
+def _silent(line: str) -> None:
+    """Say nothing: nobody reads it there."""
+
+
+def _task(ray: Any, function: Any, **options: Any) -> Any:
+    """Return a function as a task, which another worker takes over where its own is gone."""
+    return ray.remote(function).options(num_cpus=1, max_retries=_RETRIES, **options)
+
+
+def _got(ray: Any, ref: Any, lost: Any) -> Any:
+    """Return what a task gave; what ``lost`` makes of a line where the cluster lost it for good."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError as error:
+        return lost(f"the cluster lost it: {str(error).strip().splitlines()[0]}")
+
+
+def _lost(line: str) -> _Made:
+    return _Made(Outcome(None, error=line, code=TrpexportError.exit_code), {}, {})
+
+
+@contextlib.contextmanager
+def _cancelled(ray: Any, pending: Mapping[Any, Any]) -> Iterator[None]:
+    """End the tasks that are still at work where the block ends before them."""
+    try:
+        yield
+    finally:
+        for ref in pending:
+            ray.cancel(ref, force=True)
+
+
+def _read(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
+
+
+def _write(files: Files, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / Path(name).name).write_bytes(content)
+
+
+def _ray() -> Any:
+    """Return Ray.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependencyError(
+            f"clusters need Ray: {install_command('ray')}", parameters=("ray",)
+        ) from None
+    return ray

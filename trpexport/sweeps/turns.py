@@ -1,0 +1,46 @@
+"""Whose turn a machine is: any number of jobs work on it at once, or one is timed alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trpexport.files import cache_folder
+from trpexport.locks import lock, try_lock
+
+
+@contextmanager
+def working(say: Callable[[str], None]) -> Iterator[None]:
+    """Let others work on this machine while the block runs, but not time anything."""
+    with _turn(say, alone=False):
+        yield
+
+
+@contextmanager
+def alone(say: Callable[[str], None]) -> Iterator[None]:
+    """Let no other sweep work on this machine, or time anything, while the block runs."""
+    with _turn(say, alone=True):
+        yield
+
+
+@contextmanager
+def _turn(say: Callable[[str], None], *, alone: bool) -> Iterator[None]:
+    """Hold the machine's lock, shared or alone; wait for it as long as it takes."""
+    descriptor = os.open(_place(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        if try_lock(descriptor, shared=not alone) is False:
+            say("waiting for what else is at work on this machine")
+            lock(descriptor, shared=not alone)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _place() -> Path:
+    """Return the lock of this machine: of this user, whose cache other machines may share."""
+    folder = cache_folder() or Path(tempfile.gettempdir())
+    return folder / f"machine-{platform.node()}.lock"
