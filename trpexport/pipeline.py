@@ -125,8 +125,12 @@ class Source:
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        how: Any = {"outputs": outputs, "refinement": refinement, "device": device}
-        how |= {"stages": stages}
+        how: Any = {
+            "outputs": outputs,
+            "refinement": refinement,
+            "device": device,
+            "stages": stages,
+        }
         return decompose_checkpoint(self, chooser, data, **how)
 
 
@@ -172,11 +176,7 @@ class Decomposable(Protocol):
         device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
-        """Read it and decompose its network.
-
-        Raises:
-            TrpexportError: as the steps themselves.
-        """
+        """Read it and decompose its network, as :meth:`Source.decompose`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -284,8 +284,7 @@ def decompose_network(
         label: what the network is called, for the reader of the plan.
         source: where it comes from.
         refinement: trains the calibrated factors further; None to leave them.
-        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one,
-            and where the network is already if that is no processor. Its factors come back.
+        device: where it is calibrated, as :class:`OnDevice` has it; its factors come back.
         stages: times and announces the stages.
 
     Raises:
@@ -294,7 +293,6 @@ def decompose_network(
         TrpexportError: as the chooser.
     """
     stages = stages or Stages()
-    device_named(device)
     if images is not None:  # a fit to what is random, or no number, would be found out too late
         given = network.inputs.named(images.inputs, "calibration images")
         few = rows(given, slice(network.inputs.batch))
@@ -336,7 +334,7 @@ def decompose_checkpoint(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
-        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` as :func:`decompose_network`.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto``, as :class:`OnDevice`.
         stages: times and announces the stages.
 
     Raises:
@@ -377,7 +375,7 @@ def decompose_to_bundle(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
-        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` as :func:`decompose_network`.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto``, as :class:`OnDevice`.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -397,8 +395,12 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        how: Any = {"outputs": outputs, "refinement": refinement, "device": device}
-        how |= {"stages": stages}
+        how: Any = {
+            "outputs": outputs,
+            "refinement": refinement,
+            "device": device,
+            "stages": stages,
+        }
         small = source.decompose(chooser, data, **how)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
