@@ -40,6 +40,13 @@ def recipes(incomplete: str) -> list[str]:
     return _starting(RECIPES, incomplete)
 
 
+def devices(incomplete: str) -> list[str]:
+    """Offer where PyTorch computes."""
+    from trpexport.networks.torch.devices import DEVICES
+
+    return _starting(DEVICES, incomplete)
+
+
 def data(incomplete: str) -> list[str]:
     """Offer data sets, with a colon where a path belongs behind it; paths are the shell's."""
     from trpexport.datasets import DATASETS

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _CHOOSING = ("scheme", "criterion", "include", "exclude", "stride_1_only", "rank_multiple")
 _PLANNED = Idle((*_CHOOSING, "provider"), beside="plan")
-_CALIBRATING = ("images", "seed", "cache", "output", "refine")
+_CALIBRATING = ("images", "seed", "cache", "output", "refine", "device")
 _JUDGING = Idle(JUDGING, without="max_drop")
 _IDLE = (_PLANNED, _JUDGING, REFINING, Idle(_CALIBRATING, without="calib"))
 
@@ -100,6 +100,7 @@ def decompose(
     cache: opt.Cache = None,
     refine: Refine = None,
     refine_images: RefineImages = None,
+    device: opt.Device = "auto",
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
@@ -134,6 +135,7 @@ def decompose(
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.by_plan import ByPlan
     from trpexport.choose.selection import Selection
+    from trpexport.networks.torch.devices import device_named
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
     from trpexport.report.views.calibration import calibration_view
@@ -161,7 +163,7 @@ def decompose(
         chooser = ByPlan(plan, keep_expensive=keep_expensive)
     else:
         chooser = _criterion(scheme, criterion, keep_expensive, selection)
-    refinement = refinement_of(refine, cache, refine_images)
+    refinement = refinement_of(refine, cache, refine_images, device)
     out = out or default_directory(checkpoint, chooser.label)
     tell_written(out)
     labelled = expectation(expect, *how)
@@ -186,6 +188,7 @@ def decompose(
     )
     if is_dry:
         chooser.check()
+        device_named(device)
         settings.check(has_images=fitted is not None)
         dry_run(
             context,
@@ -205,6 +208,7 @@ def decompose(
             fitted,
             outputs=output or (),
             refinement=refinement,
+            device=device,
             settings=settings,
             inputs=array,
             stages=stages,

@@ -175,6 +175,13 @@ Cache = Annotated[
     Path | None,
     typer.Option(help="Folder of what is kept between runs, as tables; else the user's cache."),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where PyTorch computes: auto, cpu or cuda; auto takes CUDA where there is one.",
+        autocompletion=completion.devices,
+    ),
+]
 Criterion = Annotated[
     str | None,
     typer.Option(help=CRITERION, autocompletion=completion.criteria),

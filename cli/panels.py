@@ -41,6 +41,7 @@ OPTIONS = {
         ),
         *("max_drop", "calib", "candidate", "baseline", "data", "recipe", "trp", "provider"),
         *(
+            "device",
             "threads",
             "cpu",
             "precision",
@@ -73,7 +74,7 @@ OPTIONS = {
             "loss",
             "init",
         ),
-        *("no_augment", "restart", "save_seconds", "tensorboard", "device", "bf16"),
+        *("no_augment", "restart", "save_seconds", "tensorboard", "bf16"),
         *("compile_network", "cuda_graphs", "sync_bn", "workers"),
     ),
     "Images and metrics": (

@@ -30,7 +30,7 @@ RefineImages = Annotated[
 
 
 def refinement(
-    minutes: float | None, cache: Path | None, images: int | None = None
+    minutes: float | None, cache: Path | None, images: int | None = None, device: str = "auto"
 ) -> Refinement | None:
     """Return how factors are trained further, as it was typed; None where it was not.
 
@@ -42,6 +42,6 @@ def refinement(
     from trpexport.files import cache_folder
     from trpexport.refining.refinement import Refinement
 
-    found = Refinement(minutes, images=images, cache=cache_folder(cache))
+    found = Refinement(minutes, images=images, cache=cache_folder(cache), device=device)
     found.check()
     return found

@@ -48,7 +48,6 @@ Decoders = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that decode image files; one a core."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
 CudaGraphs = Annotated[
@@ -108,7 +107,7 @@ def train(
     size: Size = None,
     resize: Resize = None,
     workers: Decoders = None,
-    device: Device = "auto",
+    device: opt.Device = "auto",
     bf16: Bf16 = False,
     compile_network: Compile = False,
     cuda_graphs: CudaGraphs = False,

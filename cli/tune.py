@@ -91,6 +91,7 @@ def tune(
     cache: opt.Cache = None,
     refine: Refine = None,
     refine_images: RefineImages = None,
+    device: opt.Device = "auto",
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -135,6 +136,7 @@ def tune(
     tell_written(out)
     from trpexport.choose.by_latency import ByLatency
     from trpexport.latency.stopwatch import Conditions
+    from trpexport.networks.torch.devices import device_named
     from trpexport.pareto import pareto as tune_front
     from trpexport.pipeline import default_directory
     from trpexport.runtime.providers import parse_provider_options
@@ -181,17 +183,19 @@ def tune(
         lower_is_better=metric_lower_is_better,
     )
     options = parse_provider_options(provider_option or ())
-    refinement = refinement_of(refine, cache, refine_images)
+    refinement = refinement_of(refine, cache, refine_images, device)
     out = out or default_directory(network, "pareto" if pareto else chooser.label)
     if is_dry:
         chooser.check()
+        device_named(device)
         dry_run(context, source, scheme, chooser, out, images=fitted.count, has_target=True)
         return
     tell_written(out)
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
-        tuning = Tuning(timed, settings, output or (), array, refinement, _tuned_for(settings))
+        precise = _tuned_for(settings)
+        tuning = Tuning(timed, settings, output or (), array, refinement, precise, device)
         if pareto:
             tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, fitted, out, stages)

@@ -93,6 +93,12 @@ class OccupiedError(OutputError):
     parameters: tuple[str, ...] = ("out", "replace")
 
 
+class DeviceError(TrpexportError):
+    """What should compute is not there, or can't compute what it should."""
+
+    parameters: tuple[str, ...] = ("device",)
+
+
 class MissingDependencyError(TrpexportError):
     """A package is not installed."""
 

@@ -11,6 +11,7 @@ from trpexport.choose.base import CalibrationImages, Chooser, Ready
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.reading import OnnxSource, check_memory, read_model
+from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.onnxfile.precision import check_unquantized
 from trpexport.pipeline import Decomposed, decompose_network
 from trpexport.refining.refinement import Refinement
@@ -74,6 +75,7 @@ class OnnxFileSource:
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[OnnxNetwork]:
         """Read it and decompose its network.
@@ -84,6 +86,7 @@ class OnnxFileSource:
         """
         stages = stages or Stages()
         chooser.check()
+        device_named(device)
         ready = self.ready(data, inputs=chooser.inputs, outputs=outputs, stages=stages)
         return decompose_network(
             ready.network,
@@ -92,5 +95,6 @@ class OnnxFileSource:
             label=ready.label,
             source=ready.source,
             refinement=refinement,
+            device=device,
             stages=stages,
         )

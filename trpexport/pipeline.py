@@ -21,10 +21,12 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser, Ready
 from trpexport.choose.by_criterion import ByCriterion
+from trpexport.choose.on_device import OnDevice
 from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.expectations import Expectation
 from trpexport.inputs import Inputs, InputsLike, images_of, rows
 from trpexport.networks.base import Network, Origin
+from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.networks.torch.running import one_thread
 from trpexport.plan import Plan
@@ -50,8 +52,11 @@ class Source:
     unsafe_pickle: bool = False
     expect: Expectation | None = None
 
-    def load(self) -> Checkpoint:
+    def load(self, *, examine: bool = True) -> Checkpoint:
         """Read it; the input's shape must be known from here on.
+
+        Args:
+            examine: look at what its batch norms recorded, as :func:`load_checkpoint` does.
 
         Raises:
             CheckpointError: as :func:`load_checkpoint`, or nobody says the input's shape.
@@ -62,6 +67,7 @@ class Source:
             model=self.model,
             inputs=self.inputs,
             unsafe_pickle=self.unsafe_pickle,
+            examine=examine and self.expect is None,
         )
         assert checkpoint.known_inputs
         return checkpoint if self.expect is None else self.expect.checked(checkpoint)
@@ -91,7 +97,7 @@ class Source:
             TrpexportError: the images can't be used.
         """
         with stages("load the checkpoint"):
-            checkpoint = self.load()
+            checkpoint = self.load(examine=data is None)
         if checkpoint.plan is not None:
             raise CheckpointError(
                 f"{self.path} is decomposed already: trpexport export {self.path} makes a bundle"
@@ -115,10 +121,16 @@ class Source:
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        how: Any = {
+            "outputs": outputs,
+            "refinement": refinement,
+            "device": device,
+            "stages": stages,
+        }
         return decompose_checkpoint(self, chooser, data, **how)
 
 
@@ -161,13 +173,10 @@ class Decomposable(Protocol):
         *,
         outputs: Sequence[str] = (),
         refinement: Refinement | None = None,
+        device: str = AUTO,
         stages: Stages | None = None,
     ) -> Decomposed[Network]:
-        """Read it and decompose its network.
-
-        Raises:
-            TrpexportError: as the steps themselves.
-        """
+        """Read it and decompose its network, as :meth:`Source.decompose`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -263,6 +272,7 @@ def decompose_network(
     label: str | None = None,
     source: Origin | None = None,
     refinement: Refinement | None = None,
+    device: str = AUTO,
     stages: Stages | None = None,
 ) -> Decomposed[N]:
     """Choose what becomes of each layer of a network, and rewrite it.
@@ -274,6 +284,7 @@ def decompose_network(
         label: what the network is called, for the reader of the plan.
         source: where it comes from.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated, as :class:`OnDevice` has it; its factors come back.
         stages: times and announces the stages.
 
     Raises:
@@ -291,7 +302,7 @@ def decompose_network(
         if refinement is not None:
             refinement.check_network(network, images)
         try:
-            choice = chooser(network, images, stages, label)
+            choice = OnDevice(chooser, device)(network, images, stages, label)
         except NothingToDoError as error:
             error.architecture = label
             raise
@@ -312,6 +323,7 @@ def decompose_checkpoint(
     *,
     outputs: Sequence[str] = (),
     refinement: Refinement | None = None,
+    device: str = AUTO,
     stages: Stages | None = None,
 ) -> Decomposed[TorchNetwork]:
     """Load a checkpoint and decompose its network.
@@ -322,6 +334,7 @@ def decompose_checkpoint(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto``, as :class:`OnDevice`.
         stages: times and announces the stages.
 
     Raises:
@@ -330,12 +343,13 @@ def decompose_checkpoint(
     """
     stages = stages or Stages()
     chooser.check()
+    device_named(device)
     ready = source.ready(data, inputs=chooser.inputs, outputs=outputs, stages=stages)
     if isinstance(chooser, ByCriterion):
         chooser = chooser.as_trained(ready.source.metadata)
     return decompose_network(
         ready.network, chooser, ready.images, label=ready.label, source=ready.source,
-        refinement=refinement, stages=stages,
+        refinement=refinement, device=device, stages=stages,
     )  # fmt: skip
 
 
@@ -347,6 +361,7 @@ def decompose_to_bundle(
     *,
     outputs: Sequence[str] = (),
     refinement: Refinement | None = None,
+    device: str = AUTO,
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | CalibrationData | None = None,
     stages: Stages | None = None,
@@ -360,6 +375,7 @@ def decompose_to_bundle(
         data: what to calibrate on; None for the SVD's factors.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         refinement: trains the calibrated factors further; None to leave them.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto``, as :class:`OnDevice`.
         settings: how to export.
         inputs: real inputs to verify on.
         stages: times and announces the stages.
@@ -372,13 +388,19 @@ def decompose_to_bundle(
     settings, stages = settings or ExportSettings(), stages or Stages()
     # What was typed wrong is said before any work is done.
     chooser.check()
+    device_named(device)
     if refinement is not None:
         refinement.check()
     settings.check(has_images=data is not None)
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        how: Any = {"outputs": outputs, "refinement": refinement, "stages": stages}
+        how: Any = {
+            "outputs": outputs,
+            "refinement": refinement,
+            "device": device,
+            "stages": stages,
+        }
         small = source.decompose(chooser, data, **how)
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 

@@ -25,6 +25,7 @@ from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
 from trpexport.measure.statistics import Interval
+from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
 from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
@@ -66,6 +67,7 @@ class Tuning:
         inputs: real inputs to verify on.
         refinement: trains the factors of what was chosen further; None to leave them.
         precision: in which ranks are to be fast; the network is written in it.
+        device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
     """
 
     chooser: ByLatency
@@ -74,6 +76,7 @@ class Tuning:
     inputs: Array | Arrays | CalibrationData | None = None
     refinement: Refinement | None = None
     precision: str = bundle.FLOAT32
+    device: str = AUTO
 
     def __call__(
         self,
@@ -96,6 +99,7 @@ class Tuning:
             TrpexportError: as the steps themselves.
         """
         stages = stages or Stages()
+        device_named(self.device)
         out = out or default_directory(source.path, self.chooser.label)
         settings = replace(self.settings, baseline=True, replace=False, precisions=self._precisions)
         request = self.request(source, data)
@@ -141,6 +145,7 @@ class Tuning:
                     data,
                     outputs=self.outputs,
                     refinement=self.refinement,
+                    device=self.device,
                     settings=settings,
                     inputs=self.inputs,
                     stages=stages,

@@ -59,7 +59,7 @@ def settled(name: str, images: NDArray[np.float32], device: str) -> nn.Module:
     Args:
         name: of a preset of the zoo, or ``package.module:factory``.
         images: of 224 pixels.
-        device: where it is put.
+        device: where they learn them.
     """
     torch.manual_seed(0)
     model = build_from_factory(name) if ":" in name else random_network(name, 1000)
@@ -70,11 +70,12 @@ def settled(name: str, images: NDArray[np.float32], device: str) -> nn.Module:
     with torch.no_grad():
         for batch in torch.split(torch.from_numpy(images), BATCH):
             model.train()(batch.to(device))
-    return model.eval()
+    return model.cpu().eval()
 
 
 def top1(model: nn.Module, images: Images, device: str) -> dict[str, Any]:
     """Return the share of test images that a network tells, and how many there were."""
+    model.to(device)
     with torch.no_grad():
         found = [
             model(batch.to(device)).argmax(1).cpu().numpy()
@@ -98,13 +99,13 @@ def measured(case: Case, device: str, args: argparse.Namespace) -> dict[str, Any
     images = Images(args.data, checkpoint, case.count)
     inputs = images.calibration
     if case.network == "resnet20":
-        model = checkpoint.module.eval().to(device)
+        model = checkpoint.module.eval()
     else:
         inputs = inputs.repeat(7, axis=2).repeat(7, axis=3)
         model = settled(case.network, inputs, device)
     chooser = tx.ByBudget(macs=0.5, scheme=case.scheme, rank_multiple=1)
     start = time.perf_counter()
-    small = tx.decompose(model, chooser, images=inputs)
+    small = tx.decompose(model, chooser, images=inputs, device=device)
     seconds = time.perf_counter() - start
     facts = small.plan.options[CALIBRATION]
     found = {

@@ -10,7 +10,7 @@ import torch
 
 from tests.checkpoints.test_evidence import recorded
 from tests.data import cifar10_test_images
-from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
+from trpexport.checkpoints import Checkpoint, evidence, examined, load_checkpoint, loading
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.datasets.calibration import ArrayImages
 from trpexport.pipeline import Source, decompose_checkpoint
@@ -41,3 +41,25 @@ def test_inputs_of_another_kind_change_nothing(shared: Path) -> None:
     checkpoint = load_checkpoint(shared / "checkpoints" / "resnet20-12fca82f.th")
     flat = cifar10_test_images(shared, 4)[0].flatten(1).numpy()
     assert examined(checkpoint, flat) is checkpoint
+
+
+def test_artificial_images_are_not_asked_where_others_are_at_hand(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[bool]()
+    examine = evidence.examine
+
+    def noted(*arguments: Any, images: Any, **keywords: Any) -> Any:
+        asked.append(images is not None)
+        return examine(*arguments, images=images, **keywords)
+
+    monkeypatch.setattr(loading, "examine", noted)
+    source = Source(shared / "checkpoints" / "resnet20-12fca82f.th")
+    chooser = ByCriterion("spatial", "rank:2", include=("layer3.2.conv2",))
+    images = ArrayImages(cifar10_test_images(shared, 24)[0].numpy())
+    with_images = decompose_checkpoint(source, chooser, images)
+    assert asked == [True]
+    decompose_checkpoint(source, chooser)
+    assert asked == [True, False]
+    assert isinstance(with_images.source, Checkpoint)
+    assert any("the images" in note for note in with_images.source.evidence)

@@ -101,6 +101,8 @@ def test_an_impossible_target_says_the_best_and_exits_with_3(
         (["--mean", "0.5"], "--mean and --std belong together: give both"),
         (["--size", "224"], "--size and --resize need --mean and --std with them"),
         (["--seed", "0"], "--seed does nothing without --calib"),
+        (["--device", "cpu"], "--device does nothing without --calib"),
+        (["--calib", "digits", "--device", "tpu"], "unknown device 'tpu': choose from auto, cpu"),
         (["--images", "9", "--seed", "1"], "--images, --seed do nothing without --calib"),
         (["--data-preprocessing"], "--data-preprocessing does nothing without --calib"),
         (["--cache", "x"], "--cache does nothing without a target: add one, as in"),

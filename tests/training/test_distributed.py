@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tests.training.processes import PRELOADED, start, start_workers
-from trpexport.errors import OutputError, TrainingError
+from trpexport.errors import DeviceError, OutputError, TrainingError
 from trpexport.training.distributed import Workers, joined
 from trpexport.training.sync_batch_norm import SyncBatchNorm, synchronised
 
@@ -156,7 +156,7 @@ def test_synchronised_norms_evaluate_as_before(momentum: float | None, affine: b
 
 
 def test_devices_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrainingError, match="unknown device 'tpu': choose"), joined("tpu"):
+    with pytest.raises(DeviceError, match="unknown device 'tpu': choose"), joined("tpu"):
         pass
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)

@@ -49,6 +49,7 @@ def decompose(
     unsafe_pickle: bool = False,
     expect: Dataset | str | None = None,
     refine: float | Refinement | None = None,
+    device: str = "auto",
     announce: Announce | None = None,
 ) -> Decomposed[Any]:
     """Rewrite the linear layers of a network as chains of cheaper ones.
@@ -76,6 +77,8 @@ def decompose(
             says; a look-alike of its architecture is taken where that does clearly better.
         refine: minutes to train the fitted factors further, on the same images, and others of
             their data set, towards the original network, or a :class:`~trpexport.Refinement`.
+        device: where the factors are fitted: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is
+            one, and where a module is already if that is no processor. They come back from there.
         announce: called with a line on each step.
 
     Raises:
@@ -92,7 +95,7 @@ def decompose(
 
     stages = Stages(announce)
     chooser.check()
-    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
+    refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine
     if refinement is not None:
         refinement.check()
     module = model if isinstance(model, nn.Module) else None
@@ -112,6 +115,7 @@ def decompose(
             found,
             label=type(model).__name__,
             refinement=refinement,
+            device=device,
             stages=stages,
         )
     source: Decomposable
@@ -123,7 +127,9 @@ def decompose(
     else:
         expected = _expectation(expect, preprocessing)
         source = Source(Path(model), arch, factory, inputs, unsafe_pickle, expected)
-    return source.decompose(chooser, drawn, outputs=outputs, refinement=refinement, stages=stages)
+    return source.decompose(
+        chooser, drawn, outputs=outputs, refinement=refinement, device=device, stages=stages
+    )
 
 
 def verify(

@@ -37,6 +37,7 @@ def tune(
     factory: str | None = None,
     refine: float | Refinement | None = None,
     precision: str = "fp32",
+    device: str = "auto",
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -60,6 +61,8 @@ def tune(
             a :class:`~trpexport.Refinement`.
         precision: in which ranks are to be fast, as in ``int8``: layers are timed in it, and the
             network is written in it as well. Errors and drops are those of the float32 file.
+        device: where the factors are fitted, as for :func:`trpexport.decompose`; layers are timed
+            where the chooser says.
         announce: called with a line on each step.
 
     Returns:
@@ -83,8 +86,8 @@ def tune(
     judged = None if data is None else data_from(data, known)
     how = settings or ExportSettings()
     how = replace(how, preprocessing=how.preprocessing or preprocessing)
-    refinement = Refinement(refine) if isinstance(refine, int | float) else refine
-    job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision)
+    refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine
+    job = Tuning(chooser, how, outputs, refinement=refinement, precision=precision, device=device)
     return job(
         source_of(model, inputs, arch, factory),
         CalibrationData(drawn, count, preprocessing=preprocessing, judged=judged),

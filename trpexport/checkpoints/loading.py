@@ -116,6 +116,7 @@ def load_checkpoint(
     model: str | None = None,
     inputs: InputsLike | None = None,
     unsafe_pickle: bool = False,
+    examine: bool = True,
 ) -> Checkpoint:
     """Read a checkpoint file, recognise its architecture, and build the network.
 
@@ -126,6 +127,8 @@ def load_checkpoint(
         inputs: what it takes, or the shape of its only input, batch first; else as the file or the
             architecture says.
         unsafe_pickle: load a file that holds pickled code, **which runs that code**.
+        examine: look at what its batch norms recorded, on artificial images: not needed before it
+            is :func:`examined` on real ones.
 
     Raises:
         UnsafeCheckpointError: the file holds pickled code, and ``unsafe_pickle`` is False.
@@ -164,7 +167,7 @@ def load_checkpoint(
             built.architecture is not None and arch is None and stored.architecture is None
         ),
     )
-    return examined(checkpoint)
+    return examined(checkpoint) if examine else checkpoint
 
 
 def examined(checkpoint: Checkpoint, images: Array | Arrays | None = None) -> Checkpoint:

@@ -20,7 +20,7 @@ from trpexport.lowrank.fit.moments import (
 from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, Narrowing, is_wide
 from trpexport.lowrank.fit.patches import Pixels, grouped, linear_map
 from trpexport.lowrank.fit.rows import LayerRows, Rows
-from trpexport.networks.base import Candidate, Network, Observation, Traversal, Watch
+from trpexport.networks.base import Candidate, Network, Observation, Watch
 from trpexport.ops import Layer, LinearOp
 
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
@@ -56,18 +56,18 @@ class Gatherer:
         Raises:
             DataError: the network makes NaN or infinity of these images.
         """
-        passes = [self.watch] if candidate is None else [self.watch, candidate]
         # First of all: it takes memory of its own, before any batch is kept.
         metric = self.watch.metric(layer.name)
-        for some in passes:
-            some.advance(layer.name)
+        self.watch.advance(layer.name)
+        if candidate is not None:
+            candidate.advance(layer.name)
         if self._sees_few_rows(layer):
-            return self._rows(layer, passes, metric)
-        narrowing = self._narrowing(layer, passes[-1], metric) if is_wide(layer.op) else None
+            return self._rows(layer, candidate, metric)
+        narrowing = self._narrowing(layer, candidate, metric) if is_wide(layer.op) else None
         # What a layer makes of its inputs itself need not be summed up: it follows from them,
         # unless the inputs are cut.
         implied = candidate is None and narrowing is None
-        (fit, *others), scale = self._sums(layer, passes, narrowing, implied)
+        (fit, *others), scale = self._sums(layer, candidate, narrowing, implied)
         if implied:
             kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
             fit = Moments.of_outputs(fit, kernels, bias)
@@ -77,18 +77,28 @@ class Gatherer:
             metric = scale_metric(scale, layer.op.groups)
         return LayerMoments(fit, others[0] if others else None, metric, narrowing)
 
+    def _seen(
+        self, layer: Layer, candidate: Candidate | None, index: int
+    ) -> tuple[Observation, Observation]:
+        """Return what a layer does to a batch in the original network, and in the candidate."""
+        wanted = self.watch.observe(layer.name, index)
+        if candidate is None:
+            return wanted, wanted
+        if wanted.shortcut is None:  # what it gives there is of no account
+            return wanted, Observation(list(candidate.inputs(layer.name, index)))
+        return wanted, candidate.observe(layer.name, index)
+
     def _sees_few_rows(self, layer: Layer) -> bool:
         """Say whether a layer is a matrix product of fewer rows than it has input channels."""
         rows = len(self.watch.samples) * sum(call.places for call in layer.calls)
         return layer.op.ndim == 0 and rows < min(layer.op.in_channels, MAX_UNKNOWNS)
 
-    def _rows(self, layer: Layer, passes: Sequence[Traversal], metric: Tensor | None) -> LayerRows:
+    def _rows(self, layer: Layer, candidate: Candidate | None, metric: Tensor | None) -> LayerRows:
         """Return all rows that a matrix product sees."""
         found: dict[bool, list[Rows]] = {False: [], True: []}
         scale = None
         for index in range(self.watch.samples.batches):
-            wanted, *given = (some.observe(layer.name, index) for some in passes)
-            actual = given[0] if given else wanted
+            wanted, actual = self._seen(layer, candidate, index)
             scale = wanted.scale
             aims = targets(wanted, actual)
             sampling = Sampling.of(self.watch.samples, index, len(layer.calls))
@@ -104,7 +114,9 @@ class Gatherer:
             metric = scale_metric(scale, 1)
         return LayerRows(fit, held_out, None if metric is None else metric[0])
 
-    def _narrowing(self, layer: Layer, traversal: Traversal, metric: Tensor | None) -> Narrowing:
+    def _narrowing(
+        self, layer: Layer, candidate: Candidate | None, metric: Tensor | None
+    ) -> Narrowing:
         """Return how to cut a wide layer's input channels, by the images to fit to."""
         op, samples = layer.op, self.watch.samples
         kernels = grouped(self._network.weights(layer.name)[0], op)
@@ -114,7 +126,10 @@ class Gatherer:
         squares = kernels.new_zeros(op.groups, channels, channels)
         for index in range(samples.batches):
             sampling = Sampling.of(samples, index, len(layer.calls))
-            inputs = traversal.observe(layer.name, index).inputs
+            if candidate is None:
+                inputs: Sequence[Tensor] = self.watch.observe(layer.name, index).inputs
+            else:
+                inputs = candidate.inputs(layer.name, index)
             for place, seen in enumerate(inputs):
                 size = prod(seen.shape[2:])
                 count = size * len(seen) * len(inputs) * len(samples) // sampling.images
@@ -129,7 +144,7 @@ class Gatherer:
     def _sums(
         self,
         layer: Layer,
-        passes: Sequence[Traversal],
+        candidate: Candidate | None,
         narrowing: Narrowing | None,
         implied: bool,
     ) -> tuple[list[Moments], Tensor | None]:
@@ -137,7 +152,7 @@ class Gatherer:
 
         Args:
             layer: the layer.
-            passes: the original network, and the one to be calibrated if there is one.
+            candidate: the network to be calibrated, if there is one.
             narrowing: how the input channels are cut.
             implied: leave the targets out, and hold nothing out.
         """
@@ -150,8 +165,7 @@ class Gatherer:
         several = [MomentSums(op.groups, inputs, outputs, device) for _ in range(2 - implied)]
         scale = None
         for index in range(samples.batches):
-            wanted, *given = (some.observe(layer.name, index) for some in passes)
-            actual = given[0] if given else wanted
+            wanted, actual = self._seen(layer, candidate, index)
             aims = [y[:, :0] for y in wanted.outputs] if implied else targets(wanted, actual)
             scale = wanted.scale
             sampling = Sampling.of(samples, index, len(layer.calls))

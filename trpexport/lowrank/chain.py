@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +49,19 @@ class Chain:
         square = float(self.product.sub_(kernel).square_().sum())
         whole = float(torch.linalg.vector_norm(kernel, dtype=torch.float64)) ** 2
         return square / whole if whole else float(square > 0)
+
+
+def moved(chains: Mapping[str, Chain], device: torch.device) -> dict[str, Chain]:
+    """Return chains whose tensors are on a device; those that share a kernel share it there."""
+    kernels = {id(one): one.to(device) for chain in chains.values() for one in chain.kernels}
+    return {
+        name: replace(
+            chain,
+            kernels=tuple(kernels[id(one)] for one in chain.kernels),
+            bias=None if chain.bias is None else chain.bias.to(device),
+        )
+        for name, chain in chains.items()
+    }
 
 
 def truncated(

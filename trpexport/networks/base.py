@@ -20,6 +20,7 @@ from trpexport.tensors import Arrays
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from models_zoo.family import Architecture
@@ -139,6 +140,17 @@ class Network(Protocol):
         """What is done otherwise than a user may expect, when it is verified and written."""
 
     @property
+    def device(self) -> torch.device:
+        """Where its layers are, and calibration computes."""
+
+    def on(self, device: torch.device) -> Self:
+        """Return the network where its layers are on a device, itself where they are already.
+
+        Raises:
+            DeviceError: it can't run there.
+        """
+
+    @property
     def module(self) -> nn.Module | None:
         """The module of PyTorch that computes; None where it is none."""
 
@@ -235,6 +247,9 @@ class Traversal(Protocol):
 
 class Candidate(Traversal, Protocol):
     """A network that is being decomposed, from its input on."""
+
+    def inputs(self, name: str, batch: int) -> Sequence[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call: it need not run for that."""
 
     def put(self, name: str, chain: Chain) -> None:
         """Let a chain stand in for the layer ``name`` from now on."""

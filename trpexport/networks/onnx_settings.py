@@ -42,3 +42,11 @@ class OnnxSettings:
     def exporter(self) -> str:
         """The exporter that writes it: ``"dynamo"`` or ``"legacy"``."""
         return "legacy" if self.is_legacy else "dynamo"
+
+    @property
+    def open_axes(self) -> dict[str, dict[str, str]]:
+        """By input, the names of axes besides the batch that are left open, JSON-ready."""
+        return {
+            name: {str(axis): dimension for axis, dimension in axes.items()}
+            for name, axes in self.dynamic.items()
+        }

@@ -19,6 +19,7 @@ from torch.distributed.nn import functional as _functional  # noqa: F401
 from torch.distributed.rendezvous import rendezvous
 
 from trpexport.errors import TrainingError, TrpexportError
+from trpexport.networks.torch.devices import device_named
 from trpexport.training.sync_batch_norm import synchronised
 
 _FAILURES = "trpexport/failures"
@@ -114,7 +115,8 @@ def joined(device: str) -> Iterator[Workers]:
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
 
     Raises:
-        TrainingError: there is no such device, or the other processes can't be reached.
+        TrainingError: the other processes can't be reached.
+        DeviceError: there is no such device.
     """
     count = _from_environment("WORLD_SIZE", 1)
     if count == 1:
@@ -177,16 +179,9 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 def _device(name: str, local: int) -> torch.device:
     """Return the device of the process with a number on its machine."""
-    if name not in {"auto", "cpu", "cuda"}:
-        raise TrainingError(f"unknown device {name!r}: choose from auto, cpu, cuda")
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise TrainingError(
-            "PyTorch sees no CUDA device here: choose another, or install a CUDA build of torch",
-            parameters=("device",),
-        )
-    if name == "cpu" or not has_cuda:
-        return torch.device("cpu")
+    device = device_named(name)
+    if device.type == "cpu":
+        return device
     if local >= torch.cuda.device_count():
         raise TrainingError(
             f"there are {torch.cuda.device_count()} CUDA devices for {local + 1} or more "

@@ -178,3 +178,34 @@ def test_a_convolution_called_by_keyword_and_one_without_a_batch() -> None:
         (1, 4, 4, 4),
         (1, 2, 4, 4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("operator", "has_training"),
+    [
+        ("native_batch_norm", True),
+        ("_native_batch_norm_legit", True),
+        ("_native_batch_norm_legit_no_training", False),
+        ("_batch_norm_no_update", False),
+    ],
+)
+def test_each_operator_of_a_batch_norm_is_a_scale(operator: str, has_training: bool) -> None:
+    """Devices and ways to run have one each, with arguments in other places."""
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(2, 4, 5, 5)
+    weight, bias, mean = torch.randn(3, 4).unbind()
+    variance = torch.rand(4) + 0.5
+    normalise = getattr(torch.ops.aten, operator)
+
+    def run(*, training: bool = False) -> Tensor:
+        flags = (training,) if has_training else ()
+        stored = (mean.clone(), variance.clone())
+        output: Tensor = normalise(conv(x), weight, bias, *stored, *flags, 0.1, 1e-3)[0]
+        return x + output
+
+    seen = observed(conv, run)
+    assert seen.shortcut is not None and seen.scale is not None
+    torch.testing.assert_close(seen.shortcut, x)
+    torch.testing.assert_close(seen.scale, weight / (variance + 1e-3).sqrt())
+    if has_training:  # the scale of a batch changes with what the layer gives
+        assert observed(conv, lambda: run(training=True)).shortcut is None

@@ -87,3 +87,25 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks for module in model.modules())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_inputs_are_those_that_are_observed_and_the_layer_does_not_run() -> None:
+    model = preset("resnet20")
+    x = np.random.default_rng(0).standard_normal((4, *SHAPE[1:])).astype(np.float32)
+    replay = Replay(model, Cuts(model, SHAPE), Samples({"input": x}), 1 << 20)
+    ran = list[str]()
+    for name in ("conv1", "layer2.0.conv1", "layer2.0.downsample.0", "fc"):
+        replay.advance(name)
+        (wanted,) = replay.observe(name, 0).inputs
+        layer = model.get_submodule(name)
+        handle = layer.register_forward_hook(lambda *_: ran.append("layer"))
+        (found,) = replay.inputs(name, 0)
+        handle.remove()
+        assert torch.equal(found, wanted)
+    assert not ran
+    conv = nn.Conv2d(4, 4, 1)
+    twice = nn.Sequential(conv, nn.ReLU(), conv).eval()
+    images = Samples({"input": x[:, :1].repeat(4, axis=1)})
+    replay = Replay(twice, Cuts(twice, (1, 4, *SHAPE[2:])), images, 1 << 20)
+    for found, wanted in zip(replay.inputs("0", 0), replay.observe("0", 0).inputs, strict=True):
+        assert torch.equal(found, wanted)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost, macs
-from trpexport.errors import ModelError, PlanError
+from trpexport.errors import DeviceError, ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import NO_CHAINS, WATCH_BYTES, Watch
@@ -28,20 +28,22 @@ from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource
 from trpexport.networks.onnx.rewrite import Factors, rewrite
 from trpexport.networks.onnx.saving import open_model, save, skeleton
+from trpexport.networks.onnx.shaping import shaped, values_of
 from trpexport.networks.onnx.watch import OnnxWatch, in_torch, names_of
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.chain_check import LayerCheck, check_chain, relative_rms
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.onnxfile.counting import count_graph
-from trpexport.onnxfile.graph import Graph, graph_of
+from trpexport.onnxfile.graph import Graph
 from trpexport.ops import LinearOp
 from trpexport.plan import Plan
 from trpexport.runtime.session import Session, run_in_batches
-from trpexport.tensors import Arrays, Shapes, TensorInfo
+from trpexport.tensors import Arrays, Shapes
 
 # What is stored in half precision rounds at 5e-4, each factor and each product for itself.
 _HALF = Tolerance.of(0.1)
+_PROCESSOR = torch.device("cpu")
 _LOW_PRECISION = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
@@ -54,6 +56,7 @@ class OnnxNetwork:
         chains: what stands in for layers of the file, by name.
         is_dense: whether products of the chains stand there instead.
         outputs: globs of the names of the outputs whose errors count; all where there are none.
+        device: where PyTorch computes with it, if it does; ONNX Runtime stays on the processor.
     """
 
     module = None
@@ -67,12 +70,14 @@ class OnnxNetwork:
         *,
         is_dense: bool = False,
         outputs: Sequence[str] = (),
+        device: torch.device = _PROCESSOR,
     ) -> None:
         self.source = source
         self.inputs = inputs
         self.chains = chains
         self.outputs = tuple(outputs)
         self._is_dense = is_dense
+        self._device = device
 
     @classmethod
     def open(
@@ -173,6 +178,17 @@ class OnnxNetwork:
             return ()
         return ("the network is in half precision: so are the factors, and the verification",)
 
+    @property
+    def device(self) -> torch.device:
+        """Where PyTorch computes with it: the processor, where ONNX Runtime does instead."""
+        if self._device == _PROCESSOR or isinstance(self._in_torch, TorchNetwork):
+            return self._device
+        return _PROCESSOR
+
+    def on(self, device: torch.device) -> OnnxNetwork:
+        """Return the network that PyTorch computes with on a device, if it does at all."""
+        return self if device.type == self._device.type else self._with(self.chains, device)
+
     def as_module(self) -> nn.Module:
         """Refuse: it is no network of PyTorch.
 
@@ -184,8 +200,8 @@ class OnnxNetwork:
     def weights(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return kernel and bias of a layer, in float32 at least."""
         layer = self._layer(name)
-        bias = layer.bias
-        return _tensor(layer.kernel), None if bias is None else _tensor(bias)
+        kernel, bias = _tensor(layer.kernel), layer.bias
+        return kernel.to(self.device), None if bias is None else _tensor(bias).to(self.device)
 
     def rewritten(self, chains: Mapping[str, Chain]) -> OnnxNetwork:
         """Return the network with chains in the place of layers, by name.
@@ -205,9 +221,7 @@ class OnnxNetwork:
                     f"the plan is for another network: {name} is {chain.op} in it and {layer.op} "
                     "in the network"
                 )
-        return OnnxNetwork(
-            self.source, self.inputs, {**self.chains, **chains}, outputs=self.outputs
-        )
+        return self._with({**self.chains, **chains}, self._device)
 
     def dense(self) -> OnnxNetwork:
         """Return the network that this one stands for, by the products of its chains."""
@@ -322,12 +336,16 @@ class OnnxNetwork:
         return found
 
     @cached_property
-    def _in_torch(self) -> TorchNetwork | ModelError:
+    def _in_torch(self) -> TorchNetwork | ModelError | DeviceError:
         """The graph as a network of PyTorch, or why it is none."""
         try:
-            return in_torch(self.model, self.layers, self.inputs, self.outputs)
-        except ModelError as error:
+            found = in_torch(self.model, self.layers, self.inputs, self.outputs)
+            return found.on(self._device)
+        except (ModelError, DeviceError) as error:
             return error
+
+    def _with(self, chains: Mapping[str, Chain], device: torch.device) -> OnnxNetwork:
+        return OnnxNetwork(self.source, self.inputs, chains, outputs=self.outputs, device=device)
 
     @cached_property
     def _session(self) -> Session:
@@ -343,11 +361,15 @@ class OnnxNetwork:
 
     @cached_property
     def _source_graph(self) -> Graph:
-        return self._shaped(self.source.model)
+        return shaped(self.source.model, self.source.path, self._shapes)
 
     @cached_property
     def _graph(self) -> Graph:
-        return self._shaped(self.model) if self.chains else self._source_graph
+        return (
+            shaped(self.model, self.source.path, self._shapes)
+            if self.chains
+            else self._source_graph
+        )
 
     @cached_property
     def _source_layers(self) -> tuple[OnnxLayer, ...]:
@@ -359,34 +381,9 @@ class OnnxNetwork:
     def _layer(self, name: str) -> OnnxLayer:
         return next(layer for layer in self.layers if layer.name == name)
 
-    def _shaped(self, model: ir.Model) -> Graph:
-        """Return a graph with the shapes of its tensors, from a run where nothing else tells."""
-        graph = graph_of(skeleton(model), self.source.path, self._shapes)
-        names = {name for node in graph.nodes for name in node.outputs}
-        unknown = [
-            value
-            for value in self._values(model)
-            if value.name in names and graph.shape(value.name) is None
-        ]
-        if not unknown:
-            return graph
-        session = open_model(model, unknown)
-        outputs = session.run(session.random_inputs(overrides=self._shapes))
-        measured = {
-            value.name: TensorInfo(value.name, outputs[value.name].shape, outputs[value.name].dtype)
-            for value in unknown
-            if value.name is not None and hasattr(outputs.get(value.name), "shape")
-        }
-        return replace(graph, tensors=graph.tensors | measured)
-
-    def _values(self, model: ir.Model) -> list[ir.Value]:
-        """Return the inputs of the main graph and what its nodes put out."""
-        outputs = [value for node in model.graph for value in node.outputs if value.name]
-        return [*model.graph.inputs, *outputs]
-
     def _layer_inputs(self, names: Sequence[str], feeds: Arrays) -> list[Tensor]:
         """Return what layers of the file get."""
-        values = {value.name: value for value in self._values(self.model)}
+        values = {value.name: value for value in values_of(self.model)}
         wanted = [values[self._source_layer(name).data.name] for name in names]
         session = open_model(self.model, [each for each in wanted if each.producer() is not None])
         named = session.named(feeds)

@@ -145,6 +145,10 @@ class OrtCandidate(OrtTraversal):
         self._rewritten = rewritten
         self._chains: dict[str, Chain] = {}
 
+    def inputs(self, name: str, batch: int) -> list[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call."""
+        return self.observe(name, batch).inputs
+
     def put(self, name: str, chain: Chain) -> None:
         """Let a chain stand in for the layer ``name`` from now on."""
         self._chains[name] = chain

@@ -96,6 +96,10 @@ class _OnnxCandidate:
         """Return what the layer ``name`` does to a batch."""
         return self._candidate.observe(self._names[name], batch)
 
+    def inputs(self, name: str, batch: int) -> Sequence[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call."""
+        return self._candidate.inputs(self._names[name], batch)
+
     def outputs(self, batch: int) -> Mapping[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64."""
         return self._candidate.outputs(batch)

@@ -17,6 +17,7 @@ from trpexport.networks.torch.operators import OperatorMode
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
     StoppedPass,
+    argument,
     evaluating,
     example_input,
     forwards_replaced,
@@ -287,6 +288,22 @@ def output_at(model: nn.Module, name: str, x: Tensor | Arguments) -> Tensor:
 
     try:
         with evaluating(model), noting({model.get_submodule(name): keep}):
+            Arguments.of(x).call(model)
+    except StoppedPass:
+        pass
+    return found[0]
+
+
+def input_at(model: nn.Module, name: str, x: Tensor | Arguments) -> Tensor:
+    """Return the input of the module ``name``; neither it nor what follows runs."""
+    found: list[Tensor] = []
+
+    def keep(*inputs: Any, **keywords: Any) -> Any:
+        found.append(argument(inputs, keywords))
+        raise StoppedPass
+
+    try:
+        with evaluating(model), forwards_replaced({model.get_submodule(name): keep}):
             Arguments.of(x).call(model)
     except StoppedPass:
         pass

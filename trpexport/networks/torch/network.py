@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from trpexport.compare import FLOAT32, Tolerance
 from trpexport.cost import Cost
-from trpexport.errors import ModelError, PlanError
-from trpexport.foreign import told
+from trpexport.errors import DeviceError, ModelError, PlanError
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import WATCH_BYTES
@@ -34,10 +33,9 @@ from trpexport.networks.torch.outputs import left_out, named_tensors
 from trpexport.networks.torch.probing import advice, check_open_sizes, probe
 from trpexport.networks.torch.running import (
     LOW_PRECISION,
-    RUN_ERRORS,
     arguments_for,
-    evaluating,
     example_input,
+    failure_of,
     input_like,
     outputs_of,
 )
@@ -123,6 +121,27 @@ class TorchNetwork:
     def tolerance(self) -> Tolerance:
         """How far rounding may carry its outputs."""
         return FLOAT32
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return input_like(self.model).device
+
+    def on(self, device: torch.device) -> TorchNetwork:
+        """Return the network with its weights on a device, itself where they are already.
+
+        Raises:
+            DeviceError: it can't run there.
+        """
+        if device.type == self.device.type:
+            return self
+        found = self._with(copied(self.model).to(device))
+        failure = failure_of(found.model, self.inputs)
+        if failure is not None:
+            raise DeviceError(f"the network can't run on {device} ({failure}): choose another")
+        # Counted where it was: operators are others on each device.
+        found.trace = self.trace.of_copy(found.model)
+        return found
 
     @property
     def module(self) -> nn.Module:
@@ -221,11 +240,11 @@ class TorchNetwork:
                 is named.
         """
         found = self._with(rewrite.rewrite(self.model, chains))
-        failure = found._failure()
+        failure = failure_of(found.model, self.inputs)
         if failure is None:
             return found
         for name, chain in chains.items():
-            alone = self._with(rewrite.rewrite(self.model, {name: chain}))._failure()
+            alone = failure_of(rewrite.rewrite(self.model, {name: chain}), self.inputs)
             if alone is not None:
                 raise PlanError(
                     f"the network can't run with {name} rewritten ({alone}): exclude it"
@@ -319,7 +338,7 @@ class TorchNetwork:
             "exporter": settings.exporter,
             "opset": settings.opset,
             "dynamic_batch": settings.dynamic_batch,
-            **({"dynamic": _open_axes(settings)} if settings.dynamic else {}),
+            **({"dynamic": settings.open_axes} if settings.dynamic else {}),
         }
 
     @cached_property
@@ -342,15 +361,6 @@ class TorchNetwork:
 
     def _example(self) -> Arguments:
         return example_input(self.model, self.inputs)
-
-    def _failure(self) -> str | None:
-        """Say why the network can't run an example, or None."""
-        try:
-            with evaluating(self.model):
-                self._example().call(self.model)
-        except RUN_ERRORS as error:
-            return told(error)
-        return None
 
     def _with(self, model: nn.Module) -> TorchNetwork:
         return TorchNetwork(
@@ -385,10 +395,3 @@ class TorchNetwork:
     @cached_property
     def _cuts(self) -> Cuts:
         return Cuts(self.model, self.inputs.with_batch(1) if self._takes_any_batch else self.inputs)
-
-
-def _open_axes(settings: OnnxSettings) -> dict[str, dict[str, str]]:
-    return {
-        name: {str(axis): dimension for axis, dimension in axes.items()}
-        for name, axes in settings.dynamic.items()
-    }

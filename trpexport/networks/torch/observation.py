@@ -21,8 +21,6 @@ _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "sub": lambda alpha: (1.0, -alpha),
     "rsub": lambda alpha: (-alpha, 1.0),
 }
-# What a batch norm is on the processor and on either make of GPU: all take the same arguments.
-_BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
 
 
 def observe(
@@ -70,8 +68,8 @@ class _Observer(OperatorMode):
         used = [name for name, followed in self._followed.items() if id(followed) in arguments]
         if not used:
             return operator(*args, **keywords)
-        operation = operator.overloadpacket.__name__.removesuffix("_")
-        factors = {name: self._factor(name, operation, args) for name in used}
+        operation = _named(operator)
+        factors = {name: self._factor(name, operator, args) for name in used}
         passed = [name for name in used if factors[name] is not None]
         for name in used:
             if name not in passed:
@@ -86,8 +84,8 @@ class _Observer(OperatorMode):
             self._followed[name] = tensor_leaves(output)[0]
         return output
 
-    def _factor(self, name: str, operation: str, args: Sequence[Any]) -> Tensor | None:
-        """Return what an operation multiplies each channel of a followed output with, (channels,).
+    def _factor(self, name: str, operator: Any, args: Sequence[Any]) -> Tensor | None:
+        """Return what an operator multiplies each channel of a followed output with, (channels,).
 
         None where it does something else.
         """
@@ -95,13 +93,10 @@ class _Observer(OperatorMode):
         channels = self._ops[name].out_channels
         # Of a matrix product the channels come last, of a convolution behind the batch.
         behind = followed.ndim - 2 if self._ops[name].ndim else 0
-        if operation in _BATCH_NORMS:
-            _, weight, _, _, variance, _, _, epsilon = args
-            # One of the batch changes with the output, and the second axis is tokens, perhaps.
-            if variance is None or behind != followed.ndim - 2:
-                return None
-            scale: Tensor = (variance + epsilon).rsqrt()
-            return scale if weight is None else scale * weight
+        operation = _named(operator)
+        if "batch_norm" in operation:
+            # The second axis is tokens, perhaps.
+            return _norm_scale(operator, args) if behind == followed.ndim - 2 else None
         if operation not in ("mul", "div"):
             return None
         first, second = args[:2]
@@ -159,3 +154,25 @@ class _Observer(OperatorMode):
         self._unseen.difference_update(names)
         if not self._unseen:
             raise StoppedPass
+
+
+def _named(operator: Any) -> str:
+    """Return the name of an operator, the same where it works in place."""
+    name: str = operator.overloadpacket.__name__
+    return name.removesuffix("_")
+
+
+def _norm_scale(operator: Any, args: Sequence[Any]) -> Tensor | None:
+    """Return what a batch norm multiplies each channel with, None where that is told by the batch.
+
+    The processor, each make of GPU and each way to run it have an operator of their own, whose
+    arguments are in different places.
+    """
+    names = [argument.name for argument in operator._schema.arguments]
+    given = dict(zip(names, args, strict=False))
+    variance, weight = given.get("running_var"), given["weight"]
+    if variance is None or given.get("training"):
+        return None
+    epsilon = given.get("eps", given.get("epsilon"))
+    scale: Tensor = (variance + epsilon).rsqrt()
+    return scale if weight is None else scale * weight

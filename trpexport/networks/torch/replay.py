@@ -12,8 +12,8 @@ from trpexport.errors import DataError, ModelError
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import Arguments
-from trpexport.networks.torch.cuts import Cut, Cuts, output_at, resumed
-from trpexport.networks.torch.modules import LAYERS, LinearLayer
+from trpexport.networks.torch.cuts import Cut, Cuts, input_at, output_at, resumed
+from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
 from trpexport.networks.torch.observation import observe
 from trpexport.networks.torch.outputs import named_tensors, picked
 from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
@@ -106,6 +106,15 @@ class Replay:
             found = observe(lambda: batch.call(self.model), layers, calls)
         self._seen |= {(each, index): found[each] for each in names[1:]}
         return found[name]
+
+    def inputs(self, name: str, index: int) -> list[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call; if possible, it does not run."""
+        batch = self.batch(index)
+        if self._cuts.calls(name, batch.images) > 1:
+            return self.observe(name, index).inputs
+        with self._resumed(index):
+            found = input_at(self.model, name, batch)
+        return [by_channel(op_of(self._layer(name)), found)]
 
     def _layer(self, name: str) -> LinearLayer:
         module = self.model.get_submodule(name)

@@ -132,6 +132,16 @@ def run_example(
         raise PlanError(reason, parameters=parameters) from error
 
 
+def failure_of(model: nn.Module, inputs: InputsLike) -> str | None:
+    """Say why a network can't run an example of its inputs, or return None."""
+    try:
+        with evaluating(model):
+            example_input(model, inputs).call(model)
+    except RUN_ERRORS as error:
+        return told(error)
+    return None
+
+
 def outputs_of(model: nn.Module, x: Tensor | Arguments) -> Any:
     """Return what ``model`` makes of inputs, in evaluation mode; they are left as they are.
 

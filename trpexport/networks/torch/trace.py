@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,14 @@ class Trace:
     heads: tuple[str, ...]
     other_macs: int
     cost: Cost | None
+
+    def of_copy(self, model: nn.Module) -> Trace:
+        """Return that of a copy of the network."""
+        modules = dict(model.named_modules())
+        layers = (
+            replace(layer, module=cast("LinearLayer", modules[layer.name])) for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
 
 
 def trace(model: nn.Module, inputs: InputsLike) -> Trace:

@@ -53,6 +53,10 @@ class TorchCandidate:
         """Return what the layer ``name`` does to a batch."""
         return self._replay.observe(name, batch)
 
+    def inputs(self, name: str, batch: int) -> list[Tensor]:
+        """Return what the layer ``name`` gets of a batch, by call."""
+        return self._replay.inputs(name, batch)
+
     def outputs(self, batch: int) -> dict[str, Tensor]:
         """Return what the network gives for a batch: by output (samples, elements), float64."""
         return self._replay.outputs(batch)
