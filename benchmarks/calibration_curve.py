@@ -21,6 +21,7 @@ import numpy as np
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import NORMALISE, plan_at
+from trpexport.choose.alignment import find_alignment
 from trpexport.choose.base import gathered
 from trpexport.choose.budget import Budgeter
 from trpexport.choose.calibrate import truncations
@@ -86,7 +87,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[st
             network,
             gatherer,
             scheme=scheme,
-            rank_multiple=args.rank_multiple,
+            alignment=find_alignment(args.rank_multiple),
             cache=args.cache,
         )
         budgeter = Budgeter(network, table, gatherer, scheme=scheme)

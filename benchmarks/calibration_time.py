@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import trpexport as tx
-from benchmarks.calibration_curve import NORMALISE, Images
+from benchmarks.calibration_curve import Images
 from benchmarks.end_to_end import decompose, random_checkpoint
 from benchmarks.environment import RESULTS, environment, run
+from benchmarks.networks import NORMALISE
 
 RESULT = RESULTS / "calibration_time.json"
 BATCH = 16

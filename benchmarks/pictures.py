@@ -54,14 +54,13 @@ def documents() -> list[str]:
 def look(browser: Browser, page: Path, view: tuple[str, int, int, str]) -> None:
     """Take a picture of the beginning of a page."""
     name, width, height, scheme = view
-    size = {"width": width, "height": height}
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
     )
     tab = context.new_page()
     tab.goto(page.as_uri())
-    tab.screenshot(path=OUT / name, clip={"x": 0, "y": 0, **size})
+    tab.screenshot(path=OUT / name, clip={"x": 0, "y": 0, "width": width, "height": height})
     context.close()
 
 

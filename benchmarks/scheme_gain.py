@@ -21,11 +21,11 @@ from typing import Any
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import resized, source_of
+from trpexport.calibration_data import CalibrationData
 from trpexport.choose.allotment import Allotment, allot
 from trpexport.choose.base import gathered
 from trpexport.choose.table import SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError
-from trpexport.pipeline import CalibrationData
 from trpexport.stages import Stages
 
 RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)

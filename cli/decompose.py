@@ -14,7 +14,7 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
-from .endings import ending, refused
+from .endings import commands_of, ending, proposed, refused
 from .eval import (
     JUDGING,
     Data,
@@ -150,7 +150,7 @@ def decompose(
         "exclude": tuple(exclude or ()),
         "stride_1_only": stride_1_only,
         "rank_multiple": multiple(rank_multiple),
-        "provider": provider,
+        "provider": provider if is_given(context, "provider") else None,
     }
     chooser: Chooser
     if target is not None:
@@ -210,7 +210,8 @@ def decompose(
             stages=stages,
         )
     if as_json:
-        show_json({"bundle": str(result.path), **result.data})
+        steps = commands_of(proposed(context, result.data, result.path))
+        show_json({"bundle": str(result.path), **result.data, "next": steps})
     else:
         show(
             *plan_view(result.plan),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,3 +61,32 @@ def dry_run(
         show_json({**facts, "out": str(out), "next": [command]})
     else:
         show(*outlook_view(found), *next_steps([(f"do it, and write {out}:", command)]))
+
+
+def dry_training(context: typer.Context, facts: Mapping[str, Any], out: Path) -> None:
+    """Say what would be trained, in how many steps, and what low rank can win at best.
+
+    Args:
+        context: of the command that was typed.
+        facts: what :func:`trpexport.training.train.planned` returned.
+        out: where the run would go.
+    """
+    from trpexport.report.blocks import Kind, Role, Text, Value
+
+    command = retyped(context, drop=("is_dry",))
+    if context.params["as_json"]:
+        show_json({**facts, "out": str(out), "next": [command]})
+        return
+    low_rank, epochs = facts["low_rank"], facts["epochs"]
+    blocks = [
+        Text((
+            f"{facts['arch']} of ", Value(facts["parameters"], Kind.COUNT),
+            f" parameters on {facts['data']}: {epochs} epoch{'' if epochs == 1 else 's'} of "
+            f"{facts['steps_per_epoch']:,} steps, {facts['steps']:,} in all",
+        ))
+    ]  # fmt: skip
+    if low_rank is not None:
+        least = Value(1 / low_rank["least_macs_ratio"], Kind.RATIO)
+        said = f" fewer MACs, at the lowest ranks of {low_rank['layers']} layers"
+        blocks.append(Text(("Low rank can win at best ", least, said), Role.VERDICT))
+    show(*blocks, *next_steps([(f"do it, and write {out}:", command)]))

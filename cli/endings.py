@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from trpexport.onnxfile.recognition import is_onnx
 
 from .console import show, show_json
 from .eval import PREPARING
+from .options import names
 from .retyped import other, retyped
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _TARGETS = ("target_macs", "target_params", "target_error", "max_drop")
 _ASKED = ("as_json", "is_dry")
 _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
+_HALF_PRECISION = "fp16"
 _MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
 # What limits tune.
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
@@ -50,33 +52,64 @@ def ending(context: typer.Context, report: Mapping[str, Any], place: Path) -> tu
     from trpexport.report.views.verdict import verdict_view
     from trpexport.verdict import verdict_of
 
+    return *verdict_view(verdict_of(report)), *next_steps(proposed(context, report, place))
+
+
+def proposed(context: typer.Context, report: Mapping[str, Any], place: Path) -> list[Proposal]:
+    """Return what to type after a job that wrote a bundle, the first thing first.
+
+    Args:
+        context: of the command that was typed: decompose or tune.
+        report: the content of ``report.json``.
+        place: the bundle.
+    """
+    from trpexport.verdict import verdict_of
+
     verdict = verdict_of(report)
-    if verdict is None:
-        return ()
-    return *verdict_view(verdict), *next_steps(_proposals(context, verdict, report, place))
+    return [] if verdict is None else _proposals(context, verdict, report, place)
+
+
+def commands_of(proposals: Iterable[Proposal]) -> list[str]:
+    """Return the commands among proposals."""
+    return [command for _, command in proposals if command is not None]
+
+
+def export_ending(context: typer.Context, place: Path) -> tuple[Block, ...]:
+    """Say what came of an export, and what to type next."""
+    from trpexport.report.blocks import Role, Text, Tone
+
+    said = "Nothing lost: the ONNX file gives what the network gives, in float32"
+    return Text(said, Role.VERDICT, Tone.GOOD), *next_steps(after_export(context, place))
+
+
+def after_export(context: typer.Context, place: Path) -> list[Proposal]:
+    """Return what to type after an export."""
+    return [("see how fast it is:", other(context, "bench", place))]
 
 
 def conversion_ending(context: typer.Context, result: ConversionReport) -> tuple[Block, ...]:
-    """Say whether each precision of a file pays, and what to type next.
-
-    Args:
-        context: of the command that was typed: quantize.
-        result: what was written.
-    """
+    """Say whether each precision of a file pays, and what to type next."""
     from trpexport.report.views.verdict import verdict_view
-    from trpexport.verdict import Outcome
 
     verdicts = result.verdicts()
     said = [block for name, one in verdicts.items() for block in verdict_view(one, name)]
+    return *said, *next_steps(after_conversion(context, result))
+
+
+def after_conversion(context: typer.Context, result: ConversionReport) -> list[Proposal]:
+    """Return what to type after a file was written in other precisions."""
+    from trpexport.verdict import Outcome
+
+    verdicts = result.verdicts()
+    if not verdicts:
+        return []
     bad = {Outcome.DESTROYED, Outcome.HARDLY_PAYS} & {one.outcome for one in verdicts.values()}
     if bad and context.params["max_error"] is None:
         add = {"max_error": _MAX_ERROR, "force": True}
         command = retyped(context, drop=_ASKED, add=add)
-        proposals: list[Proposal] = [("keep in float32 what loses most:", command)]
-    else:
-        files = [context.params["model"], *(result.paths[name] for name in verdicts)]
-        proposals = [("see what it is worth in time:", other(context, "bench", *files))]
-    return *said, *next_steps(proposals if verdicts else ())
+        return [("keep in float32 what loses most:", command)]
+    files = [context.params["model"], *(result.paths[name] for name in verdicts)]
+    return [("see what it is worth in time:", other(context, "bench", *files))]
 
 
 def next_steps(proposals: Sequence[Proposal]) -> tuple[Block, ...]:
@@ -102,14 +135,52 @@ def refused(context: typer.Context, *, as_json: bool) -> Iterator[None]:
         yield
     except NothingToDoError as error:
         blocks, facts, choice, architecture = _found(error)
-        proposals = _instead(context, choice, architecture)
-        if as_json:
-            commands = [command for _, command in proposals if command is not None]
-            end = {"exit_code": error.exit_code, "next": commands}
-            show_json({"error": str(error), **facts, **end})
-        else:
-            show(*blocks, *next_steps(proposals))
+        _tell(error, _instead(context, choice, architecture), as_json, blocks, facts)
         raise
+
+
+@contextmanager
+def conversion_refused(context: typer.Context, *, as_json: bool) -> Iterator[None]:
+    """Say what to type next where no file in a precision keeps within its limits.
+
+    Raises:
+        NothingToDoError: none does.
+    """
+    try:
+        yield
+    except NothingToDoError as error:
+        _tell(error, [*_more_bits(context)], as_json)
+        raise
+
+
+def _more_bits(context: typer.Context) -> Iterator[Proposal]:
+    """Propose a precision that loses less, and limits twice as wide."""
+    asked = names(context.params["precision"] or ())
+    if _HALF_PRECISION not in asked:
+        add: dict[str, object] = {"precision": _HALF_PRECISION}
+        yield "write it in more bits:", retyped(context, drop=_ASKED, add=add)
+    wide = {
+        name: 2 * limit
+        for name in ("max_error", "max_drop")
+        if (limit := context.params[name]) is not None
+    }
+    if wide:
+        yield "allow it to lose more:", retyped(context, drop=_ASKED, add=wide)
+
+
+def _tell(
+    error: NothingToDoError,
+    proposals: Sequence[Proposal],
+    as_json: bool,
+    blocks: Sequence[Block] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Show what an error knows, and what to type instead."""
+    if as_json:
+        end = {"exit_code": error.exit_code, "next": commands_of(proposals)}
+        show_json({"error": str(error), **(facts or {}), **end})
+    else:
+        show(*blocks, *next_steps(proposals))
 
 
 def _found(

@@ -8,7 +8,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json, written
-from .endings import next_steps
+from .endings import after_export, commands_of, export_ending
 from .eval import (
     DataPreprocessing,
     Mean,
@@ -23,7 +23,6 @@ from .eval import (
 from .idle import CHECKING, Idle, refuse_idle
 from .interrupts import tell_written
 from .limits import MaxError
-from .retyped import other
 
 
 def export(
@@ -114,8 +113,8 @@ def export(
             source, out, data, settings=settings, inputs=array, stages=stages
         )
     if as_json:
-        show_json({"bundle": str(result.path), **result.data})
+        steps = commands_of(after_export(context, result.path))
+        show_json({"bundle": str(result.path), **result.data, "next": steps})
     else:
-        bench = other(context, "bench", result.path)
-        steps = next_steps([("see how fast it is:", bench)])
-        show(*bundle_view(result.data), *written(result.path), *steps)
+        ending = export_ending(context, result.path)
+        show(*bundle_view(result.data), *written(result.path), *ending)

@@ -112,10 +112,9 @@ def gate(
         trpexport gate --candidate out --data cifar10:DIR --max-drop 1
     """
     from trpexport.files import write_atomically, write_json
-    from trpexport.judge.examples import usual_metric
     from trpexport.judge.gate.check import run_gate
     from trpexport.judge.gate.ci import junit_xml
-    from trpexport.judge.gate.config import read_limits
+    from trpexport.judge.gate.config import read_limits, with_usual_metric
     from trpexport.judge.gate.history import append_entry, compare, history_entry, last_accepted
     from trpexport.judge.gate.rules import RULES
     from trpexport.measure.bench import BenchSettings, find_models
@@ -130,14 +129,12 @@ def gate(
         if is_typed(context, parameter)
     }
     refuse_idle(context, Idle(_IMAGES, without="data"))
-    dataset = None if data is None else open_data(data)
     limits = read_limits(
         typed,
         confident=confident if is_typed(context, "confident") else None,
         config=chosen_file(context),
         data=data or "the data",
         metric=metric if is_typed(context, "metric") else None,
-        usual=usual_metric(dataset, None),
         lower_is_better=is_typed(context, "metric_lower_is_better"),
         others=option_names(context),
         beside=COMMANDS,
@@ -159,7 +156,9 @@ def gate(
         memory=False,
     )
     found: dict[str, Any] = {}
-    if dataset is not None:
+    if data is not None:
+        dataset = open_data(data)
+        limits = with_usual_metric(limits, dataset)
         how = preprocessing(dataset, mean, std, size, resize, data_preprocessing)
         drawn = {"split": split, "limit": images}
         found = _judged(settings, dataset, limits, drawn, preprocessing=how, output=output)

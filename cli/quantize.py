@@ -9,7 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress, show, show_json
-from .endings import conversion_ending
+from .endings import after_conversion, commands_of, conversion_ending, conversion_refused
 from .eval import (
     PREPARING,
     Data,
@@ -116,11 +116,12 @@ def quantize(
         provider,
         opt.parse_inputs(input_shape),
     )
-    with progress() as stages:
+    with conversion_refused(context, as_json=as_json), progress() as stages:
         result = job(model, out, stages)
     if as_json:
         verdicts = {name: one.to_json() for name, one in result.verdicts().items()}
         files = {name: str(path) for name, path in result.paths.items()}
-        show_json({"files": files, **result.data, "verdicts": verdicts})
+        steps = commands_of(after_conversion(context, result))
+        show_json({"files": files, **result.data, "verdicts": verdicts, "next": steps})
     else:
         show(*conversion_view(result.data, result.paths), *conversion_ending(context, result))

@@ -15,6 +15,7 @@ from . import completion, measuring
 from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import show_json, watched
+from .dry_run import DryRun, dry_training
 from .endings import next_steps
 from .eval import DATA, Mean, Resize, Size, Std
 from .idle import Idle, refuse_idle, refuse_typed
@@ -115,6 +116,7 @@ def train(
     save_seconds: SaveSeconds = 60.0,
     tensorboard: TensorBoard = False,
     restart: Restart = False,
+    is_dry: DryRun = False,
     as_json: opt.Json = False,
 ) -> None:
     """Train a network; with --trp or --nuclear-weight, towards low rank.
@@ -128,6 +130,7 @@ def train(
     """
     refuse_idle(context, *_IDLE)
     from trpexport.training.settings import Compute, LowRank
+    from trpexport.training.train import planned
     from trpexport.training.train import train as run
 
     low_rank = None
@@ -151,10 +154,15 @@ def train(
             device, bf16, compile_network, sync_bn, save_seconds, workers, cuda_graphs
         ),
     )  # fmt: skip
+    how: dict[str, Any] = {"init": init, "preprocessing": normalisation(mean, std)}
+    if is_dry:
+        facts = planned(arch, settings, low_rank, out, **how, restart=restart)
+        dry_training(context, facts, out)
+        return
     watcher = watching(out, tensorboard)
     tell(lambda: standing(context, out))
     facts = run(
-        arch, settings, low_rank, out, init=init, preprocessing=normalisation(mean, std),
+        arch, settings, low_rank, out, **how,
         watcher=watcher, restart=restart, should_stop=is_asked,
     )  # fmt: skip
     finish(context, facts, out, "decompose", as_json)
@@ -245,7 +253,8 @@ def finish(
     context: typer.Context, facts: dict[str, object], out: Path, then: str, as_json: bool
 ) -> None:
     """Say what came of a run and what to do next; the first worker speaks."""
-    from trpexport.report.blocks import Role, Text
+    from trpexport.report.blocks import Text
+    from trpexport.report.views.training import training_view
 
     from .console import show
     from .watch import epoch_text
@@ -257,6 +266,7 @@ def finish(
         show_json({"run": str(out), **facts, "next": [command]})
         return
     show(
-        Text(f"{epoch_text(facts)} on {facts['test_images']} images", Role.VERDICT),
+        Text(f"{epoch_text(facts)} on {facts['test_images']} images"),
+        *training_view(facts),
         *next_steps([("make an ONNX file of it:", command)]),
     )

@@ -16,7 +16,7 @@ from . import options as opt
 from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
-from .endings import ending, refused
+from .endings import commands_of, ending, proposed, refused
 from .eval import (
     JUDGING,
     PREPARING,
@@ -259,7 +259,8 @@ def _show(
     from trpexport.report.views.plan import plan_view
 
     if as_json:
-        show_json({"bundle": str(result.path), **result.data})
+        steps = commands_of(proposed(context, result.data, result.path))
+        show_json({"bundle": str(result.path), **result.data, "next": steps})
     else:
         show(
             *plan_view(result.plan),

@@ -39,7 +39,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         ("zero", "ZeroDivisionError: division by zero, own_net.py:6"),
         ("stop", "StopIteration, own_net.py:7"),
         ("exit", "SystemExit: 3, own_net.py:8"),
-        ("other", "ValueError: first? line, own_net.py:10"),
+        ("other", r"ValueError: first\x07 line, own_net.py:10"),
     ],
 )
 def test_kind_words_and_place(module: types.ModuleType, kind: str, line: str) -> None:

@@ -46,10 +46,10 @@ def by_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Reads(nn.Module):
     """A recurrent layer behind a convolution."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.LSTM | nn.GRU]) -> None:
         super().__init__()
         self.conv = nn.Conv1d(3, 8, 3)
-        self.read = kind(8, 12, bidirectional=True, batch_first=True)  # type: ignore[call-arg]
+        self.read = kind(8, 12, bidirectional=True, batch_first=True)
         self.fc = nn.Linear(24, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Own(nn.Module):
         return functional.conv2d(y, kernel, groups=8).movedim(1, -1) @ self.own
 
 
-IMAGE = (1, 3, 12, 12)
+IMAGE, CIFAR = (1, 3, 12, 12), (1, 3, 32, 32)
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "transposed": (
         lambda: nn.Sequential(
@@ -102,7 +102,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "own": (Own, IMAGE, 144 * 8 * 27 + 8 * 72 + 100 * 72 + 100 * 40),
     "resnet20": (
         lambda: preset("resnet20"),
-        (1, 3, 32, 32),
+        CIFAR,
         40_551_040 + 2 * 131_072,
     ),  # the paper's, and projections
 }
@@ -122,6 +122,31 @@ def test_both_routes_and_all_counters_agree(kind: str, tmp_path: Path) -> None:
     assert tx.count(path).macs == macs
     assert not network.cost.unknown
     assert not tx.count(path).unknown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "preresnet20",
+        "wrn-16-4",
+        "densenet-40-12(depth=10)",
+        "alexnet",
+        pytest.param("vgg11_bn", marks=pytest.mark.slow),
+        pytest.param("resnet18", marks=pytest.mark.slow),
+    ],
+)
+def test_families_cost_the_same_whole_and_decomposed(name: str, tmp_path: Path) -> None:
+    small = tx.decompose(preset(name), tx.ByCriterion("channel", "fraction:0.5"), example=CIFAR)
+    plan, files = small.plan, (tmp_path / "before.onnx", tmp_path / "after.onnx")
+    assert plan.macs_after < plan.macs_before
+    counts = (plan.macs_before, plan.macs_after)
+    for network, path, macs in zip((small.original, small.network), files, counts, strict=True):
+        network.write_onnx(path, OnnxSettings(17, legacy_exporter=True))
+        assert network.cost.macs == macs
+        assert tx.count(path).macs == macs
+        assert keep_all(OnnxNetwork.open(OnnxSource(path, read_model(path)))).macs_before == macs
+    (rule,) = tx.gate(*files, min_macs_ratio=1.0).rules
+    assert rule.value == pytest.approx(counts[0] / counts[1])
 
 
 class Small(nn.Module):
@@ -179,5 +204,11 @@ def test_the_commands_say_the_same(
     assert said("flops", bundle)["macs"] == made["macs"]["after"]
     for command in (("flops", checkpoint, *how), ("flops", bundle), ("inspect", checkpoint, *how)):
         assert ("≥" in run(*command).out) == (factory is unknown)
-        assert bool(said(*command)["unknown"]) == (factory is unknown)
-    assert bool(made["macs"]["unknown"]) == (factory is unknown)
+        assert bool(said(*command)["uncounted"]) == (factory is unknown)
+    assert bool(made["macs"]["uncounted"]) == (factory is unknown)
+    gate = ("gate", "--candidate", bundle, "--min-macs-ratio", "1")
+    if factory is known:
+        (rule,) = said(*gate)["rules"]
+        assert rule["value"] == pytest.approx(made["macs"]["ratio"])
+    else:
+        assert "GridSample" in run(*gate).out

@@ -17,6 +17,7 @@ from trpexport.compare import Comparison
 from trpexport.judge.gate.rules import RULES
 from trpexport.runtime.verify import Verification
 from trpexport.shown import Shown, change
+from trpexport.verdict import REAL, Lost, Outcome, Verdict
 
 FUNCTIONS = [name for name in dir(tx) if inspect.isfunction(getattr(tx, name))]
 CLASSES = [
@@ -100,6 +101,7 @@ def results(bundle: Path) -> list[Shown]:
         tx.load(CHECKPOINT),
         tx.gate(bundle, bundle, max_parameters=1),
         Verification({"output": comparison}),
+        Verdict(Outcome.PAYS, {"macs": 2.0}, Lost(40, REAL, True, 0.1, agreement=0.97)),
     ]
 
 
@@ -125,6 +127,8 @@ def test_what_is_shown_is_true(bundle: Path) -> None:
     )
     failed = tx.gate(bundle, bundle, max_parameters=1)
     assert repr(failed) == "GateResult(passed=False, rules=1, failed=max-parameters)"
+    verdict = Verdict(Outcome.PAYS, {"macs": 2.0}, Lost(40, REAL, True, 0.1, agreement=0.97))
+    assert repr(verdict) == "Verdict(outcome=pays, macs=2.00x, error=0.1, agreement=0.97)"
     assert change(2e6, 1e6, ["FFT"]) == "≥ 2 M -> ≥ 1 M (≤ 2.00x fewer)"
 
 
@@ -138,3 +142,12 @@ def test_names_of_strangers_do_no_harm() -> None:
 
 def test_the_record_of_a_result_stays_what_it_was(bundle: Path) -> None:
     assert json.loads(json.dumps(tx.count(bundle).to_json()))["macs"]
+
+
+def test_a_function_of_an_older_version_names_the_one_of_today() -> None:
+    with pytest.raises(AttributeError, match=r"^trpexport\.make_plan is gone: use trpexport\.dec"):
+        _ = tx.make_plan
+    with pytest.raises(AttributeError, match="no attribute 'makeplan'"):
+        _ = tx.makeplan
+    for name in tx._FORMER.values():
+        assert name in dir(tx)

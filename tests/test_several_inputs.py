@@ -16,7 +16,7 @@ import trpexport
 from tests.networks.torch.several import Detector, Masked, Tokens
 from trpexport.artifact.reference import ReferenceRuns
 from trpexport.checkpoints import load_checkpoint
-from trpexport.errors import DataError, ModelError, PlanError, TrpexportError
+from trpexport.errors import DataError, PlanError, TrpexportError
 from trpexport.golden import read_golden
 from trpexport.inputs import Inputs
 from trpexport.networks.samples import Samples, checked_samples
@@ -112,7 +112,7 @@ def test_calibration_knows_each_input_by_its_name() -> None:
     facts, others = (one.plan.options["calibration"] for one in (small, other))
     assert facts["output_error"] != others["output_error"]
     assert facts["images_sha256"] != others["images_sha256"]
-    with pytest.raises(ModelError, match="for image, the network takes image, mask"):
+    with pytest.raises(DataError, match="holds image, the network takes image, mask"):
         trpexport.export(small, "never", inputs={"image": IMAGE})
 
 

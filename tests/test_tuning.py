@@ -99,7 +99,7 @@ def test_what_falls_short_again_and_again_is_refused(
 def test_what_can_not_be_any_faster_is_refused_by_what_was_finished(
     job: Job, tmp_path: Path, aimed: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.decompose_to_bundle
+    real = vars(module)["decompose_to_bundle"]
 
     def made(*given: Any, **how: Any) -> Any:
         if aimed:

@@ -151,6 +151,16 @@ def test_what_is_said_to_be_lost_is_of_labels_if_there_were_any() -> None:
             {"macs": 1.16, "parameters": 1.1, "kinds": (("1x1 convolutions", 0.88, 1.16),)},
             [Advice.QUANTIZE],
         ),
+        (
+            {
+                "macs": 1.16,
+                "parameters": 1.1,
+                "agreement": 0.1,
+                "error": 1.0,
+                "kinds": (("1x1 convolutions", 0.88, 1.16),),
+            },
+            [Advice.QUANTIZE],
+        ),
     ],
 )
 def test_the_first_advice_is_calibration(facts: dict[str, Any], advice: list[Advice]) -> None:

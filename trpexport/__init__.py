@@ -13,6 +13,15 @@ from typing import Any
 
 from trpexport._version import __version__ as __version__
 
+# What stands in the place of functions of older versions.
+_FORMER = {
+    **dict.fromkeys(("make_plan", "factorize", "revise_plan"), "decompose"),
+    **dict.fromkeys(("load_checkpoint", "load_bundle"), "load"),
+    **dict.fromkeys(("export_bundle", "export_checkpoint"), "export"),
+    **dict.fromkeys(("verify_bundle", "verify_models", "verify_against_golden"), "verify"),
+    **dict.fromkeys(("count_onnx", "count_modules"), "count"),
+}
+
 
 @cache
 def _homes() -> dict[str, str]:
@@ -29,6 +38,8 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return sorted(_homes())
     if name.startswith("_") or name not in _homes():
+        if (now := _FORMER.get(name)) is not None:  # a name of its own: no guess is added to it
+            raise AttributeError(f"{__name__}.{name} is gone: use {__name__}.{now}", name=name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_homes()[name]), name)
 

@@ -90,7 +90,8 @@ class Cost(Shown):
     def to_json(self) -> dict[str, Any]:
         """Return the cost as JSON-ready data, the totals first."""
         totals = ("macs", "flops", "parameters", "activation_bytes")
-        return {name: getattr(self, name) for name in totals} | asdict(self)
+        facts = {name: getattr(self, name) for name in totals} | asdict(self)
+        return facts | {"uncounted": facts.pop("unknown")}
 
     def shown(self) -> dict[str, object]:
         """Return what to show of it in a session."""

@@ -74,7 +74,7 @@ class Source:
         """
         with stages("load the checkpoint"):
             checkpoint = self.load()
-        return checkpoint, TorchNetwork(checkpoint.module, checkpoint.known_inputs)
+        return checkpoint, TorchNetwork.open(checkpoint.module, checkpoint.known_inputs)
 
     def ready(
         self,

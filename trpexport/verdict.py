@@ -14,6 +14,8 @@ from typing import Any
 from trpexport.bundle import FLOAT32
 from trpexport.errors import NothingToDoError, TrpexportError
 from trpexport.plan import Plan
+from trpexport.shown import Shown
+from trpexport.text import times
 
 TIME = "time"  # the resource of what was measured, not counted
 # What networks are compared on: real inputs where somebody gave some.
@@ -143,8 +145,8 @@ class Lost:
         return self.loss / abs(before)
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """What came of a job.
 
     Attributes:
@@ -164,13 +166,20 @@ class Verdict:
 
     @property
     def is_dear(self) -> bool:
-        """Whether the kinds of layers are why little is saved."""
-        return sum(kind.share for kind in self.dear_kinds) > _MOST
+        """Whether the kinds of layers are why it does not pay."""
+        is_poor = self.outcome in (Outcome.HARDLY_PAYS, Outcome.DESTROYED)
+        return is_poor and sum(kind.share for kind in self.dear_kinds) > _MOST
 
     @property
     def dear_kinds(self) -> tuple[KindShare, ...]:
         """The kinds of layers of which hardly anything is saved."""
         return tuple(kind for kind in self.kinds if not kind.is_fair)
+
+    def shown(self) -> Mapping[str, object]:
+        """Return what came of it, what is saved, and what that cost."""
+        facts = {"outcome": str(self.outcome), **{n: times(r) for n, r in self.saved.items()}}
+        lost = {name: getattr(self.lost, name, None) for name in ("error", "agreement", "loss")}
+        return facts | {name: f"{value:.3g}" for name, value in lost.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready data; an error without bound becomes None."""
@@ -188,7 +197,7 @@ class Limits:
     """How far a network may be from the original one.
 
     Attributes:
-        min_agreement: least share of inputs with the same top-1; None for any.
+        min_agreement: least share of the same top-1; None for any.
         max_error: largest RMS error of any output over its variation; None for any.
     """
 
@@ -377,7 +386,7 @@ def _advice(verdict: Verdict, *, is_calibrated: bool) -> Iterator[Advice]:
         if lost is None or lost.metric is None:
             yield Advice.EVALUATE
         return
-    if outcome is Outcome.HARDLY_PAYS and not is_saving_fair(verdict.saved) and verdict.is_dear:
+    if verdict.is_dear and not is_saving_fair(verdict.saved):
         yield Advice.QUANTIZE
         return
     if outcome is Outcome.UNKNOWN and lost is None:  # trained since: nothing to compare with

@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from trpexport.quantization.half import FLOAT16, convert
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.tensors import Array
 
-PROVIDERS, PRESETS, BATCHES = ("cuda", "tensorrt"), ("resnet50", "resnet18", "resnet20"), (1, 64)
-PRECISIONS = ("fp32", "fp16")
+PROVIDERS, PRECISIONS = ("cuda", "tensorrt"), ("fp32", "fp16")
+PRESETS, BATCHES = ("resnet50", "resnet18", "resnet20"), (1, 64)
 # For one network of a bench, in seconds; the method needs no more on a quiet machine.
 TIMED: dict[str, Any] = {"min_time": 0.3, "max_time": 1.0, "warmup_seconds": 1.0, "memory": False}
 
@@ -40,7 +40,7 @@ TIMED: dict[str, Any] = {"min_time": 0.3, "max_time": 1.0, "warmup_seconds": 1.0
 Files = dict[str, Path]
 
 
-def written(preset: str, precisions: tuple[str, ...], folder: Path) -> dict[str, Files]:
+def written(preset: str, precisions: Sequence[str], folder: Path) -> dict[str, Files]:
     """Write a network and its low-rank ones as ONNX; return their files by precision and name."""
     shape, models, _ = networks(preset)
     found: dict[str, Files] = {precision: {} for precision in precisions}
@@ -86,9 +86,9 @@ def measured(files: Files, provider: str, batch: int) -> dict[str, Any]:
 
 def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield an entry a setting."""
-    presets, batches, precisions = PRESETS, BATCHES, PRECISIONS
+    presets, batches, precisions = [*PRESETS], [*BATCHES], [*PRECISIONS]
     if args.small:
-        presets, batches, precisions = PRESETS[-1:], BATCHES[:1], PRECISIONS[:1]
+        presets, batches, precisions = presets[-1:], batches[:1], precisions[:1]
     begun = time.monotonic()
     for preset in presets:
         with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from tests.choose.networks import SHAPE, Small, planned, ranks
 from trpexport.choose.base import NothingCheaperError
@@ -32,6 +34,18 @@ def test_the_choice_is_the_plan_and_its_factors(network: TorchNetwork) -> None:
         assert (chain.ops, chain.scheme, chain.is_truncation) == (layer.factors, "channel", True)
     assert lines == ["compute spectra", "factorize"]
     assert not choice.notes
+
+
+def test_where_low_rank_hardly_pays_that_is_said_before_it_is_written() -> None:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 16, 1)] * 2
+    poor = TorchNetwork.open(nn.Sequential(nn.Conv2d(3, 16, 3), *body, nn.Conv2d(16, 2, 1)), SHAPE)
+    lines = list[str]()
+    ByCriterion("spatial", "rank:1")(poor, None, Stages(lines.append), None)
+    spectra, remark, factors = lines
+    assert (spectra, factors) == ("compute spectra", "factorize")
+    assert remark.startswith("low rank hardly pays here: ")
+    assert "1x1 convolutions" in remark
 
 
 def test_the_options_are_those_of_the_selection_and_the_guard(network: TorchNetwork) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.choose.networks import low_rank_
+from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.outlook import outlook, priced
 from trpexport.choose.selection import Selection
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.pipeline import Source, decompose_checkpoint
+from trpexport.stages import Stages
 
 SHAPE = (1, 3, 12, 12)
 
@@ -56,6 +62,29 @@ def test_what_may_not_be_touched_saves_nothing() -> None:
     assert saved == ["1"]
     assert found.to_json()["architecture"] == "mine"
     assert found.seconds is None
+
+
+class PadsItself(nn.Conv2d):
+    """As convolutions of timm and of EfficientNet do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, (1, 1, 1, 1)))
+
+
+def pads_itself() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3), PadsItself(16, 16, 3), nn.Conv2d(16, 4, 1))
+
+
+def test_layers_that_are_tried_are_told_of_as_well(tmp_path: Path) -> None:
+    """What is said before the work is said of the network that is then worked on."""
+    torch.save(pads_itself().state_dict(), tmp_path / "net.pth")
+    source = Source(tmp_path / "net.pth", model=f"{__name__}:pads_itself", inputs=SHAPE)
+    _, opened = source.open(Stages())
+    told = outlook(opened)
+    assert told.touchable["3x3 convolutions"] > 0
+    worked_on = decompose_checkpoint(source, ByCriterion("spatial", "rank:1")).plan
+    assert [layer.name for layer in worked_on.rewritten] == ["1"]
+    assert told.plan.macs_before == worked_on.macs_before
 
 
 def test_a_target_takes_longer_than_a_plan() -> None:

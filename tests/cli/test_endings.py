@@ -108,8 +108,11 @@ def test_what_is_destroyed_is_said_and_kept_only_without_a_limit(
     assert not other.exists()
     # At a rank where nothing is lost, the same limit is kept.
     near = [8 if text == "rank:1" else text for text in limited]
-    kept = run(*(f"rank:{text}" if text == 8 else text for text in near))
+    kept = run(*(f"rank:{text}" if text == 8 else text for text in near), "--json")
     assert kept.code == 0, kept.err
+    first = shlex.split(json.loads(kept.out)["next"][0])
+    assert first[:3] == ["trpexport", "decompose", str(network)]
+    assert "--calib" in first
 
 
 @pytest.mark.parametrize(

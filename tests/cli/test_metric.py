@@ -216,10 +216,8 @@ def test_gate_counts_one_number_a_sample_pairwise(
 def test_gate_refuses_rules_on_classes(run: Run, network: Callable[..., Path], data: str) -> None:
     result = run(
         *("gate", "--baseline", network(), "--candidate", network(), "--data", data),
-        *("--metric", "rmse", "--min-agreement", "99"),
+        *("--metric", "rmse", "--max-top5-drop", "1"),
     )
-    assert "needs classes, rmse tells none: leave --min-agreement out" in result.error.replace(
-        "leave min-agreement out", "leave --min-agreement out"
-    )
+    assert "needs classes, rmse tells none: leave max-top5-drop out" in result.error
     bare = run("gate", "--baseline", network(), "--candidate", network(), "--metric", "rmse")
     assert "--metric does nothing without --data" in bare.error

@@ -13,7 +13,7 @@ LONG = "x" * 300  # 255 is the most that file systems take
     "command",
     [
         ("finetune", LONG, "--data", "digits"),
-        ("train", "--arch", "resnet20", "--data", LONG),
+        ("train", "--arch", "resnet20", "--data", f"imagefolder:{LONG}"),
         ("train", "--arch", "resnet20", "--data", "digits", "--epochs", 1, "-o", LONG),
         ("eval", LONG, "--data", "digits"),
         ("gate", "--candidate", LONG, "--max-file-size", "1MB"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_a_limit_that_can_not_be_met_leaves_the_bundle_as_it_was(run: Run, copy:
     done = run("quantize", copy, "--precision", "fp16", "--force", "--max-error", "1e-9")
     assert (done.code, "more than the" in done.err) == (3, True)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert f"  trpexport quantize {copy} --precision fp16 --force --max-error 2e-09\n" in done.out
+    typed = ("quantize", copy, "--precision", "int8-dynamic", "--force", "--max-error", "1e-9")
+    typed = (*typed, "--json")
+    facts = json.loads(run(*typed).out)
+    assert facts["exit_code"] == 3
+    assert [shlex.split(command)[3:] for command in facts["next"]] == [
+        ["--force", "--max-error", "1e-9", "--precision", "fp16"],
+        ["--precision", "int8-dynamic", "--force", "--max-error", "2e-09"],
+    ]
+
+
+def test_the_next_command_is_told_to_machines_as_well(run: Run, copy: Path) -> None:
+    typed = ("quantize", copy, "--precision", "fp16", "--force", "--verify-seconds", "0", "--json")
+    (command,) = json.loads(run(*typed).out)["next"]
+    assert command == f"trpexport bench {copy} {copy}@fp16"
 
 
 def test_a_bare_file_is_written_beside_and_replaces_nothing(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cli.app import command_line
 from tests.conftest import QUICK, Run
 from tests.pages import BENCH, EPOCHS, GATE, PROFILE, write_bundle
 
@@ -56,10 +57,11 @@ def test_a_file_says_by_its_name_what_it_is(run: Run, tmp_path: Path, bundle: Pa
 def test_what_is_typed_to_make_it_again_is_understood(run: Run, bundle: Path) -> None:
     text = run("report", bundle, "--format", "md").out
     (line,) = re.findall(r"^    trpexport (decompose .*)$", text, flags=re.MULTILINE)
-    words = line.split()
-    assert words[:2] == ["decompose", "net.pth"]
-    # It is parsed whole, and only fails because the file is not here.
-    assert "net.pth" in run(*words).error
+    name, *words = line.split()
+    assert (name, words[0]) == ("decompose", "net.pth")
+    with command_line().commands[name].make_context(name, words) as context:
+        assert context.params["precision"] == ["int8"]
+        assert context.params["seed"] == 3
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,6 +60,44 @@ def assert_same_run(first: Path, second: Path) -> None:
         one, two = load_file(first / name), load_file(second / name)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
+    run: Run, digits: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    typed = command(digits, out, "--trp", "--target-macs", 0.5, "--rank-multiple", 1, "--dry-run")
+    facts = json.loads(run(*typed, "--json").out)
+    # 128 images in batches of 32, three times.
+    assert (facts["steps_per_epoch"], facts["steps"]) == (4, 12)
+    # Rank 1 leaves (in + out) * 3 of in * out * 9 MACs, with 16 channels at least: a 24th. The stem
+    # and the classifier stay: a 90th.
+    assert 0.011 < facts["low_rank"]["least_macs_ratio"] < 1 / 24 + 1 / 80
+    assert facts["low_rank"]["layers"] == 18 + 2  # two shortcuts are 1x1 convolutions
+    shown = run(*typed)
+    assert shown.code == 0, shown.err
+    assert "12 in all" in shown.out
+    assert re.search(r"Low rank can win at best \d+\.\d+x fewer MACs", shown.out)
+    (again,) = re.findall(r"^  trpexport (.*)$", shown.out, re.MULTILINE)
+    assert again == shlex.join(map(str, typed[:-1]))
+    plain = json.loads(run(*command(digits, out), "--dry-run", "--json").out)
+    assert plain["low_rank"] is None
+    refused = run(*command(digits, out, "--trp", "--target-macs", 0.001), "--dry-run")
+    assert refused.code == 2
+    assert not out.exists()
+
+
+def test_what_was_lost_against_the_first_network_is_said(
+    run: Run, digits: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(*command(digits, first, epochs=1)).code == 0
+    began = metrics(first)[-1]["test_top1"]
+    result = run(*command(digits, second, "--init", first / "last.safetensors", epochs=1))
+    assert result.code == 0, result.err
+    now = metrics(second)[-1]["test_top1"]
+    said = f"points of top-1 {'lost' if now <= began else 'won'} against the original"
+    assert f"{said} ({began:.1f} % -> {now:.1f} %)" in result.out
 
 
 @pytest.mark.parametrize(

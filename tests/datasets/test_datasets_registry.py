@@ -152,7 +152,7 @@ def test_a_path_alone(tmp_path: Path) -> None:
         found = open_dataset(str(path))
         assert found.name.partition(":")[0] == name
         assert len(found.split("train"))
-    with pytest.raises(TrpexportError, match="unknown data set"):
+    with pytest.raises(TrpexportError, match="there is nothing to read at"):
         open_dataset(str(tmp_path / "none"))
 
 

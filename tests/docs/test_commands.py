@@ -53,9 +53,10 @@ def test_the_makefile_types_right() -> None:
 
 def parse(typed: list[str]) -> None:
     """Make values of what is typed, and run nothing."""
-    context = application().make_context("trpexport", list(typed))
-    name, command, rest = application().resolve_command(context, list(typed))
-    command.make_context(name, rest, parent=context)
+    # Left again, as options may take over standard output until then.
+    with application().make_context("trpexport", list(typed)) as context:
+        name, command, rest = application().resolve_command(context, list(typed))
+        command.make_context(name, rest, parent=context).close()
 
 
 def check_foreign(words: list[str]) -> None:
@@ -83,7 +84,7 @@ def test_what_the_text_names_exists(page: Path) -> None:
             if words[2] != "benchmarks.NAME":
                 check_benchmark(words[2])
             continue
-        names = [word for word in words if word.startswith("--")]
+        names = [word for word in words if re.match(r"--[a-z]", word)]
         first, *rest = [word for word in words if not word.startswith("-")] or [""]
         command = rest[0] if first == "trpexport" and rest else first
         if first == "trpexport" and rest:

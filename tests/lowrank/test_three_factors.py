@@ -226,7 +226,8 @@ def alternated(
             columns, lines, mixing = (
                 found if at == place else part for at, part in enumerate((columns, lines, mixing))
             )
-    return np.einsum("aih,baw,ob->oihw", columns, lines, mixing).reshape(8, 54)
+    product: NDArray[np.float64] = np.einsum("aih,baw,ob->oihw", columns, lines, mixing)
+    return product.reshape(8, 54)
 
 
 @pytest.mark.parametrize("rank", [2, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ REPORT = LIBRARY / "report"
 GENERIC = [REPORT / "blocks.py", REPORT / "page.py", *sorted((REPORT / "render").glob("*.py"))]
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Names of the modules that a file imports, wherever in it."""
     found = set()

@@ -80,9 +80,12 @@ def test_factors_stay_factors_and_learn(
 def test_a_teacher_changes_what_is_learnt(tmp_path: Path, bundle: Path, digits: str) -> None:
     settings = tx.RunSettings(digits, RECIPE, augment=False)
     weights = []
+    dataset = tx.open_dataset(digits)
+    right = tx.evaluate(bundle, dataset, preprocessing=tx.load(bundle).preprocessing).top1
     for teacher in (None, bundle):
         out = tmp_path / str(teacher is None)
-        finetune(bundle, settings, out, teacher=teacher, watcher=NOBODY)
+        facts = finetune(bundle, settings, out, teacher=teacher, watcher=NOBODY)
+        assert facts.get("original_top1") == (teacher and pytest.approx(100 * right))
         weights.append(tx.load(out / "last.safetensors").module.state_dict())
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(TrainingError, match="teacher"):  # another run: it had no teacher

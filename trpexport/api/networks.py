@@ -193,6 +193,7 @@ def export(
     keep_norms: bool = False,
     precisions: Sequence[str] = (),
     max_error: float | None = None,
+    min_agreement: float | None = None,
     target_ort: str | None = None,
     check_target: bool = False,
     formats: Sequence[str] = (),
@@ -221,7 +222,10 @@ def export(
         replace: replace a bundle that stands in the place.
         keep_norms: leave batch norms apart from the kernels before them, to decompose the file.
         precisions: in which precisions besides float32 the network is written.
-        max_error: largest error of any output that these may have, over its variation.
+        max_error: largest error of any output that these and the network may have, over its
+            variation.
+        min_agreement: least share of inputs with the same top-1 that a decomposed network keeps of
+            the original, between 0 and 1.
         target_ort: the oldest version of ONNX Runtime that has to read the files, as in "1.16".
         check_target: run them in that version, which is installed for it.
         formats: ``"ort"`` for ONNX Runtime's own format besides.
@@ -248,6 +252,7 @@ def export(
         keep_norms=keep_norms,
         precisions=precisions,
         max_error=max_error,
+        min_agreement=min_agreement,
         target_ort=target_ort,
         check_target=check_target,
         formats=formats,

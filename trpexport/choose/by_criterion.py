@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trpexport.choose.alignment import AlignedSelection
 from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.outlook import outlook_of
 from trpexport.choose.spectra import analyse
 from trpexport.errors import PlanError
 from trpexport.inputs import Inputs
@@ -78,6 +79,9 @@ class ByCriterion(AlignedSelection):
                 alignment=self.alignment,
             )
             plan = analysis.plan(self._criterion, keep_expensive=self.keep_expensive)
+        found = outlook_of(network, [analysis], label=label)
+        if not found.is_fair:  # said now: a network may take long to write and to verify
+            stages.remark(str(found))
         try:
             return applied(network, plan, images, stages, factorizer)
         except NothingCheaperError as error:

@@ -60,7 +60,8 @@ class JudgedImages:
         """Return at most ``count`` inputs to train on, none of them among the samples."""
         given = self.images.to_train_on(count)
         judged = {digest for some, _ in self.samples.batches() for digest in _digests(some)}
-        return rows(given, [digest not in judged for digest in _digests(given)])
+        left: Array | Arrays = rows(given, [one not in judged for one in _digests(given)])
+        return left
 
     def unseen(self) -> Array | Arrays:
         """Return inputs to verify on."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trpexport.choose.estimate import calibration_seconds, measured_pace
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.selection import Selection
-from trpexport.choose.spectra import analyse, keep_all
+from trpexport.choose.spectra import Analysis, analyse, keep_all
 from trpexport.lowrank.criteria import parse_criterion
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
@@ -67,7 +68,7 @@ class Outlook:
             "architecture": self.plan.architecture,
             **self.plan.inputs.to_json(),
             "macs": self.plan.macs_before,
-            "unknown": dict(self.plan.unknown),
+            "uncounted": dict(self.plan.unknown),
             "energy": self.energy,
             "macs_ratio": self.ratio,
             "pays": self.is_fair,
@@ -98,12 +99,26 @@ def outlook(
         PlanError: a kernel holds NaN or infinity, or a pattern matches no layer.
     """
     names = list(SCHEMES) if scheme == "auto" else [scheme]
-    criterion = parse_criterion(f"energy:{ENERGY}")
     factorizer = Factorizer(network)
+    analyses = (analyse(network, name, selection, factorizer=factorizer) for name in names)
+    found = outlook_of(network, analyses, label=label)
+    return replace(found, plan=replace(found.plan, scheme=scheme))
+
+
+def outlook_of(
+    network: Network, analyses: Iterable[Analysis], *, label: str | None = None
+) -> Outlook:
+    """Return what low rank can win of a network by the best of some schemes for each layer.
+
+    Args:
+        network: the network.
+        analyses: its spectra under each scheme.
+        label: what the network is called.
+    """
+    criterion = parse_criterion(f"energy:{ENERGY}")
     best: dict[str, LayerPlan] = {}
     free: set[str] = set()
-    for name in names:
-        analysis = analyse(network, name, selection, factorizer=factorizer)
+    for analysis in analyses:
         free |= {
             one.name
             for one in analysis.layers
@@ -114,7 +129,7 @@ def outlook(
                 best[row.name] = row
     bare = keep_all(network, architecture=label)
     rows = tuple(best[row.name] for row in bare.layers)
-    plan = replace(bare, scheme=scheme, criterion=str(criterion), layers=rows)
+    plan = replace(bare, criterion=str(criterion), layers=rows)
     touchable: dict[str, float] = {}
     for row in plan.layers:
         if row.name in free and plan.macs_before:

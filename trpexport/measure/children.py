@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Runs a module without the current directory among those that modules are found in.
+# Runs a module without the current directory among those that modules are found in: -P does, but
+# not in the Python 3.9 of a device.
 _RUN = """\
-import runpy, sys
+import sys
 sys.path = [entry for entry in sys.path if entry]
+import runpy
 from trpexport.older_python import complete
 complete()
 runpy.run_module(sys.argv[1], run_name="__main__")

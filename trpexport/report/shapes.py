@@ -139,7 +139,8 @@ REPORT = {
     "macs": {
         **_COSTS,
         "ratio": _OR_NONE,
-        "unknown": each(whole(0)),
+        # Older reports call it unknown.
+        **dict.fromkeys(("uncounted", "unknown"), MayLack(each(whole(0)))),
         "kinds": MayLack([_exactly({"kind": text, "share": not_negative, "ratio": _OR_NONE})]),
     },
     "verified_on": MayLack(text),

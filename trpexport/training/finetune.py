@@ -60,7 +60,7 @@ def finetune(
         should_stop: asked after each step whether to save the state and end there; None for never.
 
     Returns:
-        The last epoch's line of the metrics.
+        The last epoch's line of the metrics, with ``original_top1`` where a teacher has classes.
 
     Raises:
         CheckpointError: the source or the teacher can't be read.
@@ -104,7 +104,7 @@ def finetune(
         objective = _objective(data, own, lesson, smoothing)
         run = Run(settings, data, workers, RunDirectory(out), watcher, should_stop)
         with run.opened(facts, restart):
-            return run.fit(
+            found = run.fit(
                 checkpoint.module,
                 checkpoint.architecture,
                 facts,
@@ -113,6 +113,9 @@ def finetune(
                 plan=checkpoint.plan,
                 counts_classes=classified,
             )
+        if expert is not None and classified:
+            found = {**found, "original_top1": run.top1_of(expert.module)}
+        return found
 
 
 def _opened(

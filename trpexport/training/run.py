@@ -21,7 +21,7 @@ from trpexport.training.batches import Batches
 from trpexport.training.cuda_graphs import Recorded
 from trpexport.training.data import TrainingData
 from trpexport.training.distributed import Workers
-from trpexport.training.loop import Loop
+from trpexport.training.loop import Loop, evaluate
 from trpexport.training.objectives import Loss
 from trpexport.training.run_directory import RunDirectory
 from trpexport.training.settings import LowRank, RunSettings
@@ -64,6 +64,12 @@ class Run:
             self.workers,
             settings.compute.decoders,
         )
+
+    def top1_of(self, model: nn.Module) -> float | None:
+        """Return how many of the test images another classifier gets right, in percent."""
+        compute = self.settings.compute
+        test = self.data.test_batches(self.workers, compute.decoders)
+        return evaluate(model.to(self.workers.device), test(), self.workers, compute.bf16).top1
 
     def trained_rank_pruning(self, model: nn.Module, low_rank: LowRank) -> TrainedRankPruning:
         """Return the TRP step for a network."""

@@ -171,6 +171,11 @@ class TrainedRankPruning:
         """What ranks are multiples of, as far as that is cheaper."""
         return self._multiple
 
+    @property
+    def least_macs_ratio(self) -> float | None:
+        """MACs after / before at the lowest ranks; None without an input's shape."""
+        return None if self._prices is None else self._prices.least
+
     @torch.no_grad()
     def before_step(self) -> None:
         """Add the weighted subgradient of the nuclear norm to the gradients.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import TrpexportError
-from trpexport.judge.gate.config import read_limits
+from trpexport.judge.gate.config import read_limits, with_usual_metric
 from trpexport.judge.gate.rules import RULES
 
 
@@ -53,8 +55,15 @@ def test_a_metric_stands_in_the_file_or_is_typed() -> None:
     assert found.metric is not None and found.metric.lower_is_better
     classes = write("c.toml", "[gate]\nmax-drop = 1\n")
     assert read_limits({}, config=classes).metric is None
+    limits = read_limits({}, config=classes, data="tensors:x.npz")
+    values = np.zeros((4, 2))
+    classed = TensorSet("tensors:x.npz", {"x": values}, {"target": np.arange(4)})
+    usual = with_usual_metric(limits, classed).metric
+    assert usual is not None
+    assert usual.name == "top1"
+    other = TensorSet("tensors:x.npz", {"x": values}, {"target": values})
     with pytest.raises(TrpexportError, match="nobody says by which metric tensors:x"):
-        read_limits({}, config=classes, data="tensors:x.npz")
+        with_usual_metric(limits, other)
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_factors_of_one_tap_are_not_transposed() -> None:
         "input-channel": [False, True],
         "decoupling": [False, True],
         "spatial": [True, True],
+        "spatial-channel": [True, True, False],
         "tucker2": [False, True, False],
     }
     vertical, horizontal = SCHEMES["spatial"].factor_ops(op, 2)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trpexport.report.render.scales import Scale, scale
+from trpexport.report.blocks import Kind
+from trpexport.report.render.scales import Scale, scale, tick_digits
 
 VALUES = st.lists(st.floats(-1e12, 1e12).map(lambda value: value if value else 0.0), max_size=9)
 
@@ -28,6 +29,7 @@ def test_all_values_are_inside(values: list[float], from_zero: bool, may_be_log:
         (Scale(0, 10), [0, 2, 4, 6, 8, 10]),
         (Scale(0.93, 1.61), [1.0, 1.2, 1.4, 1.6]),
         (Scale(0.5, 20, is_log=True), [0.5, 1, 2, 5, 10, 20]),
+        (Scale(1e-9, 1e15, is_log=True), [10.0**power for power in range(-9, 16, 2)]),
     ],
 )
 def test_ticks_are_round(interval: Scale, ticks: list[float]) -> None:
@@ -48,3 +50,18 @@ def test_a_logarithm_makes_ratios_equally_long() -> None:
 
 def test_what_has_no_bound_is_left_out() -> None:
     assert scale([1, math.inf, 2]).high < 3
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "digits"),
+    [
+        (1.0, Kind.RATIO, 1),
+        (1.25, Kind.RATIO, 2),
+        (0.5, Kind.SHARE, 0),
+        (0.025, Kind.SHARE, 1),
+        (0.3, Kind.SHARE, 0),
+        (3, Kind.WHOLE, None),
+    ],
+)
+def test_ticks_lose_no_digit(value: float, kind: Kind, digits: int | None) -> None:
+    assert tick_digits(value, kind) == digits

@@ -66,7 +66,7 @@ def spectra(names: Sequence[str], size: int) -> tuple[Block, ...]:
     ]
     return spectra_view(
         {
-            "criteria": choices, "layers": layers, "unknown": {}, "architecture": "resnet",
+            "criteria": choices, "layers": layers, "uncounted": {}, "architecture": "resnet",
             "input_shape": [1, 3, 224, 224], "macs": size**3, "scheme": "spatial",
         }
     )  # fmt: skip

@@ -25,7 +25,7 @@ DECOMPOSE = {"name": "decompose", "outputs": {"a": OUTPUT}}
 FILE = [{"name": "export", "outputs": {"a": {**OUTPUT, "max_error": 1.0}}}]
 FILE += [{"name": "simplify", "outputs": {}}, {"name": "annotate", "outputs": {"a": OUTPUT}}]
 REPORT: dict[str, Any] = {
-    "macs": {"before": 600, "after": 200, "ratio": 3.0, "unknown": {}},
+    "macs": {"before": 600, "after": 200, "ratio": 3.0, "uncounted": {}},
     "parameters": {"before": 80, "after": 40},
     "file_bytes": 1234,
     "layers_rewritten": 3,
@@ -68,7 +68,7 @@ def test_costs_before_and_after() -> None:
 
 
 def test_what_was_not_counted_makes_bounds() -> None:
-    found = facts(report(macs={**REPORT["macs"], "unknown": {"Foo": 2}}))
+    found = facts(report(macs={**REPORT["macs"], "uncounted": {"Foo": 2}}))
     assert Value(600, Kind.COUNT, bound="at least") in found[0][1]
     assert Value(200, Kind.COUNT, bound="at least") in found[0][1]
     assert Value(3.0, Kind.RATIO, bound="at most") in found[0][1]
@@ -77,7 +77,7 @@ def test_what_was_not_counted_makes_bounds() -> None:
 
 def test_a_network_as_it_is() -> None:
     same = report(
-        macs={"before": 600, "after": 600, "ratio": 1.0, "unknown": {}},
+        macs={"before": 600, "after": 600, "ratio": 1.0, "uncounted": {}},
         layers_rewritten=0,
         steps=FILE,
         notes=[],
@@ -104,3 +104,8 @@ def test_the_worst_output_is_named_and_one_that_stays_hides_nothing(
     change = facts(report(steps=[REWRITE, {**DECOMPOSE, "outputs": outputs}, *FILE]))[4][1]
     assert change[0].startswith("logits, the worst output, moves by")
     assert change[1] == shown
+
+
+def test_older_reports_call_it_unknown() -> None:
+    macs = {"before": 600, "after": 200, "ratio": 3.0, "unknown": {"Foo": 2}}
+    assert ("Not counted", "Foo (2)") in facts(report(macs=macs))

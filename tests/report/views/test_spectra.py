@@ -9,7 +9,7 @@ from trpexport.report.views.spectra import spectra_view
 
 FACTS: dict[str, Any] = {
     "macs": 1000,
-    "unknown": {},
+    "uncounted": {},
     "architecture": "net[0]",
     "input_shape": [1, 3, 8, 8],
     "scheme": "spatial",
@@ -57,7 +57,7 @@ def test_totals_are_of_each_criterion() -> None:
 
 
 def test_what_is_saved_is_a_bound_where_something_was_not_counted() -> None:
-    table, warning, _ = spectra_view(FACTS | {"unknown": {"Foo": 2}})
+    table, warning, _ = spectra_view(FACTS | {"uncounted": {"Foo": 2}})
     assert isinstance(table, Table)
     assert table.totals[0]["vbmf"] == Value(4.24, Kind.RATIO, bound="at most")
     assert warning == Text("Not counted, because not known: Foo (2)", Role.WARNING)

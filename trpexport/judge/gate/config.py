@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trpexport.errors import TrpexportError
-from trpexport.judge.examples import find_judge
+from trpexport.judge.examples import find_judge, usual_metric
 from trpexport.judge.gate.rules import RULES, Need, rule_for
 from trpexport.judge.metrics import find_metric
 from trpexport.judge.metrics.base import Metric
 from trpexport.sections import OWN_FILE, read_section, unknown_key
+
+if TYPE_CHECKING:  # the data sets come from above: a device that only benches has none
+    from trpexport.datasets.base import Dataset
+    from trpexport.datasets.tensors import TensorSet
 
 _SECTION = "gate"
 _CONFIDENT, _METRIC, _LOWER = "confident", "metric", "metric-lower-is-better"
@@ -47,7 +51,6 @@ def read_limits(
     config: Path | None = None,
     data: str = "the data",
     metric: str | None = None,
-    usual: str | None = None,
     lower_is_better: bool = False,
     others: Collection[str] = (),
     beside: Collection[str] = (),
@@ -61,7 +64,6 @@ def read_limits(
             a section in ``pyproject.toml``.
         data: what networks are judged on, as it was typed.
         metric: the metric that was typed, which replaces that of the file; None for nothing.
-        usual: the metric of limits that need labels where none is typed nor in the file.
         lower_is_better: whether it was typed that less is better, of whichever metric.
         others: further keys of the section, which somebody else reads.
         beside: further sections of the file, likewise.
@@ -83,9 +85,6 @@ def read_limits(
         judge = _metric_of(own, source, data, lower_is_better)
     else:
         judge = find_judge(data, metric, lower_is_better=lower_is_better)
-    asked = {**section, **{name: value for name, value in typed.items() if value is not None}}
-    if judge is None and needs_labels(asked):
-        judge = find_judge(data, usual)
     found = {
         key: rule_for(key, judge).parse(value, f"{key} in {source}")
         for key, value in own.items()
@@ -95,6 +94,18 @@ def read_limits(
     return parsed_limits(
         {name: value for name, value in typed.items() if value is not None}, stands, found, judge
     )
+
+
+def with_usual_metric(limits: Limits, data: Dataset | TensorSet) -> Limits:
+    """Return limits with the metric that data are judged by where nobody names one.
+
+    Raises:
+        TrpexportError: a limit needs labels, and raw tensors with other targets than classes come
+            without a metric.
+    """
+    if limits.metric is not None or not limits.of("data"):
+        return limits
+    return replace(limits, metric=find_judge(data.name, usual_metric(data, None)))
 
 
 def needs_labels(limits: Mapping[str, object]) -> bool:

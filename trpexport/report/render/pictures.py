@@ -216,13 +216,12 @@ def _write_ticks(axis: Any, of: Axis) -> None:
     """Write numbers as everywhere: shares in percent, times in milliseconds."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-    digits = tick_digits(of.kind)
     if of.kind is Kind.WHOLE:
         axis.set_major_locator(MaxNLocator(4, integer=True))
 
     def write(value: float, _: int) -> str:
         shown = int(value) if of.kind is Kind.WHOLE else value
-        return plain(phrase_spans((Value(shown, of.kind, digits),)))
+        return plain(phrase_spans((Value(shown, of.kind, tick_digits(value, of.kind)),)))
 
     axis.set_major_formatter(FuncFormatter(write))
     axis.set_minor_formatter(NullFormatter())

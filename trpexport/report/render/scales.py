@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from trpexport.report.blocks import Kind
 
 _STEPS = (1, 2, 2.5, 5, 10)
+_TICKS = {Kind.SHARE: (100, 0), Kind.RATIO: (1, 1)}  # what 1 is shown as, and its least digits
 _DECADES = 20  # the largest over the least, from which on an axis is logarithmic
 
 
@@ -46,7 +47,8 @@ class Scale:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         wide = last - first > most / 2
         steps = (1,) if wide else (1, 2, 5)
-        found = [factor * 10.0**power for power in range(first, last + 1) for factor in steps]
+        powers = range(first, last + 1, math.ceil((last - first) / (2 * most)))
+        found = [factor * 10.0**power for power in powers for factor in steps]
         return [value for value in found if self.low <= value <= self.high]
 
 
@@ -74,6 +76,10 @@ def _round_step(least: float) -> float:
     return next(step * power for step in _STEPS if step * power >= least * (1 - 1e-9))
 
 
-def tick_digits(kind: Kind) -> int | None:
-    """Return with how many digits ticks are written; as usual where None."""
-    return {Kind.SHARE: 0, Kind.RATIO: 1}.get(kind)
+def tick_digits(value: float, kind: Kind) -> int | None:
+    """Return with how many digits a tick is written, so that none is lost; as usual where None."""
+    if kind not in _TICKS:
+        return None
+    unit, least = _TICKS[kind]
+    shown = value * unit
+    return next((n for n in range(least, 6) if abs(round(shown, n) - shown) < 1e-9), 6)

@@ -99,9 +99,7 @@ def _grid(frame: _Frame, plot: Plot, few: int) -> Markup:
 
 
 def _tick(value: float, axis: Axis) -> str:
-    digits = tick_digits(axis.kind)
-    if axis.kind is Kind.SHARE and value and abs(value) < 0.02:
-        digits = None
+    digits = tick_digits(value, axis.kind)
     return plain(phrase_spans((Value(value, axis.kind, digits),)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from trpexport.report.blocks import Block, Bound, Column, Kind, Phrase, Table, Value
 from trpexport.report.shapes import is_variant
-from trpexport.report.views.uncounted import counts_text
+from trpexport.report.views.uncounted import counts_text, uncounted
 
 _NAMED = 3  # nodes that are named
 _COLUMNS = (Column("what", "", Kind.NAME), Column("how", "", Kind.PROSE))
@@ -78,7 +78,7 @@ def _label(one: Any) -> str:
 
 
 def _costs(report: Mapping[str, Any]) -> list[tuple[str, Phrase]]:
-    macs, parameters, unknown = report["macs"], report["parameters"], report["macs"]["unknown"]
+    macs, parameters, unknown = report["macs"], report["parameters"], uncounted(report["macs"])
     saved: tuple[str | Value, ...] = ()
     if report["layers_rewritten"] and macs["ratio"]:
         ratio = Value(macs["ratio"], Kind.RATIO, bound="at most" if unknown else None)

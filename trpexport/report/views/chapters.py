@@ -31,7 +31,7 @@ from trpexport.report.views.plots import (
 from trpexport.report.views.sensitivity import sensitivity_lanes, sensitivity_view
 from trpexport.report.views.sweep import sweep_plot, sweep_view
 from trpexport.report.views.tiles import bundle_tiles
-from trpexport.report.views.uncounted import not_counted
+from trpexport.report.views.uncounted import not_counted, uncounted
 from trpexport.report.views.verdict import verdict_view
 from trpexport.verdict import verdict_of
 
@@ -96,7 +96,7 @@ def _compared(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     macs, parameters = report["macs"], report["parameters"]
     row: dict[str, Any] = {
         "bundle": name,
-        "macs": Value(macs["ratio"], bound="at most" if macs["unknown"] else None)
+        "macs": Value(macs["ratio"], bound="at most" if uncounted(macs) else None)
         if macs["ratio"]
         else None,
         "parameters": parameters["before"] / parameters["after"] if parameters["after"] else None,
@@ -128,7 +128,7 @@ def _bundle_chapter(name: str, bundle: Bundle, commands: Sequence[Text]) -> Chap
         *verdict_view(verdict_of(report)),
         Text(_what(bundle), tone=Tone.FAINT),
         Tiles(bundle_tiles(bundle)),
-        *not_counted(report["macs"]["unknown"]),
+        *not_counted(uncounted(report["macs"])),
     )
     return Chapter(name, lead, tuple(section for section in sections if section.blocks))
 
@@ -189,8 +189,11 @@ def _variant(
 def _latency(report: Mapping[str, Any]) -> tuple[Section, ...]:
     if "latency" not in report:
         return ()
-    files_of = report["latency"]["files"]
-    lanes = ratio_lanes("Speed-up", {name: one["speedup"] for name, one in files_of.items()})
+    facts = report["latency"]
+    # What low rank has to beat in another precision stands beside it.
+    timed = {f"original in {name}": one for name, one in facts["originals"].items()}
+    ratios = {name: one["speedup"] for name, one in {**timed, **facts["files"]}.items()}
+    lanes = ratio_lanes("Speed-up", ratios)
     return (Section("Measured time", (lanes, *latency_view(report))),)
 
 

@@ -16,7 +16,7 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     Args:
         facts: what :func:`trpexport.choose.inspection.inspection` returned.
     """
-    choices, layers, unknown = facts["criteria"], facts["layers"], facts["unknown"]
+    choices, layers, unknown = facts["criteria"], facts["layers"], facts["uncounted"]
     names = [choice["criterion"] for choice in choices]
     saved = [at_most(choice["macs_ratio"], unknown, Kind.RATIO) for choice in choices]
     errors = [Value(choice["weight_error"], Kind.SHARE) for choice in choices]

@@ -12,7 +12,7 @@ from trpexport.report.documents import Bundle
 from trpexport.report.page import Tile
 from trpexport.report.shapes import is_variant
 from trpexport.report.views.plots import output_error
-from trpexport.report.views.uncounted import counts_text
+from trpexport.report.views.uncounted import counts_text, uncounted
 
 
 def bundle_tiles(bundle: Bundle) -> tuple[Tile, ...]:
@@ -30,13 +30,14 @@ def bundle_tiles(bundle: Bundle) -> tuple[Tile, ...]:
 
 def _macs(report: Mapping[str, Any]) -> Tile:
     macs = report["macs"]
-    if not macs["unknown"]:
+    unknown = uncounted(macs)
+    if not unknown:
         return _fewer("MACs", macs)
     note = (
         "at least ",
         *_change(macs, Kind.COUNT),
         "; not counted: ",
-        counts_text(macs["unknown"]),
+        counts_text(unknown),
     )
     figure = () if macs["ratio"] is None else (Value(macs["ratio"], Kind.RATIO, bound="at most"),)
     return Tile("MACs", (*figure, " fewer") if figure else "unknown", note, Tone.BAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from trpexport.report.blocks import Kind, Role, Text, Value
 
@@ -27,6 +28,12 @@ def at_most(
     if ratio is None or not (unknown or kind):
         return ratio
     return Value(ratio, kind, bound="at most" if unknown else None)
+
+
+def uncounted(macs: Mapping[str, Any]) -> Unknown:
+    """Return what a ``report.json`` says is missing from its MACs; older ones call it unknown."""
+    found: Unknown = macs.get("uncounted", macs.get("unknown", {}))
+    return found
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

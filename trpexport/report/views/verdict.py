@@ -28,13 +28,12 @@ def verdict_view(verdict: Verdict | None, name: str = "") -> tuple[Block, ...]:
     if verdict is None:
         return ()
     head, tone = _HEADS[verdict.outcome]
-    is_why = verdict.outcome is Outcome.HARDLY_PAYS and verdict.is_dear
     sentence = (
         f"{name}: {head.lower()}: " if name else f"{head}: ",
         *_saved(verdict.saved),
         *_lost(verdict.lost),
     )
-    if is_why:
+    if verdict.is_dear:
         sentence += (f"; {why_dear(verdict.dear_kinds)}",)
     return (Text(sentence, Role.VERDICT, tone),)
 
