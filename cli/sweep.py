@@ -128,7 +128,7 @@ def sweep(
     and data must lie under the same paths everywhere.
 
     Example:
-        trpexport sweep network.pth --schemes spatial,auto --targets 0.7..0.3 --calib cifar10:DIR
+        trpexport sweep network.pth --targets 0.7..0.3 --calib cifar10:DIR
     """
     from trpexport.files import cache_folder
     from trpexport.latency.stopwatch import Conditions
