@@ -155,7 +155,7 @@ def conversion_refused(context: typer.Context, *, as_json: bool) -> Iterator[Non
 
 def _more_bits(context: typer.Context) -> Iterator[Proposal]:
     """Propose a precision that loses less, and limits twice as wide."""
-    asked = names(context.params["precision"] or ())
+    asked = names(context.params["precision"])
     if _HALF_PRECISION not in asked:
         add: dict[str, object] = {"precision": _HALF_PRECISION}
         yield "write it in more bits:", retyped(context, drop=_ASKED, add=add)

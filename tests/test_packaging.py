@@ -73,7 +73,7 @@ def test_public_names_stand_in_the_stub_once_and_are_what_it_says() -> None:
         assert getattr(trpexport, name) is getattr(importlib.import_module(module), name)
 
 
-@pytest.mark.parametrize("name", ["nothing", "make_plan", "Chain"])
+@pytest.mark.parametrize("name", ["nothing", "make_plans", "Chain"])
 def test_other_names_are_not_there(name: str) -> None:
     with pytest.raises(AttributeError, match=f"'trpexport' has no attribute '{name}'"):
         getattr(trpexport, name)

@@ -145,9 +145,10 @@ def test_the_record_of_a_result_stays_what_it_was(bundle: Path) -> None:
 
 
 def test_a_function_of_an_older_version_names_the_one_of_today() -> None:
+    module: Any = tx
     with pytest.raises(AttributeError, match=r"^trpexport\.make_plan is gone: use trpexport\.dec"):
-        _ = tx.make_plan
+        _ = module.make_plan
     with pytest.raises(AttributeError, match="no attribute 'makeplan'"):
-        _ = tx.makeplan
-    for name in tx._FORMER.values():
+        _ = module.makeplan
+    for name in module._FORMER.values():
         assert name in dir(tx)

@@ -136,8 +136,7 @@ def test_a_limit_that_can_not_be_met_leaves_the_bundle_as_it_was(run: Run, copy:
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert f"  trpexport quantize {copy} --precision fp16 --force --max-error 2e-09\n" in done.out
     typed = ("quantize", copy, "--precision", "int8-dynamic", "--force", "--max-error", "1e-9")
-    typed = (*typed, "--json")
-    facts = json.loads(run(*typed).out)
+    facts = json.loads(run(*typed, "--json").out)
     assert facts["exit_code"] == 3
     assert [shlex.split(command)[3:] for command in facts["next"]] == [
         ["--force", "--max-error", "1e-9", "--precision", "fp16"],

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.docs.pages import PAGES, Block, arguments, blocks, prose, shell_blocks
 
 # Programs that pages call beside this one; what they do is not ours.
-_FOREIGN = {"pip", "git", "cd", "ssh", "python", "cat", "ls"}
+_FOREIGN = {"pip", "git", "cd", "ssh", "python", "ray", "cat", "ls"}
 # Options of other programs that the text speaks of.
 _FOREIGN_OPTIONS = {"--nproc-per-node"}
 

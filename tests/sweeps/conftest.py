@@ -46,3 +46,9 @@ def work(things: Path, tmp_path: Path) -> Work:
         {"rank_multiple": 1},
         tmp_path / "cache",
     )
+
+
+@pytest.fixture(autouse=True)
+def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nobody who works on this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

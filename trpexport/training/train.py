@@ -111,8 +111,9 @@ def planned(
             "epochs": epochs,
             "steps_per_epoch": steps,
             "steps": epochs * steps,
-            "low_rank": trp
-            and {
+            "low_rank": None
+            if trp is None
+            else {
                 **begun.facts["low_rank"],
                 "layers": len(trp.status.ranks),
                 "least_macs_ratio": trp.least_macs_ratio,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trpexport.report.blocks import Kind
@@ -15,6 +15,8 @@ VALUES = st.lists(st.floats(-1e12, 1e12).map(lambda value: value if value else 0
 
 
 @given(values=VALUES, from_zero=st.booleans(), may_be_log=st.booleans())
+@example(values=[6e-5, 8e9], from_zero=False, may_be_log=True)
+@example(values=[1e-300, 1e300], from_zero=False, may_be_log=True)
 def test_all_values_are_inside(values: list[float], from_zero: bool, may_be_log: bool) -> None:
     found = scale(values, from_zero=from_zero, may_be_log=may_be_log)
     assert all(0 <= found(value) <= 1 for value in values)
@@ -29,6 +31,7 @@ def test_all_values_are_inside(values: list[float], from_zero: bool, may_be_log:
         (Scale(0, 10), [0, 2, 4, 6, 8, 10]),
         (Scale(0.93, 1.61), [1.0, 1.2, 1.4, 1.6]),
         (Scale(0.5, 20, is_log=True), [0.5, 1, 2, 5, 10, 20]),
+        (Scale(1e-9, 1e15, is_log=True), [10.0**power for power in range(-9, 16, 2)]),
     ],
 )
 def test_ticks_are_round(interval: Scale, ticks: list[float]) -> None:

@@ -47,7 +47,8 @@ class Scale:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         wide = last - first > most / 2
         steps = (1,) if wide else (1, 2, 5)
-        found = [factor * 10.0**power for power in range(first, last + 1) for factor in steps]
+        powers = range(first, last + 1, max(1, math.ceil((last - first) / (2 * most))))
+        found = [factor * 10.0**power for power in powers for factor in steps]
         return [value for value in found if self.low <= value <= self.high]
 
 
