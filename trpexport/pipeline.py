@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Generic, Protocol
 
 from torch import nn
 from typing_extensions import TypeVar
@@ -125,13 +125,10 @@ class Source:
         stages: Stages | None = None,
     ) -> Decomposed[TorchNetwork]:
         """Decompose its network, as :func:`decompose_checkpoint`."""
-        how: Any = {
-            "outputs": outputs,
-            "refinement": refinement,
-            "device": device,
-            "stages": stages,
-        }
-        return decompose_checkpoint(self, chooser, data, **how)
+        return decompose_checkpoint(
+            self, chooser, data, outputs=outputs, refinement=refinement, device=device,
+            stages=stages,
+        )  # fmt: skip
 
 
 N_co = TypeVar("N_co", bound=Network, covariant=True, default=TorchNetwork)
@@ -146,11 +143,7 @@ class Decomposable(Protocol):
         """The file."""
 
     def open(self, stages: Stages) -> tuple[Origin, Network]:
-        """Read it; return where its network comes from, and that.
-
-        Raises:
-            TrpexportError: it can't be read.
-        """
+        """Read it, as :meth:`Source.open`."""
 
     def ready(
         self,
@@ -160,11 +153,7 @@ class Decomposable(Protocol):
         outputs: Sequence[str] = (),
         stages: Stages,
     ) -> Ready[Network]:
-        """Read it, and the images that its network is calibrated on.
-
-        Raises:
-            TrpexportError: it can't be read, or the images can't be used.
-        """
+        """Read it and the images, as :meth:`Source.ready`."""
 
     def decompose(
         self,
@@ -395,13 +384,9 @@ def decompose_to_bundle(
     timestamp()
     out = out or default_directory(source.path, chooser.label)
     with bundle.reserved(out, replace=settings.replace):
-        how: Any = {
-            "outputs": outputs,
-            "refinement": refinement,
-            "device": device,
-            "stages": stages,
-        }
-        small = source.decompose(chooser, data, **how)
+        small = source.decompose(
+            chooser, data, outputs=outputs, refinement=refinement, device=device, stages=stages
+        )
         return small.export(out, settings=settings, inputs=inputs, stages=stages)
 
 
