@@ -175,3 +175,42 @@ EPOCHS = [
     }
     for epoch in (1, 2, 3)
 ]
+
+
+CUT = {"scheme": "spatial", "rank": 2, "macs": 50.0, "error": 0.2}
+SENSITIVITY: dict[str, Any] = {
+    **{"kind": "sensitivity", "architecture": "net", "scheme": "spatial", "ratios": [0.75, 0.25]},
+    **{"target": 0.5, "error": 0.3, "images": 64, "data": "digits"},
+    "layers": [
+        {
+            **{"name": "a", "operator": str(OP), "macs": 100.0, "reason": None, "chosen": CUT},
+            "cuts": [{"share": 0.75, "cut": CUT}, {"share": 0.25, "cut": None}],
+            **{"back": {"error": 0.1, "macs": 50.0}, "precisions": {"int8": 0.01}},
+        },
+        {
+            **{"name": "b", "operator": str(OP), "macs": 100.0, "reason": "excluded", "cuts": []},
+            **{"chosen": None, "back": None, "precisions": None},
+        },
+    ],
+}
+CELL: dict[str, Any] = {
+    **{"label": "spatial 0.5 fp32", "scheme": "spatial", "target": 0.5, "precision": "fp32"},
+    **{"bundle": "spatial-0.5", "unknown": [], "failed": None},
+    **{name: {"before": 200, "after": 100} for name in ("macs", "parameters", "bytes")},
+    "error": {"value": 0.1, "images": 16, "split": "other train"},
+    "judged": {
+        **{"metric": "top1", "is_share": True, "before": 0.9, "after": 0.88, "loss": 0.02},
+        **{"low": -0.01, "high": 0.05, "images": 100, "split": "test", "data": "digits"},
+    },
+    "time": {**TIMED, "original": 0.002, "device": "a processor"},
+}
+FAILED = {
+    **CELL,
+    **dict.fromkeys(("macs", "parameters", "bytes", "unknown", "error", "judged", "time")),
+    **{"label": "spatial 0.1 fp32", "target": 0.1, "failed": "the target can't be met"},
+}
+SWEEP: dict[str, Any] = {
+    **{"kind": "sweep", "network": "net.pth", "gain": "speedup", "loss": "top1"},
+    "front": ["spatial 0.5 fp32"],
+    "cells": [CELL, {**CELL, "label": "spatial 0.7 fp32", "target": 0.7}, FAILED],
+}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pages import BENCH, EPOCHS, GATE, PROFILE, write_bundle
+from tests.pages import BENCH, EPOCHS, GATE, PROFILE, SENSITIVITY, SWEEP, write_bundle
 from tests.test_forged_documents import ODD, forged, places
 from trpexport.bundle import REPORT, read_manifest, write_manifest
 from trpexport.errors import TrpexportError
@@ -26,6 +26,7 @@ OUTPUTS = {key: value for key, value in GATE.items() if key != "top1"}
 OUTPUTS |= {"outputs": {"output": {"error": 0.1, "agreement": None}}}
 RECORDS: dict[str, Any] = {
     **{"bench": BENCH, "profile": PROFILE, "gate": GATE},
+    **{"sensitivity": SENSITIVITY, "sweep": SWEEP},
     **{"gate by metric": METRIC, "gate by outputs": OUTPUTS},
 }
 
