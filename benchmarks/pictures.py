@@ -25,6 +25,7 @@ BUILD, OUT = ROOT / "build/pictures", ROOT / "docs/pictures"
 NAME = "resnet20-trp"
 
 # What is looked at: the file, how wide, how high, and whether it is dark.
+PAGES = ("sensitivity", "sweep")  # of the plain ResNet-20
 VIEWS = (
     ("report-light.png", 1440, 1500, "light"),
     ("report-dark.png", 1440, 1500, "dark"),
@@ -51,6 +52,18 @@ def documents() -> list[str]:
     return [NAME, "bench.json", "profile.json"]
 
 
+def pages() -> None:
+    """Make the pages about the plain ResNet-20, but for what stands."""
+    data = f"cifar10:{SHARED / 'data/cifar10-lossless'}"
+    options = ("--calib", data, "--cache", "cache")
+    if not (BUILD / "sensitivity.html").exists():
+        budget = ("--target-macs", 0.5, "--precision", "int8")
+        trpexport("sensitivity", PLAIN, *options, *budget, "--report", "sensitivity.html")
+    if not (BUILD / "sweep.html").exists():
+        grid = ("--schemes", "spatial,auto", "--targets", "0.7..0.3", "--data", data)
+        trpexport("sweep", PLAIN, *options, *grid, "-o", "sweep", "--report", "sweep.html")
+
+
 def look(browser: Browser, page: Path, view: tuple[str, int, int, str]) -> None:
     """Take a picture of the beginning of a page."""
     name, width, height, scheme = view
@@ -71,11 +84,16 @@ def main() -> None:
     page = BUILD / "report.html"
     trpexport("report", *documents(), "-o", page)
     trpexport("inspect", TRP, "--beside", PLAIN, "--plot", OUT / "spectra.png")
+    pages()
     chromium = shutil.which("chromium")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for view in VIEWS:
             look(browser, page, view)
+        for name in PAGES:
+            for kind, width, scheme in (("light", 1440, "light"), ("narrow", 360, "dark")):
+                view = (f"{name}-{kind}.png", width, 1500, scheme)
+                look(browser, BUILD / f"{name}.html", view)
         browser.close()
 
 

@@ -195,7 +195,7 @@ SENSITIVITY: dict[str, Any] = {
 }
 CELL: dict[str, Any] = {
     **{"label": "spatial 0.5 fp32", "scheme": "spatial", "target": 0.5, "precision": "fp32"},
-    **{"bundle": "spatial-0.5", "unknown": [], "failed": None},
+    **{"bundle": "spatial-0.5", "uncounted": [], "failed": None},
     **{name: {"before": 200, "after": 100} for name in ("macs", "parameters", "bytes")},
     "error": {"value": 0.1, "images": 16, "split": "other train"},
     "judged": {
@@ -206,7 +206,7 @@ CELL: dict[str, Any] = {
 }
 FAILED = {
     **CELL,
-    **dict.fromkeys(("macs", "parameters", "bytes", "unknown", "error", "judged", "time")),
+    **dict.fromkeys(("macs", "parameters", "bytes", "uncounted", "error", "judged", "time")),
     **{"label": "spatial 0.1 fp32", "target": 0.1, "failed": "the target can't be met"},
 }
 SWEEP: dict[str, Any] = {

@@ -66,6 +66,7 @@ def main() -> None:
     things, out, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1, resources={"trpexport_device": 1})
+    stop: Any = cluster.shutdown
     environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = typed(things, out, cluster.address)
     try:
@@ -81,7 +82,7 @@ def main() -> None:
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
         assert kind != "worker" or killed
     finally:
-        cluster.shutdown()
+        stop()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from trpexport.files import read_json
 
 def swept(things: Path, out: Path, *lines: int) -> list[dict[str, Any]]:
     """Return the cells of a sweep that was killed after so many lines each time."""
-    command = [sys.executable, "-m", "tests.sweeps.killed", things, out, *map(str, lines)]
+    command = [sys.executable, "-m", "tests.sweeps.killed"]
+    command += map(str, (things, out, *lines))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=600)
     cells: list[dict[str, Any]] = read_json(out / "sweep.json")["cells"]

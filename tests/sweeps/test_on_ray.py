@@ -32,7 +32,8 @@ def here(things: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 def test_a_cluster_gives_the_same(
     kind: str, here: list[dict[str, Any]], things: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tests.sweeps.clustered", things, tmp_path / "out", kind]
+    command = [sys.executable, "-m", "tests.sweeps.clustered"]
+    command += map(str, (things, tmp_path / "out", kind))
     environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=800)
     cells = read_json(tmp_path / "out/sweep.json")["cells"]

@@ -263,7 +263,7 @@ SENSITIVITY = {
 _CELL = {
     **{"label": text, "scheme": text, "precision": text, "target": positive},
     **dict.fromkeys(("macs", "parameters", "bytes"), (None, _COSTS)),
-    "unknown": (None, [text]),
+    "uncounted": (None, [text]),
     "error": (None, {"value": _OR_NONE, "images": whole(0)}),
     "judged": (
         None,
@@ -282,7 +282,7 @@ def _is_cell(cell: Any) -> bool:
     """Whether a cell of a sweep stands with all its costs, or failed and has none."""
     if not fits(cell, _CELL):
         return False
-    named = ("macs", "parameters", "bytes", "error", "unknown")
+    named = ("macs", "parameters", "bytes", "error", "uncounted")
     return len({cell[name] is None for name in named}) == 1
 
 

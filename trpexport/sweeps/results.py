@@ -78,7 +78,7 @@ class SweepResult(Shown):
 
 def _cell(cell: Cell, outcome: Outcome) -> dict[str, Any]:
     facts = outcome.facts or dict.fromkeys(
-        ("macs", "parameters", "bytes", "error", "judged", "unknown")
+        ("macs", "parameters", "bytes", "error", "judged", "uncounted")
     )
     return {
         **{"label": cell.label, "scheme": cell.scheme, "target": cell.target},

@@ -155,7 +155,7 @@ class Work:
         split, inputs = self._held_out
         return {
             "macs": {"before": macs["before"], "after": macs["after"]},
-            "unknown": sorted(macs["unknown"]),
+            "uncounted": sorted(macs["uncounted"]),
             "parameters": {"before": parameters["before"], "after": parameters["after"]},
             "bytes": {"before": size_of(original), "after": size_of(file)},
             "error": {

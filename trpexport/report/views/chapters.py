@@ -300,8 +300,8 @@ def _sensitivity_chapter(record: Record) -> Chapter:
 
 def _sweep_chapter(record: Record) -> Chapter:
     facts = record.facts
-    table, *rest = sweep_view(facts)
-    return Chapter(f"Sweep: {record.label}", (*rest, *sweep_plot(facts), table))
+    *tables, front = sweep_view(facts)
+    return Chapter(f"Sweep: {facts['network']}", (front, *sweep_plot(facts), *tables))
 
 
 _CHAPTERS: Mapping[str, Callable[[Record], Chapter]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Text, Tone, Value
 from trpexport.report.page import Axis, Plot, Point, Series
+from trpexport.report.views.uncounted import at_most
 
 _GAINS = {"speedup": "times as fast", "macs": "times fewer MACs", "bytes": "times smaller file"}
 
@@ -22,7 +23,7 @@ def sweep_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     return (
         *((_table(cells, facts),) if cells else ()),
         *((_failures(failed),) if failed else ()),
-        *_front(facts),
+        _front(facts),
     )
 
 
@@ -70,10 +71,9 @@ def _title(facts: Mapping[str, Any], judged: Mapping[str, Any] | None) -> Any:
 
 
 def _row(cell: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    bound = "at most" if cell["unknown"] else None
     row = {
         "cell": cell["label"],
-        "macs": Value(_ratio(cell["macs"]), bound=bound),
+        "macs": at_most(_ratio(cell["macs"]), dict.fromkeys(cell["uncounted"], 1)),
         "parameters": _ratio(cell["parameters"]),
         "bytes": cell["bytes"]["after"],
         "error": cell["error"]["value"],
@@ -100,11 +100,11 @@ def _failures(failed: list[Mapping[str, Any]]) -> Table:
     return Table(columns, rows)
 
 
-def _front(facts: Mapping[str, Any]) -> tuple[Text, ...]:
+def _front(facts: Mapping[str, Any]) -> Text:
     if not facts["front"]:
-        return (Text("No cell stands.", Role.VERDICT, Tone.BAD),)
+        return Text("No cell stands.", Role.VERDICT, Tone.BAD)
     by = f"{_GAINS[facts['gain']]} and {_loss_title(facts)}"
-    return (Text(f"None is better in both, {by}: {', '.join(facts['front'])}", Role.VERDICT),)
+    return Text(f"None is better in both, {by}: {', '.join(facts['front'])}", Role.VERDICT)
 
 
 def _loss_title(facts: Mapping[str, Any]) -> str:
