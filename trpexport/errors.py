@@ -12,6 +12,7 @@
     ├── TrainingError              a run can't go on: it diverged, or its state belongs elsewhere
     ├── OutputError                the output place can't be written
     │   └── OccupiedError          a bundle stands there, and replacing it was not asked for
+    ├── DeviceError                what should compute is not there, or can't
     ├── MissingDependencyError     a package is not installed; names the command to type
     ├── NothingToDoError           exit code 3: no layer would get cheaper
     └── VerificationError          exit code 4: two networks that must agree do not

@@ -293,7 +293,7 @@ def test_json(write_onnx: WriteOnnx) -> None:
             }
         ],
         "left_out": {},
-        "unknown": {},
+        "uncounted": {},
         "other_parameters": 0,
         "unknown_macs": 0,
     }

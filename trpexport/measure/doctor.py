@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, str] = {
     "train": "TensorBoard while training",
     "page": "reports as pages",
     "plot": "pictures of plots",
+    "ray": "sweeps on several machines",
 }
 """What each extra of the package is for."""
 
