@@ -259,7 +259,7 @@ def test_at_other_sizes(run: Run, trained: Trained, tmp_path: Path) -> None:
     weights, out = trained.folder / "weights.pt", tmp_path / "out"
     options = (
         *("--model", f"tests.kinds_of_networks:{trained.name}", *trained.shapes),
-        *("--criterion", "energy:0.9", "--calib", f"tensors:{trained.folder / 'train.npz'}"),
+        *("--criterion", "energy:0.8", "--calib", f"tensors:{trained.folder / 'train.npz'}"),
         *("--dynamic-batch", "--dynamic", "height,width", *FAST),
     )
     found = run("decompose", weights, *options, "-o", out)
