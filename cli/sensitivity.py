@@ -14,6 +14,7 @@ from .alignment import RankMultiple, multiple
 from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .idle import is_given
 from .measuring import Provider
 from .report import ReportTo, write_report
 
@@ -83,7 +84,7 @@ def sensitivity(
         "exclude": tuple(exclude or ()),
         "stride_1_only": stride_1_only,
         "rank_multiple": multiple(rank_multiple),
-        "provider": provider,
+        "provider": provider if is_given(context, "provider") else None,
     }
     job = SensitivityJob(
         scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)

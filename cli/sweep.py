@@ -30,7 +30,7 @@ from .eval import (
     open_data,
     preprocessing,
 )
-from .idle import Idle, refuse_idle
+from .idle import Idle, is_given, refuse_idle
 from .interrupts import tell
 from .report import ReportTo, write_report
 
@@ -170,7 +170,7 @@ def sweep(
             "exclude": tuple(exclude or ()),
             "stride_1_only": stride_1_only,
             "rank_multiple": multiple(rank_multiple),
-            "provider": provider,
+            "provider": provider if is_given(context, "provider") else None,
         },
         cache_folder(cache),
         conditions if is_benched else None,

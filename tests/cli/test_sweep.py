@@ -30,6 +30,17 @@ def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
 
 
+def test_what_no_cell_could_do_with_is_told_once_and_leaves_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    damaged, out = tmp_path / "a.pth", tmp_path / "out"
+    damaged.write_bytes(b"PK" + bytes(5_000))
+    result = run("sweep", damaged, "--calib", "digits", "-o", out)
+    assert result.code == 2
+    assert result.error.startswith("error: ") and str(damaged) in result.error
+    assert not out.exists()
+
+
 def test_a_sweep(run: Run, network: Path, tensors: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     typed = ("sweep", network, "--calib", tensors, "--verify-seconds", 0, "-o", out)

@@ -55,6 +55,8 @@ class Sweep:
         stages = stages or Stages()
         self.work.check(self.cells)
         request = self.work.request()
+        # What no cell could do with is told once, and leaves nothing behind.
+        self.work.source.ready(self.work.data, stages=stages)
         with _reserved(out):
             journal = Journal(out, request, replace=self.work.settings.replace)
             with stages("make the cells"):
