@@ -85,12 +85,12 @@ class Voice:
             self._log = None
 
 
-_voice: ContextVar[Voice] = ContextVar("voice", default=Voice())  # noqa: B039 - says nothing itself
+_voice: ContextVar[Voice | None] = ContextVar("voice", default=None)
 
 
 def voice() -> Voice:
-    """Return that of the command that runs."""
-    return _voice.get()
+    """Return that of the command that runs; outside of one, a new one that nothing was asked of."""
+    return _voice.get() or Voice()
 
 
 @contextmanager

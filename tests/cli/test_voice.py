@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -80,3 +81,13 @@ def test_a_log_file_that_cant_be_written_is_one_line(run: Run, network: Path) ->
     ):
         error = run(*typed).error
         assert "can't write /proc/none/log" in error and "--log-file" in error
+
+
+def test_what_is_parsed_outside_a_run_changes_no_other() -> None:
+    """Pages and other programs read command lines without running them."""
+    cli = importlib.import_module("trpexport.cli.app")
+    voice = importlib.import_module("trpexport.cli.voice").voice
+    bench = cli.command_line().commands["bench"]
+    with bench.make_context("bench", ["model.onnx", "--quiet", "--provider", "cpu"]):
+        pass
+    assert not voice().is_quiet
