@@ -224,6 +224,7 @@ class Decomposed(Generic[N_co], Shown):
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
 
         A calibrated network is verified on images that it was not calibrated on, if there are any.
+        Where the plan has layers in int8, it is written in that as well.
 
         Args:
             out: the bundle's directory.
@@ -242,10 +243,12 @@ class Decomposed(Generic[N_co], Shown):
             known = len(self.images.notes)
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
+        chosen = {} if self.images is None else self.plan.precisions
+        settings = settings.also_in(chosen)
         return export_bundle(
             self.network, self.plan, out, original=self.original, source=self.source,
             settings=settings, inputs=inputs, notes=notes, stages=stages,
-            quantization=settings.quantization(self.images, self.network.inputs),
+            quantization=settings.quantization(self.images, self.network.inputs, chosen),
         )  # fmt: skip
 
     def shown(self) -> dict[str, object]:
