@@ -119,9 +119,10 @@ def tune(
     Each layer is timed in every way to write it, inside the network, on this machine or on --host;
     the times are kept. With --precision int8 that is done in int8, with fp32,int8 in fp32: the
     first that is named; errors and drops are those of the float32 file all the same. With
-    --precision free each layer gets float32 or int8, whichever is better. What is chosen is calibrated, verified, and measured beside the original, which goes into the bundle as well.
-    Exit code 3: the network does not get faster, or the limit can't be met; nothing is written
-    then.
+    --precision free each layer gets float32 or int8, and limits are those of that network. What is
+    chosen is calibrated, verified, and measured beside the original, which goes into the bundle as
+    well. Exit code 3: the network does not get faster, or the limit can't be met; nothing is
+    written then.
 
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5

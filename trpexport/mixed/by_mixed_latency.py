@@ -15,9 +15,9 @@ from trpexport.artifact.settings import ExportSettings
 from trpexport.artifact.variants import BlankForm
 from trpexport.bundle import FLOAT32
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
+from trpexport.choose.by_latency import ByLatency
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
-from trpexport.choose.by_latency import ByLatency
 from trpexport.choose.prospects import least_ways
 from trpexport.choose.table import LayerOptions, Option, SensitivityTable, sensitivity_table
 from trpexport.errors import NothingToDoError, PlanError
@@ -95,7 +95,8 @@ class ByMixedLatency:
         if images is None:
             raise PlanError("ranks are chosen by output error on images: give some")
         with tempfile.TemporaryDirectory(prefix="trpexport-mixed-") as name:
-            job = _Job(self.by_latency, network, images, stages, label, Path(name))
+            how, folder = self.by_latency, Path(name)
+            job = _Job(how, network, images, stages=stages, label=label, folder=folder)
             return job.choice()
 
 
@@ -116,6 +117,7 @@ class _Job:
         by_latency: ByLatency,
         network: Network,
         images: CalibrationImages,
+        *,
         stages: Stages,
         label: str | None,
         folder: Path,
@@ -251,10 +253,10 @@ class _Job:
             self._network,
             self._blanks,
             self._gatherer,
-            table,
-            quantization,
-            self._timer,
-            self._folder,
+            table=table,
+            quantization=quantization,
+            timer=self._timer,
+            folder=self._folder,
             judge=self._judge,
             scheme=self._how.scheme,
             criterion=f"{kind}:{limit:.4g} in two precisions",

@@ -70,7 +70,7 @@ def _reason(name: str, mix: Mix, offer: Offer) -> str:
         return f"its time in {other} is not known"
     now = offer.predicted(mix)
     then = offer.predicted(replace(mix, precisions={**mix.precisions, name: other}))
-    slower, worse = then.seconds / now.seconds - 1, then.error - now.error
+    slower = then.seconds / now.seconds - 1
     if precision == INT8:
         if slower > _SAME:
             return f"in float32 the network would take {slower:.1%} longer"
@@ -81,7 +81,7 @@ def _reason(name: str, mix: Mix, offer: Offer) -> str:
         if after >= before:
             return "it is no faster in int8"
         return "conversions around it cost as much as int8 saves"
+    before, after = (math.sqrt(one.error) for one in (now, then))
     return (
-        f"int8 would save {-slower:.1%} of the time, and add {math.sqrt(max(0.0, worse)):.3f} to the "
-        "output error"
+        f"int8 saves {-slower:.1%} of the time, at an error of {after:.3f} instead of {before:.3f}"
     )

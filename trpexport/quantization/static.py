@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,8 +191,8 @@ def quantize_blank(path: Path, settings: QuantizationSettings) -> None:
     """
     numbers = number_format(settings.provider, instruction_sets())
     model = ready(path)
-    measured = _measured(model, settings.calibration)
-    ranges = next(iter(measured.ranges.values()))
+    measured = _measured(model, settings.calibration, [next(iter(METHODS))])
+    (ranges,) = measured.ranges.values()
     wiring = wire(model, numbers, dict.fromkeys(measured.tensors, 1))
     excluded = measured.unbounded | nodes_of(staying(wiring, settings.layers))
     content = serialized(Quantizer(model, numbers)(ranges, without=excluded))
@@ -215,7 +215,9 @@ class _Measured:
     unbounded: frozenset[str]
 
 
-def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
+def _measured(
+    model: ModelProto, calibration: Arrays, methods: Iterable[str] = METHODS
+) -> _Measured:
     found = histograms(model, calibration)
     endless = {name for name, histogram in found.items() if not histogram.is_finite}
     unbounded = (
@@ -224,8 +226,8 @@ def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
         if not endless.isdisjoint((*node.input, *node.output))
     )
     ranges = {
-        method: {name: choose(histogram) for name, histogram in found.items()}
-        for method, choose in METHODS.items()
+        method: {name: METHODS[method](histogram) for name, histogram in found.items()}
+        for method in methods
     }
     return _Measured(ranges, frozenset(found), frozenset(unbounded))
 
