@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.choose.networks import smooth
 from tests.latency.networks import SHAPE, twins
 from tests.mixed.networks import Converting
 from trpexport.artifact.build import BundleReport, ExportSettings
-from trpexport.bundle import FLOAT32, MODEL, variant_name
+from trpexport.bundle import BASELINE, FLOAT32, variant_name
 from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets import open_data
@@ -82,3 +81,44 @@ def test_layers_get_the_precision_that_they_are_faster_in(tune: Tune) -> None:
     reasons = {one["name"]: one["reason"] for one in facts["mixed"]["layers"]}
     assert reasons["first"] == "it is no faster in int8"
     assert "longer" in reasons["wide"]
+
+
+def test_8_bits_that_never_pay_leave_all_in_float32(tune: Tune) -> None:
+    report = tune(Converting(1e-8, 1.4), speedup=1.1, rank_multiple=1)
+    assert report.plan.rewritten
+    assert {*report.plan.precisions.values()} == {FLOAT32}
+    assert not (report.path / variant_name(INT8)).exists()
+    (note,) = (note for note in report.data["notes"] if "all stays in float32" in note)
+    assert "int8 alone runs 0.71x (0.71 to 0.71) as fast as the original" in note
+    assert report.data["latency"]["files"].keys() == {FLOAT32}
+
+
+def test_what_8_bits_can_not_tell_stays_and_the_rest_is_as_fast_as_it_can(tune: Tune) -> None:
+    # In all of 8 bits the error is 0.2: that of the last layer, mostly.
+    report = tune(Converting(0.0, 0.5), error=0.1)
+    assert "fc" not in chosen(report) >= {"first", "second", "wide"}
+    facts = report.data["latency"]
+    assert facts["mixed"]["int8_alone"]["error"] > 0.1 >= facts["mixed"]["error"]
+    assert facts["files"][INT8]["speedup"]["mid"] >= 2
+
+
+def test_8_bits_alone_are_an_answer(tune: Tune) -> None:
+    # Chains are never faster in them.
+    kernels = [(16, 3, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)]
+    clock = Converting(0.0, dict.fromkeys(kernels, 0.05))
+    report = tune(clock, error=0.3)
+    assert not report.plan.rewritten
+    assert in_int8(report) == {"stem", "first", "second", "wide", "fc"}
+    facts = report.data["latency"]
+    assert facts["files"][INT8]["speedup"]["mid"] == pytest.approx(20)
+    assert not (report.path / BASELINE).exists()
+
+
+def test_neither_pays(tune: Tune, tmp_path: Path) -> None:
+    # 8 bits gain in one layer less than the conversions around it cost; chains are slow.
+    slow = {(r, 16, 3, 3): 1e-3 for r in range(1, 17)}
+    slow |= {(16, 16, 3, 3): 2.3e-6, (32, 16, 3, 3): 4.6e-6}
+    clock = Converting(5e-6, {(32, 16, 3, 3): 0.5, (16, 16, 3, 3): 1.2}, seconds=slow)
+    with pytest.raises(NothingToDoError, match="neither low rank nor int8 pays here"):
+        tune(clock, error=0.3)
+    assert not (tmp_path / "out").exists()

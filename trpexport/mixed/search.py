@@ -17,6 +17,8 @@ _MARGIN, _FLOOR = 1.015, 1.005
 # and networks without weights are tried.
 _NEAR = 0.015
 _TRIES, _BUILDS = 4, 5
+# A share of the time that is so much smaller is another choice.
+_STEP = 1e-5
 # Shares of the time between what is accepted and what is not that are no longer told apart; and of
 # an error how much has to be used up.
 _FINE, _USED = 0.03, 0.95
@@ -84,7 +86,7 @@ class MixSearch:
             built = self._built(mix)
             self._found.append(built)
             if built.speedup.mid < speedup * _FLOOR:
-                share *= built.speedup.mid * goal
+                share = min(share * built.speedup.mid * goal, self._predicted(mix) * (1 - _STEP))
             following = self._least_error(share, speedup)
             if following == mix:
                 break
