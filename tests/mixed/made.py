@@ -1,4 +1,4 @@
-"""Tables of times and losses for a network that is not there, and a machine that knows the truth."""
+"""Tables of times and losses of a network that is not there, and a machine that knows it."""
 
 from __future__ import annotations
 

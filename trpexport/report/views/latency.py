@@ -39,10 +39,11 @@ def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         )
     mixed = facts.get("mixed")
     blocks = Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
-    return blocks if mixed is None else (*_mixed(mixed), *blocks)
+    is_refined = (report["calibration"] or {}).get("refined") is not None
+    return blocks if mixed is None else (*_mixed(mixed, is_refined=is_refined), *blocks)
 
 
-def _mixed(facts: Mapping[str, Any]) -> tuple[Block, ...]:
+def _mixed(facts: Mapping[str, Any], *, is_refined: bool) -> tuple[Block, ...]:
     """Show the precision of each layer, and why."""
     columns = (
         Column("name", "layer", Kind.NAME),
@@ -57,7 +58,8 @@ def _mixed(facts: Mapping[str, Any]) -> tuple[Block, ...]:
     alone = facts["int8_alone"]
     return Table(columns, rows), Text(
         (
-            "The network in both precisions moves the worst output by ",
+            f"The network in both precisions{', unrefined,' if is_refined else ''} moves the worst "
+            "output by ",
             Value(facts["error"], Kind.SHARE),
             " of its variation on held-out images; int8 alone, at full rank, by ",
             Value(alone["error"], Kind.SHARE),
