@@ -13,7 +13,6 @@ from typing import Any
 from trpexport.artifact.reference import OnnxFile
 from trpexport.artifact.settings import ExportSettings
 from trpexport.artifact.variants import BlankForm
-from trpexport.bundle import FLOAT32
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.by_latency import ByLatency
 from trpexport.choose.held_out import HeldOut
@@ -25,7 +24,7 @@ from trpexport.inputs import Inputs
 from trpexport.latency.blanks import Blanks, check_found
 from trpexport.latency.store import Store
 from trpexport.latency.timer import Timer
-from trpexport.latency.timetable import time_layers
+from trpexport.latency.timetable import TimeTable, time_layers
 from trpexport.latency.ways import Way
 from trpexport.measure.statistics import Interval
 from trpexport.mixed.building import Builder, Built, FileNetwork
@@ -40,7 +39,7 @@ from trpexport.plan import PRECISIONS
 from trpexport.quantization.wiring import INT8
 from trpexport.stages import Stages
 
-# Of the time of the original network: where int8 saves less in all layers together, conversions
+# Of the time of all layers: where int8 saves less in all layers together, conversions
 # not counted, layers are not timed in it any further.
 _WORTHWHILE = 0.02
 
@@ -147,17 +146,14 @@ class _Job:
             )
             (gain,) = timer.speedups([whole(places.layers, INT8)])
             stages.say(f"int8 alone runs {told(gain)} as fast")
-            bare = self._times(places, gain, store, {})
-            if not _gains(bare):
+            if not _gains(*self._tables(store, {})):
                 return self._in_float32(places, gain)
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}
             check_found(self._blanks, ways)
             bound = self._times(places, gain, store, least_ways(ways))
-            fit(bound, timer)
             best = self._checked(bound, gain)
             times = self._times(places, gain, store, ways)
-            fit(times, timer)
         with stages("measure what each rank loses"):
             table = self._table()
         build = self._builder(table)
@@ -187,12 +183,16 @@ class _Job:
     def _times(
         self, places: Places, gain: Interval, store: Store, ways: Mapping[str, Sequence[Way]]
     ) -> MixTimes:
-        """Return what layers take in both precisions, as they are and in some ways."""
-        tables = []
-        for form in (None, BlankForm(INT8)):
-            timer = Timer(self._blanks.into(form), self._stopwatch)
-            tables.append(time_layers(timer, ways, store, self._stages.say))
-        return MixTimes(places, *tables, gain)
+        """Return what layers take in any mix of both precisions, as they are and in some ways."""
+        times = MixTimes(places, *self._tables(store, ways), gain)
+        fit(times, self._timer)
+        return times
+
+    def _tables(self, store: Store, ways: Mapping[str, Sequence[Way]]) -> list[TimeTable]:
+        """Return what layers take where all is in float32, and where all is in int8."""
+        forms = (None, BlankForm(INT8))
+        timers = (Timer(self._blanks.into(form), self._stopwatch) for form in forms)
+        return [time_layers(timer, ways, store, self._stages.say) for timer in timers]
 
     def _in_float32(self, places: Places, gain: Interval) -> Choice:
         """Choose ranks alone, as no layer gains by int8."""
@@ -330,14 +330,11 @@ def _within(kind: str, limit: float) -> Callable[[Built], bool]:
     return holds
 
 
-def _gains(times: MixTimes) -> bool:
+def _gains(float32: TimeTable, int8: TimeTable) -> bool:
     """Whether layers as they are gain anything by int8, conversions not counted."""
-    saved = 0.0
-    for name in times.places.layers:
-        before, after = (times.share(name, None, one) for one in (FLOAT32, INT8))
-        if before is not None and after is not None:
-            saved += max(0.0, before - after)
-    return saved >= _WORTHWHILE
+    before = float32.original
+    saved = sum(max(0.0, taken - int8.original.get(name, taken)) for name, taken in before.items())
+    return saved > _WORTHWHILE * sum(before.values())
 
 
 def _table_of(times: MixTimes) -> SensitivityTable:
