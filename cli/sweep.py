@@ -54,7 +54,7 @@ def sweep(
     targets: Annotated[
         str,
         typer.Option(
-            help="Shares of the MACs to keep: a list (0.8,0.6), a range in steps of 0.1 (0.7..0.3), "
+            help="Shares of the MACs to keep: a list (0.8,0.6), a range in steps of 0.1 (0.7..0.3) "
             "or a range with its step (0.7..0.3/0.05)."
         ),
     ] = "0.7..0.3",

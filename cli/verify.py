@@ -120,12 +120,15 @@ def _compare(
     from trpexport.bundle import FLOAT32, locate, split_name
     from trpexport.compare import FLOAT32 as ROUNDING
     from trpexport.judge.real_inputs import real_inputs
+    from trpexport.onnxfile.recognition import check_onnx_file
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
     rounding = "float32 rounding"
     if second is None:
         named = split_name(first)
         if named is None:
+            if not first.is_dir():
+                check_onnx_file(first)
             raise TrpexportError(
                 f"{first} is no bundle: give a bundle, or a second ONNX file to compare with"
             )

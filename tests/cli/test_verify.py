@@ -80,3 +80,8 @@ def test_a_crash_of_the_runtime_is_one_line(shared: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert f"(SIGFPE) while opening {folder / 'case.onnx'}" in done.stderr
+
+
+def test_a_path_with_nothing_there_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
+    assert "there is no file" in run("verify", tmp_path / "gone.onnx").error
+    assert "is no bundle" in run("verify", tmp_path).error
