@@ -127,8 +127,7 @@ def _compare(
     if second is None:
         named = split_name(first)
         if named is None:
-            if not first.is_dir():
-                check_onnx_file(first)
+            check_onnx_file(first)
             raise TrpexportError(
                 f"{first} is no bundle: give a bundle, or a second ONNX file to compare with"
             )

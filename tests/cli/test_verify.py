@@ -82,6 +82,6 @@ def test_a_crash_of_the_runtime_is_one_line(shared: Path) -> None:
     assert f"(SIGFPE) while opening {folder / 'case.onnx'}" in done.stderr
 
 
-def test_a_path_with_nothing_there_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
+def test_one_file_alone_is_no_bundle(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "is no bundle" in run("verify", pair[0]).error
     assert "there is no file" in run("verify", tmp_path / "gone.onnx").error
-    assert "is no bundle" in run("verify", tmp_path).error
