@@ -135,7 +135,7 @@ class DatasetImages:
             self.notes.append(f"of the images: {converted}")
         if len(self._chosen) < count:
             these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
-            self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
+            self.notes.append(f"calibrated on {these} {total} images, fewer than {count}")
 
     @cached_property
     def inputs(self) -> NDArray[np.float32]:

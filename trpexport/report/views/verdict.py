@@ -33,6 +33,8 @@ def verdict_view(verdict: Verdict | None, name: str = "") -> tuple[Block, ...]:
         *_saved(verdict.saved),
         *_lost(verdict.lost),
     )
+    if verdict.lost is not None and verdict.lost.is_real and verdict.outcome is Outcome.UNKNOWN:
+        sentence += ("; the output hardly varies over these inputs, so the same top-1 says little",)
     if verdict.is_dear:
         sentence += (f"; {why_dear(verdict.dear_kinds)}",)
     return (Text(sentence, Role.VERDICT, tone),)
