@@ -315,14 +315,14 @@ class ArrayImages:
         """
         if self._targets is None:
             raise DataError(
-                "a drop is told by labels: give a data set, tensors with targets, or a budget that "
-                "needs none"
+                "an accuracy drop needs labels: give a data set, tensors with targets, or a budget "
+                "that needs none"
             )
         which = self._drawn(MOST_LABELLED)
         if not len(which):
             raise DataError(
-                f"{self._name} has no samples besides those to calibrate on, whose targets could "
-                "be gone by: give more, or calibrate on fewer of them"
+                f"{self._name} has no samples besides those to calibrate on, to measure the drop "
+                "on: give more, or calibrate on fewer of them"
             )
         return LabelledTensors(
             self._name, "held-out", rows(self._given, which), rows(self._targets, which)
