@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment, run
+from benchmarks.environment import RESULTS, environment, run, stamp
 from benchmarks.networks import NORMALISE, plan_at
 from trpexport.choose.alignment import find_alignment
 from trpexport.choose.base import gathered
@@ -106,6 +106,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[st
                 "top1_calibrated": images.top1(network.rewritten(outcome.calibrated.chains)),
                 "macs_ratio": plan.macs_before / plan.macs_after,
                 "output_error": outcome.error,
+                "measured": stamp(),
                 "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
             }
             if scheme != "auto":
