@@ -1,10 +1,10 @@
-"""What two public networks lose against MACs, by every curve that was measured; and what others say.
+"""What two public networks lose against MACs, by every curve measured; and what others say.
 
     python -m benchmarks.accuracy_plot docs/pictures/accuracy.svg
 
-Reads ``results/calibration_curve.json`` and ``results/refine.json``; each point is top-1 on the test
-images at hand against that of the same network as it is. Figures of others are as they published
-them, against their own networks: where they trained it says so.
+Reads ``results/calibration_curve.json`` and ``results/refine.json``; each point is top-1 on the
+test images at hand against that of the same network as it is. Figures of others are as they
+published them, against their own networks: where they trained it says so.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Style:
 
 
 MEASURED = {
-    "refined": Style("calibrated (spatial), refined", "*", "#d55e00", ""),
-    "auto": Style("calibrated, auto", "D", "#000000", "-"),
+    "refined": Style("calibrated, spatial, and refined", "*", "#d55e00"),
+    "auto": Style("calibrated, auto", "D", "#000000"),
     "spatial": Style("calibrated, spatial", "o", "#0072b2"),
     "decoupling": Style("calibrated, decoupling", "s", "#009e73", "--"),
     "channel": Style("calibrated, channel", "^", "#cc79a7", "-."),
     "svd": Style("singular values alone, spatial", "x", "#7f7f7f", ":"),
 }
 OTHERS = {
-    "trp": Style("TRP+Nu, trained (Xu et al.)", "P", "#56b4e9", "", hollow=True),
-    "haloc": Style("HALOC, trained", "h", "#56b4e9", "", hollow=True),
+    "trp": Style("TRP+Nu, trained (Xu et al.)", "P", "#56b4e9", "none", hollow=True),
+    "haloc": Style("HALOC, trained", "h", "#56b4e9", "none", hollow=True),
     "aimet": Style("AIMET, greedy on labels, no training", "v", "#e69f00", ":", hollow=True),
 }
 # MACs of the network over those left, points of top-1 lost: by network and by whom.
@@ -113,7 +113,7 @@ def _line(axis: Any, style: Style, points: Points) -> Any:
     (line,) = axis.plot(
         [ratio for ratio, _ in points],
         [lost for _, lost in points],
-        style.line or "none",
+        linestyle=style.line,
         marker=style.marker,
         color=style.colour,
         label=style.label,
