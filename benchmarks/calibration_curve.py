@@ -45,13 +45,14 @@ class Images:
         data: what ``trpexport`` takes as ``--calib``.
         checkpoint: says how images become its input, or else was published with ``NORMALISE``.
         count: of calibration images.
+        seed: which ones.
     """
 
-    def __init__(self, data: str, checkpoint: tx.Checkpoint, count: int) -> None:
+    def __init__(self, data: str, checkpoint: tx.Checkpoint, count: int, seed: int = 0) -> None:
         how = checkpoint.preprocessing or NORMALISE
         dataset = tx.open_dataset(data)
         train, test = dataset.split("train"), dataset.split("test")
-        self.calibration = how.normalise(how.prepare_split(train, spread(len(train), count, 0)))
+        self.calibration = how.normalise(how.prepare_split(train, spread(len(train), count, seed)))
         self.test = how.normalise(how.prepare_split(test, np.arange(len(test))))
         self.labels = test.labels
 
