@@ -47,7 +47,7 @@ def workers() -> Iterator[int]:
             name = (place / "cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::_make_apart"):
+        if name.startswith(b"ray::_work_apart"):
             yield int(place.name)
 
 

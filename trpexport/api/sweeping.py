@@ -45,6 +45,7 @@ def sweep(
     inputs: InputsLike | None = None,
     arch: str | None = None,
     factory: str | None = None,
+    jobs: int = 1,
     ray: str | None = None,
     device_label: str = "trpexport_device",
     announce: Announce | None = None,
@@ -78,8 +79,10 @@ def sweep(
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
+        jobs: how many cells are made at a time, each in a process of its own; what is handed over
+            must be picklable then.
         ray: address of a Ray cluster that works on the cells; ``"auto"`` for the one that runs
-            here; None for this process alone.
+            here; None for this machine alone.
         device_label: the resource of the cluster's nodes that are the device to time on.
         announce: called with a line on each step.
 
@@ -98,8 +101,8 @@ def sweep(
     from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.stages import Stages
     from trpexport.sweeps.cells import grid
+    from trpexport.sweeps.crew import Crew
     from trpexport.sweeps.on_ray import OnRay
-    from trpexport.sweeps.runners import Here
     from trpexport.sweeps.sweep import Sweep
     from trpexport.sweeps.work import Work
 
@@ -121,5 +124,5 @@ def sweep(
         bench,
         min_time,
     )
-    runner = Here() if ray is None else OnRay(ray, device_label)
+    runner = Crew(jobs) if ray is None else OnRay(ray, device_label)
     return Sweep(work, grid(schemes, targets, precisions), runner)(Path(out), Stages(announce))
