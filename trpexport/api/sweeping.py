@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Announce = Callable[[str], None]
 _CALIBRATED = 512
 _HELD_OUT = 256  # samples of an iterable besides
+_VERIFY_SECONDS = 1.0  # of each cell
 
 
 def sweep(
@@ -74,7 +75,7 @@ def sweep(
         rank_multiple: ranks are multiples of it; ``"auto"`` for the processor's.
         count: how many images to calibrate on.
         preprocessing: how images become input; as the checkpoint says where it is None.
-        settings: how each is exported.
+        settings: how each is exported, and how long it is verified, a second where it is None.
         cache: folder where tables are kept; in ``out`` where it is None.
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
@@ -113,7 +114,7 @@ def sweep(
         judged = data_from(data, known, limit=limit)
         by = find_judge(judged.name, usual_metric(judged, metric), lower_is_better=lower_is_better)
         labelled = Labelled(judged, split, limit, preprocessing, by)
-    how = settings or ExportSettings()
+    how = settings or ExportSettings(verify_seconds=_VERIFY_SECONDS)
     work = Work(
         source_of(model, inputs, arch, factory),
         CalibrationData(drawn, count, preprocessing=preprocessing),

@@ -125,6 +125,9 @@ class _Worker:
         """End it, whatever it is at."""
         self._process.kill()
         self._process.wait()
+        assert self._process.stdin is not None
+        with suppress(OSError):  # what was not written yet nobody reads
+            self._process.stdin.close()
 
     def _send(self, content: bytes) -> None:
         assert self._process.stdin is not None
