@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.sweeps.test_killed import swept
+from tests.sweeps.test_killed import request_of, swept
 from trpexport.files import read_json
 
 pytestmark = [
@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def here(things: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What one process says of the cells."""
-    return swept(things, tmp_path_factory.mktemp("here") / "out")
+    return swept(request_of(things), tmp_path_factory.mktemp("here") / "out")[0]
 
 
 @pytest.mark.parametrize("kind", ["whole", "worker", "driver"])
