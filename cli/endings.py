@@ -35,6 +35,7 @@ _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
 _HALF_PRECISION = "fp16"
 _MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
+_MAX_OUTPUT_ERROR = 0.1  # of a gate: for the reader to replace
 # What limits tune.
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
 
@@ -312,11 +313,20 @@ def _proposals(
             case Advice.QUANTIZE:
                 found.append(_quantized(context))
             case Advice.EVALUATE:
-                command = other(context, "eval", place, add={"--data": data})
-                found.append(("count what it gets right:", command))
+                found += _judged(context, verdict, place, data)
             case Advice.BENCH:
                 found.append(("see what it is worth in time:", other(context, "bench", place)))
     return found
+
+
+def _judged(context: typer.Context, verdict: Verdict, place: Path, data: str) -> Iterator[Proposal]:
+    """Return how a network is judged: a classifier by labels, another by what it puts out."""
+    if verdict.lost is None or verdict.lost.agreement is not None:
+        yield "measure its accuracy:", other(context, "eval", place, add={"--data": data})
+    elif context.params.get("add_baseline", True):  # tune always adds it
+        limit = {"--data": data, "--max-output-error": _MAX_OUTPUT_ERROR}
+        command = other(context, "gate", add={"--candidate": place, **limit})
+        yield "hold its outputs to a limit:", command
 
 
 def _milder(context: typer.Context, place: Path | None = None) -> Iterator[Proposal]:

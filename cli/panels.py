@@ -84,7 +84,7 @@ OPTIONS = {
     "The network": ("arch", "model", "expect", "input_shape", "unsafe_pickle"),
     "The ONNX file": (
         *("opset", "dynamic_batch", "dynamic", "legacy_exporter", "simplify", "keep_norms"),
-        *("formats", "target_ort", "check", "verify_seconds"),
+        *("target_ort", "check", "verify_seconds"),
     ),
     "Measuring": (
         *("batch", "host", "python", "min_time", "max_time", "min_runs", "warmup_seconds"),
@@ -94,6 +94,7 @@ OPTIONS = {
     "Output and settings": (
         *(
             "is_dry",
+            "formats",
             "plot",
             "beside",
             "report",

@@ -19,7 +19,7 @@ from .report import ReportTo, write_report
 
 Ratios = Annotated[
     str,
-    typer.Option(help="Shares of a layer's MACs at which its loss is told, by commas."),
+    typer.Option(help="Shares of a layer's MACs to try, separated by commas."),
 ]
 _RATIOS = "0.75,0.5,0.25"
 
@@ -54,13 +54,13 @@ def sensitivity(
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Show which layer costs what: the output error if it alone is cut, the worst first.
+    """Show how much the network's output changes if one layer alone is cut, the worst layer first.
 
-    It is the table that decompose keeps with the same images, scheme and layers: what is there is
-    read, what is not is measured, and decompose finds it then. With --target-macs each layer's cut
-    within that budget is shown, and what leaving the layer whole would win back; with --precision
-    int8 the error of each layer in int8. A layer that was not cut is listed apart with the reason:
-    nothing is known of it. Exit code 3: no layer gets cheaper, or the target can't be met.
+    With --target-macs, also shows the cut that each layer gets within that budget, and what leaving
+    it whole would win back; with --precision int8, the error of each layer in int8. Layers that
+    were not cut are listed separately, with the reason: nothing is known about them. The
+    measurements are kept and shared with decompose, for the same images, scheme and layers. Exit
+    code 3: no layer gets cheaper, or the target can't be met.
 
     Example:
         trpexport sensitivity network.pth --calib cifar10:DIR --target-macs 0.5

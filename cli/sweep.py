@@ -49,17 +49,17 @@ def sweep(
     network: opt.NetworkFile,
     calib: opt.Calib = None,
     schemes: Annotated[
-        str, typer.Option(help="Schemes by commas, as in spatial,auto; a wrong name lists all.")
+        str, typer.Option(help="Schemes to try, separated by commas, as in spatial,auto.")
     ] = "spatial",
     targets: Annotated[
         str,
         typer.Option(
-            help="Shares of the MACs to keep, by commas, or from one to another in steps of 0.1, "
-            "or of what stands behind a slash, as in 0.7..0.3/0.05."
+            help="Shares of the MACs to keep: a list (0.8,0.6), a range in steps of 0.1 (0.7..0.3) "
+            "or a range with its step (0.7..0.3/0.05)."
         ),
     ] = "0.7..0.3",
     precisions: Annotated[
-        str, typer.Option(help="Precisions by commas, as in fp32,int8.")
+        str, typer.Option(help="Precisions to try, separated by commas, as in fp32,int8.")
     ] = "fp32",
     out: opt.Out = None,
     data: Data = None,
@@ -69,7 +69,9 @@ def sweep(
     metric_lower_is_better: LowerIsBetter = False,
     is_benched: Annotated[
         bool,
-        typer.Option("--bench", help="Time each cell beside the original, alone on the machine."),
+        typer.Option(
+            "--bench", help="Time each network in turns with the original, one at a time."
+        ),
     ] = False,
     provider: m.Provider = "cpu",
     threads: m.Threads = "1",
@@ -110,30 +112,29 @@ def sweep(
         str | None,
         typer.Option(
             metavar="auto|ADDRESS",
-            help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+            help="Work on the machines of this Ray cluster; auto: the one running here.",
         ),
     ] = None,
     device_label: Annotated[
         str,
-        typer.Option(help="The resource of the cluster's nodes that are the device to time on."),
+        typer.Option(help="Ray resource that marks the nodes to time on."),
     ] = "trpexport_device",
     save: m.Save = None,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Decompose a network in many ways, and show what each saves, loses, and takes in time.
+    """Decompose a network in many ways, and compare what each saves, loses, and takes in time.
 
-    A cell is a scheme, a share of the MACs and a precision. Cells of one scheme share what each
-    layer loses. What came of a cell is in the directory's journal as it ends: the same command goes
-    on after a kill, and with more targets the cells that stand are kept. Writes a bundle for each
-    scheme and target, sweep.json and sweep.csv (--save names a further file for either, by its
-    ending). A cell that fails is shown with its line, the others go on; the command then ends with
-    the exit code of the failure, and tries it again the next time: 3 where a target can't be met, 4
-    where a verification failed.
+    Each combination of a scheme, a share of the MACs and a precision is a cell. Results are stored
+    cell by cell: the same command resumes where it was stopped, and with more targets keeps the
+    cells it has. Writes a bundle for each scheme and target, sweep.json and sweep.csv (--save
+    writes one of these to another file as well). If a cell fails, its error is shown in its row and
+    the others go on; the command then ends with the exit code of the failure (3: a target can't be
+    met; 4: a verification failed) and retries the cell the next time.
 
-    With --ray the machines of a cluster make the cells, several at a time; those nodes that are the
-    device, as ray start --resources '{"trpexport_device": 1}' says, time them afterwards. Network
-    and data must lie under the same paths everywhere.
+    With --ray, the machines of a cluster make the cells, several at a time. Nodes started with ray
+    start --resources '{"trpexport_device": 1}' time them afterwards. Network and data must have the
+    same paths on all machines.
 
     Example:
         trpexport sweep network.pth --targets 0.7..0.3 --calib cifar10:DIR

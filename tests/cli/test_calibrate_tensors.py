@@ -56,6 +56,9 @@ def test_from_the_command_line(run: Run, place: Path) -> None:
     report = json.loads((place / "out" / bundle.REPORT).read_text())
     assert report["calibration"]["data"] == "tensors:x.npz"
     assert report["calibration"]["images"] == 40
+    assert "Calibrated on 40 images of tensors:x.npz; on these" in result.out  # no split to name
+    page = run("report", "out", "--format", "md")
+    assert page.code == 0, page.err
     assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
     sized = ("--images", "40", "--mean", "0,0", "--std", "1,1")
     kept = run("decompose", "w.pt", *options, *how, *sized, "-o", "b")

@@ -39,8 +39,9 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
 def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     held_out, worst = facts.get("held_out"), facts.get("worst_output")
     several = len(facts.get("output_errors", ())) > 1
+    split = "" if facts["split"] is None else f" ({facts['split']})"
     parts: tuple[str | Value, ...] = (
-        f"Calibrated on {facts['images']} images of {facts['data']} ({facts['split']}); on these, "
+        f"Calibrated on {facts['images']} images of {facts['data']}{split}; on these, "
         f"which it was fitted to, {f'{worst}, the worst output,' if several else 'the output'} "
         "moves by ",
         Value(facts["output_error"], Kind.SHARE),
