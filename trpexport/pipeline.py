@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -219,17 +219,19 @@ class Decomposed(Generic[N_co], Shown):
         *,
         settings: ExportSettings | None = None,
         inputs: Array | Arrays | CalibrationData | None = None,
+        baseline: Mapping[str, bytes] | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
 
-        A calibrated network is verified on images that it was not calibrated on, if there are any.
-        Where the plan has layers in int8, it is written in that as well.
+        A calibrated network is verified on images that it was not calibrated on, if there are any;
+        one with layers in int8 by its plan is written so as well.
 
         Args:
             out: the bundle's directory.
             settings: how to export.
             inputs: real inputs to verify on.
+            baseline: the original network's files, as :func:`export_bundle` takes them.
             stages: times and announces the stages.
 
         Raises:
@@ -243,11 +245,10 @@ class Decomposed(Generic[N_co], Shown):
             known = len(self.images.notes)
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
-        chosen = {} if self.images is None else self.plan.precisions
-        settings = settings.also_in(chosen)
+        settings = settings.also_in(chosen := {} if self.images is None else self.plan.precisions)
         return export_bundle(
             self.network, self.plan, out, original=self.original, source=self.source,
-            settings=settings, inputs=inputs, notes=notes, stages=stages,
+            settings=settings, inputs=inputs, notes=notes, stages=stages, baseline=baseline,
             quantization=settings.quantization(self.images, self.network.inputs, chosen),
         )  # fmt: skip
 
