@@ -30,6 +30,8 @@ from trpexport.quantization.static import quantize_static
 from trpexport.tensors import Arrays
 
 _BATCH = 32  # images that files are compared on at a time
+# Files of which it is told what each unit loses: that of all in int8, and the first with chains.
+_RANKED = 2
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Builder:
         alone = {}
         if mix.has_int8:
             self._say(f"quantize: {mix}")
-            settings = replace(self._quantization, layers=mix.precisions)
+            is_ranked = len(self._built) < _RANKED
+            settings = replace(self._quantization, layers=mix.precisions, is_ranked=is_ranked)
             facts = quantize_static(file, file, settings).facts
             alone = {one["layer"]: one["error"] for one in facts["ranking"]}
         opened = OnnxFile(file, self._quantization.provider)

@@ -146,7 +146,7 @@ class _Job:
             )
             (gain,) = timer.speedups([whole(places.layers, INT8)])
             stages.say(f"int8 alone runs {told(gain)} as fast")
-            if not _gains(*self._tables(store, {})):
+            if not (places.layers and _gains(*self._tables(store, {}))):
                 return self._in_float32(places, gain)
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}

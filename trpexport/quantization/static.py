@@ -170,7 +170,8 @@ def _ranked(source: Path, settings: QuantizationSettings) -> _Ranked:
     quantize = Quantizer(model, numbers, rounded_weights(model, calibration, numbers))
     method, errors = _best_method(quantize, measured.ranges, excluded, trials)
     tried = [unit for unit in wiring.units if excluded.isdisjoint(unit.nodes)]
-    ranking = trials.ranking(tried, measured.ranges[method], quantize)
+    ranges = measured.ranges[method]
+    ranking = trials.ranking(tried, ranges, quantize) if settings.is_ranked else []
     images = {"calibration": _count(calibration), "held_out": _count(held_out)}
     return _Ranked(
         model, numbers, measured, quantize, method, errors, chains, stay, ranking, judging, images
