@@ -15,6 +15,7 @@ from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
 from .idle import is_given
+from .interrupts import tell_written
 from .measuring import Provider
 from .report import ReportTo, write_report
 
@@ -86,9 +87,9 @@ def sensitivity(
         "rank_multiple": multiple(rank_multiple),
         "provider": provider if is_given(context, "provider") else None,
     }
-    job = SensitivityJob(
-        scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)
-    )
+    kept = cache_folder(cache)
+    job = SensitivityJob(scheme, shares(ratios, "--ratios"), target_macs, selection, kept)
+    tell_written(report, plot, cache=kept)
     source = opt.source(
         context, network, arch, model, input_shape, unsafe_pickle, expectation(expect, *how)
     )
