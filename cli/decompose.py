@@ -198,7 +198,9 @@ def decompose(
             scheme,
             Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only),
             out,
-            images=None if fitted is None else fitted.count,
+            data=fitted,
+            refinement=refinement,
+            inputs=chooser.inputs,
             has_target=target is not None,
         )
         return

@@ -189,7 +189,10 @@ def tune(
     if is_dry:
         chooser.check()
         device_named(device)
-        dry_run(context, source, scheme, chooser, out, images=fitted.count, has_target=True)
+        dry_run(
+            context, source, scheme, chooser, out, data=fitted, refinement=refinement,
+            has_target=True,
+        )  # fmt: skip
         return
     stands = standing(out, cache=kept)
     tell(lambda: (_incomplete(out) if pareto else "") or stands())
