@@ -125,9 +125,13 @@ def finetune(
         watcher=watching(out, tensorboard),
         restart=restart,
         should_stop=is_asked,
-        announce=say if is_first() else None,
+        announce=_announce if is_first() else None,
     )
     finish(context, facts, out, "export", as_json)
+
+
+def _announce(line: str) -> None:
+    say(f"- {line}")
 
 
 def _teacher(
