@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -30,6 +31,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collections.
+
+    It is half a million objects, and each of many collections (one before every measurement, one
+    after every export) would walk over all of them.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
