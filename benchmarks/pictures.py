@@ -2,9 +2,9 @@
 
     python -m benchmarks.pictures [report] [spectra] [sensitivity] [sweep]
 
-All of them where none is named. ``report`` is about the repository's TRP ResNet-20, tuned for this
+All where none is named. ``report`` is about the repository's TRP ResNet-20, tuned for this
 machine and in int8 as well; ``sensitivity`` and ``sweep`` about the plain one. What they are made
-of lies in ``build/pictures`` and is not made again. Pages are looked at in Chromium: light, dark and
+of lies in ``build/pictures`` and is not made again. Pages are seen in Chromium: light, dark and
 narrow. Needs the shared images and the Debian package chromium. Writes to ``docs/pictures``.
 
 Of these the report alone shows times: it is refused while other work is going on, and where the
