@@ -75,8 +75,7 @@ def sensitivity(
     fitted = calibration(calib, images, seed, how)
     if fitted is None:
         raise TrpexportError(
-            "what a layer loses is told by output error on images: give some, as in --calib "
-            "cifar10:DIR"
+            "sensitivity is measured on images: give some, as in --calib cifar10:DIR"
         )
     selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
     job = SensitivityJob(

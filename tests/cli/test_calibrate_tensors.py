@@ -86,7 +86,7 @@ def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
     rest = ("--verify-seconds", "0", "--no-simplify", "--cache", "cache")
     bare = run("decompose", "w.pt", *model, "--max-drop", "0.1", *rest, "-o", "out")
     assert bare.code == 2
-    assert "nobody says by which metric tensors:t.npz" in bare.error and "(--metric)" in bare.error
+    assert "no metric is given for tensors:t.npz" in bare.error and "(--metric)" in bare.error
     how = ("--metric", "mine:lost", "--metric-lower-is-better", "--max-drop", "0.1")
     result = run("decompose", "w.pt", *model, *how, *rest, "-o", "out")
     assert result.code == 0, result.err

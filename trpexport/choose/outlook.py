@@ -62,11 +62,13 @@ class Outlook:
                 f"low rank can pay here: {by_weights}; images to calibrate on and training towards "
                 "low rank save more"
             )
+        if self._plain_macs >= _MOST * self.plan.macs_before:
+            return (
+                f"by its weights alone, low rank hardly pays here: {by_weights}; images to "
+                "calibrate on or training towards low rank may save more"
+            )
         dear = why_dear([kind for kind in self.kinds if not kind.is_fair])
-        said = f"low rank hardly pays here: {by_weights}; {dear}"
-        if self._plain_macs < _MOST * self.plan.macs_before:
-            return said
-        return f"{said}; that is by the weights alone: calibration or training may save more"
+        return f"low rank hardly pays here: {by_weights}; {dear}"
 
     @property
     def _plain_macs(self) -> int:

@@ -24,12 +24,12 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("scheme", "scheme", Kind.NAME, optional=True),
         Column("rank", "rank", Kind.WHOLE),
         Column("weight_error", "weight error", Kind.SHARE, optional=True),
-        Column("error_before", "output error by SVD", Kind.SHARE),
-        Column("error_after", "calibrated", Kind.SHARE),
+        Column("error_before", "error by SVD", Kind.SHARE),
+        Column("error_after", "error calibrated", Kind.SHARE),
         Column("macs_share", "share of MACs", Kind.SHARE),
     ]
     if any("error_share" in layer for layer in facts["layers"]):
-        columns.append(Column("error_share", "of the error", Kind.SHARE))
+        columns.append(Column("error_share", "share of error", Kind.SHARE))
     rows = tuple({**layer, "macs_share": macs[layer["name"]] / total} for layer in facts["layers"])
     refined = facts.get("refined")
     sentences = [_sentence(facts)] + ([] if refined is None else [_refined(refined)])
