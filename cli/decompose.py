@@ -11,7 +11,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
 from .endings import commands_of, ending, proposed, refused
@@ -151,13 +151,7 @@ def decompose(
     refuse_idle(context, *_IDLE, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
-    selection = {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
+    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)

@@ -89,7 +89,7 @@ OPTIONS = {
     "Measuring": (
         *("batch", "host", "python", "min_time", "max_time", "min_runs", "warmup_seconds"),
         *("provider_option", "graph_optimization", "allow_spinning", "no_memory"),
-        *("allow_other_machine", "show_table", "ray", "device_label"),
+        *("allow_other_machine", "show_table", "jobs", "ray", "device_label"),
     ),
     "Output and settings": (
         *(

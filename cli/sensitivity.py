@@ -10,11 +10,10 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
 from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
-from .idle import is_given
 from .measuring import Provider
 from .report import ReportTo, write_report
 
@@ -78,13 +77,7 @@ def sensitivity(
         raise TrpexportError(
             "sensitivity is measured on images: give some, as in --calib cifar10:DIR"
         )
-    selection = {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
+    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
     job = SensitivityJob(
         scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)
     )

@@ -11,7 +11,7 @@ from trpexport.errors import TrpexportError
 
 from . import measuring as m
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
 from .console import progress, say, show, show_json
 from .eval import (
     Data,
@@ -30,7 +30,7 @@ from .eval import (
     open_data,
     preprocessing,
 )
-from .idle import Idle, is_given, refuse_idle
+from .idle import Idle, refuse_idle
 from .interrupts import tell
 from .report import ReportTo, write_report
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trpexport.sweeps.runners import Runner
 
 _JUDGING = Idle(("split", "data_images", "metric", "metric_lower_is_better"), without="data")
-_RAY = Idle(("device_label",), without="ray")
+_RAY = Idle(("device_label",), without="ray"), Idle(("jobs",), beside="ray")
 _TIMING = Idle(("threads", "batch", "min_time"), without="is_benched")
 
 
@@ -98,8 +98,16 @@ def sweep(
     dynamic_batch: opt.DynamicBatch = False,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
-    verify_seconds: opt.VerifySeconds = 2.0,
+    verify_seconds: opt.VerifySeconds = 1.0,
     force: opt.Force = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many cells to make at a time on this machine; else as many as it has cores "
+            "and memory for.",
+        ),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -140,7 +148,7 @@ def sweep(
     from trpexport.sweeps.sweep import JSON, Sweep
     from trpexport.sweeps.work import Work
 
-    refuse_idle(context, _JUDGING, _TIMING, _RAY)
+    refuse_idle(context, _JUDGING, _TIMING, *_RAY)
     _check_save(save)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how)
@@ -166,13 +174,7 @@ def sweep(
         fitted,
         _labelled(data, split, data_images, how, metric, metric_lower_is_better),
         settings,
-        {
-            "include": tuple(include or ()),
-            "exclude": tuple(exclude or ()),
-            "stride_1_only": stride_1_only,
-            "rank_multiple": multiple(rank_multiple),
-            "provider": provider if is_given(context, "provider") else None,
-        },
+        opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider),
         cache_folder(cache),
         conditions if is_benched else None,
         min_time,
@@ -181,7 +183,7 @@ def sweep(
     out = out or default_directory(network, "sweep")
     tell(lambda: f"the cells that ended stand in {out}, the same command goes on there")
     with progress() as stages:
-        found = Sweep(work, cells, _runner(ray, device_label))(out, stages)
+        found = Sweep(work, cells, _runner(ray, device_label, jobs))(out, stages)
     if as_json:
         show_json({"directory": str(out), **found.data})
     else:
@@ -213,12 +215,14 @@ def _labelled(
     return Labelled(judged, split, limit, preprocessing(judged, *how, kept=True), by)
 
 
-def _runner(address: str | None, label: str) -> Runner:
+def _runner(address: str | None, label: str, jobs: int | None) -> Runner:
     """Return who works on the cells, as it was typed."""
+    from trpexport.sweeps.crew import Crew, usual_size
     from trpexport.sweeps.on_ray import OnRay
-    from trpexport.sweeps.runners import Here
 
-    return Here() if address is None else OnRay(address, label)
+    if address is not None:
+        return OnRay(address, label)
+    return Crew(usual_size() if jobs is None else jobs)
 
 
 def _check_save(place: Path | None) -> None:

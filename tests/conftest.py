@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -22,6 +23,15 @@ pytest_plugins = ["tests.fixtures"]
 
 # How tests of something else export: what they take for granted has tests of its own.
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collections.
+
+    It is half a million objects, and each of many collections (one before every measurement, one
+    after every export) would walk over all of them.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,8 @@ class DatasetImages:
         name, split, indices = self._others(_VERIFIED)
         if not len(indices):
             return self.inputs[:_VERIFIED]
-        self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
+        note = f"verified on {name} images; golden.npz holds the first of them"
+        self.notes += [] if note in self.notes else [note]
         return self._inputs(split, indices)
 
     def labelled(self, count: int = MOST_LABELLED) -> LabelledPixels:
