@@ -134,8 +134,8 @@ VerifySeconds = Annotated[
 Precision = Annotated[
     list[str] | None,
     typer.Option(
-        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, in addition to fp32; separate "
-        "several by commas. Repeatable.",
+        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, in addition to fp32; of tune also "
+        "free; separate several by commas. Repeatable.",
         autocompletion=completion.precisions,
     ),
 ]
