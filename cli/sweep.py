@@ -108,13 +108,7 @@ def sweep(
             "and memory for.",
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|ADDRESS",
-            help="Work on the machines of this Ray cluster; auto: the one running here.",
-        ),
-    ] = None,
+    ray: m.Ray = None,
     device_label: Annotated[
         str,
         typer.Option(help="Ray resource that marks the nodes to time on."),
