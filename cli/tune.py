@@ -34,7 +34,7 @@ from .eval import (
     real_inputs,
 )
 from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
-from .interrupts import heed, stop, tell, tell_written
+from .interrupts import heed, standing, stop, tell, tell_written
 from .limits import MaxError
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
@@ -171,8 +171,9 @@ def tune(
         baseline=True,
         preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
+    kept = cache_folder(cache)
     chooser = ByLatency(
-        cache=cache_folder(cache),
+        cache=kept,
         speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
         error=max_error,
@@ -191,16 +192,19 @@ def tune(
     if is_dry:
         chooser.check()
         device_named(device)
-        dry_run(context, source, scheme, chooser, out, images=fitted.count, has_target=True)
+        dry_run(
+            context, source, scheme, chooser, out, data=fitted, refinement=refinement,
+            has_target=True,
+        )  # fmt: skip
         return
-    tell_written(out)
+    stands = standing(out, cache=kept)
+    tell(lambda: (_incomplete(out) if pareto else "") or stands())
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
         precise = precise or _tuned_for(settings)
         tuning = Tuning(timed, settings, output or (), array, refinement, precise, device)
         if pareto:
-            tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, fitted, out, stages)
         else:
             result = tuning(source, fitted, out, stages)
@@ -263,12 +267,12 @@ def _best_so_far(result: BundleReport) -> str:
 
 
 def _incomplete(out: Path) -> str:
-    """Say what stands of a front that was interrupted."""
+    """Say what stands of a front that was interrupted; nothing where nothing does."""
     from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:
-        return f"nothing was written to {out}"
+        return ""
     verb = "stands" if len(stand) == 1 else "stand"
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 

@@ -15,16 +15,16 @@ from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.reference import ReferenceRuns, check_repeats
+from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.calibration_data import CalibrationData
+from trpexport.calibration_data import CalibrationData, check_images
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser, Ready
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.on_device import OnDevice
 from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.expectations import Expectation
-from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.networks.torch.network import TorchNetwork
@@ -287,10 +287,7 @@ def decompose_network(
     """
     stages = stages or Stages()
     if images is not None:  # a fit to what is random, or no number, would be found out too late
-        given = network.inputs.named(images.inputs, "calibration images")
-        few = rows(given, slice(network.inputs.batch))
-        if images_of(few) == network.inputs.batch:
-            check_repeats(network, few)
+        check_images(network, images)
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         if refinement is not None:
             refinement.check_network(network, images)

@@ -122,7 +122,7 @@ def report_facts(
             "before": before,
             "after": after,
             "ratio": before / after if after else None,
-            "uncounted": dict(plan.unknown),
+            "uncounted": dict(plan.uncounted),
             "kinds": [asdict(kind) for kind in macs_by_kind(plan)] if plan.rewritten else [],
         },
         "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},

@@ -14,6 +14,7 @@ from trpexport.choose.budget import BISECTIONS, Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.estimate import calibration_seconds, measured_pace
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
@@ -64,7 +65,8 @@ class ByLatency(AlignedSelection):
             before it is turned into anything.
         beyond: how many times as fast as the limit says networks are aimed at, where their files
             turn out slower than what they are chosen by.
-        cache: folder where tables of times and of what layers lose are kept; None for nowhere.
+        cache: folder where tables of times and of what layers lose are kept, and fitted layers, so
+            that a job that was stopped goes on; None for nowhere.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
     """
@@ -175,6 +177,7 @@ class ByLatency(AlignedSelection):
                 selection=self,
                 architecture=label,
                 resource=SECONDS,
+                store=FitStore(self.cache, network, gatherer.watch.samples),
                 announce=stages.say,
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
