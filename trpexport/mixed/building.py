@@ -12,6 +12,7 @@ from trpexport.artifact.reference import OnnxFile
 from trpexport.choose.allotment import plan_for, summed
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.selection import Selection
@@ -84,6 +85,7 @@ class Builder:
         table: what low rank loses.
         quantization: images, and who will run the files.
         timer: times files.
+        store: of fitted layers, which are then not fitted again.
         folder: where they go.
         judge: says what is lost by a metric; None for no such limit.
         scheme: what was asked for.
@@ -102,6 +104,7 @@ class Builder:
         table: SensitivityTable,
         quantization: QuantizationSettings,
         timer: MixTimer,
+        store: FitStore,
         folder: Path,
         judge: NetworkJudge | None,
         scheme: str,
@@ -116,6 +119,7 @@ class Builder:
         self._table = table
         self._quantization = quantization
         self._timer = timer
+        self._store = store
         self._folder = folder
         self._judge = judge
         self._plan: dict[str, Any] = {
@@ -177,6 +181,7 @@ class Builder:
             plan,
             self._gatherer,
             factorizer=self._factorizer,
+            store=self._store,
             announce=self._say if mix.ways else None,
         )
 

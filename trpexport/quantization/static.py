@@ -68,6 +68,8 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     found = search(ranked.ranking)
     with staged_file(target) as file:
         file.write(serialized(found.model))
+    excluded = [unit.label for unit in ranked.staying + found.excluded]
+    excluded += sorted(measured.unbounded)
     facts = {
         "numbers": ranked.numbers.name,
         "provider": settings.provider,
@@ -79,14 +81,13 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
             {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
             for unit, error in ranked.ranking
         ],
-        "excluded": [unit.label for unit in ranked.staying + found.excluded]
-        + sorted(measured.unbounded),
+        "excluded": excluded,
         "error": found.error.value,
         "error_bound": found.error.bound,
         "drop": found.drop,
         "images": ranked.images,
     }
-    return Quantized(facts, _note(facts["excluded"]))
+    return Quantized(facts, _note(excluded))
 
 
 def layer_errors(source: Path, settings: QuantizationSettings) -> dict[str, float]:
