@@ -120,7 +120,8 @@ def tune(
 
     Times each layer with every scheme and rank, inside the network, on this machine or on --host;
     the times are kept. With --precision int8 layers are timed in int8, with fp32,int8 in fp32 (the
-    first one named); errors and drops are always those of the float32 file. The chosen network is
+    first one named); errors and drops are always those of the float32 file. With --precision free
+    each layer gets float32 or int8, and the limit holds for that network. The chosen network is
     calibrated, verified, and measured against the original, which the bundle holds as well. Exit
     code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
@@ -143,6 +144,7 @@ def tune(
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
 
+    precise, others = _freely(precision)
     at_most_one(context, *_LIMITS)
     refuse_idle(
         context,
@@ -165,7 +167,7 @@ def tune(
         simplify=None,
         seconds=verify_seconds,
         force=force,
-        precision=precision,
+        precision=others,
         baseline=True,
         preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
@@ -200,7 +202,7 @@ def tune(
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
-        precise = _tuned_for(settings)
+        precise = precise or _tuned_for(settings)
         tuning = Tuning(timed, settings, output or (), array, refinement, precise, device)
         if pareto:
             found = tune_front(tuning, source, fitted, out, stages)
@@ -228,6 +230,22 @@ def _check_complete(context: typer.Context, calib: str | None) -> None:
     if calib is None:
         refuse_idle(context, Idle(PREPARING, without="expect"))
         raise TrpexportError("ranks are chosen by output error on images: give --calib")
+
+
+def _freely(precision: list[str] | None) -> tuple[str | None, list[str]]:
+    """Return whether each layer is to get a precision of its own, and what is written besides.
+
+    Raises:
+        TrpexportError: it is to, and ranks are to be fast in something else.
+    """
+    from trpexport.tuning import FREE
+
+    first, *others = opt.names(precision) or ("",)
+    if FREE in others:
+        raise TrpexportError(
+            f"--precision names what is tuned for first: type {FREE},{first}, or leave {FREE} out"
+        )
+    return (FREE, others) if first == FREE else (None, precision or [])
 
 
 def _tuned_for(settings: ExportSettings) -> str:

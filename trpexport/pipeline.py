@@ -224,7 +224,8 @@ class Decomposed(Generic[N_co], Shown):
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
 
-        A calibrated network is verified on images that it was not calibrated on, if there are any.
+        A calibrated network is verified on images that it was not calibrated on, if there are any;
+        one with layers in int8 by its plan is written so as well.
 
         Args:
             out: the bundle's directory.
@@ -244,10 +245,11 @@ class Decomposed(Generic[N_co], Shown):
             known = len(self.images.notes)
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
+        settings = settings.also_in(chosen := {} if self.images is None else self.plan.precisions)
         return export_bundle(
             self.network, self.plan, out, original=self.original, source=self.source,
             settings=settings, inputs=inputs, notes=notes, stages=stages, baseline=baseline,
-            quantization=settings.quantization(self.images, self.network.inputs),
+            quantization=settings.quantization(self.images, self.network.inputs, chosen),
         )  # fmt: skip
 
     def shown(self) -> dict[str, object]:

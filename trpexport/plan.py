@@ -22,6 +22,8 @@ from trpexport.shown import Shown, change
 SCHEMA_VERSION = 3
 # What a plan's options say of how its factors were fitted to images.
 CALIBRATION = "calibration"
+# And, by layer, which precision each was given, where that was chosen with its rank.
+PRECISIONS = "precisions"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     **{bool: flag, dict: each(lambda value: True), float: not_negative, int: whole(0), str: text},
@@ -100,6 +102,12 @@ class Plan(Shown):
     def rewritten(self) -> tuple[LayerPlan, ...]:
         """The layers that become chains of factors."""
         return tuple(layer for layer in self.layers if layer.is_rewritten)
+
+    @property
+    def precisions(self) -> Mapping[str, str]:
+        """By layer, the precision that was chosen with its rank; empty where none was."""
+        found = self.options.get(PRECISIONS)
+        return found if each(text)(found) else {}
 
     @property
     def macs_before(self) -> int:

@@ -110,7 +110,7 @@ def report_facts(
     """
     checks = {layer.name: layer for layer in layers}
     # Factors that were trained since are no longer those that were calibrated.
-    is_as_decomposed = any(step.name == DECOMPOSE for step in steps)
+    is_as_decomposed = not plan.rewritten or any(step.name == DECOMPOSE for step in steps)
     before, after = plan.macs_before, plan.macs_after
     return {
         "schema_version": REPORT_VERSION,

@@ -30,7 +30,7 @@ _MAX_PROMISED = 0.9
 _MAX_PREDICTED_RATIO = 1.5
 # Squared errors under another scheme than the best one for the whole network count so many times:
 # what is nearer to each other, the table can't tell apart.
-_OTHER_SCHEME = 1.2
+OTHER_SCHEME = 1.2
 # Those of grouped convolutions count so many times: they run slowly for their MACs.
 _GROUPED = 1.5
 BISECTIONS = 6
@@ -198,7 +198,7 @@ class Budgeter:
             for layer in self._table.layers
         ]
         away = {
-            scheme: _OTHER_SCHEME * times for scheme, times in handicaps.items() if scheme != base
+            scheme: OTHER_SCHEME * times for scheme, times in handicaps.items() if scheme != base
         }
         return _Offer(replace(self._table, layers=tuple(layers)), away)
 

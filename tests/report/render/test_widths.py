@@ -164,6 +164,15 @@ def test_a_wide_terminal_shows_what_a_narrow_one_leaves_out() -> None:
         assert narrow.count("no room") >= wide.count("no room")
 
 
+def test_lines_end_where_their_text_ends() -> None:
+    for terminal in (False, True):
+        target = Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None)
+        print_blocks(plan(NAMES["small"], 64), target)
+        assert isinstance(target.file, io.StringIO)
+        lines = target.file.getvalue().splitlines()
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_names_from_files_are_no_markup() -> None:
     assert "[red]x[/red]" in shown(cost(NAMES["small"], 8), 80)
     assert r"\x1b[2J" in shown(cost(["a\x1b[2Jb"], 8), 80)
