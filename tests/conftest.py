@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,24 @@ pytest_plugins = ["tests.fixtures"]
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
 
 
-def pytest_collection_finish() -> None:
-    """Keep what is loaded by now out of garbage collections.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Search for no garbage while libraries are imported: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
-    It is half a million objects, and each of many collections (one before every measurement, one
-    after every export) would walk over all of them.
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_search_for_garbage() -> None:
+    """Leave what stands before a file's tests out of searches for garbage.
+
+    That is half a million objects of imported libraries, and there are many searches: one before
+    every measurement, one after every export.
     """
+    gc.collect()
     gc.freeze()
 
 
