@@ -12,8 +12,9 @@ from trpexport.errors import TrpexportError
 RankMultiple = Annotated[
     str,
     typer.Option(
-        help="Ranks are rounded up to multiples of N, and a layer that none makes cheaper stays: "
-        "auto for the channel block of the processor or a part of it, 1 for the paper's ranks."
+        help="Round ranks up to multiples of this number; a layer that no multiple makes cheaper "
+        "is left. auto: the number of channels that the processor works on at a time, or half or "
+        "a quarter of it. 1: no rounding, as in the TRP paper."
     ),
 ]
 

@@ -11,7 +11,7 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
 from .endings import commands_of, ending, proposed, refused
@@ -59,14 +59,15 @@ def decompose(
     criterion: opt.Criterion = None,
     out: opt.Out = None,
     plan: Annotated[
-        Path | None, typer.Option(help="An edited plan.json, which then decides on every layer.")
+        Path | None,
+        typer.Option(help="Take scheme and rank of every layer from an edited plan.json."),
     ] = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     stride_1_only: opt.Stride1Only = False,
     keep_expensive: Annotated[
         bool,
-        typer.Option("--keep-expensive", help="Rewrite layers even where that costs more MACs."),
+        typer.Option("--keep-expensive", help="Also rewrite layers where that costs more MACs."),
     ] = False,
     arch: opt.Arch = None,
     expect: opt.Expect = None,
@@ -80,14 +81,16 @@ def decompose(
     simplify: opt.Simplify = None,
     add_baseline: Annotated[
         bool,
-        typer.Option("--add-baseline", help="Add the original network, for bench to compare with."),
+        typer.Option(
+            "--add-baseline", help="Add the original network to the bundle, to compare with."
+        ),
     ] = False,
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
     target_macs: opt.TargetMacs = None,
     target_params: Annotated[
-        float | None, typer.Option(help="Share of the parameters to keep, likewise.")
+        float | None, typer.Option(help="Share of the parameters to keep, as in 0.4.")
     ] = None,
     target_error: opt.TargetError = None,
     max_drop: opt.MaxDrop = None,
@@ -121,12 +124,13 @@ def decompose(
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
 
-    Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
-    report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
-    3: no layer gets cheaper, and a table shows what would, or a target or limit can't be met; 4:
-    the verification failed. Nothing is written then. Images become input as the checkpoint says, or
-    as --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
-    they are.
+    Writes a directory (a bundle) with model.onnx, model.safetensors (for a checkpoint), plan.json,
+    golden.npz, report.json and manifest.json. A layer is rewritten only where that makes it
+    cheaper. Exit code 3: no layer gets cheaper (a table shows what would help), or a target or
+    limit can't be met; 4: the verification failed. Nothing is written in these cases.
+
+    Images are prepared as the checkpoint says, or by --mean, --std, --size and --resize, which the
+    bundle then stores. Arrays of floats are used as they are.
 
     Example:
         trpexport decompose network.pth --criterion energy:0.9
@@ -147,13 +151,7 @@ def decompose(
     refuse_idle(context, *_IDLE, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
-    selection = {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
+    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)

@@ -38,50 +38,52 @@ JUDGING = ("data", "metric", "metric_lower_is_better")
 
 _CALIBRATED = 512  # images
 DATA = (
-    "Labelled data to train on or to judge by, as in cifar10:DIR, imagefolder:DIR, npz:FILE, "
-    "tensors:FILE."
+    "Labelled data to train on or to measure accuracy on: cifar10:DIR, imagefolder:DIR, npz:FILE, "
+    "tensors:FILE, ..."
 )
 Mean = Annotated[
     str | None,
-    typer.Option(help="Mean of each channel for pixels in 0..1, as in 0.485,0.456,0.406."),
+    typer.Option(help="Mean of each channel, for pixels from 0 to 1, as in 0.485,0.456,0.406."),
 ]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, likewise.")]
+Std = Annotated[
+    str | None, typer.Option(help="Standard deviation of each channel, as in 0.229,0.224,0.225.")
+]
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Size of the input that images are cut to: 224, or 192x256 (height x width)."
+        help="Crop images from the centre to this size: 224, or 192x256 (height x width)."
     ),
 ]
 Resize = Annotated[
     int | None,
-    typer.Option(min=1, help="First scale the shorter edge of an image to this many pixels."),
+    typer.Option(min=1, help="Scale the shorter edge of images to this many pixels first."),
 ]
 DataPreprocessing = Annotated[
     bool,
-    typer.Option("--data-preprocessing", help="Prepare images as the data set says by default."),
+    typer.Option("--data-preprocessing", help="Prepare images as is usual for the data set."),
 ]
 Data = Annotated[
     str | None,
     typer.Option(help=DATA, autocompletion=completion.data),
 ]
-Split = Annotated[str, typer.Option(help="Which images of --data.")]
+Split = Annotated[str, typer.Option(help="Part of --data to use: train or test.")]
 DataImages = Annotated[
     int | None,
-    typer.Option(min=1, help="How many images of --data, spread evenly; else all."),
+    typer.Option(
+        min=1, help="Number of images of --data to use, taken at even distances. Default: all."
+    ),
 ]
 OfMetric = Annotated[
     str | None,
     typer.Option(
-        help="miou, rmse, mae, top5, ..., a wrong name lists all; or your own function of "
-        "predictions and targets, as package.module:function.",
+        help="Metric other than top-1: miou, rmse, mae, top5, ... (a wrong name lists all), or a "
+        "function of predictions and targets, as package.module:function.",
         autocompletion=completion.metrics,
     ),
 ]
 LowerIsBetter = Annotated[
     bool,
-    typer.Option(
-        "--metric-lower-is-better", help="Of your own metric, a smaller number is the better one."
-    ),
+    typer.Option("--metric-lower-is-better", help="Your own metric is better where it is smaller."),
 ]
 
 
@@ -104,24 +106,24 @@ def eval_(
     threads: m.Threads = "1",
     batch: m.Batch = None,
     confusion: Annotated[
-        bool, typer.Option("--confusion", help="Show which class was taken for which.")
+        bool, typer.Option("--confusion", help="Show the confusion matrix's largest entries.")
     ] = False,
     save: m.Save = None,
     against: Annotated[
-        Path | None, typer.Option(help="Compare image by image with predictions of --save.")
+        Path | None, typer.Option(help="Compare image by image with predictions written by --save.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure top-1, top-5 and loss of an ONNX classifier on a data set, or another metric.
 
-    Images are prepared as the bundle says; for a file that no bundle describes, say how. The loss
-    is the cross-entropy of the outputs taken as logits, or -log p where they are probabilities.
-    An image whose outputs are not finite counts as wrong. Needs no torch.
+    Images are prepared as the bundle says; for other files give --mean and --std. The loss is the
+    cross-entropy of the outputs taken as logits, or -log p where they are probabilities. An image
+    whose outputs are not finite counts as wrong. Needs no torch.
 
-    Raw tensors, tensors:FILE.npz, are a network's inputs by name, and what should come out as
-    target, or target.NAME for an output. A function of --metric gets all predictions and targets
-    as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
-    class gets them batch by batch in update(), and compute() returns a number.
+    tensors:FILE.npz holds a network's inputs by name, and the expected output as target (or
+    target.NAME for each output). A function for --metric gets all predictions and targets as arrays
+    (dicts by output if there are several) and returns one number, or one for each sample; a class
+    gets them batch by batch in update(), and returns the number from compute().
 
     Example:
         trpexport eval out --data cifar10:DIR

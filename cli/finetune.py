@@ -44,19 +44,18 @@ def finetune(
     data: Data,
     out: RunOut = Path("finetuned"),
     teacher: Annotated[
-        Path | None, typer.Option(help="Learn from this network's answers too: the original, say.")
+        Path | None,
+        typer.Option(help="Network to learn from as well (distillation), such as the original."),
     ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="How much the teacher's unlikely classes count.")
-    ] = 4.0,
+    temperature: Annotated[float, typer.Option(help="Temperature of the distillation.")] = 4.0,
     teacher_weight: Annotated[
-        float, typer.Option(help="Share of the teacher in the loss, 0 to 1.")
+        float, typer.Option(help="Weight of the distillation in the loss, from 0 to 1.")
     ] = 0.5,
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Your own loss of what the network gives and the labels, as "
-            "package.module:function; without labels, --teacher's outputs are learnt."
+            help="Your own loss, a function of the network's outputs and the labels, as "
+            "package.module:function. Without labels, the outputs of --teacher are learnt."
         ),
     ] = None,
     recipe: Recipe = "finetune",
@@ -83,10 +82,11 @@ def finetune(
     restart: Restart = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Retrain a network after its decomposition; goes on where it was stopped, as train does.
+    """Train a decomposed network further; its factors stay factors.
 
-    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl. Images have
-    classes, or a --loss of your own is given; without labels, the outputs of --teacher are learnt.
+    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl. Needs
+    images with classes, or a --loss of your own; without labels, the outputs of --teacher are
+    learnt. The same command resumes a run that was stopped.
 
     Example:
         trpexport finetune out --data cifar10:DIR --teacher network.pth

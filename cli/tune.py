@@ -67,7 +67,9 @@ def tune(
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
-        typer.Option("--pareto", help="A bundle for each of several speed-ups, 1.25x and on."),
+        typer.Option(
+            "--pareto", help="Write a bundle for each of several speed-ups, from 1.25x on."
+        ),
     ] = False,
     scheme: opt.Scheme = "auto",
     out: opt.Out = None,
@@ -107,21 +109,20 @@ def tune(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     show_table: Annotated[
-        bool, typer.Option("--show-table", help="Show the times that are known, and end.")
+        bool, typer.Option("--show-table", help="Only show the layer times measured so far.")
     ] = False,
     force: opt.Force = False,
     is_dry: DryRun = False,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Choose schemes and ranks by measured time, and write what is fastest within a limit.
+    """Choose schemes and ranks by measured time, and write the fastest network within a limit.
 
-    Each layer is timed in every way to write it, inside the network, on this machine or on --host;
-    the times are kept. With --precision int8 that is done in int8, with fp32,int8 in fp32: the
-    first that is named; errors and drops are those of the float32 file all the same. What is chosen
-    is calibrated, verified, and measured beside the original, which goes into the bundle as well.
-    Exit code 3: the network does not get faster, or the limit can't be met; nothing is written
-    then.
+    Times each layer with every scheme and rank, inside the network, on this machine or on --host;
+    the times are kept. With --precision int8 layers are timed in int8, with fp32,int8 in fp32 (the
+    first one named); errors and drops are always those of the float32 file. The chosen network is
+    calibrated, verified, and measured against the original, which the bundle holds as well. Exit
+    code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5

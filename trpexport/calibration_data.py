@@ -104,7 +104,7 @@ class CalibrationData:
             return known
         if source is None:
             raise DataError(
-                f"nobody says how images of {dataset.name} become the network's input: give "
+                f"it is not known how images of {dataset.name} become the network's input: give "
                 "preprocessing, the data set's own if the network was trained with that"
             )
         return stored_preprocessing(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -219,6 +219,7 @@ class Decomposed(Generic[N_co], Shown):
         *,
         settings: ExportSettings | None = None,
         inputs: Array | Arrays | CalibrationData | None = None,
+        baseline: Mapping[str, bytes] | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
@@ -229,6 +230,7 @@ class Decomposed(Generic[N_co], Shown):
             out: the bundle's directory.
             settings: how to export.
             inputs: real inputs to verify on.
+            baseline: the original network's files, as :func:`export_bundle` takes them.
             stages: times and announces the stages.
 
         Raises:
@@ -244,7 +246,7 @@ class Decomposed(Generic[N_co], Shown):
             notes = (*notes, *self.images.notes[known:])
         return export_bundle(
             self.network, self.plan, out, original=self.original, source=self.source,
-            settings=settings, inputs=inputs, notes=notes, stages=stages,
+            settings=settings, inputs=inputs, notes=notes, stages=stages, baseline=baseline,
             quantization=settings.quantization(self.images, self.network.inputs),
         )  # fmt: skip
 

@@ -135,7 +135,7 @@ def test_limits_that_can_not_be(
 
 def test_the_same_in_a_session(run: Run, shared: Path, tmp_path: Path) -> None:
     """A checkpoint of one's own: what says which network it is stays in the command."""
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "homemade.py").write_text(
         "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), "
         "nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4))\n"
     )
@@ -144,9 +144,9 @@ def test_the_same_in_a_session(run: Run, shared: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
         patch.chdir(tmp_path)
-        mine = __import__("mine")
-        torch.save(mine.make().state_dict(), checkpoint)
-        typed = ("mine.pth", "--model", "mine:make", "--input-shape", "1x3x8x8")
+        homemade = __import__("homemade")
+        torch.save(homemade.make().state_dict(), checkpoint)
+        typed = ("mine.pth", "--model", "homemade:make", "--input-shape", "1x3x8x8")
         result = run("decompose", *typed, "-o", "out")
         assert result.code == 3
         first, *others = commands(result.out)

@@ -3,41 +3,101 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.sweeps.test_killed import swept
+from tests.sweeps.test_killed import request_of, swept
 from trpexport.files import read_json
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
 ]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
+CELLS = 4
 
 
 @pytest.fixture(scope="module")
 def here(things: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What one process says of the cells."""
-    return swept(things, tmp_path_factory.mktemp("here") / "out")
+    request = request_of(things, schemes=["channel"])
+    return swept(request, tmp_path_factory.mktemp("here") / "out")[0]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes, whose processes are warm from test to test."""
+    command = [sys.executable, "-m", "tests.sweeps.clustered"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes) as cluster:
+        assert cluster.stdout is not None
+        assert cluster.stdin is not None
+        yield cluster.stdout.readline().strip()
+        cluster.stdin.close()
+
+
+def started(things: Path, out: Path, address: str) -> subprocess.Popen[bytes]:
+    """Start a sweep on the cluster."""
+    how = ("--schemes", "channel", "--targets", "0.8,0.6", "--precisions", "fp32,int8")
+    data = ("--calib", f"tensors:{things / 'inputs.npz'}")
+    judged = ("--data", f"tensors:{things / 'labelled.npz'}", "--metric", "rmse")
+    quick = ("--rank-multiple", "1", "--verify-seconds", "0", "--bench", "--min-time", "0.05")
+    place = ("--ray", address, "-o", str(out), "--cache", str(out.with_name("cache")))
+    command = [sys.executable, "-m", "trpexport", "sweep", str(things / "net.onnx")]
+    return subprocess.Popen(
+        [*command, *how, *data, *judged, *quick, *place], cwd=ROOT, env=ENVIRONMENT
+    )
+
+
+def workers() -> Iterator[int]:
+    """Yield the processes that make a cell now."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::_work_apart"):
+            yield int(place.name)
+
+
+def kill_a_worker(killed: list[int]) -> None:
+    """Kill the first worker that makes a cell, once there is one."""
+    while not killed:
+        for process in workers():
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+            return
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["whole", "worker", "driver"])
 def test_a_cluster_gives_the_same(
-    kind: str, here: list[dict[str, Any]], things: Path, tmp_path: Path
+    kind: str, here: list[dict[str, Any]], address: str, things: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "tests.sweeps.clustered"]
-    command += map(str, (things, tmp_path / "out", kind))
-    environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=800)
-    cells = read_json(tmp_path / "out/sweep.json")["cells"]
-    assert [cell["failed"] for cell in cells] == [None] * 8
+    out, killed = tmp_path / "out", list[int]()
+    if kind == "worker":
+        Thread(target=kill_a_worker, args=(killed,), daemon=True).start()
+    if kind == "driver":
+        with started(things, out, address) as driver:
+            while not list(out.glob("*/manifest.json")) and driver.poll() is None:
+                time.sleep(0.05)
+            driver.kill()
+    with started(things, out, address) as driver:
+        assert driver.wait(500) == 0
+    assert kind != "worker" or killed
+    cells = read_json(out / "sweep.json")["cells"]
+    assert [cell["failed"] for cell in cells] == [None] * CELLS
     for cell, expected in zip(cells, here, strict=True):
         assert cell["time"]["speedup"]["mid"] > 0
         for name in ("label", "macs", "parameters", "bundle"):

@@ -22,6 +22,7 @@ from trpexport.report.documents import read_document
 from trpexport.stages import Stages
 from trpexport.sweeps.cells import Cell, grid
 from trpexport.sweeps.journal import NAME, Journal, Outcome
+from trpexport.sweeps.making import Maker
 from trpexport.sweeps.sweep import CSV, JSON, Sweep
 from trpexport.sweeps.work import Work
 
@@ -32,13 +33,13 @@ CELLS = grid(["channel"], [0.7, 0.5], ["fp32", "int8"])
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells that were worked on, in their order."""
     cells: list[Cell] = []
-    real: Callable[..., Any] = Work.made
+    real: Callable[..., Any] = Maker.made
 
-    def call(self: Work, cell: Cell, place: Path, stages: Stages) -> Any:
+    def call(self: Maker, cell: Cell, place: Path, stages: Stages) -> Any:
         cells.append(cell)
         return real(self, cell, place, stages)
 
-    monkeypatch.setattr(Work, "made", call)
+    monkeypatch.setattr(Maker, "made", call)
     return cells
 
 
@@ -101,7 +102,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr(Work, "_facts", broken)
+    monkeypatch.setattr(Maker, "_facts", broken)
     again = Sweep(work, grid(["channel"], [0.01, 0.6, 0.7], ["fp32"]))(out)
     lines = [cell["failed"] for cell in again.data["cells"]]
     assert "the best is" in lines[0]
@@ -118,7 +119,7 @@ def test_what_no_cell_could_do_with_is_refused_at_once(work: Work, tmp_path: Pat
     with pytest.raises(TrpexportError, match="int9"):
         Sweep(work, grid(["channel"], [0.5], ["int9"]))(out)
     missing = replace(work, source=replace(work.source, path=tmp_path / "none.onnx"))  # type: ignore[type-var]
-    with pytest.raises(TrpexportError, match=r"can't read .*none\.onnx"):
+    with pytest.raises(TrpexportError, match=r"no file .*none\.onnx"):
         Sweep(missing, CELLS)(out)
     assert not out.exists()
     out.mkdir()

@@ -96,7 +96,7 @@ _REFINED = {
 }
 _CALIBRATION = {
     **_EXAM,
-    **{"data": text, "split": text, "images": whole(0), "layers": [_CALIBRATED]},
+    **{"data": text, "split": (None, text), "images": whole(0), "layers": [_CALIBRATED]},
     "seed": MayLack(whole(0)),
     "held_out": MayLack((None, _HELD_OUT)),
     "judged": MayLack((None, _JUDGED)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 from trpexport import bundle
 from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
@@ -22,7 +23,18 @@ from trpexport.importing import importable_working_directory
 from trpexport.installing import install_command
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
-from trpexport.sweeps.runners import Done, Say, is_base, made, timed, without_base
+from trpexport.sweeps.making import Maker
+from trpexport.sweeps.order import Order, Turn
+from trpexport.sweeps.runners import (
+    Done,
+    Say,
+    attempted,
+    is_base,
+    made,
+    measured,
+    timed,
+    without_base,
+)
 from trpexport.sweeps.work import Work
 
 DEVICE = "trpexport_device"
@@ -30,6 +42,7 @@ DEVICE = "trpexport_device"
 
 _RETRIES = 5  # of a task whose worker or node is gone
 _TABLES = "tables"
+_makers: dict[str, Maker] = {}  # of this process, by the name of the sweep
 
 Files = Mapping[str, bytes]
 """Content of the files of a folder, by name."""
@@ -62,7 +75,7 @@ class OnRay:
     address: str = "auto"
     label: str = DEVICE
 
-    def make(self, work: Work, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
+    def make(self, maker: Maker, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
         """Make cells and yield what came of each as it ends.
 
         Raises:
@@ -71,8 +84,8 @@ class OnRay:
         """
         if not groups:
             return
-        with self._cluster(work) as ray:
-            yield from _Making(ray, work, out, say)(groups)
+        with self._cluster(maker.work) as ray:
+            yield from _Making(ray, maker.work, out, say)(groups)
 
     def time(self, work: Work, made: Sequence[tuple[Cell, Outcome]], out: Path, say: Say) -> Done:
         """Time cells that were made, and yield each as it ends.
@@ -141,48 +154,43 @@ class OnRay:
 
 @dataclass
 class _Making:
-    """Makes the cells of a sweep on a cluster.
-
-    Of each scheme one bundle is made first: the others get the table that it measured.
-    """
+    """Makes the cells of a sweep on a cluster, each with the tables that were measured so far."""
 
     ray: Any
     work: Work
     out: Path
     say: Say
-    pending: dict[Any, tuple[Sequence[Cell], int]] = field(default_factory=dict)
+    pending: dict[Any, Turn] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[Sequence[Cell]]) -> Done:
         """Make cells and yield what came of each as it ends."""
-        self.task = _task(self.ray, _make_apart)
-        self.shared = self.ray.put(self.work)
-        waiting: dict[str, list[Sequence[Cell]]] = {}
-        for group in groups:
-            waiting.setdefault(group[0].scheme, []).append(group)
-        for some in waiting.values():
-            self._submit(some.pop(0), 0)
+        self.task = _task(self.ray, _work_apart)
+        self.sweep = self.ray.put((uuid4().hex, self.work))
+        order = Order(groups)
+        self._submit(order.first())
         with _cancelled(self.ray, self.pending):
             while self.pending:
                 (ref,), _ = self.ray.wait(list(self.pending), num_returns=1)
-                group, place = self.pending.pop(ref)
-                cell = group[place]
+                turn = self.pending.pop(ref)
                 found = _got(self.ray, ref, _lost)
-                self._keep(cell, found)
-                yield cell, found.outcome
-                for other in waiting.pop(cell.scheme, ()):
-                    self._submit(other, 0)
-                if is_base(cell, found.outcome):
-                    yield from without_base(cell, found.outcome, group[place:])
-                elif place + 1 < len(group):
-                    self._submit(group, place + 1)
+                self._keep(turn.cell, found)
+                if turn.place is None:
+                    self._submit(order.after(turn))
+                    continue
+                yield turn.cell, found.outcome
+                if is_base(turn.cell, found.outcome):
+                    yield from without_base(turn.cell, found.outcome, turn.group)
+                elif (following := turn.following()) is not None:
+                    self._submit([following])
 
-    def _submit(self, group: Sequence[Cell], place: int) -> None:
-        cell = group[place]
-        self.say(cell.label)
-        files = {} if cell.precision == bundle.FLOAT32 else _read(self.out / cell.folder)
+    def _submit(self, turns: Sequence[Turn]) -> None:
         tables = {} if self.work.cache is None else _read(Path(self.work.cache), "*.json")
-        ref = self.task.remote(self.shared, cell, files, tables, str(Path.cwd()))
-        self.pending[ref] = (group, place)
+        for turn in turns:
+            self.say(turn.label)
+            stands = turn.cell.precision != bundle.FLOAT32
+            files = _read(self.out / turn.cell.folder) if stands else {}
+            ref = self.task.remote(self.sweep, turn, files, tables, str(Path.cwd()))
+            self.pending[ref] = turn
 
     def _keep(self, cell: Cell, found: _Made) -> None:
         """Put what came from elsewhere into its places here."""
@@ -195,17 +203,50 @@ class _Making:
                 write_atomically(Path(self.work.cache) / name, content)
 
 
-def _make_apart(work: Work, cell: Cell, files: Files, tables: Files, directory: str) -> _Made:
-    """Make a cell on a node of the cluster."""
+def _work_apart(
+    sweep: tuple[str, Work], turn: Turn, files: Files, tables: Files, directory: str
+) -> _Made:
+    """Make a cell on a node of the cluster, or measure what several share.
+
+    Args:
+        sweep: name of the sweep, and what its cells have in common.
+        turn: what is done.
+        files: the cell's bundle, where it stands already.
+        tables: of what each layer loses, as far as they were measured.
+        directory: that the sweep was started in.
+    """
     with _folder(directory) as folder:
-        place, cache = folder / cell.folder, folder / _TABLES
+        place, cache = folder / turn.cell.folder, folder / _TABLES
         _write(tables, cache)
         if files:
             _write(files, place)
-        outcome = made(replace(work, cache=cache), cell, place, _silent)
+
+        def job() -> Outcome:
+            maker = _maker(*sweep, cache)
+            if turn.place is None:
+                return measured(maker, turn.cell.scheme, _silent)
+            return made(maker, turn.cell, place, _silent)
+
+        outcome = attempted(job)
         content = {} if outcome.facts is None else _read(place)
         new = {n: found for n, found in _read(cache, "*.json").items() if n not in tables}
         return _Made(outcome, content, new)
+
+
+def _maker(name: str, work: Work, cache: Path) -> Maker:
+    """Return what makes the cells of a sweep in this process: once read, it is kept.
+
+    Args:
+        name: of the sweep.
+        work: what its cells have in common.
+        cache: folder of the tables, for the time being.
+    """
+    if name not in _makers:
+        _makers.clear()
+        _makers[name] = Maker.of(work)
+    maker = _makers[name]
+    maker.work = replace(work, cache=cache)
+    return maker
 
 
 def _time_apart(work: Work, cell: Cell, outcome: Outcome, files: Files, directory: str) -> Outcome:

@@ -29,18 +29,32 @@ def alone(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _turn(say: Callable[[str], None], *, alone: bool) -> Iterator[None]:
-    """Hold the machine's lock, shared or alone; wait for it as long as it takes."""
-    descriptor = os.open(_place(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    """Hold the machine's lock, shared or alone; wait for it as long as it takes.
+
+    Whoever waits for it holds the gate, so that none who comes later is let in before: what is to
+    be timed waits for what is at work already, however much follows.
+    """
+    gate, machine = _opened("gate"), None
     try:
-        if try_lock(descriptor, shared=not alone) is False:
-            say("waiting for what else is at work on this machine")
-            lock(descriptor, shared=not alone)
+        machine = _opened("machine")
+        waits = False
+        for descriptor, shared in ((gate, False), (machine, not alone)):
+            if try_lock(descriptor, shared=shared) is False:
+                if not waits:
+                    say("waiting for what else is at work on this machine")
+                waits = True
+                lock(descriptor, shared=shared)
+        os.close(gate)
+        gate = None
         yield
     finally:
-        os.close(descriptor)
+        for descriptor in (gate, machine):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
-def _place() -> Path:
-    """Return the lock of this machine: of this user, whose cache other machines may share."""
+def _opened(name: str) -> int:
+    """Return a lock of this machine, open: of this user, whose cache other machines may share."""
     folder = cache_folder() or Path(tempfile.gettempdir())
-    return folder / f"machine-{platform.node()}.lock"
+    place = folder / f"{name}-{platform.node()}.lock"
+    return os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

@@ -91,6 +91,22 @@ class Moments:
             kernels=None,
         )
 
+    def ordered(self, order: Tensor) -> Moments:
+        """Return the moments of patches whose elements are ordered otherwise.
+
+        Args:
+            order: which element is to be where, (K,).
+        """
+        order = order.to(self.pp.device)
+        if torch.equal(order, torch.arange(len(order)).to(order)):
+            return self
+        return replace(
+            self,
+            mean_p=self.mean_p[:, order],
+            pp=self.whole_pp[:, order[:, None], order],
+            yp=self.yp[:, :, order],
+        )
+
     @property
     def whole_pp(self) -> Tensor:
         """``pp`` with the blocks below the diagonal, (groups, K, K)."""
@@ -202,8 +218,8 @@ class MomentSums:
         add_square(self._pp, p)
         self._yp.add_(y.mT @ p)
         add_square(self._yy, y)
-        self._p.add_(p.sum(1, dtype=torch.float64))
-        self._y.add_(y.sum(1, dtype=torch.float64))
+        self._p.add_(p.sum(1))
+        self._y.add_(y.sum(1))
         self._count += p.shape[1]
 
 

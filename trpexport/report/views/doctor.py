@@ -64,7 +64,10 @@ def _machine(machine: Mapping[str, Any] | None) -> Iterator[Block]:
 def _extra(extra: Mapping[str, Any]) -> Any:
     if not extra["missing"]:
         return _good("installed")
-    return ", ".join(f"{name} {why}" for name, why in extra["missing"].items())
+    packages: dict[str, list[str]] = {}
+    for name, reason in extra["missing"].items():
+        packages.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in packages.items())
 
 
 def _good(text: str) -> Value:

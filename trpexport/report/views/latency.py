@@ -87,7 +87,7 @@ def _advice(session: Mapping[str, Any] | None) -> tuple[str | Value, ...]:
         Value(speedup["mid"], Kind.RATIO, digits=3),
         " as fast (",
         Value(Range(speedup["low"], speedup["high"]), Kind.RATIO, digits=3),
-        f") with {told(session['options'])}: bench takes that, unless it is told otherwise",
+        f") with {told(session['options'])}: bench uses these options by default",
     )
 
 
@@ -150,8 +150,8 @@ def table_view(conditions: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     columns = (
         Column("layer", "layer", Kind.PROSE),
         Column("way", "written as", Kind.NAME),
-        Column("original", "as it is, ms", Kind.SECONDS),
-        Column("seconds", "so, ms", Kind.SECONDS),
+        Column("original", "original, ms", Kind.SECONDS),
+        Column("seconds", "time, ms", Kind.SECONDS),
         Column("ratio", "faster", Kind.RATIO),
     )
     blocks: list[Block] = []
