@@ -145,10 +145,9 @@ def test_the_multiple_of_a_run_is_that_of_its_checkpoints_on_any_processor(
     again = run(*command(digits, out, *LOW_RANK["steered"], epochs=1))
     assert (again.code, "is finished" in again.err) == (0, True)
     (line,) = metrics(out)
-    quick = ("--verify-seconds", 0, "--no-simplify", "--json")
 
     def decomposed(*options: object) -> dict[str, Any]:
-        result = run("decompose", out / "last.safetensors", *quick, "-o", tmp_path / "b", *options)
+        result = run("decompose", out / "last.safetensors", *QUICK, "-o", tmp_path / "b", *options)
         assert result.code == 0, result.err
         plan: dict[str, Any] = json.loads((tmp_path / "b" / bundle.PLAN).read_text())
         return plan
