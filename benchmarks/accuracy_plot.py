@@ -90,7 +90,7 @@ def draw(file: Path, curve: dict[str, Any], refined: dict[str, Any]) -> None:
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 15, "svg.hashsalt": "trpexport"})
-    figure, axes = plt.subplots(1, 2, figsize=(12, 7.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 7.2), sharey=True, layout="constrained")
     for axis, (network, title) in zip(axes, TITLES.items(), strict=True):
         points = curves(network, curve, refined)
         for styles, known in ((OTHERS, PUBLISHED[network]), (MEASURED, points)):

@@ -12,6 +12,7 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
 from .endings import commands_of, ending, proposed, refused
@@ -30,7 +31,7 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import CHECKING, REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import CHECKING, REFINING, Idle, at_most_one, refuse_idle
 from .interrupts import tell_written
 from .limits import MaxError, MinAgreement, agreement
 from .measuring import Provider
@@ -139,6 +140,7 @@ def decompose(
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.by_plan import ByPlan
     from trpexport.choose.selection import Selection
+    from trpexport.files import cache_folder
     from trpexport.networks.torch.devices import device_named
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
@@ -147,23 +149,24 @@ def decompose(
 
     at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
-    _check_target(context, target, calib)
+    _check_target(target, calib)
     refuse_idle(context, *_IDLE, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
-    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
+    kept = None if fitted is None else cache_folder(cache)
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)
         judging = {"metric": metric, "lower_is_better": metric_lower_is_better}
-        chooser = _budget(target, scheme, cache, {**selection, **judging})
+        chooser = _budget(target, scheme, kept, {**selection, **judging})
     elif plan is not None:
-        chooser = ByPlan(plan, keep_expensive=keep_expensive)
+        chooser = ByPlan(plan, keep_expensive=keep_expensive, cache=kept)
     else:
-        chooser = _criterion(scheme, criterion, keep_expensive, selection)
+        chooser = _criterion(scheme, criterion, keep_expensive, {**selection, "cache": kept})
     refinement = refinement_of(refine, cache, refine_images, device)
     out = out or default_directory(checkpoint, chooser.label)
-    tell_written(out)
+    tell_written(out, cache=kept)
     labelled = expectation(expect, *how)
     array = real_inputs(inputs, how)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
@@ -194,7 +197,9 @@ def decompose(
             scheme,
             Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only),
             out,
-            images=None if fitted is None else fitted.count,
+            data=fitted,
+            refinement=refinement,
+            inputs=chooser.inputs,
             has_target=target is not None,
         )
         return
@@ -258,16 +263,9 @@ def _refuse_beside_a_target(criterion: str | None, plan: Path | None, keep_expen
             raise TrpexportError(f"{name} and a target exclude each other: give one of them")
 
 
-def _check_target(
-    context: typer.Context, target: tuple[str, float] | None, calib: str | None
-) -> None:
-    """Refuse options that only serve a target, and a target that nothing says how to meet."""
-    if target is None:
-        if not is_given(context, "refine"):
-            refuse_typed(
-                context, ("cache",), "without a target", add="one, as in --target-macs 0.5"
-            )
-    elif calib is None:
+def _check_target(target: tuple[str, float] | None, calib: str | None) -> None:
+    """Refuse a target that nothing says how to meet."""
+    if target is not None and calib is None:
         raise TrpexportError(
             "a target is met by output error on images: give some, as in --calib cifar10:DIR"
         )
@@ -280,14 +278,13 @@ def _budget(
     others: Mapping[str, Any],
 ) -> Chooser:
     from trpexport.choose.by_budget import ByBudget
-    from trpexport.files import cache_folder
 
     kind, limit = target
     limits: dict[str, Any] = {kind: limit}
     return ByBudget(
         **limits,
         scheme=scheme,
-        cache=cache_folder(cache),
+        cache=cache,
         **others,
     )
 

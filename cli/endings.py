@@ -318,7 +318,7 @@ def _proposals(
             case Advice.EVALUATE:
                 found += _judged(context, verdict, place, data)
             case Advice.BENCH:
-                found.append(("measure the speed-up:", other(context, "bench", place)))
+                found.append(_benched(context, place))
     return found
 
 
@@ -326,10 +326,31 @@ def _judged(context: typer.Context, verdict: Verdict, place: Path, data: str) ->
     """Return how a network is judged: a classifier by labels, another by what it puts out."""
     if verdict.lost is None or verdict.lost.agreement is not None:
         yield "measure its accuracy:", other(context, "eval", place, add={"--data": data})
-    elif context.params.get("add_baseline", True):  # tune always adds it
+    elif _has_original(context):
+        files = {"--candidate": place}
+        if not _has_baseline(context):
+            files["--baseline"] = _file(context)
         limit = {"--data": data, "--max-output-error": _MAX_OUTPUT_ERROR}
-        command = other(context, "gate", add={"--candidate": place, **limit})
-        yield "hold its outputs to a limit:", command
+        yield "hold its outputs to a limit:", other(context, "gate", add={**files, **limit})
+
+
+def _benched(context: typer.Context, place: Path) -> Proposal:
+    """Return how a network is timed: beside the original, if that is there as ONNX."""
+    if not _has_original(context):
+        purpose = "measure its speed (the speed-up, too, of a bundle with --add-baseline):"
+        return purpose, other(context, "bench", place)
+    original = () if _has_baseline(context) else (_file(context),)
+    return "measure the speed-up:", other(context, "bench", *original, place)
+
+
+def _has_original(context: typer.Context) -> bool:
+    """Whether the original network is at hand as ONNX, in the bundle or as it was typed."""
+    return _has_baseline(context) or is_onnx(_file(context))
+
+
+def _has_baseline(context: typer.Context) -> bool:
+    """Whether the bundle holds the original network, which tune always adds."""
+    return bool(context.params.get("add_baseline", True))
 
 
 def _milder(context: typer.Context, place: Path | None = None) -> Iterator[Proposal]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,6 +105,7 @@ def eval_(
     provider_option: m.ProviderOption = None,
     threads: m.Threads = "1",
     batch: m.Batch = None,
+    ray: m.Ray = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show the confusion matrix's largest entries.")
     ] = False,
@@ -133,6 +134,7 @@ def eval_(
     from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
+    from trpexport.judge.spread import spread
     from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
@@ -150,17 +152,20 @@ def eval_(
     if judge is not None:
         refuse_typed(context, ("confusion", "save", "against"), f"beside the metric {judge.name}")
         drawn = {"split": split, "limit": images, "preprocessing": how, "output": output}
-        scored = scores([model], dataset, judge, batch=batch, **drawn, **session)
+        scored = scores([model], dataset, judge, batch=batch, ray=ray, session=session, **drawn)
         _show_score(scored.models[0], as_json)
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
     chosen = choose_images(dataset, split, images)
     assert isinstance(dataset, Dataset)  # raw tensors have a metric, or were refused
-    (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
-    with bar(len(chosen.indices), "evaluate") as advance:
-        found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
-    for remark in chosen.remarks(classifier.preprocessing):
+    opened = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
+    with (
+        spread(opened, ray, batch, **session) as those,
+        bar(len(chosen.indices), "evaluate") as advance,
+    ):
+        found = evaluate(those.models, chosen, batch=those.batch, advance=advance).classifiers[0]
+    for remark in chosen.remarks(opened[0].preprocessing):
         say(f"note: of the images: {remark}")
     if save is not None:
         save_evaluation(save, found)
@@ -185,15 +190,21 @@ def scores(
     metric: Metric,
     *,
     batch: int | None,
+    session: Mapping[str, Any],
+    ray: str | None = None,
     **how: Any,
 ) -> Scores:
     """Judge networks by a metric, under a bar; ``how`` is that of ``judge.examples.opened``."""
     from trpexport.judge.examples import opened
     from trpexport.judge.scoring import score
+    from trpexport.judge.spread import spread
 
-    judged, examples = opened(models, data, **how)
-    with bar(len(examples.indices), "evaluate") as advance:
-        return score(judged, examples, metric, batch=batch, advance=advance)
+    judged, examples = opened(models, data, **how, **session)
+    with (
+        spread(judged, ray, batch, **session) as those,
+        bar(len(examples.indices), "evaluate") as advance,
+    ):
+        return score(those.models, examples, metric, batch=those.batch, advance=advance)
 
 
 def _show_score(score: Score, as_json: bool) -> None:

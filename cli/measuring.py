@@ -62,6 +62,13 @@ AllowSpinning = Annotated[
     bool | None,
     typer.Option("--allow-spinning/--no-spinning", help="Whether idle threads spin."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|ADDRESS",
+        help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+    ),
+]
 Save = Annotated[
     Path | None,
     typer.Option(help="Write the result to this file, as JSON; predictions of eval as .npz."),

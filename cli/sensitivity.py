@@ -11,9 +11,11 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
+from .interrupts import tell_written
 from .measuring import Provider
 from .report import ReportTo, write_report
 
@@ -77,10 +79,10 @@ def sensitivity(
         raise TrpexportError(
             "sensitivity is measured on images: give some, as in --calib cifar10:DIR"
         )
-    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
-    job = SensitivityJob(
-        scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)
-    )
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
+    kept = cache_folder(cache)
+    job = SensitivityJob(scheme, shares(ratios, "--ratios"), target_macs, selection, kept)
+    tell_written(report, plot, cache=kept)
     source = opt.source(
         context, network, arch, model, input_shape, unsafe_pickle, expectation(expect, *how)
     )

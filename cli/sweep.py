@@ -11,7 +11,7 @@ from trpexport.errors import TrpexportError
 
 from . import measuring as m
 from . import options as opt
-from .alignment import RankMultiple
+from .alignment import RankMultiple, selection
 from .console import progress, say, show, show_json
 from .eval import (
     Data,
@@ -108,13 +108,7 @@ def sweep(
             "and memory for.",
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|ADDRESS",
-            help="Work on the machines of this Ray cluster; auto: the one running here.",
-        ),
-    ] = None,
+    ray: m.Ray = None,
     device_label: Annotated[
         str,
         typer.Option(help="Ray resource that marks the nodes to time on."),
@@ -174,7 +168,7 @@ def sweep(
         fitted,
         _labelled(data, split, data_images, how, metric, metric_lower_is_better),
         settings,
-        opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider),
+        selection(context, include, exclude, stride_1_only, rank_multiple, provider),
         cache_folder(cache),
         conditions if is_benched else None,
         min_time,

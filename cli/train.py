@@ -232,11 +232,16 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
 
     from .watch import EpochBar, EpochLines, Stoppable
 
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return Stoppable()
     shown = EpochBar() if watched() else EpochLines()
     boards = [Board(out / TENSORBOARD)] if tensorboard else []
     return Watchers([shown, Stoppable(), *boards])
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a distributed run, which speaks; or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def standing(context: typer.Context, out: Path) -> str:
@@ -271,7 +276,7 @@ def finish(
     from .console import show
     from .watch import epoch_text
 
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     command = other(context, then, out / "last.safetensors", keep=("model", *_SHARED))
     if as_json:

@@ -325,18 +325,13 @@ def lost_by(report: Mapping[str, Any]) -> Lost | None:
     calibration = report["calibration"] or {}
     judged, held_out = calibration.get("judged"), calibration.get("held_out")
     if judged is not None:
-        return Lost(
-            inputs=judged["images"],
-            on=f"{judged['split']} images",
-            is_real=True,
-            error=lost.error,
-            rms_error=lost.rms_error,
-            agreement=lost.agreement,
-            **{name: judged[name] for name in ("metric", "before", "after", "loss", "is_share")},
-        )
-    if lost.agreement is None and held_out is not None:
-        where = f"{held_out['split']} images"
-        return Lost(held_out["images"], where, is_real=True, error=held_out["output_error"])
+        names = ("metric", "before", "after", "loss", "is_share")
+        told = {name: judged[name] for name in names} | {"on": f"{judged['split']} images"}
+        return replace(lost, inputs=judged["images"], is_real=True, **told)
+    mixed = report.get("latency", {}).get("mixed")
+    if held_out is not None and (lost.agreement is None or mixed is not None):
+        error = held_out["output_error"] if mixed is None else mixed["error"]
+        return Lost(held_out["images"], f"{held_out['split']} images", is_real=True, error=error)
     return lost
 
 
@@ -371,8 +366,10 @@ def _saved(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         counts = report[resource]
         if counts["after"]:
             yield resource, counts["before"] / counts["after"]
-    # Of the float32 file, as what is lost is told of that: others lose more.
-    if (timed := report.get("latency", {}).get("files", {}).get(FLOAT32)) is not None:
+    # Of the float32 file, as what is lost is told of that, unless precisions were chosen as well.
+    latency = report.get("latency", {})
+    name = latency.get("precision", FLOAT32) if "mixed" in latency else FLOAT32
+    if (timed := latency.get("files", {}).get(name)) is not None:
         yield TIME, timed["speedup"]["mid"]
 
 

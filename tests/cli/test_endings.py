@@ -171,3 +171,24 @@ def test_of_the_zoo_training_is_a_command_even_where_a_limit_refused(
     assert first.startswith(f"decompose {checkpoint} --min-agreement 100 --max-error 1e-06")
     assert second.startswith("train --arch resnet20 --init ")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("has_baseline", [False, True])
+def test_the_original_to_compare_with_is_the_bundles_or_the_file(
+    run: Run,
+    network: Path,
+    smooth_tensors: Callable[[int], str],
+    tmp_path: Path,
+    has_baseline: bool,
+) -> None:
+    out = tmp_path / "out"
+    typed = ("--calib", smooth_tensors(16), "--target-macs", 0.6, "--include", "*", "-o", out)
+    added = ("--add-baseline",) if has_baseline else ()
+    result = run("decompose", network, *typed, *ONCE, *added)
+    assert "Pays: " in result.out, result.err
+    _, bench, gate = map(shlex.split, commands(result.out))
+    assert bench == ["bench", *([] if has_baseline else [str(network)]), str(out)]
+    assert ("--baseline" in gate) is not has_baseline
+    judged = run(*gate)  # no classifier: its outputs are compared
+    assert judged.code in (0, 1), judged.err
+    assert "max-output-error" in judged.out

@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.latency.networks import FakeStopwatch
 from trpexport import bundle
+from trpexport.calibration_data import CalibrationData
+from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError, OutputError, TrpexportError
 from trpexport.files import read_json
 from trpexport.latency import stopwatch
@@ -140,6 +143,24 @@ def test_a_sweep_of_something_else_is_no_start(
     found = Sweep(new, CELLS[:1])(out)
     assert found.data["cells"][0]["judged"] is None
     assert made == [CELLS[0]] * 2
+
+
+def test_data_that_changed_under_the_same_name_are_other_data(
+    work: Work, things: Path, tmp_path: Path
+) -> None:
+    place, cells = tmp_path / "inputs.npz", grid(["channel"], [0.01], ["fp32"])
+    shutil.copyfile(things / "inputs.npz", place)
+
+    def swept() -> None:
+        data = CalibrationData(open_data(f"tensors:{place}"))
+        Sweep(replace(work, data=data), cells)(tmp_path / "out")
+
+    swept()
+    swept()
+    inputs = np.load(place)["input"]
+    np.savez(place, input=np.ascontiguousarray(inputs[:, :, ::-1]))
+    with pytest.raises(OutputError, match="another calibration:"):
+        swept()
 
 
 def test_a_journal_that_is_none(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.compare import note_on_still
 from trpexport.errors import NothingToDoError
-from trpexport.files import write_json
+from trpexport.files import write_files, write_json
 from trpexport.golden import Golden, write_golden
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import dimensions, parse_dynamic
@@ -284,8 +284,7 @@ class _Job:
         """
         assert self.original is not None
         if known is not None:
-            for name, content in known.items():
-                path.with_name(name).write_bytes(content)
+            write_files(known, path.parent)
             return
         with self.stages("export the baseline"):
             plan = keep_all(self.original, architecture=self.plan.architecture)

@@ -173,7 +173,7 @@ class Gatherer:
             for place, (seen, target) in enumerate(pairs):
                 size = prod(target.shape[2:])
                 count = size * len(seen) * len(pairs) * len(samples) // sampling.images
-                share = share_of(count, inputs)
+                share = share_of(count, inputs, implied=implied)
                 some = sampling.pixels(len(seen), size, place, len(pairs), share)
                 if narrowing is not None:
                     seen = narrowing.inputs(seen)  # noqa: PLW2901

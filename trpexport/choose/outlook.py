@@ -88,7 +88,7 @@ class Outlook:
             "architecture": self.plan.architecture,
             **self.plan.inputs.to_json(),
             "macs": self.plan.macs_before,
-            "uncounted": dict(self.plan.unknown),
+            "uncounted": dict(self.plan.uncounted),
             "energy": self.energy,
             "macs_ratio": self.ratio,
             "pays": self.is_fair,

@@ -16,7 +16,7 @@ from trpexport.compare import compare_outputs
 from trpexport.conversion import Conversion, size_of
 from trpexport.datasets.calibration import public_name
 from trpexport.datasets.tensors import TensorSet
-from trpexport.files import read_json
+from trpexport.files import files_of, read_json
 from trpexport.inputs import images_of, rows
 from trpexport.judge.examples import opened
 from trpexport.judge.scoring import Score, loss_between, score
@@ -94,7 +94,8 @@ class Maker:
                 )
                 small.export(place, settings=settings, baseline=self._baseline, stages=stages)
             if self._baseline is None:
-                self._baseline = _files_of(place / bundle.BASELINE)
+                original = place / bundle.BASELINE
+                self._baseline = files_of((original, *external_paths(original)))
         else:
             settings = replace(work.settings, replace=True, precisions=(cell.precision,))
             Conversion(settings, ready.images)(place, None, stages)
@@ -153,11 +154,6 @@ class Maker:
             **{"low": low, "high": high},
             **{"images": after.samples, "split": after.split, "data": public_name(after.data)},
         }
-
-
-def _files_of(model: Path) -> dict[str, bytes]:
-    """Return the content of an ONNX file and of those with its weights, by name."""
-    return {file.name: file.read_bytes() for file in (model, *external_paths(model))}
 
 
 def _error(original: Path, file: Path, inputs: Arrays) -> float | None:

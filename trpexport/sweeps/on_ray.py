@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +18,10 @@ from uuid import uuid4
 
 from trpexport import bundle
 from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
-from trpexport.errors import MissingDependencyError, TrpexportError
-from trpexport.files import write_atomically
+from trpexport.clusters import connected, task
+from trpexport.errors import TrpexportError
+from trpexport.files import files_of, write_atomically, write_files
 from trpexport.importing import importable_working_directory
-from trpexport.installing import install_command
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
 from trpexport.sweeps.making import Maker
@@ -40,7 +41,6 @@ from trpexport.sweeps.work import Work
 DEVICE = "trpexport_device"
 """The resource by which nodes say that they are the device that is timed on."""
 
-_RETRIES = 5  # of a task whose worker or node is gone
 _TABLES = "tables"
 _makers: dict[str, Maker] = {}  # of this process, by the name of the sweep
 
@@ -103,10 +103,13 @@ class OnRay:
                     f"... --resources '{{\"{self.label}\": 1}}'",
                     parameters=("device_label",),
                 )
-            task = _task(ray, _time_apart, resources={self.label: 1})
+            timing = task(ray, _time_apart, resources={self.label: 1})
             shared, place = ray.put(work), str(Path.cwd())
             pending = {
-                task.remote(shared, cell, outcome, _read(out / cell.folder), place): (cell, outcome)
+                timing.remote(shared, cell, outcome, _read(out / cell.folder), place): (
+                    cell,
+                    outcome,
+                )
                 for cell, outcome in made
             }
             say(f"{len(pending)} cells to time on {ray.cluster_resources()[self.label]:g} nodes")
@@ -119,37 +122,11 @@ class OnRay:
                         _got(ray, ref, lambda line, o=outcome: replace(o, error=line, code=2)),
                     )
 
-    @contextlib.contextmanager
-    def _cluster(self, work: Work) -> Iterator[Any]:
-        """Connect to the cluster while the block runs, unless this process is connected already.
-
-        Raises:
-            MissingDependencyError: Ray is not installed.
-            TrpexportError: there is no such cluster.
-        """
-        ray = _ray()
-        if ray.is_initialized():
-            yield ray
-            return
+    def _cluster(self, work: Work) -> AbstractContextManager[Any]:
+        """Connect to the cluster, as :func:`connected`."""
         # Ranks are multiples of the block of one processor: of this one, as without the cluster.
         variables = {BLOCK_VARIABLE: str(channel_block(work.selection.get("provider")))}
-        try:
-            ray.init(
-                address=self.address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": variables},
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TrpexportError(
-                f"there is no Ray cluster at {self.address} ({str(error).splitlines()[0][:200]}): "
-                "start one with ray start --head, or leave it out to work on this machine alone",
-                parameters=("ray",),
-            ) from None
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        return connected(self.address, variables)
 
 
 @dataclass
@@ -164,7 +141,7 @@ class _Making:
 
     def __call__(self, groups: Sequence[Sequence[Cell]]) -> Done:
         """Make cells and yield what came of each as it ends."""
-        self.task = _task(self.ray, _work_apart)
+        self.task = task(self.ray, _work_apart)
         self.sweep = self.ray.put((uuid4().hex, self.work))
         order = Order(groups)
         self._submit(order.first())
@@ -196,7 +173,7 @@ class _Making:
         """Put what came from elsewhere into its places here."""
         if found.files:
             with bundle.staged_directory(self.out / cell.folder, replace=True) as staging:
-                _write(found.files, staging)
+                write_files(found.files, staging)
         if self.work.cache is not None:
             Path(self.work.cache).mkdir(parents=True, exist_ok=True)
             for name, content in found.tables.items():
@@ -217,9 +194,9 @@ def _work_apart(
     """
     with _folder(directory) as folder:
         place, cache = folder / turn.cell.folder, folder / _TABLES
-        _write(tables, cache)
+        write_files(tables, cache)
         if files:
-            _write(files, place)
+            write_files(files, place)
 
         def job() -> Outcome:
             maker = _maker(*sweep, cache)
@@ -252,7 +229,7 @@ def _maker(name: str, work: Work, cache: Path) -> Maker:
 def _time_apart(work: Work, cell: Cell, outcome: Outcome, files: Files, directory: str) -> Outcome:
     """Time a cell on a node of the cluster."""
     with _folder(directory) as folder:
-        _write(files, folder / cell.folder)
+        write_files(files, folder / cell.folder)
         return timed(work, cell, outcome, folder / cell.folder, _silent)
 
 
@@ -270,11 +247,6 @@ def _folder(directory: str) -> Iterator[Path]:
 
 def _silent(line: str) -> None:
     """Say nothing: nobody reads it there."""
-
-
-def _task(ray: Any, function: Any, **options: Any) -> Any:
-    """Return a function as a task, which another worker takes over where its own is gone."""
-    return ray.remote(function).options(num_cpus=1, max_retries=_RETRIES, **options)
 
 
 def _got(ray: Any, ref: Any, lost: Any) -> Any:
@@ -300,25 +272,4 @@ def _cancelled(ray: Any, pending: Mapping[Any, Any]) -> Iterator[None]:
 
 
 def _read(folder: Path, pattern: str = "*") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
-
-
-def _write(files: Files, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / Path(name).name).write_bytes(content)
-
-
-def _ray() -> Any:
-    """Return Ray.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError(
-            f"clusters need Ray: {install_command('ray')}", parameters=("ray",)
-        ) from None
-    return ray
+    return files_of(path for path in folder.glob(pattern) if path.is_file())

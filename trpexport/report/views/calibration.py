@@ -15,7 +15,7 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         report: the content of ``report.json``.
     """
     facts = report["calibration"]
-    if facts is None:
+    if facts is None or not report["layers_rewritten"]:
         return ()
     macs = {layer["name"]: layer["macs"]["after"] for layer in report["layers"]}
     total = report["macs"]["after"]

@@ -55,7 +55,8 @@ def _machine(machine: Mapping[str, Any] | None) -> Iterator[Block]:
         return
     cores, versions = machine["cores"], machine["versions"]
     yield Text(
-        f"{machine['cpu'] or machine['architecture']}, {cores['usable']} usable cores, "
+        f"{machine['cpu'] or machine['architecture']}, {cores['usable']} usable "
+        f"core{'' if cores['usable'] == 1 else 's'}, "
         f"{', '.join(machine['instruction_sets'])}"
     )
     yield Text(f"Python {versions['python']}, ONNX Runtime {versions['onnxruntime']}")

@@ -37,7 +37,37 @@ def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
                 "efficiency": speedup["mid"] / ratio if name == "fp32" else None,
             }
         )
-    return Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
+    mixed = facts.get("mixed")
+    blocks = Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
+    is_refined = (report["calibration"] or {}).get("refined") is not None
+    return blocks if mixed is None else (*_mixed(mixed, is_refined=is_refined), *blocks)
+
+
+def _mixed(facts: Mapping[str, Any], *, is_refined: bool) -> tuple[Block, ...]:
+    """Show the precision of each layer, and why."""
+    columns = (
+        Column("name", "layer", Kind.NAME),
+        Column("precision", "precision", Kind.NAME),
+        Column("written", "written as", Kind.NAME, absent="as it is"),
+        Column("fp32", "fp32, ms", Kind.SECONDS),
+        Column("int8", "int8, ms", Kind.SECONDS),
+        Column("int8_error", "error in int8", Kind.SHARE),
+        Column("reason", "because", Kind.PROSE),
+    )
+    rows = tuple({**layer, **layer["seconds"]} for layer in facts["layers"])
+    alone = facts["int8_alone"]
+    return Table(columns, rows), Text(
+        (
+            f"The network in both precisions{', unrefined,' if is_refined else ''} moves the worst "
+            "output by ",
+            Value(facts["error"], Kind.SHARE),
+            " of its variation on held-out images; int8 alone, at full rank, by ",
+            Value(alone["error"], Kind.SHARE),
+            ", and is ",
+            Value(alone["speedup"]["mid"], Kind.RATIO),
+            " as fast as the original",
+        )
+    )
 
 
 def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]:
@@ -68,6 +98,14 @@ def _beside(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     speedup = facts.get("beside")
     if speedup is None:
         return ()
+    if "mixed" in facts:
+        return (
+            ". It is ",
+            Value(speedup["mid"], Kind.RATIO),
+            " (",
+            Value(Range(speedup["low"], speedup["high"]), Kind.RATIO),
+            ") as fast as int8 alone",
+        )
     return (
         f". Ranks were chosen for {facts['precision']}, in which it is ",
         Value(speedup["mid"], Kind.RATIO),
