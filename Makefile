@@ -57,7 +57,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e ".[cpu,data,train,docs,dev]"
+		-c constraints.txt -e ".[cpu,data,train,docs,ray,dev]"
 	touch $(READY)
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -22,6 +23,23 @@ pytest_plugins = ["tests.fixtures"]
 
 # How tests of something else export: what they take for granted has tests of its own.
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is kept from run to run out of the user's cache, and the user's out of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now out of garbage collections.
+
+    It is half a million objects, and each of many collections (one before every measurement, one
+    after every export) would walk over all of them.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,9 @@ def test_from_the_command_line(run: Run, place: Path) -> None:
     report = json.loads((place / "out" / bundle.REPORT).read_text())
     assert report["calibration"]["data"] == "tensors:x.npz"
     assert report["calibration"]["images"] == 40
+    assert "Calibrated on 40 images of tensors:x.npz; on these" in result.out  # no split to name
+    page = run("report", "out", "--format", "md")
+    assert page.code == 0, page.err
     assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
     sized = ("--images", "40", "--mean", "0,0", "--std", "1,1")
     kept = run("decompose", "w.pt", *options, *how, *sized, "-o", "b")
@@ -83,7 +86,7 @@ def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
     rest = ("--verify-seconds", "0", "--no-simplify", "--cache", "cache")
     bare = run("decompose", "w.pt", *model, "--max-drop", "0.1", *rest, "-o", "out")
     assert bare.code == 2
-    assert "nobody says by which metric tensors:t.npz" in bare.error and "(--metric)" in bare.error
+    assert "no metric is given for tensors:t.npz" in bare.error and "(--metric)" in bare.error
     how = ("--metric", "mine:lost", "--metric-lower-is-better", "--max-drop", "0.1")
     result = run("decompose", "w.pt", *model, *how, *rest, "-o", "out")
     assert result.code == 0, result.err

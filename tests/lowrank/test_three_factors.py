@@ -206,7 +206,7 @@ def alternated(
     moments: Moments, kernels: Sequence[NDArray[np.float64]], turns: int
 ) -> NDArray[np.float64]:
     """Return the kernel that least squares for one factor after the other comes to, by numpy."""
-    covariance = moments.whole_pp[0].numpy() / moments.count
+    covariance = moments.pp[0].numpy() / moments.count
     target = moments.yp[0].numpy() / moments.count
     columns, lines, mixing = kernels  # (a, i, h), (b, a, w), (o, b)
     for _ in range(turns):

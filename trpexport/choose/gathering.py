@@ -18,10 +18,10 @@ from trpexport.lowrank.fit.moments import (
     scale_metric,
 )
 from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, Narrowing, is_wide
-from trpexport.lowrank.fit.patches import Pixels, grouped, linear_map
+from trpexport.lowrank.fit.patches import Patches, grouped, kernel_order, linear_map
 from trpexport.lowrank.fit.rows import LayerRows, Rows
 from trpexport.networks.base import Candidate, Network, Observation, Watch
-from trpexport.ops import Layer, LinearOp
+from trpexport.ops import Layer
 
 # Channels that a batch norm scales by less, relative to the largest, pass no shortcut on.
 _DEAD_SCALE = 1e-3
@@ -173,20 +173,15 @@ class Gatherer:
             for place, (seen, target) in enumerate(pairs):
                 size = prod(target.shape[2:])
                 count = size * len(seen) * len(pairs) * len(samples) // sampling.images
-                share = share_of(count, inputs)
+                share = share_of(count, inputs, implied=implied)
                 some = sampling.pixels(len(seen), size, place, len(pairs), share)
                 if narrowing is not None:
                     seen = narrowing.inputs(seen)  # noqa: PLW2901
+                patches = Patches(seen, op)
                 for sums, pixels in zip((several[0], several[-1]), some, strict=True):
-                    _add(sums, pixels, op, seen, target)
-        return [sums.moments() for sums in several], scale
-
-
-def _add(sums: MomentSums, pixels: Pixels, op: LinearOp, x: Tensor, y: Tensor) -> None:
-    """Add some pixels of a layer's output ``y``, and what it sees of its input ``x`` for them."""
-    few = max(1, BLOCK_ELEMENTS // (op.in_channels * prod(op.kernel)))
-    for some in pixels.split(few):
-        sums.add(some.patches(x, op), some.outputs(y, op.groups))
+                    for few in pixels.split(max(1, BLOCK_ELEMENTS // (inputs * op.groups))):
+                        sums.add(patches.at(few), few.outputs(target, op.groups))
+        return [sums.moments().ordered(kernel_order(op)) for sums in several], scale
 
 
 def _not_finite(layer: Layer) -> DataError:

@@ -14,18 +14,23 @@ from trpexport.networks.samples import Samples
 # Output pixels that are used, at least and for each element of a patch, if there are so many: the
 # error of a regression grows by one part in so many.
 _PIXELS, _PIXELS_PER_INPUT = 65_536, 64
+# Where nothing is regressed, since the layer itself is what its outputs are made by: so many times
+# fewer.
+_IMPLIED = 8
 # Multiples of it, taken modulo 1, are spread more evenly than those of any other number.
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def share_of(count: int, inputs: int) -> float:
+def share_of(count: int, inputs: int, *, implied: bool = False) -> float:
     """Return which share of a layer's output pixels is used, 1 where they are not many.
 
     Args:
         count: of output pixels in all images.
         inputs: elements of a patch.
+        implied: whether the outputs follow from the patches, and only these are looked at.
     """
-    return min(1.0, max(_PIXELS, _PIXELS_PER_INPUT * inputs) / max(1, count))
+    wanted = max(_PIXELS, _PIXELS_PER_INPUT * inputs)
+    return min(1.0, (wanted // _IMPLIED if implied else wanted) / max(1, count))
 
 
 @dataclass(frozen=True)

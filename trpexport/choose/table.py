@@ -320,9 +320,8 @@ class _Measurer:
                 continue
             keep(SensitivityTable(key, tuple(layers), fixed))
             if announce is not None:
-                announce(
-                    f"{countdown.step()}: {layer.name}, {len(found.options) - 1} ways to write it"
-                )
+                count = len(found.options) - 1
+                announce(f"{countdown.step()}: {layer.name}, ranks tried: {count}")
         if not layers:
             raise NothingToDoError(
                 "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "

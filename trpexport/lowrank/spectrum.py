@@ -156,12 +156,11 @@ def add_square(total: Tensor, some: Tensor) -> None:
         total[:, columns, start:].add_(some[:, :, columns].mT @ some[:, :, start:])
 
 
-def whole_square(total: Tensor) -> Tensor:
-    """Fill in the blocks that :func:`add_square` leaves out, in place."""
+def fill_square(total: Tensor) -> None:
+    """Fill in the blocks that :func:`add_square` leaves out."""
     for start in range(_BLOCK, total.shape[2], _BLOCK):
         rows = slice(start, start + _BLOCK)
         total[:, rows, :start] = total[:, :start, rows].mT
-    return total
 
 
 def _finite(matrices: Tensor) -> Tensor:

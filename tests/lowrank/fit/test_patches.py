@@ -11,7 +11,7 @@ from tests.lowrank.summing import every_pixel, moments_of
 from tests.strategies import input_size, linear_ops, random_layer
 from trpexport.lowrank.fit import moments as moments_module
 from trpexport.lowrank.fit.moments import Moments
-from trpexport.lowrank.fit.patches import grouped
+from trpexport.lowrank.fit.patches import Patches, grouped, kernel_order
 from trpexport.networks.torch.modules import kernel_of
 
 
@@ -27,11 +27,21 @@ def test_patches_times_kernels_is_the_layer(data: st.DataObject) -> None:
             expected -= module.bias.reshape(-1, *[1] * conv.ndim)
     step = data.draw(st.integers(1, 4))
     some = every_pixel(expected, step)
-    product = some.patches(x, conv) @ grouped(kernel_of(module), conv).mT
+    patches = Patches(x, conv).at(some)[:, :, kernel_order(conv)]
+    product = patches @ grouped(kernel_of(module), conv).mT
     torch.testing.assert_close(product, some.outputs(expected, conv.groups))
     flat = expected.reshape(3, conv.out_channels, -1).permute(0, 2, 1).flatten(0, 1)[::step]
     by_group = flat.reshape(len(flat), conv.groups, -1).transpose(0, 1)
     torch.testing.assert_close(product, by_group)
+
+
+def test_moments_in_another_order_are_those_of_reordered_patches() -> None:
+    torch.manual_seed(3)
+    p, y = torch.randn(2, 300, 150).double(), torch.randn(2, 300, 4).double()
+    order = torch.randperm(150)
+    ours, expected = moments_of(p, y).ordered(order), moments_of(p[:, :, order], y)
+    for name in ("mean_p", "mean_y", "input_covariance", "cross_covariance", "target_covariance"):
+        torch.testing.assert_close(getattr(ours, name), getattr(expected, name))
 
 
 def test_squared_error_is_that_of_the_data() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.lowrank.summing import every_pixel, moments_of
 from tests.strategies import conv_op, input_size, linear_ops, random_layer
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
-from trpexport.lowrank.fit.patches import grouped
+from trpexport.lowrank.fit.patches import Patches, grouped, kernel_order
 from trpexport.lowrank.fit.regression import (
     RIDGES,
     Factorization,
@@ -46,7 +46,8 @@ def regression_for(
     with torch.no_grad():
         y = module(x)
     some = every_pixel(y)
-    moments = moments_of(some.patches(x, conv), some.outputs(y, conv.groups))
+    patches = Patches(x, conv).at(some)[:, :, kernel_order(conv)]
+    moments = moments_of(patches, some.outputs(y, conv.groups))
     return Regression(moments, grouped(kernel_of(module), conv), ridge, metric)
 
 

@@ -291,7 +291,7 @@ def test_a_layer_norm_of_tokens_is_no_channel() -> None:
 
     model = Tokens().eval()
     x = torch.randn(3, 6, 8)
-    seen = observe(lambda: model(x), {"linear": model.linear}, {"linear": 1})["linear"]
+    seen = observe(lambda: model(x), {"linear": model.linear}, {"linear": 1})[0]["linear"]
     assert seen.inputs[0].shape == (18, 8)
     assert seen.outputs[0].shape == (18, 6)
     assert seen.shortcut is None
@@ -303,7 +303,7 @@ def test_a_shortcut_behind_a_linear_layer_is_seen_by_rows() -> None:
     layer = nn.Linear(8, 6)
     gamma = torch.rand(6)
     x, other = torch.randn(3, 5, 8), torch.randn(3, 5, 6)
-    seen = observe(lambda: layer(x) * gamma + other, {"layer": layer}, {"layer": 1})["layer"]
+    seen = observe(lambda: layer(x) * gamma + other, {"layer": layer}, {"layer": 1})[0]["layer"]
     assert seen.shortcut is not None
     assert seen.scale is not None
     torch.testing.assert_close(seen.shortcut, other.reshape(15, 6))

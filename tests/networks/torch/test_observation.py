@@ -14,7 +14,7 @@ from trpexport.networks.torch.observation import observe
 
 
 def observed(conv: Conv, run: Callable[[], Tensor], calls: int = 1) -> Observation:
-    return observe(run, {"it": conv}, {"it": calls})["it"]
+    return observe(run, {"it": conv}, {"it": calls})[0]["it"]
 
 
 def test_observations_of_two_convolutions_that_are_added() -> None:
@@ -31,7 +31,7 @@ def test_observations_of_two_convolutions_that_are_added() -> None:
 
     torch.manual_seed(0)
     model, x = Fork().eval(), torch.randn(2, 3, 6, 6)
-    both = observe(lambda: model(x), {"a": model.a, "b": model.b}, {"a": 1, "b": 1})
+    both, _ = observe(lambda: model(x), {"a": model.a, "b": model.b}, {"a": 1, "b": 1})
     with torch.no_grad():
         torch.testing.assert_close(both["a"].shortcut, model.b(x))
         torch.testing.assert_close(both["b"].shortcut, model.bn(model.a(x)))
@@ -172,7 +172,7 @@ def test_a_convolution_called_by_keyword_and_one_without_a_batch() -> None:
 
     model = Odd().eval()
     x = torch.randn(1, 3, 6, 6)
-    both = observe(lambda: model(x), {"a": model.a, "b": model.b}, {"a": 1, "b": 1})
+    both, _ = observe(lambda: model(x), {"a": model.a, "b": model.b}, {"a": 1, "b": 1})
     torch.testing.assert_close(both["a"].inputs, [x])
     assert [tuple(t.shape) for t in (*both["b"].inputs, *both["b"].outputs)] == [
         (1, 4, 4, 4),

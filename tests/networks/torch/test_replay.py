@@ -39,7 +39,9 @@ def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final
             seen = replay.observe(conv, index)
             module = model.get_submodule(conv)
             assert isinstance(module, CONVOLUTIONS)
-            whole = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})[conv]  # type: ignore[misc]
+            whole = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})[0][
+                conv
+            ]  # type: ignore[misc]
             torch.testing.assert_close(seen.inputs, whole.inputs)
             torch.testing.assert_close(seen.outputs, whole.outputs)
             torch.testing.assert_close(seen.shortcut, whole.shortcut)
@@ -70,7 +72,7 @@ def test_every_call_of_a_shared_convolution_is_seen() -> None:
     cuts = Cuts(model, (1, 4, 6, 6))
     assert cuts.calls("0") == 2
     x = torch.randn(2, 4, 6, 6)
-    seen = observe(lambda: model(x), {"0": conv}, {"0": 2})["0"]
+    seen = observe(lambda: model(x), {"0": conv}, {"0": 2})[0]["0"]
     assert len(seen.inputs) == len(seen.outputs) == 2
     assert cuts.before("0") is None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trpexport.lowrank.fit.narrowing import Narrowing
 from trpexport.lowrank.fit.patches import seen_through
-from trpexport.lowrank.spectrum import add_square, whole_square
+from trpexport.lowrank.spectrum import add_square, fill_square
 from trpexport.ops import LinearOp
 
 # Elements of patches that are multiplied at once: 16 MB in float32, which malloc keeps and hands
@@ -31,10 +31,9 @@ class Moments:
         count: output pixels.
         mean_p: mean patch, (groups, K).
         mean_y: mean target, (groups, O).
-        pp: sum of (p - mean_p) (p - mean_p)ᵀ, (groups, K, K), in blocks; those below the diagonal
-            are of no account: see :attr:`whole_pp`.
+        pp: sum of (p - mean_p) (p - mean_p)ᵀ, (groups, K, K).
         yp: sum of (y - mean_y) (p - mean_p)ᵀ, (groups, O, K).
-        yy: sum of (y - mean_y) (y - mean_y)ᵀ, (groups, O, O), in blocks likewise.
+        yy: sum of (y - mean_y) (y - mean_y)ᵀ, (groups, O, O).
         kernels: what makes the targets of the patches, (groups, O, K), where that is known.
     """
 
@@ -55,7 +54,7 @@ class Moments:
             kernels: (groups, O, K).
             bias: (groups, O).
         """
-        yp = kernels @ inputs.whole_pp
+        yp = kernels @ inputs.pp
         mean_y = (kernels @ inputs.mean_p[:, :, None])[:, :, 0] + bias
         yy = yp @ kernels.mT
         return cls(inputs.count, inputs.mean_p, mean_y, inputs.pp, yp, yy, kernels)
@@ -82,7 +81,7 @@ class Moments:
         Args:
             basis: what each is made of, (groups, channels, fewer); K is channels times taps.
         """
-        rows = seen_through(basis, self.whole_pp)
+        rows = seen_through(basis, self.pp)
         return replace(
             self,
             pp=seen_through(basis, rows.mT),
@@ -91,10 +90,21 @@ class Moments:
             kernels=None,
         )
 
-    @property
-    def whole_pp(self) -> Tensor:
-        """``pp`` with the blocks below the diagonal, (groups, K, K)."""
-        return whole_square(self.pp)
+    def ordered(self, order: Tensor) -> Moments:
+        """Return the moments of patches whose elements are ordered otherwise.
+
+        Args:
+            order: which element is to be where, (K,).
+        """
+        order = order.to(self.pp.device)
+        if torch.equal(order, torch.arange(len(order)).to(order)):
+            return self
+        return replace(
+            self,
+            mean_p=self.mean_p[:, order],
+            pp=self.pp[:, order[:, None], order],
+            yp=self.yp[:, :, order],
+        )
 
     @property
     def is_finite(self) -> bool:
@@ -105,12 +115,12 @@ class Moments:
     @property
     def input_covariance(self) -> Tensor:
         """Covariance of (p, p), (groups, K, K): not kept, since it may be the largest of all."""
-        return self.whole_pp / self.count
+        return self.pp / self.count
 
     @property
     def target_covariance(self) -> Tensor:
         """Covariance of (y, y), (groups, O, O)."""
-        return whole_square(self.yy) / self.count
+        return self.yy / self.count
 
     @property
     def cross_covariance(self) -> Tensor:
@@ -125,14 +135,14 @@ class Moments:
             bias: (groups, O).
             metric: what counts as error, (groups, O, O); the identity where it is None.
         """
-        error = kernels @ self.whole_pp @ kernels.mT / self.count
+        error = kernels @ self.pp @ kernels.mT / self.count
         error = error - 2 * kernels @ self.cross_covariance.mT + self.target_covariance
         offset = self.mean_y - bias - (kernels @ self.mean_p[:, :, None])[:, :, 0]
         return _trace(error.baddbmm_(offset[:, :, None], offset[:, None]), metric)
 
     def power(self, metric: Tensor | None = None) -> float:
         """Return the mean square of the targets at a pixel, summed over channels."""
-        square = whole_square(self.yy) / max(1, self.count)
+        square = self.yy / max(1, self.count)
         return _trace(square.baddbmm_(self.mean_y[:, :, None], self.mean_y[:, None]), metric)
 
     def variance(self, metric: Tensor | None = None) -> float:
@@ -181,6 +191,8 @@ class MomentSums:
         self._add_block()
         if self._origin is None:
             return Moments(0, self._p, self._y, self._pp, self._yp, self._yy)
+        for square in (self._pp, self._yy):
+            fill_square(square)
         p, y = self._p / self._count, self._y / self._count
         for square, left, right in ((self._pp, p, p), (self._yp, y, p), (self._yy, y, y)):
             square.baddbmm_(left[:, :, None], right[:, None], alpha=-self._count)
@@ -202,8 +214,8 @@ class MomentSums:
         add_square(self._pp, p)
         self._yp.add_(y.mT @ p)
         add_square(self._yy, y)
-        self._p.add_(p.sum(1, dtype=torch.float64))
-        self._y.add_(y.sum(1, dtype=torch.float64))
+        self._p.add_(p.sum(1))
+        self._y.add_(y.sum(1))
         self._count += p.shape[1]
 
 

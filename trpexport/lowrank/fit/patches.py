@@ -34,26 +34,6 @@ class Pixels:
             some = slice(start, start + count)
             yield Pixels(self.rows[some], self.places[some])
 
-    def patches(self, x: Tensor, op: LinearOp) -> Tensor:
-        """Return what ``op`` multiplies its kernels with for these pixels of its output.
-
-        Args:
-            x: input (batch, in_channels, *size).
-            op: any convolution: stride, dilation, groups and padding of every mode; transposed, or
-                a matrix product.
-
-        Returns:
-            (groups, pixels, in_channels / groups · kernel), whose columns are ordered as the
-            elements of one kernel are.
-        """
-        if op.window.transposed:
-            return self.patches(_stuffed(x, op), _plain(op))[..., _flipped(op)]
-        seen = _windows(x, op)
-        size = seen.shape[1 : 1 + op.ndim]
-        places = torch.unravel_index(self.places, size) if size else ()
-        index = tuple(some.to(x.device) for some in (self.rows, *places))
-        return seen[index].reshape(len(self), op.groups, -1).transpose(0, 1)
-
     def outputs(self, y: Tensor, groups: int) -> Tensor:
         """Return outputs (batch, channels, *size) as (groups, pixels, channels / groups)."""
         rows, places = self.rows.to(y.device), self.places.to(y.device)
@@ -61,23 +41,62 @@ class Pixels:
         return some.reshape(len(self), groups, y.shape[1] // groups).transpose(0, 1)
 
 
-def _windows(x: Tensor, op: LinearOp) -> Tensor:
-    """Return the input as each output pixel sees it, (batch, *pixels, channels, *kernel): a view.
+class Patches:
+    """What an operator multiplies its kernels with, for each pixel of its output.
+
+    The elements of a patch are ordered by tap, then by channel: so they lie in memory, where what
+    a tap sees is one piece to copy. :func:`kernel_order` tells where those of a kernel are.
 
     Args:
         x: input (batch, in_channels, *size).
-        op: any convolution that is not transposed, or a matrix product.
+        op: any convolution: stride, dilation, groups and padding of every mode; transposed, or a
+            matrix product.
     """
-    window, n = op.window, op.ndim
-    padding = [amount for pair in reversed(window.pads) for amount in pair]
-    if any(padding):
-        mode = "constant" if window.pad_mode == "zeros" else window.pad_mode
-        x = functional.pad(x, padding, mode=mode)
-    for axis, (k, s, d) in enumerate(
-        zip(window.kernel, window.stride, window.dilation, strict=True), start=2
-    ):
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
-    return x.permute(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
+
+    def __init__(self, x: Tensor, op: LinearOp) -> None:
+        if op.window.transposed:
+            x, op = _stuffed(x, op), _plain(op)
+        window = op.window
+        padding = [amount for pair in reversed(window.pads) for amount in pair]
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)  # padding leaves the channels last
+        if any(padding):
+            mode = "constant" if window.pad_mode == "zeros" else window.pad_mode
+            x = functional.pad(x, padding, mode=mode)
+        size = x.shape[2:]
+        self._channels = x.movedim(1, -1).reshape(-1, op.groups, x.shape[1] // op.groups)
+        # How far apart neighbours along each axis are, the rows of the batch first.
+        self._steps = [prod(size[axis:]) for axis in range(op.ndim + 1)]
+        self._strides = window.stride
+        self._taps = torch.zeros(1, dtype=torch.long)
+        for step, taps, dilation in zip(
+            self._steps[1:], window.kernel, window.dilation, strict=True
+        ):
+            self._taps = (self._taps[:, None] + torch.arange(taps) * (dilation * step)).flatten()
+        self._size = [
+            (n - d * (k - 1) - 1) // s + 1
+            for n, k, d, s in zip(size, window.kernel, window.dilation, window.stride, strict=True)
+        ]
+
+    def at(self, pixels: Pixels) -> Tensor:
+        """Return the patches of some output pixels, (groups, pixels, elements)."""
+        places = torch.unravel_index(pixels.places, self._size) if self._size else ()
+        first = pixels.rows * self._steps[0]
+        for place, step, stride in zip(places, self._steps[1:], self._strides, strict=True):
+            first = first + place * (step * stride)
+        index = (first[:, None] + self._taps).flatten().to(self._channels.device)
+        some = self._channels.index_select(0, index)
+        some = some.reshape(len(pixels), len(self._taps), *some.shape[1:])
+        patches: Tensor = some.permute(2, 0, 1, 3).flatten(2)
+        return patches
+
+
+def kernel_order(op: LinearOp) -> Tensor:
+    """Return which element of a patch each element of a kernel is multiplied with."""
+    channels = op.in_channels // op.groups
+    elements = torch.arange(channels * prod(op.kernel)).reshape(*op.kernel, channels)
+    if op.window.transposed:
+        elements = elements.flip(tuple(range(op.ndim)))
+    return elements.movedim(-1, 0).flatten()
 
 
 def _stuffed(x: Tensor, op: LinearOp) -> Tensor:
@@ -104,13 +123,6 @@ def _stuffed(x: Tensor, op: LinearOp) -> Tensor:
 def _plain(op: LinearOp) -> LinearOp:
     window = op.window
     return replace(op, window=Window(window.kernel, dilation=window.dilation))
-
-
-def _flipped(op: LinearOp) -> Tensor:
-    """Return which element of a patch of flipped taps each element of a kernel meets."""
-    axes = tuple(range(1, 1 + op.ndim))
-    elements = torch.arange(op.in_channels // op.groups * prod(op.kernel))
-    return elements.reshape(-1, *op.kernel).flip(axes).flatten()
 
 
 def grouped(weight: Tensor, op: LinearOp) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -109,7 +110,14 @@ class Cuts:
         """Return the layers before which ``cut`` is the last cut, in the order they run."""
         return [name for name in self.layers if self.before(name) == cut]
 
-    @property
+    def behind(self, cut: Cut | None) -> Cut | None:
+        """Return the next cut before a layer behind ``cut``; None where there is none."""
+        end = -1 if cut is None else cut.end
+        cuts = (self.before(name) for name in self.layers)
+        later = [other for other in cuts if other is not None and other.end > end]
+        return min(later, key=lambda other: other.end, default=None)
+
+    @cached_property
     def layers(self) -> list[str]:
         """The linear layers that run, in the order in which they first do."""
         found = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trpexport.networks.base import Observation
 from trpexport.networks.torch.modules import LinearLayer, by_channel, op_of
@@ -24,23 +24,30 @@ _ADDITIONS: Mapping[str, Callable[[float], tuple[float, float]]] = {
 
 
 def observe(
-    run: Callable[[], Any], layers: Mapping[str, LinearLayer], calls: Mapping[str, int]
-) -> dict[str, Observation]:
+    run: Callable[[], Any],
+    layers: Mapping[str, LinearLayer],
+    calls: Mapping[str, int],
+    last: nn.Module | None = None,
+) -> tuple[dict[str, Observation], Tensor | None]:
     """Run a network until all is known of some of its layers, and no further.
 
     Args:
         run: runs the network.
         layers: the layers, by name.
         calls: how often a forward pass calls each of them.
+        last: a module that is called once and gives one tensor, up to which it runs as well.
+
+    Returns:
+        What each layer does, and what ``last`` gives.
     """
-    observer = _Observer(layers, calls)
+    observer = _Observer(layers, calls, last)
     with observer.watching(), torch.no_grad():
         try:
             with observer:
                 run()
         except StoppedPass:
             pass
-    return observer.seen
+    return observer.seen, observer.output
 
 
 class _Observer(OperatorMode):
@@ -49,18 +56,30 @@ class _Observer(OperatorMode):
     Below the level of modules, so that it sees additions wherever they are written.
     """
 
-    def __init__(self, layers: Mapping[str, LinearLayer], calls: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, LinearLayer],
+        calls: Mapping[str, int],
+        last: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self._layers = layers
+        self._last = last
+        self.output: Tensor | None = None
         self._ops = {name: op_of(layer) for name, layer in layers.items()}
         self._calls = calls
         self._followed: dict[str, Tensor] = {}
         self._unseen = set(layers)
         self.seen = {name: Observation() for name in layers}
 
-    def watching(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
         """Note what goes into the layers and comes out of them."""
-        return noting({layer: partial(self._note, name) for name, layer in self._layers.items()})
+        notes = {layer: partial(self._note, name) for name, layer in self._layers.items()}
+        # Around those: it may be one of the layers.
+        around = {} if self._last is None else {self._last: self._keep}
+        with noting(notes), noting(around):
+            yield
 
     def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operator and follow what it does to outputs."""
@@ -150,9 +169,13 @@ class _Observer(OperatorMode):
             )
             seen.scale = scale * own
 
+    def _keep(self, _: nn.Module, __: Any, ___: Any, output: Tensor) -> None:
+        self.output = output.clone()
+        self._finish([])
+
     def _finish(self, names: Iterable[str]) -> None:
         self._unseen.difference_update(names)
-        if not self._unseen:
+        if not self._unseen and (self._last is None or self.output is not None):
             raise StoppedPass
 
 

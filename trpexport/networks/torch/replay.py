@@ -32,7 +32,8 @@ class Replay:
         memory: bytes that may be kept.
         outputs: globs of the names of those outputs that count; all where there are none.
         is_final: whether no layer behind the cut changes either: layers up to the next cut are
-            then observed together, and what they will be asked for is kept as well.
+            then observed together, and what they will be asked for is kept as well, with what comes
+            out of that cut.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Replay:
         self._is_final = is_final
         self._cut: Cut | None = None
         self._kept: dict[int, Tensor] = {}
+        self._ahead: dict[int, Tensor] = {}  # what comes out of the next cut
+        self._next: Cut | None = None
         self._seen: dict[tuple[str, int], Observation] = {}
         self._zeros: dict[tuple[int, ...], Tensor] = {}
 
@@ -65,15 +68,19 @@ class Replay:
         cut = self._cuts.before(name)
         if cut == self._cut:
             return
-        self._seen = {}
+        ahead = self._ahead if cut == self._next else {}
+        self._seen, self._ahead, self._next = {}, {}, None
         if cut is None or (self._cut is not None and cut.end < self._cut.end):
             self._cut, self._kept = None, {}
         if cut is None:
             return
         kept, used = {}, 0
         for index in range(self._samples.batches):
-            with self._resumed(index):
-                output = output_at(self.model, cut.name, self.batch(index))
+            if index in ahead:
+                output = ahead.pop(index)
+            else:
+                with self._resumed(index):
+                    output = output_at(self.model, cut.name, self.batch(index))
             self._kept.pop(index, None)
             used += output.numel() * output.element_size()
             if used > self._memory:
@@ -95,16 +102,20 @@ class Replay:
         seen = self._seen.pop((name, index), None)
         if seen is not None:
             return seen
-        names = [name]
+        names, last = [name], None
         if self._is_final and self._used < self._memory:
             together = self._cuts.layers_after(self._cut)
             names = together[together.index(name) :]
+            last = self._next = self._cuts.behind(self._cut)
         batch = self.batch(index)
         calls = {each: self._cuts.calls(each, batch.images) for each in names}
         layers = {each: self._layer(each) for each in names}
+        module = None if last is None else self.model.get_submodule(last.name)
         with evaluating(self.model), self._resumed(index):
-            found = observe(lambda: batch.call(self.model), layers, calls)
+            found, output = observe(lambda: batch.call(self.model), layers, calls, module)
         self._seen |= {(each, index): found[each] for each in names[1:]}
+        if output is not None:
+            self._ahead[index] = output
         return found[name]
 
     def inputs(self, name: str, index: int) -> list[Tensor]:
@@ -124,7 +135,9 @@ class Replay:
     @property
     def _used(self) -> int:
         """Bytes that are kept."""
-        tensors = tensor_leaves([self._kept, [vars(seen) for seen in self._seen.values()]])
+        tensors = tensor_leaves(
+            [self._kept, self._ahead, [vars(seen) for seen in self._seen.values()]]
+        )
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _resumed(self, index: int) -> AbstractContextManager[None]:
