@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -117,7 +118,7 @@ def look(browser: Browser, name: str) -> None:
         tab = context.new_page()
         tab.goto((BUILD / f"{name}.html").as_uri())
         height = min(HEIGHT, tab.evaluate("document.documentElement.scrollHeight"))
-        clip = {"x": 0, "y": 0, "width": width, "height": height}
+        clip: Any = {"x": 0, "y": 0, "width": width, "height": height}
         tab.screenshot(path=OUT / f"{name}-{kind}.png", full_page=True, clip=clip)
         context.close()
 

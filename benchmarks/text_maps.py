@@ -6,7 +6,7 @@
 The network is calibrated to 0.4 of its MACs on 16 photographs without labels, all layers spatial;
 refined for some steps where it is asked for; and cut by the singular values of its weights alone,
 at the same ranks and at those that the energy criterion gives for as many MACs. Errors are of the
-outputs on 64 other photographs, relative to their variation. The maps that are drawn are those of
+outputs on 32 other photographs, relative to their variation. The maps that are drawn are those of
 three images with text on them, which are drawn as well: the photographs are not this repository's
 to show, and have hardly any text. Writes ``results/text_maps.json``, and the maps into the folder
 of work, from where they are drawn.
@@ -38,6 +38,7 @@ from trpexport.stages import Stages
 
 RESULT = RESULTS / "text_maps.json"
 SIZE, SHARE = 224, 0.4
+CALIBRATED_ON, UNSEEN = 16, 32
 ORIGINAL, CALIBRATED, REFINED = "original", "calibrated", "refined"
 SAME_RANKS, ENERGY = "cut by its weights, same ranks", "cut by its weights, same MACs"
 _SIGN = ("NORTH GATE", "exit 42")
@@ -107,7 +108,7 @@ def maps(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def measure(args: argparse.Namespace) -> None:
     """Measure all; each network's errors are written when they are there."""
-    read: Callable[..., Any] = photographs(SIZE, 16, 64, caffe=False)
+    read: Callable[..., Any] = photographs(SIZE, CALIBRATED_ON, UNSEEN, caffe=False)
     images = read(Material(args.shared, args.network.parent))
     drawn = inputs(scenes())
     rows: dict[str, Any] = {}

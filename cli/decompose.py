@@ -12,6 +12,7 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
 from .endings import commands_of, ending, proposed, refused
@@ -153,7 +154,7 @@ def decompose(
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
     kept = None if fitted is None else cache_folder(cache)
-    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)

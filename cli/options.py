@@ -11,9 +11,8 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import completion
-from .alignment import multiple
 from .console import claim
-from .idle import is_given, refuse_typed
+from .idle import refuse_typed
 
 if TYPE_CHECKING:
     from trpexport.artifact.build import ExportSettings
@@ -134,8 +133,8 @@ VerifySeconds = Annotated[
 Precision = Annotated[
     list[str] | None,
     typer.Option(
-        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, in addition to fp32; separate "
-        "several by commas. Repeatable.",
+        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, in addition to fp32; of tune also "
+        "free; separate several by commas. Repeatable.",
         autocompletion=completion.precisions,
     ),
 ]
@@ -335,28 +334,6 @@ def checkpoint_source(
         )
 
     return Source(path, arch, model, parse_inputs(input_shape), unsafe, expect)
-
-
-def selection(
-    context: typer.Context,
-    include: list[str] | None,
-    exclude: list[str] | None,
-    stride_1_only: bool,
-    rank_multiple: str,
-    provider: str,
-) -> dict[str, Any]:
-    """Return which layers may be rewritten and at which ranks, as choosers take it.
-
-    Raises:
-        TrpexportError: the multiple is neither a number nor auto.
-    """
-    return {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
 
 
 def settings(

@@ -11,6 +11,7 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
@@ -78,7 +79,7 @@ def sensitivity(
         raise TrpexportError(
             "sensitivity is measured on images: give some, as in --calib cifar10:DIR"
         )
-    selection = opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider)
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
     kept = cache_folder(cache)
     job = SensitivityJob(scheme, shares(ratios, "--ratios"), target_macs, selection, kept)
     tell_written(report, plot, cache=kept)

@@ -11,7 +11,7 @@ from trpexport.errors import TrpexportError
 
 from . import measuring as m
 from . import options as opt
-from .alignment import RankMultiple
+from .alignment import RankMultiple, selection
 from .console import progress, say, show, show_json
 from .eval import (
     Data,
@@ -168,7 +168,7 @@ def sweep(
         fitted,
         _labelled(data, split, data_images, how, metric, metric_lower_is_better),
         settings,
-        opt.selection(context, include, exclude, stride_1_only, rank_multiple, provider),
+        selection(context, include, exclude, stride_1_only, rank_multiple, provider),
         cache_folder(cache),
         conditions if is_benched else None,
         min_time,

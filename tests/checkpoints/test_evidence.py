@@ -121,7 +121,13 @@ def test_a_wrong_name_is_warned_of(zoo: Any, tmp_path: Path) -> None:
     assert note.startswith(f"its recorded batch-norm statistics match {right} (0.")
 
 
-@pytest.mark.parametrize("file", ["resnet20-12fca82f.th", "resnet32-d509ac18.th"])
+REAL = pytest.mark.parametrize(
+    "file",
+    ["resnet20-12fca82f.th", pytest.param("resnet32-d509ac18.th", marks=pytest.mark.slow)],
+)
+
+
+@REAL
 def test_real_checkpoints_know_themselves(shared: Path, file: str) -> None:
     path = shared / "checkpoints" / file
     checkpoint = load_checkpoint(path)
@@ -133,7 +139,7 @@ def test_real_checkpoints_know_themselves(shared: Path, file: str) -> None:
     assert verdict.startswith(f"its recorded batch-norm statistics match {checkpoint.label} (0.1")
 
 
-@pytest.mark.parametrize("file", ["resnet20-12fca82f.th", "resnet32-d509ac18.th"])
+@REAL
 @pytest.mark.parametrize("shortcut", ["subsample-behind", "average-behind"])
 def test_real_weights_in_a_wrong_structure(shared: Path, file: str, shortcut: str) -> None:
     name = file.partition("-")[0]

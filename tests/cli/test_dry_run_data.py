@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from tests.cli.conftest import Chained
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport.tensors import Arrays
 
 
@@ -51,3 +53,30 @@ def test_a_drop_without_labels(
     dry = run(*typed, "--dry-run")
     assert dry.code == 2
     assert dry.error == run(*typed).error
+
+
+def test_so_few_that_none_is_held_out(run: Run, tmp_path: Path) -> None:
+    """All of them are used, as they lie in the file; PyTorch warns of arrays that are read only."""
+    torch.manual_seed(0)
+    torch.save(factory().state_dict(), tmp_path / "net.pth")
+    np.save(tmp_path / "inputs.npy", normal(12, 3, 16, 16)["input"])
+    before = (tmp_path / "inputs.npy").read_bytes()
+    own = ("--model", f"{__name__}:factory", "--input-shape", "1x3x16x16")
+    typed = ("decompose", tmp_path / "net.pth", *own, "--calib", tmp_path / "inputs.npy")
+    for options in (("--dry-run",), ("-o", tmp_path / "out", "--rank-multiple", 1, *QUICK)):
+        result = run(*typed, "--criterion", "rank:4", *options)
+        assert result.code == 0, result.err
+        assert "Warning" not in result.err
+    assert (tmp_path / "inputs.npy").read_bytes() == before
+
+
+class Scaled(nn.Sequential):
+    """Works on its input in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5))  # type: ignore[no-any-return]
+
+
+def factory() -> nn.Module:
+    layers = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    return Scaled(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()

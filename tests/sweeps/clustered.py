@@ -9,13 +9,14 @@ process.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from ray.cluster_utils import Cluster
 
 
 def main() -> None:
     """Do so."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1, resources={"trpexport_device": 1})
         sys.stdout.write(f"{cluster.address}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def test_bundles_wait_for_what_their_scheme_shares() -> None:
     assert following.following() is None
 
 
+@pytest.mark.slow
 def test_a_crew_gives_what_one_process_gives(work: Work, tmp_path: Path) -> None:
     said: list[str] = []
     alone = Sweep(work, CELLS)(tmp_path / "alone")
@@ -58,6 +60,7 @@ def test_a_crew_gives_what_one_process_gives(work: Work, tmp_path: Path) -> None
     assert {line.partition(":")[0] for line in measured} == {"what each layer loses under channel"}
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_line_and_the_others_go_on(work: Work, tmp_path: Path) -> None:
     assert work.labelled is not None
     judged = replace(work.labelled, metric=OwnMetric("deadly", deadly, lower_is_better=False))
@@ -72,6 +75,21 @@ def test_what_can_not_be_handed_over_is_told(work: Work, tmp_path: Path) -> None
     judged = replace(work.labelled, metric=OwnMetric("own", lambda *_: 0.0, lower_is_better=False))
     with pytest.raises(TrpexportError, match="can't be handed to other processes"):
         Sweep(replace(work, labelled=judged), CELLS, Crew(2))(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_what_the_processes_can_not_read_is_told_of_each_cell(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a function in a script that was run, which only its own process has."""
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(deadly, "__module__", "__main__")
+    monkeypatch.setattr(main, "deadly", deadly, raising=False)
+    assert work.labelled is not None
+    judged = replace(work.labelled, metric=OwnMetric("deadly", deadly, lower_is_better=False))
+    found = Sweep(replace(work, labelled=judged), CELLS[::2], Crew(2))(tmp_path / "out")
+    lines = [cell["failed"] for cell in found.data["cells"]]
+    assert all(line.startswith("AttributeError: ") and "deadly" in line for line in lines), lines
 
 
 def test_one_bundle_needs_no_crew(

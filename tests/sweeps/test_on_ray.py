@@ -25,11 +25,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
 ]
-# Ray's processes give way to all others by default, which on a busy machine takes for ever.
-ENVIRONMENT = {
-    **os.environ,
-    **{"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_worker_niceness": "0"},
-}
 CELLS = 4
 
 
@@ -41,28 +36,38 @@ def here(things: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Where processes run: on a machine that nobody else times anything on."""
+    variables = {
+        **{"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"},
+        # By default they give way to all others, which on a busy machine takes for ever.
+        "RAY_worker_niceness": "0",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+    }
+    return {"cwd": ROOT, "env": {**os.environ, **variables}}
+
+
+@pytest.fixture(scope="module")
+def address(place: dict[str, Any]) -> Iterator[str]:
     """A cluster of two nodes, whose processes are warm from test to test."""
     command = [sys.executable, "-m", "tests.sweeps.clustered"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes) as cluster:
+    with subprocess.Popen(command, **pipes, **place) as cluster:
         assert cluster.stdout is not None
         assert cluster.stdin is not None
         yield cluster.stdout.readline().strip()
         cluster.stdin.close()
 
 
-def started(things: Path, out: Path, address: str) -> subprocess.Popen[bytes]:
-    """Start a sweep on the cluster."""
+def sweep_on(address: str, things: Path, out: Path) -> list[str]:
+    """Return the command of a sweep on the cluster."""
     how = ("--schemes", "channel", "--targets", "0.8,0.6", "--precisions", "fp32,int8")
     data = ("--calib", f"tensors:{things / 'inputs.npz'}")
     judged = ("--data", f"tensors:{things / 'labelled.npz'}", "--metric", "rmse")
     quick = ("--rank-multiple", "1", "--verify-seconds", "0", "--bench", "--min-time", "0.05")
-    place = ("--ray", address, "-o", str(out), "--cache", str(out.with_name("cache")))
+    where = ("--ray", address, "-o", str(out), "--cache", str(out.with_name("cache")))
     command = [sys.executable, "-m", "trpexport", "sweep", str(things / "net.onnx")]
-    return subprocess.Popen(
-        [*command, *how, *data, *judged, *quick, *place], cwd=ROOT, env=ENVIRONMENT
-    )
+    return [*command, *how, *data, *judged, *quick, *where]
 
 
 def workers() -> Iterator[int]:
@@ -88,18 +93,23 @@ def kill_a_worker(killed: list[int]) -> None:
 
 @pytest.mark.parametrize("kind", ["whole", "worker", "driver"])
 def test_a_cluster_gives_the_same(
-    kind: str, here: list[dict[str, Any]], address: str, things: Path, tmp_path: Path
+    kind: str,
+    here: list[dict[str, Any]],
+    address: str,
+    place: dict[str, Any],
+    things: Path,
+    tmp_path: Path,
 ) -> None:
     out, killed = tmp_path / "out", list[int]()
+    command = sweep_on(address, things, out)
     if kind == "worker":
         Thread(target=kill_a_worker, args=(killed,), daemon=True).start()
     if kind == "driver":
-        with started(things, out, address) as driver:
+        with subprocess.Popen(command, **place) as driver:
             while not list(out.glob("*/manifest.json")) and driver.poll() is None:
                 time.sleep(0.05)
             driver.kill()
-    with started(things, out, address) as driver:
-        assert driver.wait(500) == 0
+    subprocess.run(command, check=True, timeout=500, **place)
     assert kind != "worker" or killed
     cells = read_json(out / "sweep.json")["cells"]
     assert [cell["failed"] for cell in cells] == [None] * CELLS
@@ -111,11 +121,11 @@ def test_a_cluster_gives_the_same(
         assert cell["judged"]["after"] == pytest.approx(expected["judged"]["after"], rel=1e-3)
 
 
-def test_a_network_is_evaluated_there(address: str, things: Path) -> None:
+def test_a_network_is_evaluated_there(address: str, place: dict[str, Any], things: Path) -> None:
     judged = ("--data", f"tensors:{things / 'labelled.npz'}", "--metric", "rmse", "--json")
     command = [sys.executable, "-m", "trpexport", "eval", str(things / "net.onnx"), *judged]
     here, there = (
-        json.loads(subprocess.check_output([*command, *more], cwd=ROOT, env=ENVIRONMENT))
+        json.loads(subprocess.check_output([*command, *more], **place))
         for more in ((), ("--ray", address))
     )
     assert there["images"] == here["images"] == 24

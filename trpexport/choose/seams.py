@@ -8,7 +8,7 @@ revised simplex method", Mathematical Programming Computation 10, 2018).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -128,7 +128,9 @@ class Program:
             NothingToDoError: no choice is within the limit.
         """
         rows = _Rows(self)
-        goal, scarce = (rows.seconds, rows.errors) if what == "seconds" else rows.crosswise
+        goal, scarce = rows.seconds, rows.errors
+        if what == "error":
+            goal, scarce = scarce, goal
         room = within - (self.fixed if what == "error" else 0.0)
         if what == "seconds" and not room < np.inf:
             scarce, room = np.zeros_like(goal), 0.0
@@ -144,14 +146,10 @@ class _Rows:
         self._starts = np.cumsum([0, *self._counts])
         self._entries = int(self._starts[-1])
         self._width = self._entries + len(program.followers) + len(program.seams)
-        parts = [*(e for row in program.layers for e in row), *program.followers]
-        self.seconds = np.array([one.seconds for one in (*parts, *program.seams)], dtype=float)
-        self.errors = np.array([*(one.error for one in parts), *(0.0 for _ in program.seams)])
-
-    @property
-    def crosswise(self) -> tuple[Floats, Floats]:
-        """What is lost, and what that is to be least within."""
-        return self.errors, self.seconds
+        entries = [entry for row in program.layers for entry in row]
+        followers, seams = program.followers, program.seams
+        self.seconds = _floats(one.seconds for one in (*entries, *followers, *seams))
+        self.errors = _floats([*(one.error for one in (*entries, *followers)), *[0.0] * len(seams)])
 
     def solved(self, goal: Floats, scarce: Floats, room: float) -> list[int]:
         """Return the entry of each layer for which ``goal`` is least and ``scarce`` within room."""
@@ -239,3 +237,7 @@ class _Rows:
         from scipy.sparse import csr_array
 
         return LinearConstraint(csr_array(np.atleast_2d(matrix)), low, high)
+
+
+def _floats(numbers: Iterable[float]) -> Floats:
+    return np.array([*numbers], dtype=np.float64)

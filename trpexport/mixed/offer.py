@@ -116,7 +116,8 @@ class Offer:
         }
 
     def _solved(self, offered: Mapping[str, LayerOptions], what: Scarce, within: float) -> Mix:
-        rows = [list(_undominated(self._choices(layer))) for layer in offered.values()]
+        untimed = [(Entry(False, 0.0, 0.0), None)]
+        rows = [list(_undominated(self._choices(layer))) or untimed for layer in offered.values()]
         program = self._program([[entry for entry, _ in row] for row in rows])
         chosen = program.least(what, within)
         ways: dict[str, Way] = {}

@@ -113,7 +113,7 @@ class _Worker:
             env={_THREADS: str(threads), **os.environ},
         )
         self._heard = heard
-        self._send(job)
+        self._send(pickle.dumps(job))
         Thread(target=self._listen, daemon=True).start()
 
     def begin(self, turn: Turn) -> None:
@@ -218,22 +218,24 @@ def serve() -> None:
     die_with(os.getppid())
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    maker: Maker | None = None
+    makers: list[tuple[Maker, Path]] = []
 
     def say(kind: str, content: object) -> None:
         pickle.dump((kind, content), answers)
         answers.flush()
 
     def outcome(turn: Turn) -> Outcome:
-        nonlocal maker
-        maker = maker or Maker.of(work)
+        if not makers:
+            work, out = pickle.loads(job)
+            makers.append((Maker.of(work), out))
+        maker, out = makers[0]
         lines = partial(say, _SAID)
         if turn.place is None:
             return measured(maker, turn.cell.scheme, lines)
         return made(maker, turn.cell, out / turn.cell.folder, lines)
 
     with importable_working_directory():
-        work, out = pickle.load(sys.stdin.buffer)
+        job = pickle.load(sys.stdin.buffer)
         turns: SimpleQueue[Turn] = SimpleQueue()
         Thread(target=_heed, args=(turns,), daemon=True).start()
         while True:

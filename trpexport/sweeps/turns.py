@@ -34,27 +34,28 @@ def _turn(say: Callable[[str], None], *, alone: bool) -> Iterator[None]:
     Whoever waits for it holds the gate, so that none who comes later is let in before: what is to
     be timed waits for what is at work already, however much follows.
     """
-    gate, machine = _opened("gate"), None
-    try:
-        machine = _opened("machine")
-        waits = False
-        for descriptor, shared in ((gate, False), (machine, not alone)):
-            if try_lock(descriptor, shared=shared) is False:
-                if not waits:
-                    say("waiting for what else is at work on this machine")
-                waits = True
-                lock(descriptor, shared=shared)
-        os.close(gate)
-        gate = None
+    with _opened("machine") as machine:
+        with _opened("gate") as gate:
+            waits = False
+            for descriptor, shared in ((gate, False), (machine, not alone)):
+                if try_lock(descriptor, shared=shared) is False:
+                    if not waits:
+                        say("waiting for what else is at work on this machine")
+                    waits = True
+                    lock(descriptor, shared=shared)
         yield
-    finally:
-        for descriptor in (gate, machine):
-            if descriptor is not None:
-                os.close(descriptor)
 
 
-def _opened(name: str) -> int:
-    """Return a lock of this machine, open: of this user, whose cache other machines may share."""
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    """Open a lock of this machine, which closing lets go of.
+
+    It is that of this user, whose cache other machines may share.
+    """
     folder = cache_folder() or Path(tempfile.gettempdir())
     place = folder / f"{name}-{platform.node()}.lock"
-    return os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -24,6 +24,7 @@ _STYLES = {Tone.PLAIN: "none", Tone.FAINT: "dim", Tone.GOOD: "green", Tone.BAD: 
 _ROLE_STYLES = {Role.WARNING: "yellow", Role.VERDICT: "bold"}
 
 _LONG_WORD = 24  # one in a column of prose may be broken where there is little room
+_LONG_NAME = 28  # likewise one in a column of names
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
@@ -94,8 +95,9 @@ def _extents(columns: Sequence[Column], rows: Sequence[Row]) -> list[Extent]:
         if column.kind is Kind.PROSE:
             parts = _widest(plain(word) for row in rows for word in words(row[index]))
             least = min(_LONG_WORD, parts)
-        least = max(least, _widest(title.split()))
-        extents.append(Extent(least, _widest([title, *full]), column.optional))
+        least = max(least, heading := _widest(title.split()))
+        broken = max(heading, min(least, _LONG_NAME)) if column.kind is Kind.NAME else None
+        extents.append(Extent(least, _widest([title, *full]), column.optional, broken))
     return extents
 
 
