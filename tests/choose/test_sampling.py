@@ -72,6 +72,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a sixth of the pixels do."""
     monkeypatch.setattr(sampling, "_PIXELS", 300)
     monkeypatch.setattr(sampling, "_PIXELS_PER_INPUT", 2)
+    monkeypatch.setattr(sampling, "_IMPLIED", 1)
     yield
 
 
