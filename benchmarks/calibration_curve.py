@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment, run
+from benchmarks.environment import RESULTS, environment, run, stamp
 from benchmarks.networks import NORMALISE, plan_at
 from trpexport.choose.alignment import find_alignment
 from trpexport.choose.base import gathered
@@ -45,13 +45,14 @@ class Images:
         data: what ``trpexport`` takes as ``--calib``.
         checkpoint: says how images become its input, or else was published with ``NORMALISE``.
         count: of calibration images.
+        seed: which ones.
     """
 
-    def __init__(self, data: str, checkpoint: tx.Checkpoint, count: int) -> None:
+    def __init__(self, data: str, checkpoint: tx.Checkpoint, count: int, seed: int = 0) -> None:
         how = checkpoint.preprocessing or NORMALISE
         dataset = tx.open_dataset(data)
         train, test = dataset.split("train"), dataset.split("test")
-        self.calibration = how.normalise(how.prepare_split(train, spread(len(train), count, 0)))
+        self.calibration = how.normalise(how.prepare_split(train, spread(len(train), count, seed)))
         self.test = how.normalise(how.prepare_split(test, np.arange(len(test))))
         self.labels = test.labels
 
@@ -106,6 +107,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, dict[st
                 "top1_calibrated": images.top1(network.rewritten(outcome.calibrated.chains)),
                 "macs_ratio": plan.macs_before / plan.macs_after,
                 "output_error": outcome.error,
+                "measured": stamp(),
                 "ranks": {layer.name: [layer.scheme, layer.rank] for layer in plan.rewritten},
             }
             if scheme != "auto":

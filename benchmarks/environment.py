@@ -30,14 +30,18 @@ def environment() -> dict[str, Any]:
     """Return machine, instruction sets, versions, commit and date."""
     machine = machine_facts()
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        **stamp(),
         "cpu": machine["cpu"] or platform.processor(),
         "instruction_sets": machine["instruction_sets"],
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "versions": versions(),
-        "commit": _commit(),
     }
+
+
+def stamp() -> dict[str, str]:
+    """Return date and commit: of a row in a file whose other rows may be older."""
+    return {"date": datetime.now(UTC).date().isoformat(), "commit": _commit()}
 
 
 def _commit() -> str:

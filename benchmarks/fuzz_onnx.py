@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,13 +108,25 @@ def fuzzed(file: Path, commands: Sequence[str], seeds: range, folder: Path) -> l
     return found
 
 
-def preload() -> None:
-    """Load what the commands need, so that each fork begins with it."""
-    for name in ("trpexport.cli", "trpexport.onnx_files", "onnx.checker", "onnx.shape_inference"):
-        importlib.import_module(name)
-    import torch
+def preload(file: Path, commands: Sequence[str], folder: Path) -> None:
+    """Load what the commands load for a sound file, so that each fork begins with it.
 
-    torch.set_num_threads(1)
+    They run in a process of their own: one that has computed has threads, and is not to be forked.
+    """
+    run_command, found = importlib.import_module("trpexport.cli").run, folder / "modules"
+    child = os.fork()
+    if child == 0:
+        try:
+            sys.stdout = sys.stderr = io.StringIO()
+            for command in commands:
+                run_command(arguments_of(command, file, file, folder))
+            found.write_text("\n".join(sys.modules))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    for name in found.read_text().split():
+        with suppress(ImportError):  # what makes itself while it is imported has no file
+            importlib.import_module(name)
 
 
 def main() -> None:
@@ -123,9 +137,10 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", default=COMMANDS)
     parser.add_argument("--print", action="store_true", help="print all as JSON, write nothing")
     args = parser.parse_args()
-    preload()
+    os.environ["OMP_NUM_THREADS"] = "1"
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as name:
+        preload(args.files[0], args.commands, Path(name))
         for file in args.files:
             found = fuzzed(file, args.commands, range(args.seeds), Path(name))
             if args.print:

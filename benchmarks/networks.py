@@ -30,9 +30,18 @@ NORMALISE = tx.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FAST = tx.ExportSettings(verify_seconds=0)
 
 
-def source_of(path: Path) -> Decomposable:
-    """Return a checkpoint or an ONNX file to decompose."""
-    return OnnxFileSource(path) if is_onnx(path) else Source(path)
+def source_of(path: Path, factory: str | None = None, size: int | None = None) -> Decomposable:
+    """Return a checkpoint or an ONNX file to decompose.
+
+    Args:
+        path: of it.
+        factory: builds a checkpoint's network where its architecture is not known.
+        size: edge of the input of what it builds.
+    """
+    if is_onnx(path):
+        return OnnxFileSource(path)
+    inputs = None if factory is None or size is None else (1, 3, size, size)
+    return Source(path, model=factory, inputs=inputs)
 
 
 def resized(size: int | None, resize: int | None) -> tx.Preprocessing:

@@ -1,26 +1,31 @@
-"""What some minutes of gradient without labels win back after the closed form.
+r"""What some minutes of gradient without labels win back after the closed form.
 
     python -m benchmarks.refine --data cifar10:DIR resnet20.th
-    python -m benchmarks.refine --data imagefolder:natural-1000.tar --size 224 squeezenet.onnx
+    python -m benchmarks.refine --data cifar10:DIR --steps 600 --ratios 3 resnet32.th
+    python -m benchmarks.refine --data imagefolder:natural-1000.tar --size 227 --steps 400 \
+        --factory squeezenet:squeezenet --mean 0.48235,0.45882,0.40784 \
+        --std 0.0039216,0.0039216,0.0039216 --scheme auto --ratios 1.43 1.8 squeezenet.pth
 
 Each network is calibrated to some fractions of its MACs on a few images, and refined on the images
 of the training split but those held out, which tell what is kept. Top-1 is that on all test images,
-which nothing is chosen by. Each row is written when it is there, and a second run measures what is
-missing, or goes on where it was stopped.
+which nothing is chosen by. So many steps give the same everywhere, so many minutes what a machine
+manages in them. Each row is written when it is there, and a second run measures what is missing, or
+goes on where it was stopped. ``PYTHONPATH`` must hold the code that a factory is in.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import trpexport as tx
-from benchmarks.environment import RESULTS, environment, run
-from benchmarks.networks import resized, source_of
+from benchmarks.environment import RESULTS, environment, run, stamp
+from benchmarks.networks import NORMALISE, resized, source_of
 from trpexport.calibration_data import CalibrationData
 from trpexport.networks.base import Network
 from trpexport.pipeline import Decomposable
@@ -53,14 +58,19 @@ class Test:
 def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dict[str, Any]:
     """Return what a network loses at a fraction of its MACs, calibrated and refined."""
     dataset, stages = tx.open_dataset(args.data), Stages(print)
-    how = resized(args.size, args.resize)
+    how = replace(resized(args.size, args.resize), mean=args.mean, std=args.std)
     origin, network = source.open(stages)
     images, _ = CalibrationData(dataset, args.images, preprocessing=how).read_for(
         origin, network.inputs
     )
     chooser = tx.ByBudget(macs=1 / ratio, scheme=args.scheme, rank_multiple=1, cache=args.cache)
     before = chooser(network, images, stages, None)
-    refinement = tx.Refinement(args.minutes, images=args.refine_images, cache=args.cache)
+    refinement = tx.Refinement(
+        None if args.steps else args.minutes,
+        args.steps,
+        images=args.refine_images,
+        cache=args.cache,
+    )
     after = refinement(network, before, images, stages)
     test = Test(dataset, how)
     return {
@@ -70,7 +80,8 @@ def measure(source: Decomposable, ratio: float, args: argparse.Namespace) -> dic
         "top1_dense": test.top1(network),
         "top1_calibrated": test.top1(network.rewritten(before.chains)),
         "top1_refined": test.top1(network.rewritten(after.chains)),
-        "minutes": args.minutes,
+        "minutes": refinement.minutes,
+        "measured": stamp(),
         **after.plan.options[CALIBRATION][REFINED],
     }
 
@@ -86,6 +97,11 @@ def line(key: str, row: dict[str, Any]) -> str:
     )
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers that commas separate."""
+    return tuple(map(float, text.split(",")))
+
+
 def main() -> None:
     """Measure every network and print the table."""
     parser = argparse.ArgumentParser()
@@ -93,20 +109,25 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="as trpexport decompose --calib takes it")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--refine-images", type=int, help="else all, as far as memory allows")
     parser.add_argument("--scheme", default="spatial")
     parser.add_argument("--ratios", type=float, nargs="+", default=(2.0, 2.5, 3.0))
     parser.add_argument("--size", type=int)
     parser.add_argument("--resize", type=int)
+    parser.add_argument("--mean", type=numbers, default=NORMALISE.mean)
+    parser.add_argument("--std", type=numbers, default=NORMALISE.std)
+    parser.add_argument("--factory", help="builds a checkpoint's network: package.module:function")
     parser.add_argument("--cache", type=Path, help="folder for tables and for runs to go on from")
     args = parser.parse_args()
     known: dict[str, dict[str, Any]] = {}
     if RESULT.exists():
         known = json.loads(RESULT.read_text())["results"]
     for path in args.networks:
-        source = source_of(path)
+        source = source_of(path, args.factory, args.size)
         for ratio in args.ratios:
-            key = f"{path.stem}/{args.scheme}/{args.images}/{args.minutes:g}min/{ratio:g}"
+            long = f"{args.steps}steps" if args.steps else f"{args.minutes:g}min"
+            key = f"{path.stem}/{args.scheme}/{args.images}/{long}/{ratio:g}"
             if key not in known:
                 known[key] = measure(source, ratio, args)
                 content = {"environment": environment(), "results": known}

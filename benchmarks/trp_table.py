@@ -1,15 +1,17 @@
 """The published tables on a data set at hand: accuracy before and after the decomposition.
 
     python -m benchmarks.trp_table --data imagefolder:cifar10-jpeg.tar.gz --runs runs
+    python -m benchmarks.trp_table --data imagefolder:cifar10-jpeg.tar.gz --runs wide --bf16 \
+        --arch wrn-10-2 --rank-multiple 16 --rows plain plain-continued spatial-calibrated
 
-ResNet-20, each row against its own baseline. A plain network is trained from fresh weights. From
-it, as the paper does for ImageNet (section 4.1): further epochs plain, and with TRP and the nuclear
-norm by each scheme; also from the plain network calibrated to the target, so that TRP starts from
-low rank; where asked for (``--rows spatial``), with TRP from fresh weights, as the paper does for
-CIFAR-10. Each TRP network is decomposed at the value threshold 0.05 **without fine-tuning**, then
-fine-tuned; the plain one stands beside them, decomposed to the same MACs, and calibrated. Every
-run is one directory under ``--runs`` and goes on where it was stopped; ``--rows`` makes some of
-them, so that several processes can share the work.
+ResNet-20 unless another is named, each row against its own baseline. A plain network is trained
+from fresh weights. From it, as the paper does for ImageNet (section 4.1): further epochs plain, and
+with TRP and the nuclear norm by each scheme; also from the plain network calibrated to the target,
+so that TRP starts from low rank; where asked for (``--rows spatial``), with TRP from fresh weights,
+as the paper does for CIFAR-10. Each TRP network is decomposed at the value threshold 0.05 **without
+fine-tuning**, then fine-tuned; the plain one stands beside them, decomposed to the same MACs, and
+calibrated. Every run is one directory under ``--runs`` and goes on where it was stopped; ``--rows``
+makes some of them, so that several processes can share the work.
 All accuracies are those of the last epoch: none is picked by looking at the test images.
 """
 
@@ -42,7 +44,6 @@ from trpexport.training.settings import Compute
 from trpexport.training.train import train
 from trpexport.training.watching import Watchers
 
-ARCH = "resnet20"
 THRESHOLD = "value:0.05"
 SCHEMES = ("spatial", "channel", "decoupling")
 CONTINUED = tuple(f"{name}-continued" for name in ("plain", *SCHEMES))
@@ -119,7 +120,8 @@ class Table:
             return (self.continued, plain) if kind else (self.fresh, None)
         start = self.runs / f"plain-{scheme}-calibrated-bundle"
         if not start.is_dir():
-            self.decompose(plain, self.to_target(scheme), start, calibrated=True)
+            multiple = self.args.rank_multiple
+            self.decompose(plain, self.to_target(scheme, multiple), start, calibrated=True)
         return self.calibrated, start
 
     def row(self, name: str) -> list[dict[str, Any]]:
@@ -139,7 +141,7 @@ class Table:
                 rank_multiple=self.args.rank_multiple,
             )
         train(
-            ARCH,
+            self.args.arch,
             settings,
             low_rank,
             self.runs / name,
@@ -183,11 +185,11 @@ class Table:
                 high = middle
         return f"energy:{low:.6f}"
 
-    def to_target(self, scheme: str) -> tx.ByBudget:
-        """Return how to calibrate to the target's share of the MACs."""
+    def to_target(self, scheme: str, multiple: int = 1) -> tx.ByBudget:
+        """Return how to calibrate to the target's share of the MACs, ranks in multiples."""
         # A little below it: TRP steers to the target itself.
         share = self.args.target_macs - 0.001
-        return tx.ByBudget(macs=share, scheme=scheme, rank_multiple=1, cache=cache_folder())
+        return tx.ByBudget(macs=share, scheme=scheme, rank_multiple=multiple, cache=cache_folder())
 
     def decompose(
         self, source: Path, how: Chooser, bundle: Path, *, calibrated: bool = False
@@ -249,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="as trpexport train takes it")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--arch", default="resnet20", help="of models_zoo")
     parser.add_argument("--rows", nargs="*", choices=ALL_ROWS, default=ROWS)
     parser.add_argument("--recipe", default="one-cycle", help="of a network from fresh weights")
     parser.add_argument("--epochs", type=int, default=12)
@@ -266,10 +269,11 @@ def main() -> None:
     table = Table(args)
     rows = [row for name in args.rows for row in table.row(name)]
     show(rows)
-    if set(args.rows) == set(ROWS):
+    # The usual rows are one table; of another architecture, what was asked for.
+    if args.arch != "resnet20" or set(args.rows) == set(ROWS):
         kind, _, path = args.data.partition(":")
         settings = {
-            "arch": ARCH,
+            "arch": args.arch,
             "data": f"{kind}:{Path(path).name}",
             "fresh": asdict(table.fresh.recipe),
             "continued": asdict(table.continued.recipe),
@@ -280,7 +284,8 @@ def main() -> None:
             "rank_multiple": args.rank_multiple,
         }
         result = {"environment": environment(), "settings": settings, "rows": rows}
-        (RESULTS / "trp_table.json").write_text(json.dumps(result, indent=2) + "\n")
+        name = "trp_table" if args.arch == "resnet20" else f"trp_table-{args.arch}"
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

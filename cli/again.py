@@ -20,7 +20,7 @@ _TARGETS = {
 _TUNED = {
     "speedup": "--min-speedup",
     "seconds": "--max-latency",
-    "error": "--target-error",
+    "error": "--max-error",
     "drop": "--max-drop",
 }
 
@@ -37,7 +37,7 @@ def commands(bundle: Bundle) -> tuple[Text, ...]:
 
 def _making(bundle: Bundle) -> list[str]:
     source = (bundle.manifest.get("source") or {}).get("file", "NETWORK")
-    if not bundle.plan.rewritten:
+    if not bundle.plan.rewritten and "latency" not in bundle.report:
         return ["trpexport", "export", source, "-o", bundle.label]
     command, chosen = _choosing(bundle)
     options = [*chosen, *_selecting(bundle.plan.options), *_writing(bundle)]
@@ -84,7 +84,9 @@ def _writing(bundle: Bundle) -> Iterator[str]:
         yield from ("--opset", str(opset))
     if manifest.get("dynamic_batch") is True:
         yield "--dynamic-batch"
-    if variants := [name for name in manifest.get("variants", {}) if "ort" not in name]:
+    if "latency" in bundle.report and bundle.plan.precisions:
+        yield from ("--precision", "free")
+    elif variants := [name for name in manifest.get("variants", {}) if "ort" not in name]:
         yield from ("--precision", ",".join(variants))
     if manifest.get("baseline") and "latency" not in bundle.report:
         yield "--add-baseline"

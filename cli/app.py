@@ -79,7 +79,7 @@ def _root(
 ) -> None:
     """Low-rank CNNs from training to the edge: decompose, verify, export, measure.
 
-    trpexport COMMAND --help says more of a command.
+    trpexport COMMAND --help explains a command and its options.
 
     Example:
         trpexport inspect network.pth

@@ -11,10 +11,10 @@ def arm_setup(
     out: opt.Out = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Download an aarch64 Python with ONNX Runtime, and QEMU to run it: for trpexport emulate.
+    """Download QEMU and an aarch64 Python with ONNX Runtime, for trpexport emulate.
 
-    Says what it downloads: about 70 MB, 180 MB on disk, in your cache folder if --out does not say
-    where. Installs nothing on the system. Running it again finds it ready.
+    Downloads about 70 MB (180 MB on disk) to --out, or to your cache folder, and lists what.
+    Installs nothing on the system; run again, it finds everything in place.
 
     Example:
         trpexport arm-setup

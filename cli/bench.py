@@ -29,7 +29,7 @@ def bench(
     min_runs: m.MinRuns = 50,
     max_time: m.MaxTime = 30.0,
     warmup_seconds: Annotated[
-        float, typer.Option(help="Longest time to wait until run times are steady.")
+        float, typer.Option(help="Longest warm-up until timings are steady, in seconds.")
     ] = 10.0,
     graph_optimization: m.GraphOptimization = None,
     allow_spinning: m.AllowSpinning = None,
@@ -52,11 +52,12 @@ def bench(
         bool, typer.Option("--csv", callback=claim, help="Print the record as CSV.")
     ] = False,
 ) -> None:
-    """Measure ONNX files or bundles against the first of them, in turns, in one process.
+    """Measure the latency of ONNX files or bundles, and the speed-up over the first of them.
 
-    Prints latency beside MACs, and the measured speed-up with its 95 % interval: where that holds
-    1, there is no measurable difference. A bundle made with --add-baseline is compared with its
-    baseline. A provider that does not really run is an error. Needs no torch.
+    Runs all of them in turns, in one process. Prints latency beside MACs, and the speed-up with its
+    95 % interval; if that includes 1, there is no measurable difference. A bundle made with
+    --add-baseline is compared with its own baseline. An execution provider that is listed but does
+    not run is an error. Needs no torch.
 
     Example:
         trpexport bench out --provider cpu --threads 1,4

@@ -12,16 +12,17 @@ from .console import show, show_json
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A record of bench, as JSON.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="A later one.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="JSON file of bench.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A later JSON file of bench.")],
     allow_other_machine: Annotated[
-        bool, typer.Option("--allow-other-machine", help="Even if they are of two machines.")
+        bool,
+        typer.Option("--allow-other-machine", help="Compare even if they are from two machines."),
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Compare two records that bench wrote: what became faster, and what slower.
+    """Compare two results of bench: what became faster, and what slower.
 
-    Records of two machines are refused, as times of two machines say nothing of networks.
+    Results from different machines are refused: their difference says nothing about the networks.
 
     Example:
         trpexport compare old.json new.json

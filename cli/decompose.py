@@ -11,7 +11,8 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json, written
 from .dry_run import DryRun, dry_run
 from .endings import commands_of, ending, proposed, refused
@@ -30,7 +31,7 @@ from .eval import (
     kept_preprocessing,
     real_inputs,
 )
-from .idle import CHECKING, REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
+from .idle import CHECKING, REFINING, Idle, at_most_one, refuse_idle
 from .interrupts import tell_written
 from .limits import MaxError, MinAgreement, agreement
 from .measuring import Provider
@@ -59,14 +60,15 @@ def decompose(
     criterion: opt.Criterion = None,
     out: opt.Out = None,
     plan: Annotated[
-        Path | None, typer.Option(help="An edited plan.json, which then decides on every layer.")
+        Path | None,
+        typer.Option(help="Take scheme and rank of every layer from an edited plan.json."),
     ] = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     stride_1_only: opt.Stride1Only = False,
     keep_expensive: Annotated[
         bool,
-        typer.Option("--keep-expensive", help="Rewrite layers even where that costs more MACs."),
+        typer.Option("--keep-expensive", help="Also rewrite layers where that costs more MACs."),
     ] = False,
     arch: opt.Arch = None,
     expect: opt.Expect = None,
@@ -80,14 +82,16 @@ def decompose(
     simplify: opt.Simplify = None,
     add_baseline: Annotated[
         bool,
-        typer.Option("--add-baseline", help="Add the original network, for bench to compare with."),
+        typer.Option(
+            "--add-baseline", help="Add the original network to the bundle, to compare with."
+        ),
     ] = False,
     calib: opt.Calib = None,
     images: opt.Images = None,
     seed: opt.Seed = 0,
     target_macs: opt.TargetMacs = None,
     target_params: Annotated[
-        float | None, typer.Option(help="Share of the parameters to keep, likewise.")
+        float | None, typer.Option(help="Share of the parameters to keep, as in 0.4.")
     ] = None,
     target_error: opt.TargetError = None,
     max_drop: opt.MaxDrop = None,
@@ -121,12 +125,13 @@ def decompose(
 ) -> None:
     """Decompose a checkpoint or an ONNX file, verify the result, and write it as ONNX.
 
-    Writes a directory: model.onnx, model.safetensors (of a checkpoint), plan.json, golden.npz,
-    report.json and manifest.json. A layer is rewritten only where that makes it cheaper. Exit code
-    3: no layer gets cheaper, and a table shows what would, or a target or limit can't be met; 4:
-    the verification failed. Nothing is written then. Images become input as the checkpoint says, or
-    as --mean, --std, --size and --resize do, which the bundle keeps; arrays of floats are input as
-    they are.
+    Writes a directory (a bundle) with model.onnx, model.safetensors (for a checkpoint), plan.json,
+    golden.npz, report.json and manifest.json. A layer is rewritten only where that makes it
+    cheaper. Exit code 3: no layer gets cheaper (a table shows what would help), or a target or
+    limit can't be met; 4: the verification failed. Nothing is written in these cases.
+
+    Images are prepared as the checkpoint says, or by --mean, --std, --size and --resize, which the
+    bundle then stores. Arrays of floats are used as they are.
 
     Example:
         trpexport decompose network.pth --criterion energy:0.9
@@ -135,6 +140,7 @@ def decompose(
     tell_written(out)  # what comes now takes its time
     from trpexport.choose.by_plan import ByPlan
     from trpexport.choose.selection import Selection
+    from trpexport.files import cache_folder
     from trpexport.networks.torch.devices import device_named
     from trpexport.pipeline import decompose_to_bundle, default_directory
     from trpexport.report.views.bundle import bundle_view
@@ -143,29 +149,24 @@ def decompose(
 
     at_most_one(context, *_TARGETS)
     target = _target(macs=target_macs, params=target_params, error=target_error, drop=max_drop)
-    _check_target(context, target, calib)
+    _check_target(target, calib)
     refuse_idle(context, *_IDLE, CHECKING)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how, data)
-    selection = {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
+    kept = None if fitted is None else cache_folder(cache)
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
     chooser: Chooser
     if target is not None:
         _refuse_beside_a_target(criterion, plan, keep_expensive)
         judging = {"metric": metric, "lower_is_better": metric_lower_is_better}
-        chooser = _budget(target, scheme, cache, {**selection, **judging})
+        chooser = _budget(target, scheme, kept, {**selection, **judging})
     elif plan is not None:
-        chooser = ByPlan(plan, keep_expensive=keep_expensive)
+        chooser = ByPlan(plan, keep_expensive=keep_expensive, cache=kept)
     else:
-        chooser = _criterion(scheme, criterion, keep_expensive, selection)
+        chooser = _criterion(scheme, criterion, keep_expensive, {**selection, "cache": kept})
     refinement = refinement_of(refine, cache, refine_images, device)
     out = out or default_directory(checkpoint, chooser.label)
-    tell_written(out)
+    tell_written(out, cache=kept)
     labelled = expectation(expect, *how)
     array = real_inputs(inputs, how)
     source = opt.source(context, checkpoint, arch, model, input_shape, unsafe_pickle, labelled)
@@ -196,7 +197,9 @@ def decompose(
             scheme,
             Selection(include=include or (), exclude=exclude or (), stride_1_only=stride_1_only),
             out,
-            images=None if fitted is None else fitted.count,
+            data=fitted,
+            refinement=refinement,
+            inputs=chooser.inputs,
             has_target=target is not None,
         )
         return
@@ -260,16 +263,9 @@ def _refuse_beside_a_target(criterion: str | None, plan: Path | None, keep_expen
             raise TrpexportError(f"{name} and a target exclude each other: give one of them")
 
 
-def _check_target(
-    context: typer.Context, target: tuple[str, float] | None, calib: str | None
-) -> None:
-    """Refuse options that only serve a target, and a target that nothing says how to meet."""
-    if target is None:
-        if not is_given(context, "refine"):
-            refuse_typed(
-                context, ("cache",), "without a target", add="one, as in --target-macs 0.5"
-            )
-    elif calib is None:
+def _check_target(target: tuple[str, float] | None, calib: str | None) -> None:
+    """Refuse a target that nothing says how to meet."""
+    if target is not None and calib is None:
         raise TrpexportError(
             "a target is met by output error on images: give some, as in --calib cifar10:DIR"
         )
@@ -282,14 +278,13 @@ def _budget(
     others: Mapping[str, Any],
 ) -> Chooser:
     from trpexport.choose.by_budget import ByBudget
-    from trpexport.files import cache_folder
 
     kind, limit = target
     limits: dict[str, Any] = {kind: limit}
     return ByBudget(
         **limits,
         scheme=scheme,
-        cache=cache_folder(cache),
+        cache=cache,
         **others,
     )
 

@@ -7,9 +7,9 @@ from .options import Json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Try what is installed: packages of each extra, and execution providers on a small network.
+    """Check the installation: the packages of each extra, and the execution providers.
 
-    What is missing is named with the command that brings it.
+    Each provider is tried on a small network. For what is missing, shows the command to install it.
 
     Example:
         trpexport doctor

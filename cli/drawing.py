@@ -30,7 +30,7 @@ def _checked(place: Path | None) -> Path | None:
 
 Plot = Annotated[
     Path | None,
-    typer.Option(callback=_checked, help="Draw the result into this file, .png or .svg, too."),
+    typer.Option(callback=_checked, help="Also draw the result as a picture, .png or .svg."),
 ]
 
 

@@ -13,8 +13,11 @@ from .endings import next_steps
 from .retyped import retyped
 
 if TYPE_CHECKING:
+    from trpexport.calibration_data import CalibrationData
     from trpexport.choose.selection import Selection
+    from trpexport.inputs import Inputs
     from trpexport.pipeline import Decomposable
+    from trpexport.refining.refinement import Refinement
 
 DryRun = Annotated[
     bool,
@@ -32,7 +35,9 @@ def dry_run(
     selection: Selection,
     out: Path,
     *,
-    images: int | None,
+    data: CalibrationData | None,
+    refinement: Refinement | None,
+    inputs: Inputs | None = None,
     has_target: bool,
 ) -> None:
     """Say what low rank can win of a network, and how long that would take.
@@ -43,18 +48,33 @@ def dry_run(
         scheme: name of the scheme, or ``auto``.
         selection: the layers that may be rewritten.
         out: where a bundle would go.
-        images: how many to calibrate on; None for no calibration.
+        data: what to calibrate on, which is refused as it would be then; None for no calibration.
+        refinement: how the factors are trained further, if they are.
+        inputs: the network's, where a plan says them.
         has_target: whether ranks are chosen by what each of them loses.
+
+    Raises:
+        TrpexportError: the network or the data can't be used.
     """
+    from trpexport.calibration_data import check_images
     from trpexport.choose.outlook import outlook, priced
     from trpexport.report.views.outlook import outlook_view
 
     with progress() as stages:
-        origin, network = source.open(stages)
+        outputs = context.params["output"] or ()
+        ready = source.ready(data, inputs=inputs, outputs=outputs, stages=stages)
+        network, images, count = ready.network, ready.images, 0
+        if images is not None:
+            with stages("check the images"):
+                count = len(check_images(network, images))
+                if context.params["max_drop"] is not None:
+                    images.labelled()
+        if refinement is not None:
+            refinement.check_network(network, images)
         with stages("see what can be won"):
-            found = outlook(network, scheme, selection, label=origin.label)
-            if images is not None:
-                found = priced(found, network, images, has_target=has_target)
+            found = outlook(network, scheme, selection, label=ready.label)
+            if count:
+                found = priced(found, network, count, has_target=has_target)
     facts: dict[str, Any] = found.to_json()
     command = retyped(context, drop=("is_dry",))
     if context.params["as_json"]:

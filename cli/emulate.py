@@ -21,7 +21,7 @@ def emulate(
     cpu: Annotated[
         str,
         typer.Option(
-            help="Processor: cortex-a53, cortex-a72, cortex-a76, ...; a wrong name lists all.",
+            help="Processor: cortex-a53, cortex-a72, cortex-a76, ... A wrong name lists all.",
             autocompletion=completion.arm_cpus,
         ),
     ] = "cortex-a72",
@@ -36,7 +36,7 @@ def emulate(
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
 ) -> None:
-    """Verify networks and count their instructions on an emulated ARM processor; no latency.
+    """Verify networks on an emulated ARM processor and count their instructions; no latency.
 
     Needs what trpexport arm-setup prepares, and no torch.
 

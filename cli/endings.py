@@ -35,6 +35,7 @@ _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
 _HALF_PRECISION = "fp16"
 _MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
+_MAX_OUTPUT_ERROR = 0.1  # of a gate: for the reader to replace
 # What limits tune.
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
 
@@ -84,7 +85,7 @@ def export_ending(context: typer.Context, place: Path) -> tuple[Block, ...]:
 
 def after_export(context: typer.Context, place: Path) -> list[Proposal]:
     """Return what to type after an export."""
-    return [("see how fast it is:", other(context, "bench", place))]
+    return [("measure its speed:", other(context, "bench", place))]
 
 
 def conversion_ending(context: typer.Context, result: ConversionReport) -> tuple[Block, ...]:
@@ -107,9 +108,9 @@ def after_conversion(context: typer.Context, result: ConversionReport) -> list[P
     if bad and context.params["max_error"] is None:
         add = {"max_error": _MAX_ERROR, "force": True}
         command = retyped(context, drop=_ASKED, add=add)
-        return [("keep in float32 what loses most:", command)]
+        return [("keep the nodes that lose most in float32:", command)]
     files = [context.params["model"], *(result.paths[name] for name in verdicts)]
-    return [("see what it is worth in time:", other(context, "bench", *files))]
+    return [("measure the speed-up:", other(context, "bench", *files))]
 
 
 def next_steps(proposals: Sequence[Proposal]) -> tuple[Block, ...]:
@@ -158,14 +159,14 @@ def _more_bits(context: typer.Context) -> Iterator[Proposal]:
     asked = names(context.params["precision"])
     if _HALF_PRECISION not in asked:
         add: dict[str, object] = {"precision": _HALF_PRECISION}
-        yield "write it in more bits:", retyped(context, drop=_ASKED, add=add)
+        yield "use a precision with more bits:", retyped(context, drop=_ASKED, add=add)
     wide = {
         name: 2 * limit
         for name in ("max_error", "max_drop")
         if (limit := context.params[name]) is not None
     }
     if wide:
-        yield "allow it to lose more:", retyped(context, drop=_ASKED, add=wide)
+        yield "allow a larger loss:", retyped(context, drop=_ASKED, add=wide)
 
 
 def _tell(
@@ -213,10 +214,10 @@ def _instead(
     found.append(_trained(context, architecture))
     if choice is not None:
         command = retyped(context, drop=_ASKED, add={"criterion": choice.criterion})
-        found.append(("cut weights that were never trained for it, and lose some:", command))
+        found.append(("cut the weights all the same, and lose accuracy:", command))
     if "pareto" in context.params and not context.params["pareto"]:
         command = retyped(context, drop=(*_LIMITS, *_ASKED), add={"pareto": True})
-        found.append(("see which speed-ups can be had, and what they cost:", command))
+        found.append(("see what other speed-ups cost:", command))
     return [*found, *([] if choice else _milder(context))]
 
 
@@ -237,7 +238,7 @@ def _calibrated(context: typer.Context, share: float, place: Path | None = None)
         if _is_default(context, "scheme"):
             add["scheme"] = "auto"
     command = retyped(context, drop=(*_BESIDE_A_TARGET, *_ASKED), add=add)
-    return "fit the factors to images, which need no labels:", command
+    return "calibrate on images, without labels:", command
 
 
 def _is_default(context: typer.Context, name: str) -> bool:
@@ -256,7 +257,10 @@ def _trained(context: typer.Context, architecture: str | None) -> Proposal:
     """Return how the network is trained towards low rank: by a command, if it is of the zoo."""
     file = _file(context)
     if architecture is None or is_onnx(file) or not _is_of_the_zoo(architecture):
-        return "train it towards low rank, as trpexport.TrainedRankPruning in your own loop", None
+        return (
+            "train it towards low rank, with trpexport.TrainedRankPruning in your training loop",
+            None,
+        )
     options = {
         "--arch": architecture,
         "--init": file,
@@ -308,15 +312,45 @@ def _proposals(
                 found += _milder(context, place)
             case Advice.FINETUNE:
                 command = other(context, "finetune", place, keep=model, add={"--data": data})
-                found.append(("train the factors on labels:", command))
+                found.append(("fine-tune it on images with labels:", command))
             case Advice.QUANTIZE:
                 found.append(_quantized(context))
             case Advice.EVALUATE:
-                command = other(context, "eval", place, add={"--data": data})
-                found.append(("count what it gets right:", command))
+                found += _judged(context, verdict, place, data)
             case Advice.BENCH:
-                found.append(("see what it is worth in time:", other(context, "bench", place)))
+                found.append(_benched(context, place))
     return found
+
+
+def _judged(context: typer.Context, verdict: Verdict, place: Path, data: str) -> Iterator[Proposal]:
+    """Return how a network is judged: a classifier by labels, another by what it puts out."""
+    if verdict.lost is None or verdict.lost.agreement is not None:
+        yield "measure its accuracy:", other(context, "eval", place, add={"--data": data})
+    elif _has_original(context):
+        files = {"--candidate": place}
+        if not _has_baseline(context):
+            files["--baseline"] = _file(context)
+        limit = {"--data": data, "--max-output-error": _MAX_OUTPUT_ERROR}
+        yield "hold its outputs to a limit:", other(context, "gate", add={**files, **limit})
+
+
+def _benched(context: typer.Context, place: Path) -> Proposal:
+    """Return how a network is timed: beside the original, if that is there as ONNX."""
+    if not _has_original(context):
+        purpose = "measure its speed (the speed-up, too, of a bundle with --add-baseline):"
+        return purpose, other(context, "bench", place)
+    original = () if _has_baseline(context) else (_file(context),)
+    return "measure the speed-up:", other(context, "bench", *original, place)
+
+
+def _has_original(context: typer.Context) -> bool:
+    """Whether the original network is at hand as ONNX, in the bundle or as it was typed."""
+    return _has_baseline(context) or is_onnx(_file(context))
+
+
+def _has_baseline(context: typer.Context) -> bool:
+    """Whether the bundle holds the original network, which tune always adds."""
+    return bool(context.params.get("add_baseline", True))
 
 
 def _milder(context: typer.Context, place: Path | None = None) -> Iterator[Proposal]:
@@ -329,14 +363,14 @@ def _milder(context: typer.Context, place: Path | None = None) -> Iterator[Propo
             return
     if "criterion" in context.params and context.params.get("plan") is None:
         keep = (*NETWORK, "scheme", "include", "exclude", "stride_1_only")
-        yield "see what other criteria keep:", other(context, "inspect", _file(context), keep=keep)
+        yield "compare other criteria:", other(context, "inspect", _file(context), keep=keep)
 
 
 def _quantized(context: typer.Context) -> Proposal:
     """Return the command that writes the network as it is in int8."""
     file = _file(context)
     data = {"--calib": context.params.get("calib") or _IMAGES}
-    purpose = "make it smaller in another way, as int8:"
+    purpose = "quantize it to int8 instead:"
     if is_onnx(file):
         return purpose, other(context, "quantize", file, keep=PREPARING, add=data)
     keep = (*NETWORK, *PREPARING)

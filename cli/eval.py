@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,50 +38,52 @@ JUDGING = ("data", "metric", "metric_lower_is_better")
 
 _CALIBRATED = 512  # images
 DATA = (
-    "Labelled data to train on or to judge by, as in cifar10:DIR, imagefolder:DIR, npz:FILE, "
-    "tensors:FILE."
+    "Labelled data to train on or to measure accuracy on: cifar10:DIR, imagefolder:DIR, npz:FILE, "
+    "tensors:FILE, ..."
 )
 Mean = Annotated[
     str | None,
-    typer.Option(help="Mean of each channel for pixels in 0..1, as in 0.485,0.456,0.406."),
+    typer.Option(help="Mean of each channel, for pixels from 0 to 1, as in 0.485,0.456,0.406."),
 ]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, likewise.")]
+Std = Annotated[
+    str | None, typer.Option(help="Standard deviation of each channel, as in 0.229,0.224,0.225.")
+]
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Size of the input that images are cut to: 224, or 192x256 (height x width)."
+        help="Crop images from the centre to this size: 224, or 192x256 (height x width)."
     ),
 ]
 Resize = Annotated[
     int | None,
-    typer.Option(min=1, help="First scale the shorter edge of an image to this many pixels."),
+    typer.Option(min=1, help="Scale the shorter edge of images to this many pixels first."),
 ]
 DataPreprocessing = Annotated[
     bool,
-    typer.Option("--data-preprocessing", help="Prepare images as the data set says by default."),
+    typer.Option("--data-preprocessing", help="Prepare images as is usual for the data set."),
 ]
 Data = Annotated[
     str | None,
     typer.Option(help=DATA, autocompletion=completion.data),
 ]
-Split = Annotated[str, typer.Option(help="Which images of --data.")]
+Split = Annotated[str, typer.Option(help="Part of --data to use: train or test.")]
 DataImages = Annotated[
     int | None,
-    typer.Option(min=1, help="How many images of --data, spread evenly; else all."),
+    typer.Option(
+        min=1, help="Number of images of --data to use, taken at even distances. Default: all."
+    ),
 ]
 OfMetric = Annotated[
     str | None,
     typer.Option(
-        help="miou, rmse, mae, top5, ..., a wrong name lists all; or your own function of "
-        "predictions and targets, as package.module:function.",
+        help="Metric other than top-1: miou, rmse, mae, top5, ... (a wrong name lists all), or a "
+        "function of predictions and targets, as package.module:function.",
         autocompletion=completion.metrics,
     ),
 ]
 LowerIsBetter = Annotated[
     bool,
-    typer.Option(
-        "--metric-lower-is-better", help="Of your own metric, a smaller number is the better one."
-    ),
+    typer.Option("--metric-lower-is-better", help="Your own metric is better where it is smaller."),
 ]
 
 
@@ -103,25 +105,26 @@ def eval_(
     provider_option: m.ProviderOption = None,
     threads: m.Threads = "1",
     batch: m.Batch = None,
+    ray: m.Ray = None,
     confusion: Annotated[
-        bool, typer.Option("--confusion", help="Show which class was taken for which.")
+        bool, typer.Option("--confusion", help="Show the confusion matrix's largest entries.")
     ] = False,
     save: m.Save = None,
     against: Annotated[
-        Path | None, typer.Option(help="Compare image by image with predictions of --save.")
+        Path | None, typer.Option(help="Compare image by image with predictions written by --save.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure top-1, top-5 and loss of an ONNX classifier on a data set, or another metric.
 
-    Images are prepared as the bundle says; for a file that no bundle describes, say how. The loss
-    is the cross-entropy of the outputs taken as logits, or -log p where they are probabilities.
-    An image whose outputs are not finite counts as wrong. Needs no torch.
+    Images are prepared as the bundle says; for other files give --mean and --std. The loss is the
+    cross-entropy of the outputs taken as logits, or -log p where they are probabilities. An image
+    whose outputs are not finite counts as wrong. Needs no torch.
 
-    Raw tensors, tensors:FILE.npz, are a network's inputs by name, and what should come out as
-    target, or target.NAME for an output. A function of --metric gets all predictions and targets
-    as arrays (dicts by output, where there are several) and returns a number, or one a sample; a
-    class gets them batch by batch in update(), and compute() returns a number.
+    tensors:FILE.npz holds a network's inputs by name, and the expected output as target (or
+    target.NAME for each output). A function for --metric gets all predictions and targets as arrays
+    (dicts by output if there are several) and returns one number, or one for each sample; a class
+    gets them batch by batch in update(), and returns the number from compute().
 
     Example:
         trpexport eval out --data cifar10:DIR
@@ -131,6 +134,7 @@ def eval_(
     from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
     from trpexport.judge.images import choose_images
     from trpexport.judge.predictions import read_evaluation, save_evaluation
+    from trpexport.judge.spread import spread
     from trpexport.report.views.evaluation import evaluation_view
     from trpexport.runtime.providers import parse_provider_options
 
@@ -148,17 +152,20 @@ def eval_(
     if judge is not None:
         refuse_typed(context, ("confusion", "save", "against"), f"beside the metric {judge.name}")
         drawn = {"split": split, "limit": images, "preprocessing": how, "output": output}
-        scored = scores([model], dataset, judge, batch=batch, **drawn, **session)
+        scored = scores([model], dataset, judge, batch=batch, ray=ray, session=session, **drawn)
         _show_score(scored.models[0], as_json)
         return
     earlier = None if against is None else read_evaluation(against)
     seen = None if earlier is None else earlier.fingerprint  # unknown ones are refused at once
     chosen = choose_images(dataset, split, images)
     assert isinstance(dataset, Dataset)  # raw tensors have a metric, or were refused
-    (classifier,) = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
-    with bar(len(chosen.indices), "evaluate") as advance:
-        found = evaluate([classifier], chosen, batch=batch, advance=advance).classifiers[0]
-    for remark in chosen.remarks(classifier.preprocessing):
+    opened = open_classifiers([model], dataset, preprocessing=how, output=output, **session)
+    with (
+        spread(opened, ray, batch, **session) as those,
+        bar(len(chosen.indices), "evaluate") as advance,
+    ):
+        found = evaluate(those.models, chosen, batch=those.batch, advance=advance).classifiers[0]
+    for remark in chosen.remarks(opened[0].preprocessing):
         say(f"note: of the images: {remark}")
     if save is not None:
         save_evaluation(save, found)
@@ -183,15 +190,21 @@ def scores(
     metric: Metric,
     *,
     batch: int | None,
+    session: Mapping[str, Any],
+    ray: str | None = None,
     **how: Any,
 ) -> Scores:
     """Judge networks by a metric, under a bar; ``how`` is that of ``judge.examples.opened``."""
     from trpexport.judge.examples import opened
     from trpexport.judge.scoring import score
+    from trpexport.judge.spread import spread
 
-    judged, examples = opened(models, data, **how)
-    with bar(len(examples.indices), "evaluate") as advance:
-        return score(judged, examples, metric, batch=batch, advance=advance)
+    judged, examples = opened(models, data, **how, **session)
+    with (
+        spread(judged, ray, batch, **session) as those,
+        bar(len(examples.indices), "evaluate") as advance,
+    ):
+        return score(those.models, examples, metric, batch=those.batch, advance=advance)
 
 
 def _show_score(score: Score, as_json: bool) -> None:

@@ -43,8 +43,8 @@ def export(
         bool,
         typer.Option(
             "--keep-norms",
-            help="Leave batch norms apart from the kernels before them, for a file that is to be "
-            "decomposed: with the ranks of the checkpoint.",
+            help="Do not fold batch norms into the kernels before them, so that the file can be "
+            "decomposed with the same ranks as the checkpoint.",
         ),
     ] = False,
     mean: Mean = None,
@@ -65,10 +65,10 @@ def export(
     force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Export a checkpoint as it is: the baseline that a decomposed network is compared with.
+    """Export a checkpoint without decomposing it, as a baseline to compare with.
 
-    Writes the same directory as decompose, which keeps what --mean, --std, --size and --resize say.
-    Exit code 4: the ONNX file is not the network; nothing is written then.
+    Writes the same kind of directory as decompose; it stores --mean, --std, --size and --resize.
+    Exit code 4: the ONNX file computes something else than the network; nothing is written then.
 
     Example:
         trpexport export network.pth -o dense

@@ -9,8 +9,9 @@ import typer
 
 from . import measuring
 from . import options as opt
+from .console import say
 from .eval import Mean, Resize, Size, Std
-from .idle import Idle, refuse_idle
+from .idle import refuse_typed
 from .interrupts import is_asked, tell
 from .pixels import normalisation
 from .train import (
@@ -30,10 +31,13 @@ from .train import (
     TensorBoard,
     WeightDecay,
     finish,
+    is_first,
     run_settings,
     standing,
     watching,
 )
+
+_NOBODY = "none"  # typed as a teacher
 
 
 def finetune(
@@ -44,19 +48,21 @@ def finetune(
     data: Data,
     out: RunOut = Path("finetuned"),
     teacher: Annotated[
-        Path | None, typer.Option(help="Learn from this network's answers too: the original, say.")
+        Path | None,
+        typer.Option(
+            help="Network to learn from as well (distillation), or none. By default the original, "
+            "if it is in the bundle or beside it and there is no --loss.",
+        ),
     ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="How much the teacher's unlikely classes count.")
-    ] = 4.0,
+    temperature: Annotated[float, typer.Option(help="Temperature of the distillation.")] = 4.0,
     teacher_weight: Annotated[
-        float, typer.Option(help="Share of the teacher in the loss, 0 to 1.")
+        float, typer.Option(help="Weight of the distillation in the loss, from 0 to 1.")
     ] = 0.5,
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Your own loss of what the network gives and the labels, as "
-            "package.module:function; without labels, --teacher's outputs are learnt."
+            help="Your own loss, a function of the network's outputs and the labels, as "
+            "package.module:function. Without labels, the outputs of --teacher are learnt."
         ),
     ] = None,
     recipe: Recipe = "finetune",
@@ -83,15 +89,17 @@ def finetune(
     restart: Restart = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Retrain a network after its decomposition; goes on where it was stopped, as train does.
+    """Train a decomposed network further; its factors stay factors.
 
-    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl. Images have
-    classes, or a --loss of your own is given; without labels, the outputs of --teacher are learnt.
+    Writes last.safetensors and best.safetensors, which export reads, and metrics.jsonl. Needs
+    images with classes, or a --loss of your own; without labels, the teacher's outputs are
+    learnt. The same command resumes a run that was stopped.
 
     Example:
+        trpexport finetune out --data cifar10:DIR
         trpexport finetune out --data cifar10:DIR --teacher network.pth
     """
-    refuse_idle(context, Idle(("temperature", "teacher_weight"), without="teacher"))
+    learnt = _teacher(context, source, teacher, has_loss=loss is not None)
     from trpexport.training.finetune import finetune as run
     from trpexport.training.settings import Compute
 
@@ -106,7 +114,7 @@ def finetune(
         source,
         settings,
         out,
-        teacher=teacher,
+        teacher=learnt,
         temperature=temperature,
         teacher_weight=teacher_weight,
         loss=loss,
@@ -116,5 +124,29 @@ def finetune(
         watcher=watching(out, tensorboard),
         restart=restart,
         should_stop=is_asked,
+        announce=_announce if is_first() else None,
     )
     finish(context, facts, out, "export", as_json)
+
+
+def _announce(line: str) -> None:
+    say(f"- {line}")
+
+
+def _teacher(
+    context: typer.Context, source: Path, typed: Path | None, *, has_loss: bool
+) -> str | Path | None:
+    """Return whose answers are learnt.
+
+    Raises:
+        TrpexportError: nobody's, and an option was typed that says how.
+    """
+    from trpexport.training.teachers import ORIGINAL, originals
+
+    if typed is not None and str(typed) != _NOBODY:
+        return typed
+    if typed is None and not has_loss and any(originals(source)):
+        return ORIGINAL
+    where = "beside --teacher none" if typed is not None else "without --teacher"
+    refuse_typed(context, ("temperature", "teacher_weight"), where, add="--teacher NETWORK")
+    return ORIGINAL if typed is None else None

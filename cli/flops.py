@@ -29,8 +29,8 @@ def flops(
 ) -> None:
     """Count MACs, FLOPs (2 x MACs), parameters and activation bytes, layer by layer.
 
-    Convolutions and matrix products are counted; biases, activations and normalisation are left
-    out, and what is not known is listed. An ONNX file or bundle is counted without torch.
+    Counts convolutions and matrix products; leaves out biases, activations and normalisation;
+    lists operators that it does not know. Needs torch only for checkpoints.
 
     Example:
         trpexport flops network.onnx --input-shape 1x3x224x224

@@ -50,9 +50,12 @@ _Bound = str | None  # limits are read by their rules, which say what is wrong w
 
 def gate(
     context: typer.Context,
-    candidate: Annotated[Path, typer.Option(help="The decomposed network: ONNX file or bundle.")],
+    candidate: Annotated[Path, typer.Option(help="Network to judge: an ONNX file or a bundle.")],
     baseline: Annotated[
-        Path | None, typer.Option(help="The original; else the baseline in the candidate's bundle.")
+        Path | None,
+        typer.Option(
+            help="Original to compare with. Default: the baseline in the candidate's bundle."
+        ),
     ] = None,
     data: Data = None,
     split: Split = "test",
@@ -61,20 +64,28 @@ def gate(
         _Bound,
         typer.Option(help=opt.MAX_DROP),
     ] = None,
-    max_top5_drop: Annotated[_Bound, typer.Option(help="Drop of top-5, points.")] = None,
+    max_top5_drop: Annotated[_Bound, typer.Option(help="Largest drop of top-5, in points.")] = None,
     min_agreement: Annotated[_Bound, typer.Option(help=MIN_AGREEMENT)] = None,
     max_output_error: Annotated[
-        _Bound, typer.Option(help="RMS difference of the outputs over their RMS.")
+        _Bound, typer.Option(help="Largest RMS difference of the outputs, as a share of their RMS.")
     ] = None,
-    min_macs_ratio: Annotated[_Bound, typer.Option(help="How many times fewer MACs.")] = None,
-    max_parameters: Annotated[_Bound, typer.Option(help="Parameters, as in 100k.")] = None,
-    max_file_size: Annotated[_Bound, typer.Option(help="Size of the file, as in 1.2MB.")] = None,
+    min_macs_ratio: Annotated[
+        _Bound, typer.Option(help="Smallest ratio of MACs, original to candidate.")
+    ] = None,
+    max_parameters: Annotated[_Bound, typer.Option(help="Most parameters, as in 100k.")] = None,
+    max_file_size: Annotated[_Bound, typer.Option(help="Largest file, as in 1.2MB.")] = None,
     min_speedup: Annotated[_Bound, typer.Option(help=opt.MIN_SPEEDUP)] = None,
     max_latency: opt.MaxLatency = None,
-    min_efficiency: Annotated[_Bound, typer.Option(help="Speed-up over MACs saved.")] = None,
+    min_efficiency: Annotated[
+        _Bound,
+        typer.Option(help="Smallest efficiency: measured speed-up divided by the ratio of MACs."),
+    ] = None,
     confident: Annotated[
         bool | None,
-        typer.Option("--confident/--estimate", help="Whole intervals have to be within limits."),
+        typer.Option(
+            "--confident/--estimate",
+            help="Whether whole confidence intervals must be within the limits.",
+        ),
     ] = None,
     mean: Mean = None,
     std: Std = None,
@@ -91,22 +102,25 @@ def gate(
     input_shape: opt.InputShape = None,
     min_time: m.MinTime = 2.0,
     max_time: m.MaxTime = 30.0,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the result to this file as JUnit XML.")
+    ] = None,
     save: m.Save = None,
     history: Annotated[Path | None, typer.Option(help="Append the result to this file.")] = None,
     compare_to: Annotated[
-        Path | None, typer.Option(help="Refuse what is worse than the last accepted one there.")
+        Path | None,
+        typer.Option(help="Fail if worse than the last result that passed in this history."),
     ] = None,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Exit with 0 if a candidate keeps within all limits, with 1 if not, with 2 on misuse.
+    """Exit with 0 if a candidate is within all limits, with 1 if not, with 2 on misuse.
 
-    Limits and metric are given here or in the section [gate] of trpexport.toml
-    ([tool.trpexport.gate] of pyproject.toml); what is typed wins. The drop is paired, image by
-    image. Too few images to tell a limit from twice that limit fail. Latency is measured here and
-    now, both networks in turns. Each network is measured at its own input size, and where the two
-    sizes differ, images that --mean and --std prepare are cut to it.
+    Limits and metric are given as options, or in the section [gate] of trpexport.toml
+    ([tool.trpexport.gate] of pyproject.toml); options win. The drop is paired, image by image; too
+    few images to tell a limit from twice that limit are a failure. Latency is measured during the
+    gate, both networks in turns. Each network is measured at its own input size; where the sizes
+    differ, images prepared by --mean and --std are cropped to each.
 
     Example:
         trpexport gate --candidate out --data cifar10:DIR --max-drop 1

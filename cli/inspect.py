@@ -38,15 +38,15 @@ def inspect(
     unsafe_pickle: opt.UnsafePickle = False,
     beside: Annotated[
         Path | None,
-        typer.Option(help="Another network with layers of the same names, drawn beside it."),
+        typer.Option(help="Draw another network with layers of the same names beside it."),
     ] = None,
     plot: Plot = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Show what a network is, each layer's singular values, and the ranks they suggest.
+    """Show the layers of a network, their singular values, and the ranks these suggest.
 
-    Writes nothing but a picture, where one is asked for. The last row gives the MACs that each
-    criterion would save.
+    The last row shows the MACs that each criterion would save. Nothing is written, except for the
+    picture of --plot.
 
     Example:
         trpexport inspect network.pth --scheme channel

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -176,9 +176,25 @@ def tell(stands: Callable[[], str]) -> None:
     _interrupts.stands = stands
 
 
-def tell_written(*paths: Path | None) -> None:
-    """Have an interrupt say which of some files and directories it came too late for."""
+def tell_written(*paths: Path | None, cache: Path | None = None) -> None:
+    """Have an interrupt say which of some files and directories it came too late for.
+
+    Args:
+        paths: as for :func:`standing`.
+        cache: likewise.
+    """
+    tell(standing(*paths, cache=cache))
+
+
+def standing(*paths: Path | None, cache: Path | None = None) -> Callable[[], str]:
+    """Return what says which of some files and directories were written since.
+
+    Args:
+        paths: what the command writes.
+        cache: folder in which it keeps what the same command goes on from.
+    """
     before = {path: _identity(path) for path in paths if path is not None}
+    begun = time.time()
 
     def stands() -> str:
         written = [path for path, was in before.items() if _identity(path) != was]
@@ -186,9 +202,19 @@ def tell_written(*paths: Path | None) -> None:
         said = [f"{path} is written" for path in written]
         if missing:
             said.append(f"nothing was written to {' or '.join(missing)}")
-        return "; ".join(said) or "nothing was written"
+        said = said or ["nothing was written"]
+        if cache is not None and len(written) < max(1, len(before)) and _changed(cache, begun):
+            said.append(f"the same command goes on from what is kept in {cache}")
+        return "; ".join(said)
 
-    tell(stands)
+    return stands
+
+
+def _changed(folder: Path, since: float) -> bool:
+    """Whether a file anywhere in a folder was written, or marked as used, since a time."""
+    with suppress(OSError):
+        return any(path.stat().st_mtime >= since for path in folder.rglob("*") if path.is_file())
+    return False
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -8,14 +8,16 @@ import typer
 
 from trpexport.errors import TrpexportError
 
-MIN_AGREEMENT = "Least share of inputs with the same top-1 as the original, in %, as in 98."
+MIN_AGREEMENT = (
+    "Smallest share of inputs with the same top-1 as the original, in percent, as in 98."
+)
 MinAgreement = Annotated[float | None, typer.Option(help=MIN_AGREEMENT)]
 MaxError = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Largest output error, of its variation, as in 0.05: of the network against the "
-        "original, of each --precision against float32.",
+        help="Largest output error to accept, as a share of the output's variation: 0.05 is 5 %. "
+        "Of the network against the original, and of each --precision against float32.",
     ),
 ]
 

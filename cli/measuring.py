@@ -13,50 +13,65 @@ from . import completion
 
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="ONNX files or bundles; the first is the base."),
+    typer.Argument(
+        metavar="MODEL...", help="ONNX files or bundles; the others are compared with the first."
+    ),
 ]
 Provider = Annotated[
     str,
     typer.Option(
-        help="Provider that runs the network: cpu, arm, cuda, ...; a wrong name lists all.",
+        help="ONNX Runtime execution provider: cpu, arm, cuda, ... A wrong name lists all.",
         autocompletion=completion.providers,
     ),
 ]
 ProviderOption = Annotated[
-    list[str] | None, typer.Option(help="An option of the provider, key=value. Repeatable.")
+    list[str] | None,
+    typer.Option(help="Option for the execution provider, as key=value. Repeatable."),
 ]
 Threads = Annotated[
-    str, typer.Option(help="Threads of one operator; bench takes several, as in 1,2,4.")
+    str, typer.Option(help="Threads within an operator; bench takes several numbers, as in 1,2,4.")
 ]
 Batch = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Images at a time; else as the file, the input shape or the recipe says."
+        min=1, help="Batch size. Default: that of the file, of the input shape, or of the recipe."
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option(help="Measure on this machine, user@device, over your own ssh.")
+    str | None, typer.Option(help="Measure on another machine, user@device, over your own ssh.")
 ]
-Python = Annotated[str, typer.Option(help="The Python to run on --host.")]
-MinTime = Annotated[float, typer.Option(help="Seconds to time each network, at least.")]
+Python = Annotated[str, typer.Option(help="Python interpreter on the machine of --host.")]
+MinTime = Annotated[
+    float, typer.Option(help="Shortest time to measure each network for, in seconds.")
+]
 MaxTime = Annotated[
-    float, typer.Option(help="Seconds at most, where a busy machine blurs the speed-ups.")
+    float,
+    typer.Option(
+        help="Longest time to measure for, in seconds, when a busy machine makes timings noisy."
+    ),
 ]
-MinRuns = Annotated[int, typer.Option(help="Runs of each network to time, at least.")]
+MinRuns = Annotated[int, typer.Option(help="Fewest runs of each network to time.")]
 GraphOptimization = Annotated[
     str | None,
     typer.Option(
-        help="ONNX Runtime's: disable, basic, extended or all; else as the bundle recommends, or "
-        "all."
+        help="Level of ONNX Runtime's graph optimization: disable, basic, extended or all. "
+        "Default: what the bundle recommends, or all."
     ),
 ]
 AllowSpinning = Annotated[
     bool | None,
-    typer.Option("--allow-spinning/--no-spinning", help="Whether waiting threads keep cores busy."),
+    typer.Option("--allow-spinning/--no-spinning", help="Whether idle threads spin."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|ADDRESS",
+        help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+    ),
 ]
 Save = Annotated[
     Path | None,
-    typer.Option(help="Write what was found to this file: predictions as .npz, else JSON."),
+    typer.Option(help="Write the result to this file, as JSON; predictions of eval as .npz."),
 ]
 
 

@@ -21,20 +21,25 @@ if TYPE_CHECKING:
     from trpexport.pipeline import Decomposable, Source
 
 # Of options that have several types.
-ARCH = "Architecture; of a checkpoint, if it is not recognised. A wrong name lists the near ones."
-OUT = "Where to write; if not given, in a directory here, or in place."
+ARCH = (
+    "Name of the architecture; for a checkpoint, only if it is not recognised. A wrong name lists "
+    "similar ones."
+)
+OUT = (
+    "Where to write. Default: a directory or file in the current one; quantize adds to the bundle."
+)
 OUTPUT = (
-    "The output to judge by, if there are several; decompose and tune take globs, and it is "
-    "repeatable there."
+    "Name of the output to judge by, if there are several. decompose and tune also take globs, "
+    "and take it repeatedly."
 )
 MAX_DROP = (
-    "What may be lost, in points of top-1; of --metric, points of top5 and miou, else its own "
-    "unit. Needs labels."
+    "Largest accuracy drop allowed, in percentage points of top-1; with --metric, in points of "
+    "top5 or miou, or in the metric's own unit. Needs labels."
 )
-MIN_SPEEDUP = "How many times faster at least, measured, as in 1.6."
+MIN_SPEEDUP = "Smallest speed-up to accept, as measured: 1.6 is 1.6 times as fast."
 CRITERION = (
-    "How ranks are chosen, NAME:VALUE, as in energy:0.9; a wrong name lists all. inspect shows "
-    "several."
+    "How ranks are chosen, as NAME:VALUE, such as energy:0.9. A wrong name lists all; inspect "
+    "compares several."
 )
 
 CheckpointFile = Annotated[
@@ -51,17 +56,19 @@ Arch = Annotated[
 Expect = Annotated[
     str | None,
     typer.Option(
-        help="Labelled images that the checkpoint should classify, as in cifar10:DIR; a look-alike "
-        "of its architecture is taken if it does so better.",
+        help="Labelled images that the checkpoint should classify well, such as cifar10:DIR. If an "
+        "architecture with the same weight shapes does clearly better, that one is used.",
         autocompletion=completion.data,
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Your own network, as package.module:factory.")]
+Model = Annotated[
+    str | None, typer.Option(help="Function that builds your network, as package.module:function.")
+]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(
-        help="Shape of the input; of several by name, as in image=1x3x224x224, of whole numbers "
-        "as in ids=1x128:int64. Repeatable.",
+        help="Shape of the input. Name each input if there are several (image=1x3x224x224); add "
+        "the type if it holds integers (ids=1x128:int64). Repeatable.",
         metavar="[NAME=]1x3x224x224",
     ),
 ]
@@ -72,17 +79,20 @@ UnsafePickle = Annotated[
 Scheme = Annotated[
     str,
     typer.Option(
-        help="channel, spatial, input-channel, decoupling, tucker2 or spatial-channel; where there "
-        "is a target, auto chooses for each layer. A wrong name lists all.",
+        help="How a layer is split: channel, spatial, input-channel, decoupling, tucker2 or "
+        "spatial-channel; with a target also auto, which chooses for each layer.",
         autocompletion=completion.schemes,
     ),
 ]
 Include = Annotated[
     list[str] | None,
-    typer.Option(help="Only layers whose name matches this glob; the stem too. Repeatable."),
+    typer.Option(
+        help="Rewrite only layers whose name matches this glob, even the first and the last one. "
+        "Repeatable."
+    ),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option(help="No layers whose name matches this glob. Repeatable.")
+    list[str] | None, typer.Option(help="Leave layers whose name matches this glob. Repeatable.")
 ]
 Stride1Only = Annotated[
     bool, typer.Option("--stride-1-only", help="Leave strided layers as they are.")
@@ -91,35 +101,40 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help=OUT),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
-Opset = Annotated[int, typer.Option(help="ONNX operator set.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+Opset = Annotated[int, typer.Option(help="Version of the ONNX operator set.")]
 DynamicBatch = Annotated[
     bool, typer.Option("--dynamic-batch", help="Leave the batch size of the ONNX file open.")
 ]
 Dynamic = Annotated[
     list[str] | None,
     typer.Option(
-        help="Leave other dimensions open too: height,width, or as in input:2=length. Repeatable.",
+        help="Leave further dimensions open: height,width, or one by its place, as in "
+        "input:2=length. Repeatable.",
     ),
 ]
 LegacyExporter = Annotated[
-    bool, typer.Option("--legacy-exporter", help="Use the TorchScript-based exporter.")
+    bool,
+    typer.Option("--legacy-exporter", help="Use PyTorch's older exporter, based on TorchScript."),
 ]
 Simplify = Annotated[
     bool | None,
     typer.Option(
         "--simplify/--no-simplify",
-        help="Run onnxsim, or do not; by default for a checkpoint, not for an ONNX file.",
+        help="Whether to run onnxsim. Default: yes for a checkpoint, no for an ONNX file.",
     ),
 ]
 VerifySeconds = Annotated[
-    float, typer.Option(help="Seconds to compare networks for; a few inputs at least.")
+    float,
+    typer.Option(
+        help="How long to compare networks, in seconds; a few inputs are always compared."
+    ),
 ]
 Precision = Annotated[
     list[str] | None,
     typer.Option(
-        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, beside fp32; several by commas. "
-        "Repeatable.",
+        help="fp16, bf16, int8 (needs --calib) or int8-dynamic, in addition to fp32; of tune also "
+        "free; separate several by commas. Repeatable.",
         autocompletion=completion.precisions,
     ),
 ]
@@ -127,15 +142,15 @@ Format = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        help="ort: also ONNX Runtime's own format, which its builds for phones read, with a list "
-        "of the operators in use. Of a report: html, or md for a pull request.",
+        help="ort: also write ONNX Runtime's own format, which its builds for phones read, and a "
+        "list of the operators used. For report: html, or md for a pull request.",
     ),
 ]
 TargetOrt = Annotated[
     str | None,
     typer.Option(
-        help="Oldest ONNX Runtime that has to read the files, as in 1.16: its operator set, its "
-        "version of the format.",
+        help="Oldest version of ONNX Runtime that must be able to read the files, as in 1.16; sets "
+        "the operator set and the version of the format.",
         metavar="VERSION",
     ),
 ]
@@ -143,14 +158,14 @@ Check = Annotated[
     bool,
     typer.Option(
         "--check",
-        help="Run the files in the ONNX Runtime of --target-ort, installed by pip into a virtual "
-        "environment for it, and compare the outputs.",
+        help="Run the files in the ONNX Runtime of --target-ort, which pip installs into a virtual "
+        "environment of its own, and compare the outputs.",
     ),
 ]
 Calib = Annotated[
     str | None,
     typer.Option(
-        help="Unlabelled images that factors and int8 are fitted to: a folder, FILE.npy, "
+        help="Images to calibrate on (factors and int8), without labels: a folder, FILE.npy, "
         "imagelist:FILE.csv, cifar10:DIR.",
         autocompletion=completion.data,
     ),
@@ -159,26 +174,28 @@ Images = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="How many images, spread evenly over those there are: 512 to calibrate on if not "
-        "given, 64 random ones to verify on, else all.",
+        help="Number of images to use, taken at even distances. Default: 512 to calibrate on, 64 "
+        "random inputs to verify on, otherwise all.",
     ),
 ]
 Seed = Annotated[
     int,
     typer.Option(
-        min=0, max=2**63 - 1, help="Of everything random: inputs, images that are chosen, turns."
+        min=0,
+        max=2**63 - 1,
+        help="Seed for everything random: inputs, choice of images, order of timings.",
     ),
 ]
 Output = Annotated[str | None, typer.Option(help=OUTPUT)]
 Outputs = Annotated[list[str] | None, typer.Option("--output", help=OUTPUT)]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Folder of what is kept between runs, as tables; else the user's cache."),
+    typer.Option(help="Folder for results kept between runs. Default: in the user's cache folder."),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        help="Where PyTorch computes: auto, cpu or cuda; auto takes CUDA where there is one.",
+        help="Where PyTorch computes: cpu, cuda or auto, which is CUDA where available.",
         autocompletion=completion.devices,
     ),
 ]
@@ -195,23 +212,23 @@ TargetMacs = Annotated[float | None, typer.Option(help="Share of the MACs to kee
 TargetError = Annotated[
     float | None,
     typer.Option(
-        help="Largest output error on the images, of the outputs' variation, as in 0.05: save "
-        "what it allows."
+        help="Save as much as this output error on the images allows, as a share of the outputs' "
+        "variation: 0.05 is 5 %."
     ),
 ]
 MinSpeedup = Annotated[float | None, typer.Option(help=MIN_SPEEDUP)]
 MaxLatency = Annotated[
-    str | None, typer.Option(help="Longest time of one run, as in 5ms or 800us.")
+    str | None, typer.Option(help="Longest latency to accept, as in 5ms or 800us.")
 ]
 Inputs = Annotated[
     str | None,
     typer.Option(
-        help="Real inputs to run on: FILE.npy, FILE.npz with an array for each input, a folder of "
-        "images, cifar10:DIR; else random ones.",
+        help="Real inputs to run on, instead of random ones: FILE.npy, FILE.npz with an array for "
+        "each input, a folder of images, cifar10:DIR.",
         autocompletion=completion.data,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", callback=claim, help="Print the same facts as JSON.")]
+Json = Annotated[bool, typer.Option("--json", callback=claim, help="Print the result as JSON.")]
 
 
 _SHAPE = r"[1-9]\d{0,8}(x[1-9]\d{0,8})+"

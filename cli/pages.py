@@ -16,7 +16,7 @@ _EXAMPLE = "Example:"
 _OTHERS = "Others"
 _FIRST = next(iter(OPTIONS))  # the group of what has to be typed, too
 _GAP = 2  # columns between names and what they are
-_MAX_FIRST = 28  # columns of names
+_MAX_FIRST = 26  # columns of names
 # Types as typer has them, and as they are shown.
 _TYPE = re.compile(r"<([\w\[\] ]+)>")
 # A range whose upper end nobody types.
@@ -68,9 +68,9 @@ class Group(TyperGroup):
             if not command.hidden
         }
         grouped = _grouped(COMMANDS, {name: panel_of_command(name) for name in rows})
-        for panel, names in grouped.items():
-            with formatter.section(panel):
-                _write_rows([rows[name] for name in names], formatter)
+        _write_sections(
+            {panel: [rows[name] for name in names] for panel, names in grouped.items()}, formatter
+        )
 
 
 def summary(text: str | None) -> str:
@@ -111,19 +111,31 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
             options[parameter.name] = (_TYPE.sub(_type_name, row[0]), _ENDLESS.sub("", row[1]))
             panels[parameter.name] = _FIRST if parameter.required else panel_of(parameter.name)
             needed |= {parameter.name} if parameter.required else set()
-    if arguments:
-        with formatter.section("Arguments"):
-            _write_rows(arguments, formatter)
+    sections = {"Arguments": arguments} if arguments else {}
     for panel, names in _grouped(OPTIONS, panels).items():
-        with formatter.section(panel):
-            names.sort(key=lambda name: name not in needed)
-            _write_rows([options[name] for name in names], formatter)
+        names.sort(key=lambda name: name not in needed)
+        sections[panel] = [options[name] for name in names]
+    _write_sections(sections, formatter)
 
 
-def _write_rows(rows: Rows, formatter: Any) -> None:
-    """Write names and what they are side by side; a name that is too long has lines of its own."""
-    indent, longest = formatter.current_indent, max(len(name) for name, _ in rows)
-    first = min(longest, _MAX_FIRST) + _GAP
+def _write_sections(sections: Mapping[str, Rows], formatter: Any) -> None:
+    """Write rows below their titles, all with the same column for names."""
+    names = [name for rows in sections.values() for name, _ in rows]
+    first = max((len(name) for name in names if len(name) <= _MAX_FIRST), default=0) + _GAP
+    for title, rows in sections.items():
+        with formatter.section(title):
+            _write_rows(rows, first, formatter)
+
+
+def _write_rows(rows: Rows, first: int, formatter: Any) -> None:
+    """Write names and what they are side by side; a name that is too long has a line of its own.
+
+    Args:
+        rows: the names, and what they are.
+        first: columns for the names.
+        formatter: what writes the page.
+    """
+    indent = formatter.current_indent
     for name, text in rows:
         lines = _wrapped(text, formatter.width - indent - first) or [""]
         if len(name) + _GAP > first:

@@ -84,16 +84,17 @@ OPTIONS = {
     "The network": ("arch", "model", "expect", "input_shape", "unsafe_pickle"),
     "The ONNX file": (
         *("opset", "dynamic_batch", "dynamic", "legacy_exporter", "simplify", "keep_norms"),
-        *("formats", "target_ort", "check", "verify_seconds"),
+        *("target_ort", "check", "verify_seconds"),
     ),
     "Measuring": (
         *("batch", "host", "python", "min_time", "max_time", "min_runs", "warmup_seconds"),
         *("provider_option", "graph_optimization", "allow_spinning", "no_memory"),
-        *("allow_other_machine", "show_table", "ray", "device_label"),
+        *("allow_other_machine", "show_table", "jobs", "ray", "device_label"),
     ),
     "Output and settings": (
         *(
             "is_dry",
+            "formats",
             "plot",
             "beside",
             "report",

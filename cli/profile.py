@@ -22,7 +22,7 @@ def profile(
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
 ) -> None:
-    """Show the time of every layer, a decomposed one's factors against the layer they replace.
+    """Show the time of every layer; for a decomposed one, of its factors and of the original.
 
     A bundle made with --add-baseline is compared with its baseline, layer by layer. Needs no torch.
 

@@ -64,12 +64,13 @@ def quantize(
     force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Write a bundle or an ONNX file in int8, fp16 and other precisions, verified against float32.
+    """Write a bundle or an ONNX file in int8, fp16 or other precisions, verified against float32.
 
-    int8 is calibrated on images, and what costs most stays in float32 until --max-error or, with
-    labels, --max-drop holds. BUNDLE@int8 names the result in verify, bench, eval, gate and flops.
-    --out is where a copy of a bundle goes, or what is made of a file; else they go into the bundle
-    itself, or to MODEL.int8.onnx here. Exit code 3: a limit can't be met; nothing is written then.
+    int8 is calibrated on images. The nodes that lose most stay in float32 until --max-error or,
+    with labels, --max-drop is met. The new file goes into the bundle, where verify, bench, eval,
+    gate and flops know it as BUNDLE@int8, or into a copy of the bundle with --out; for an ONNX file
+    to MODEL.int8.onnx here, or to --out. Exit code 3: a limit can't be met; nothing is written
+    then.
 
     Example:
         trpexport quantize out --calib cifar10:DIR --max-error 0.05

@@ -14,17 +14,17 @@ Refine = Annotated[
     float | None,
     typer.Option(
         metavar="MINUTES",
-        help="Then train the factors so long on the images of --calib, towards the original "
-        "network, without labels; what is closest on images held out stays. Goes on where it was "
-        "stopped.",
+        help="After calibration, train the factors for this long towards the original network's "
+        "outputs, on the images of --calib, without labels. Keeps what is closest on held-out "
+        "images; resumes if it was stopped.",
     ),
 ]
 RefineImages = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Images that --refine trains on, those of --images first; else all, up to "
-        "10,000 or half a gigabyte.",
+        help="Number of images that --refine trains on, starting with those of --images. Default: "
+        "all of --calib, up to 10,000 or half a gigabyte.",
     ),
 ]
 

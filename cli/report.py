@@ -44,7 +44,7 @@ def _checked(place: Path | None) -> Path | None:
 ReportTo = Annotated[
     Path | None,
     typer.Option(
-        "--report", callback=_checked, help="Write a page about the result, too: .html, or .md."
+        "--report", callback=_checked, help="Also write the result as a page, .html or .md."
     ),
 ]
 
@@ -54,17 +54,17 @@ def report(
         list[Path],
         typer.Argument(
             metavar="BUNDLE|RECORD...",
-            help="Bundles, training runs, and JSON of bench, profile and gate.",
+            help="Bundles, training runs, and JSON files of bench, profile, gate, ...",
         ),
     ],
     out: opt.Out = None,
     formats: opt.Format = None,
 ) -> None:
-    """Write one page about bundles and records: verdicts, layers, spectra, errors, times.
+    """Write a page about bundles and results: verdicts, layers, spectra, errors, times.
 
-    The page is one file that loads nothing, report.html unless --out names another; Markdown goes
-    to the screen without one, and is written where the file's name ends in .md. Where there are
-    several bundles, what they save is plotted against what they lose. Needs no torch.
+    The page is one HTML file that loads nothing from elsewhere: report.html, or --out. With
+    --format md, Markdown is printed, or written to an --out that ends in .md. Several bundles are
+    plotted by what they save and what they lose. Needs no torch.
 
     Example:
         trpexport report out bench.json -o report.html

@@ -10,17 +10,18 @@ import typer
 from trpexport.errors import TrpexportError
 
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple
+from .alignment import selection as selection_of
 from .console import progress, show, show_json
 from .drawing import Plot, draw
 from .eval import DataPreprocessing, Mean, Resize, Size, Std, calibration, expectation
-from .idle import is_given
+from .interrupts import tell_written
 from .measuring import Provider
 from .report import ReportTo, write_report
 
 Ratios = Annotated[
     str,
-    typer.Option(help="Shares of a layer's MACs at which its loss is told, by commas."),
+    typer.Option(help="Shares of a layer's MACs to try, separated by commas."),
 ]
 _RATIOS = "0.75,0.5,0.25"
 
@@ -55,13 +56,13 @@ def sensitivity(
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Show which layer costs what: the output error if it alone is cut, the worst first.
+    """Show how much the network's output changes if one layer alone is cut, the worst layer first.
 
-    It is the table that decompose keeps with the same images, scheme and layers: what is there is
-    read, what is not is measured, and decompose finds it then. With --target-macs each layer's cut
-    within that budget is shown, and what leaving the layer whole would win back; with --precision
-    int8 the error of each layer in int8. A layer that was not cut is listed apart with the reason:
-    nothing is known of it. Exit code 3: no layer gets cheaper, or the target can't be met.
+    With --target-macs, also shows the cut that each layer gets within that budget, and what leaving
+    it whole would win back; with --precision int8, the error of each layer in int8. Layers that
+    were not cut are listed separately, with the reason: nothing is known about them. The
+    measurements are kept and shared with decompose, for the same images, scheme and layers. Exit
+    code 3: no layer gets cheaper, or the target can't be met.
 
     Example:
         trpexport sensitivity network.pth --calib cifar10:DIR --target-macs 0.5
@@ -76,19 +77,12 @@ def sensitivity(
     fitted = calibration(calib, images, seed, how)
     if fitted is None:
         raise TrpexportError(
-            "what a layer loses is told by output error on images: give some, as in --calib "
-            "cifar10:DIR"
+            "sensitivity is measured on images: give some, as in --calib cifar10:DIR"
         )
-    selection = {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "stride_1_only": stride_1_only,
-        "rank_multiple": multiple(rank_multiple),
-        "provider": provider if is_given(context, "provider") else None,
-    }
-    job = SensitivityJob(
-        scheme, shares(ratios, "--ratios"), target_macs, selection, cache_folder(cache)
-    )
+    selection = selection_of(context, include, exclude, stride_1_only, rank_multiple, provider)
+    kept = cache_folder(cache)
+    job = SensitivityJob(scheme, shares(ratios, "--ratios"), target_macs, selection, kept)
+    tell_written(report, plot, cache=kept)
     source = opt.source(
         context, network, arch, model, input_shape, unsafe_pickle, expectation(expect, *how)
     )

@@ -44,8 +44,8 @@ Config = Annotated[
     typer.Option(
         is_eager=True,
         callback=configure,
-        help="TOML file with defaults of options, in a section for each command; else "
-        "trpexport.toml or pyproject.toml of this directory.",
+        help="TOML file with values for options, one section for each command. Default: "
+        "trpexport.toml or pyproject.toml in the current directory.",
     ),
 ]
 

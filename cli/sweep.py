@@ -11,7 +11,7 @@ from trpexport.errors import TrpexportError
 
 from . import measuring as m
 from . import options as opt
-from .alignment import RankMultiple, multiple
+from .alignment import RankMultiple, selection
 from .console import progress, say, show, show_json
 from .eval import (
     Data,
@@ -30,7 +30,7 @@ from .eval import (
     open_data,
     preprocessing,
 )
-from .idle import Idle, is_given, refuse_idle
+from .idle import Idle, refuse_idle
 from .interrupts import tell
 from .report import ReportTo, write_report
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trpexport.sweeps.runners import Runner
 
 _JUDGING = Idle(("split", "data_images", "metric", "metric_lower_is_better"), without="data")
-_RAY = Idle(("device_label",), without="ray")
+_RAY = Idle(("device_label",), without="ray"), Idle(("jobs",), beside="ray")
 _TIMING = Idle(("threads", "batch", "min_time"), without="is_benched")
 
 
@@ -49,17 +49,17 @@ def sweep(
     network: opt.NetworkFile,
     calib: opt.Calib = None,
     schemes: Annotated[
-        str, typer.Option(help="Schemes by commas, as in spatial,auto; a wrong name lists all.")
+        str, typer.Option(help="Schemes to try, separated by commas, as in spatial,auto.")
     ] = "spatial",
     targets: Annotated[
         str,
         typer.Option(
-            help="Shares of the MACs to keep, by commas, or from one to another in steps of 0.1, "
-            "or of what stands behind a slash, as in 0.7..0.3/0.05."
+            help="Shares of the MACs to keep: a list (0.8,0.6), a range in steps of 0.1 (0.7..0.3) "
+            "or a range with its step (0.7..0.3/0.05)."
         ),
     ] = "0.7..0.3",
     precisions: Annotated[
-        str, typer.Option(help="Precisions by commas, as in fp32,int8.")
+        str, typer.Option(help="Precisions to try, separated by commas, as in fp32,int8.")
     ] = "fp32",
     out: opt.Out = None,
     data: Data = None,
@@ -69,7 +69,9 @@ def sweep(
     metric_lower_is_better: LowerIsBetter = False,
     is_benched: Annotated[
         bool,
-        typer.Option("--bench", help="Time each cell beside the original, alone on the machine."),
+        typer.Option(
+            "--bench", help="Time each network in turns with the original, one at a time."
+        ),
     ] = False,
     provider: m.Provider = "cpu",
     threads: m.Threads = "1",
@@ -96,36 +98,37 @@ def sweep(
     dynamic_batch: opt.DynamicBatch = False,
     legacy_exporter: opt.LegacyExporter = False,
     simplify: opt.Simplify = None,
-    verify_seconds: opt.VerifySeconds = 2.0,
+    verify_seconds: opt.VerifySeconds = 1.0,
     force: opt.Force = False,
-    ray: Annotated[
-        str | None,
+    jobs: Annotated[
+        int | None,
         typer.Option(
-            metavar="auto|ADDRESS",
-            help="Work on the machines of this Ray cluster; auto for the one that runs here.",
+            min=1,
+            help="How many cells to make at a time on this machine; else as many as it has cores "
+            "and memory for.",
         ),
     ] = None,
+    ray: m.Ray = None,
     device_label: Annotated[
         str,
-        typer.Option(help="The resource of the cluster's nodes that are the device to time on."),
+        typer.Option(help="Ray resource that marks the nodes to time on."),
     ] = "trpexport_device",
     save: m.Save = None,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Decompose a network in many ways, and show what each saves, loses, and takes in time.
+    """Decompose a network in many ways, and compare what each saves, loses, and takes in time.
 
-    A cell is a scheme, a share of the MACs and a precision. Cells of one scheme share what each
-    layer loses. What came of a cell is in the directory's journal as it ends: the same command goes
-    on after a kill, and with more targets the cells that stand are kept. Writes a bundle for each
-    scheme and target, sweep.json and sweep.csv (--save names a further file for either, by its
-    ending). A cell that fails is shown with its line, the others go on; the command then ends with
-    the exit code of the failure, and tries it again the next time: 3 where a target can't be met, 4
-    where a verification failed.
+    Each combination of a scheme, a share of the MACs and a precision is a cell. Results are stored
+    cell by cell: the same command resumes where it was stopped, and with more targets keeps the
+    cells it has. Writes a bundle for each scheme and target, sweep.json and sweep.csv (--save
+    writes one of these to another file as well). If a cell fails, its error is shown in its row and
+    the others go on; the command then ends with the exit code of the failure (3: a target can't be
+    met; 4: a verification failed) and retries the cell the next time.
 
-    With --ray the machines of a cluster make the cells, several at a time; those nodes that are the
-    device, as ray start --resources '{"trpexport_device": 1}' says, time them afterwards. Network
-    and data must lie under the same paths everywhere.
+    With --ray, the machines of a cluster make the cells, several at a time. Nodes started with ray
+    start --resources '{"trpexport_device": 1}' time them afterwards. Network and data must have the
+    same paths on all machines.
 
     Example:
         trpexport sweep network.pth --targets 0.7..0.3 --calib cifar10:DIR
@@ -139,7 +142,7 @@ def sweep(
     from trpexport.sweeps.sweep import JSON, Sweep
     from trpexport.sweeps.work import Work
 
-    refuse_idle(context, _JUDGING, _TIMING, _RAY)
+    refuse_idle(context, _JUDGING, _TIMING, *_RAY)
     _check_save(save)
     how = (mean, std, size, resize, data_preprocessing)
     fitted = calibration(calib, images, seed, how)
@@ -165,13 +168,7 @@ def sweep(
         fitted,
         _labelled(data, split, data_images, how, metric, metric_lower_is_better),
         settings,
-        {
-            "include": tuple(include or ()),
-            "exclude": tuple(exclude or ()),
-            "stride_1_only": stride_1_only,
-            "rank_multiple": multiple(rank_multiple),
-            "provider": provider if is_given(context, "provider") else None,
-        },
+        selection(context, include, exclude, stride_1_only, rank_multiple, provider),
         cache_folder(cache),
         conditions if is_benched else None,
         min_time,
@@ -180,7 +177,7 @@ def sweep(
     out = out or default_directory(network, "sweep")
     tell(lambda: f"the cells that ended stand in {out}, the same command goes on there")
     with progress() as stages:
-        found = Sweep(work, cells, _runner(ray, device_label))(out, stages)
+        found = Sweep(work, cells, _runner(ray, device_label, jobs))(out, stages)
     if as_json:
         show_json({"directory": str(out), **found.data})
     else:
@@ -212,12 +209,14 @@ def _labelled(
     return Labelled(judged, split, limit, preprocessing(judged, *how, kept=True), by)
 
 
-def _runner(address: str | None, label: str) -> Runner:
+def _runner(address: str | None, label: str, jobs: int | None) -> Runner:
     """Return who works on the cells, as it was typed."""
+    from trpexport.sweeps.crew import Crew, usual_size
     from trpexport.sweeps.on_ray import OnRay
-    from trpexport.sweeps.runners import Here
 
-    return Here() if address is None else OnRay(address, label)
+    if address is not None:
+        return OnRay(address, label)
+    return Crew(usual_size() if jobs is None else jobs)
 
 
 def _check_save(place: Path | None) -> None:

@@ -32,34 +32,44 @@ RunOut = Annotated[Path, typer.Option("--out", "-o", help=opt.OUT)]
 Recipe = Annotated[
     str,
     typer.Option(
-        help="original, one-cycle, cosine, imagenet, finetune; a wrong name lists all.",
+        help="Training recipe: original, one-cycle, cosine, imagenet or finetune.",
         autocompletion=completion.recipes,
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the data; else the recipe's.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data. Default: the recipe's.")]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="Largest learning rate; else the recipe's.")
+    float | None, typer.Option("--lr", help="Largest learning rate. Default: the recipe's.")
 ]
-WeightDecay = Annotated[float | None, typer.Option(help="L2 penalty; else the recipe's.")]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 penalty. Default: the recipe's.")]
 NoAugment = Annotated[
-    bool, typer.Option("--no-augment", help="Neither shift, cut nor mirror the training images.")
+    bool,
+    typer.Option(
+        "--no-augment", help="Do not augment training images (no shifts, crops or mirroring)."
+    ),
 ]
 Decoders = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Processes that decode image files; one a core."),
+    typer.Option(
+        "--workers", min=0, help="Processes that decode image files. Default: one for each core."
+    ),
 ]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
 CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs", help="Record the passes and replay them, on CUDA.")
+    bool,
+    typer.Option("--cuda-graphs", help="Record training steps as CUDA graphs and replay them."),
 ]
-SyncBn = Annotated[bool, typer.Option("--sync-bn", help="Batch-norm statistics over all workers.")]
+SyncBn = Annotated[
+    bool, typer.Option("--sync-bn", help="Synchronise batch-norm statistics over all processes.")
+]
 SaveSeconds = Annotated[
-    float, typer.Option(help="Time between two states within an epoch, to go on from.")
+    float, typer.Option(help="Seconds between saved states within an epoch, to resume from.")
 ]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write for TensorBoard as well.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write logs for TensorBoard.")
+]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Throw away the run that stands in the directory.")
+    bool, typer.Option("--restart", help="Discard the run in the directory and start anew.")
 ]
 
 
@@ -84,10 +94,13 @@ def train(
     recipe: Recipe = "original",
     scheme: opt.Scheme = "spatial",
     trp: Annotated[
-        bool, typer.Option("--trp", help="Project the convolutions onto low rank as it trains.")
+        bool,
+        typer.Option(
+            "--trp", help="Trained rank pruning: project convolutions onto low rank while training."
+        ),
     ] = False,
     trp_energy: Annotated[
-        float, typer.Option(help="Share of each spectrum that a projection keeps.")
+        float, typer.Option(help="Share of each spectrum's energy that a projection keeps.")
     ] = 0.9,
     trp_period: Annotated[int, typer.Option(help="Steps between projections.")] = 20,
     target_macs: opt.TargetMacs = None,
@@ -120,9 +133,9 @@ def train(
 ) -> None:
     """Train a network; with --trp or --nuclear-weight, towards low rank.
 
-    The same command goes on where it was stopped, to the same weights, bit by bit. Writes
-    last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. Several
-    processes: torchrun --nproc-per-node N -m trpexport train ...
+    Writes last.safetensors and best.safetensors, which decompose reads, and metrics.jsonl. The same
+    command resumes a run that was stopped, and ends with the same weights, bit by bit. To train in
+    several processes: torchrun --nproc-per-node N -m trpexport train ...
 
     Example:
         trpexport train --arch resnet20 --data cifar10:DIR --trp -o run
@@ -219,11 +232,16 @@ def watching(out: Path, tensorboard: bool) -> Watcher:
 
     from .watch import EpochBar, EpochLines, Stoppable
 
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return Stoppable()
     shown = EpochBar() if watched() else EpochLines()
     boards = [Board(out / TENSORBOARD)] if tensorboard else []
     return Watchers([shown, Stoppable(), *boards])
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a distributed run, which speaks; or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def standing(context: typer.Context, out: Path) -> str:
@@ -258,7 +276,7 @@ def finish(
     from .console import show
     from .watch import epoch_text
 
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     command = other(context, then, out / "last.safetensors", keep=("model", *_SHARED))
     if as_json:

@@ -34,7 +34,7 @@ from .eval import (
     real_inputs,
 )
 from .idle import REFINING, Idle, at_most_one, is_given, refuse_idle, refuse_typed
-from .interrupts import heed, stop, tell, tell_written
+from .interrupts import heed, standing, stop, tell, tell_written
 from .limits import MaxError
 from .refining import Refine, RefineImages
 from .refining import refinement as refinement_of
@@ -67,7 +67,9 @@ def tune(
     max_drop: opt.MaxDrop = None,
     pareto: Annotated[
         bool,
-        typer.Option("--pareto", help="A bundle for each of several speed-ups, 1.25x and on."),
+        typer.Option(
+            "--pareto", help="Write a bundle for each of several speed-ups, from 1.25x on."
+        ),
     ] = False,
     scheme: opt.Scheme = "auto",
     out: opt.Out = None,
@@ -107,21 +109,21 @@ def tune(
     verify_seconds: opt.VerifySeconds = 20.0,
     inputs: opt.Inputs = None,
     show_table: Annotated[
-        bool, typer.Option("--show-table", help="Show the times that are known, and end.")
+        bool, typer.Option("--show-table", help="Only show the layer times measured so far.")
     ] = False,
     force: opt.Force = False,
     is_dry: DryRun = False,
     report: ReportTo = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Choose schemes and ranks by measured time, and write what is fastest within a limit.
+    """Choose schemes and ranks by measured time, and write the fastest network within a limit.
 
-    Each layer is timed in every way to write it, inside the network, on this machine or on --host;
-    the times are kept. With --precision int8 that is done in int8, with fp32,int8 in fp32: the
-    first that is named; errors and drops are those of the float32 file all the same. What is chosen
-    is calibrated, verified, and measured beside the original, which goes into the bundle as well.
-    Exit code 3: the network does not get faster, or the limit can't be met; nothing is written
-    then.
+    Times each layer with every scheme and rank, inside the network, on this machine or on --host;
+    the times are kept. With --precision int8 layers are timed in int8, with fp32,int8 in fp32 (the
+    first one named); errors and drops are always those of the float32 file. With --precision free
+    each layer gets float32 or int8, and the limit holds for that network. The chosen network is
+    calibrated, verified, and measured against the original, which the bundle holds as well. Exit
+    code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
@@ -142,6 +144,7 @@ def tune(
     from trpexport.runtime.providers import parse_provider_options
     from trpexport.tuning import Tuning
 
+    precise, others = _freely(precision)
     at_most_one(context, *_LIMITS)
     refuse_idle(
         context,
@@ -164,12 +167,13 @@ def tune(
         simplify=None,
         seconds=verify_seconds,
         force=force,
-        precision=precision,
+        precision=others,
         baseline=True,
         preprocessing=kept_preprocessing(how, fitted, array, labelled),
     )
+    kept = cache_folder(cache)
     chooser = ByLatency(
-        cache=cache_folder(cache),
+        cache=kept,
         speedup=_FIRST if pareto else min_speedup,
         seconds=None if max_latency is None else _seconds(max_latency),
         error=max_error,
@@ -188,16 +192,26 @@ def tune(
     if is_dry:
         chooser.check()
         device_named(device)
-        dry_run(context, source, scheme, chooser, out, images=fitted.count, has_target=True)
+        dry_run(
+            context, source, scheme, chooser, out, data=fitted, refinement=refinement,
+            has_target=True,
+        )  # fmt: skip
         return
-    tell_written(out)
+    stands = standing(out, cache=kept)
+    tell(lambda: (_incomplete(out) if pareto else "") or stands())
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
-        precise = _tuned_for(settings)
-        tuning = Tuning(timed, settings, output or (), array, refinement, precise, device)
+        tuning = Tuning(
+            timed,
+            settings,
+            output or (),
+            array,
+            refinement,
+            precise or _tuned_for(settings),
+            device,
+        )
         if pareto:
-            tell(lambda: _incomplete(out))
             found = tune_front(tuning, source, fitted, out, stages)
         else:
             result = tuning(source, fitted, out, stages)
@@ -225,6 +239,22 @@ def _check_complete(context: typer.Context, calib: str | None) -> None:
         raise TrpexportError("ranks are chosen by output error on images: give --calib")
 
 
+def _freely(precision: list[str] | None) -> tuple[str | None, list[str]]:
+    """Return whether each layer is to get a precision of its own, and what is written besides.
+
+    Raises:
+        TrpexportError: it is to, and ranks are to be fast in something else.
+    """
+    from trpexport.tuning import FREE
+
+    first, *others = opt.names(precision) or ("",)
+    if FREE in others:
+        raise TrpexportError(
+            f"--precision names what is tuned for first: type {FREE},{first}, or leave {FREE} out"
+        )
+    return (FREE, others) if first == FREE else (None, precision or [])
+
+
 def _tuned_for(settings: ExportSettings) -> str:
     """Return the precision in which ranks are to be fast: the first that was named."""
     from trpexport.bundle import FLOAT32
@@ -244,12 +274,12 @@ def _best_so_far(result: BundleReport) -> str:
 
 
 def _incomplete(out: Path) -> str:
-    """Say what stands of a front that was interrupted."""
+    """Say what stands of a front that was interrupted; nothing where nothing does."""
     from trpexport.pareto import front
 
     stand = [str(place) for place in front(out)]
     if not stand:
-        return f"nothing was written to {out}"
+        return ""
     verb = "stands" if len(stand) == 1 else "stand"
     return f"the front is incomplete: {', '.join(stand)} {verb}, the same command goes on there"
 

@@ -43,20 +43,21 @@ def verify(
         float | None,
         typer.Option(
             min=0,
-            help="Largest difference allowed, of the output's RMS; its RMS a tenth of that; so "
-            "large a share of whole numbers may differ. 0.001 if not given.",
+            help="Largest difference to accept, as a share of the output's RMS (the RMS of the "
+            "differences may be a tenth of it); of integer outputs, the share that may differ. "
+            "Default: 0.001.",
         ),
     ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Compare a bundle with its golden outputs, or two ONNX files with each other.
 
-    One bundle: its model.onnx against the outputs that PyTorch gave when it was exported;
-    BUNDLE@int8 is the network in another precision, which may be off by twice what it was when it
-    was written. An ONNX file and a bundle: that file against the bundle's golden outputs. Two ONNX
-    files, or two bundles: one against the other on the same random inputs, or on those of --inputs.
-    Whole numbers go by how many are equal. Needs no torch. Exit code 4: they differ by more than
-    float32 rounding, or than --tolerance.
+    A bundle: compares its model.onnx with the outputs that PyTorch gave at export; BUNDLE@int8 is
+    its network in another precision, which may be off by twice its error when it was written. An
+    ONNX file and a bundle: compares the file with the bundle's golden outputs. Two ONNX files, or
+    two bundles: compares them on the same random inputs, or on those of --inputs. Integer outputs
+    are compared by the share of equal numbers. Needs no torch. Exit code 4: they differ by more
+    than float32 rounding, or than --tolerance.
 
     Example:
         trpexport verify out
@@ -119,12 +120,14 @@ def _compare(
     from trpexport.bundle import FLOAT32, locate, split_name
     from trpexport.compare import FLOAT32 as ROUNDING
     from trpexport.judge.real_inputs import real_inputs
+    from trpexport.onnxfile.recognition import check_onnx_file
     from trpexport.runtime.verify import verify_against_golden, verify_bundle, verify_models
 
     rounding = "float32 rounding"
     if second is None:
         named = split_name(first)
         if named is None:
+            check_onnx_file(first)
             raise TrpexportError(
                 f"{first} is no bundle: give a bundle, or a second ONNX file to compare with"
             )

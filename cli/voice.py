@@ -128,7 +128,7 @@ def _log_file(context: typer.Context, path: Path | None) -> None:
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", callback=_quiet, help="Print errors, and of the rest the last line alone."
+        "--quiet", callback=_quiet, help="Print only errors and the last line of the result."
     ),
 ]
 Verbose = Annotated[
@@ -136,10 +136,12 @@ Verbose = Annotated[
     typer.Option(
         "--verbose",
         callback=_verbose,
-        help="Print the time at each step, which options hold, and where an error comes from.",
+        help="Print also the time of each step, the options in force, and where errors come from.",
     ),
 ]
 LogFile = Annotated[
     Path | None,
-    typer.Option(callback=_log_file, help="Append all that is said to this file, unstyled."),
+    typer.Option(
+        callback=_log_file, help="Append everything that is printed to this file, without colours."
+    ),
 ]

@@ -125,6 +125,7 @@ FAMILY = register(
                 "shortcut": "activated",
             }
             for depth, widen_factor in (
+                (10, 2),
                 (16, 4),
                 (16, 8),
                 (22, 8),

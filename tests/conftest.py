@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,47 @@ pytest_plugins = ["tests.fixtures"]
 
 # How tests of something else export: what they take for granted has tests of its own.
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Search for no garbage while libraries are imported: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what is kept from run to run out of the user's cache, and the user's out of tests."""
+    folder = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "shared"))
+        yield folder
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(caches: Path) -> Iterator[None]:
+    """Give each test a cache of its own: none finds what another has calculated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(caches / str(next(_numbers))))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_search_for_garbage() -> None:
+    """Leave what stands before a file's tests out of searches for garbage.
+
+    That is half a million objects of imported libraries, and there are many searches: one before
+    every measurement, one after every export.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

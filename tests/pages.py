@@ -72,7 +72,7 @@ def report_of(plan: Plan, **changes: Any) -> dict[str, Any]:
     return {
         **{"schema_version": 3, "architecture": "net", "scheme": plan.scheme},
         **{"criterion": plan.criterion, "file_bytes": 1000, "layers_rewritten": 1},
-        "macs": {"before": 200, "after": 100, "ratio": 2.0, "uncounted": dict(plan.unknown)},
+        "macs": {"before": 200, "after": 100, "ratio": 2.0, "uncounted": dict(plan.uncounted)},
         "parameters": {"before": 300, "after": 100},
         "layers": [
             {

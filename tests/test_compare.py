@@ -180,7 +180,7 @@ def test_what_is_said_of_them() -> None:
     same, other = np.ones((3, 2)), np.eye(3)
     found = compare_outputs([({"a": same, "b": other, "c": same},) * 2])
     assert str(note_on_still(found, "random inputs")).startswith(
-        "a, c do not vary over random inputs, by which little is told"
+        "a, c do not vary over random inputs, so comparing it says little"
     )
     assert note_on_still({"b": found["b"]}, "random inputs") is None
 

@@ -25,7 +25,7 @@ PLAN = Plan(
     other_macs=5,
     architecture="net",
     options={"include": ["a"]},
-    unknown={"fft": 2},
+    uncounted={"fft": 2},
 )
 
 
@@ -35,7 +35,16 @@ def through_json(data: Any) -> Any:
 
 def test_a_plan_comes_back() -> None:
     assert parse_plan(through_json(PLAN.to_json())) == PLAN
-    assert PLAN.to_json()["schema_version"] == 2
+    assert PLAN.to_json()["schema_version"] == 3
+    assert "unknown" not in PLAN.to_json()
+
+
+def test_schema_2_called_what_is_not_counted_unknown() -> None:
+    older = through_json(PLAN.to_json()) | {"schema_version": 2}
+    older["unknown"] = older.pop("uncounted")
+    assert parse_plan(older) == PLAN
+    with pytest.raises(PlanError, match="'unknown' must be numbers by name"):
+        parse_plan(older | {"unknown": ["fft"]})
 
 
 def conv(**changes: Any) -> dict[str, Any]:
@@ -82,12 +91,13 @@ def test_same_padding_of_schema_1_puts_the_odd_pixel_after() -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": 4}, "schema version 4, this trpexport reads 1 to 3"),
+        ({"schema_version": True}, "schema version True"),
         ({"schema_version": None}, "schema version None"),
         ({"layers": 5}, "plan:"),
         ({"layers": [5]}, "must be an object"),
         ({"other_macs": "5"}, "'other_macs' must be int"),
-        ({"unknown": 5}, "plan:"),
+        ({"uncounted": 5}, "plan:"),
         ({"input_shape": [1.0]}, "whole numbers"),
         ({"architecture": 5}, "'architecture' must be str"),
     ],

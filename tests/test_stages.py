@@ -58,7 +58,7 @@ def test_what_was_done_before_takes_no_time() -> None:
 @pytest.mark.parametrize(
     ("line", "steps"),
     [
-        ("3 of 18, 40 s left: layer1.0.conv1, 12 ways to write it", (3, 18)),
+        ("3 of 18, 40 s left: layer1.0.conv1, ranks tried: 12", (3, 18)),
         ("pass 2, 18 of 18: layer3", (18, 18)),
         ("evaluate: 64 of 10000, 3 min left", (64, 10000)),
         ("compute spectra", None),

@@ -80,6 +80,9 @@ def judged(before: float, after: float, images: int = 500) -> dict[str, Any]:
         ({"agreement": None, "error": math.inf}, Outcome.DESTROYED),
         # The largest of 512 numbers that are no classes says nothing where all are near.
         ({"agreement": 0.6, "error": 0.2}, Outcome.PAYS),
+        # Answers that are the same for all inputs agree, whatever becomes of the network.
+        ({"agreement": 1.0, "error": 1.4}, Outcome.UNKNOWN),
+        ({"calibration": judged(0.9, 0.886), "error": 1.4}, Outcome.PAYS),
         ({"calibration": judged(0.9, 0.886)}, Outcome.PAYS),
         ({"calibration": judged(0.886, 0.472)}, Outcome.DESTROYED),
         ({"calibration": judged(0.9, 0.84)}, Outcome.HARDLY_PAYS),
@@ -147,6 +150,7 @@ def test_what_is_said_to_be_lost_is_of_labels_if_there_were_any() -> None:
         ),
         ({"calibration": judged(0.9, 0.9), "speedup": 2.0}, []),
         ({}, [Advice.BENCH, Advice.EVALUATE]),
+        ({"agreement": 1.0, "error": 1.4}, [Advice.EVALUATE]),
         (
             {"macs": 1.16, "parameters": 1.1, "kinds": (("1x1 convolutions", 0.88, 1.16),)},
             [Advice.QUANTIZE],

@@ -1,8 +1,9 @@
-"""How much memory this process may still take, as far as the system tells."""
+"""How much memory and how many cores this process may take, as far as the system tells."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,13 @@ def available_memory() -> int | None:
     (``ulimit -v``, ``ulimit -d``), and of those of its control group, as containers have them.
     """
     return max(0, min(found)) if (found := list(_limits())) else None
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may compute on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _limits() -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trpexport.artifact.reference import check_repeats
 from trpexport.choose.base import CalibrationImages
 from trpexport.choose.judged_images import judged_by
 from trpexport.datasets.arrays import pixels_as_input
@@ -15,8 +16,9 @@ from trpexport.datasets.ready import ready_inputs
 from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import DataError
 from trpexport.expectations import stored_preprocessing
-from trpexport.inputs import Inputs
-from trpexport.networks.base import Origin
+from trpexport.inputs import Inputs, images_of, rows
+from trpexport.networks.base import Network, Origin
+from trpexport.networks.samples import Samples, checked_samples
 from trpexport.tensors import Array
 
 
@@ -104,7 +106,21 @@ class CalibrationData:
             return known
         if source is None:
             raise DataError(
-                f"nobody says how images of {dataset.name} become the network's input: give "
+                f"it is not known how images of {dataset.name} become the network's input: give "
                 "preprocessing, the data set's own if the network was trained with that"
             )
         return stored_preprocessing(source)
+
+
+def check_images(network: Network, images: CalibrationImages) -> Samples:
+    """Return what a network is calibrated on, once it is known that it can be.
+
+    Raises:
+        DataError: the images do not fit the network, or hold NaN or infinity.
+        ModelError: the network gives NaN for them, or something else each time.
+    """
+    samples = checked_samples(images.inputs, network.inputs)
+    few = rows(samples.values, slice(network.inputs.batch))
+    if images_of(few) == network.inputs.batch:
+        check_repeats(network, few)
+    return samples

@@ -270,8 +270,8 @@ def note_on_still(outputs: Mapping[str, Comparison], inputs: str) -> str | None:
     if not still:
         return None
     return (
-        f"{', '.join(still)} {'does' if len(still) == 1 else 'do'} not vary over {inputs}, by "
-        "which little is told: give inputs of the kind that it was trained on"
+        f"{', '.join(still)} {'does' if len(still) == 1 else 'do'} not vary over {inputs}, so "
+        "comparing it says little: give inputs of the kind that it was trained on"
     )
 
 

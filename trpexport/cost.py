@@ -50,18 +50,18 @@ class Cost(Shown):
         layers: all that multiplies and adds, in the order in which it runs.
         left_out: how often each operator occurs that is left out by convention: activations,
             normalisation, pooling, elementwise arithmetic, moving data about.
-        unknown: how often each operator occurs that is not counted and may well cost something:
+        uncounted: how often each operator occurs that is not counted and may well cost something:
             it is not known, or the shapes around it are not.
-        other_parameters: parameters of the operators that are left out or unknown.
-        unknown_macs: MACs that the unknown operators may have at most, as far as shapes tell: each
+        other_parameters: parameters of the operators that are left out or uncounted.
+        uncounted_macs: MACs that the uncounted ones may have at most, as far as shapes tell: each
             number that they put out a sum over the longest dimension of what comes in.
     """
 
     layers: tuple[OperatorCost, ...]
     left_out: Mapping[str, int]
-    unknown: Mapping[str, int]
+    uncounted: Mapping[str, int]
     other_parameters: int
-    unknown_macs: int = 0
+    uncounted_macs: int = 0
 
     @property
     def macs(self) -> int:
@@ -90,13 +90,12 @@ class Cost(Shown):
     def to_json(self) -> dict[str, Any]:
         """Return the cost as JSON-ready data, the totals first."""
         totals = ("macs", "flops", "parameters", "activation_bytes")
-        facts = {name: getattr(self, name) for name in totals} | asdict(self)
-        return facts | {"uncounted": facts.pop("unknown")}
+        return {name: getattr(self, name) for name in totals} | asdict(self)
 
     def shown(self) -> dict[str, object]:
         """Return what to show of it in a session."""
-        bound = "≥ " if self.unknown else ""
-        missing = {"uncounted": ", ".join(sorted(self.unknown))} if self.unknown else {}
+        bound = "≥ " if self.uncounted else ""
+        missing = {"uncounted": ", ".join(sorted(self.uncounted))} if self.uncounted else {}
         return {
             "macs": f"{bound}{quantity(self.macs)}",
             "parameters": quantity(self.parameters),

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -100,6 +100,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with staged_file(path) as file:
         file.write(content)
+
+
+def files_of(paths: Iterable[Path]) -> dict[str, bytes]:
+    """Return the content of files by name, without their folders."""
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files by name into a folder, which is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / Path(name).name).write_bytes(content)
 
 
 def append_text(path: Path, text: str, *, json_lines: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,16 +15,16 @@ from typing_extensions import TypeVar
 
 from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings, export_bundle
-from trpexport.artifact.reference import ReferenceRuns, check_repeats
+from trpexport.artifact.reference import ReferenceRuns
 from trpexport.artifact.verification import FactorizationCheck, verify_factorization
-from trpexport.calibration_data import CalibrationData
+from trpexport.calibration_data import CalibrationData, check_images
 from trpexport.checkpoints import Checkpoint, examined, load_checkpoint
 from trpexport.choose.base import CalibrationImages, Chooser, Ready
 from trpexport.choose.by_criterion import ByCriterion
 from trpexport.choose.on_device import OnDevice
 from trpexport.errors import CheckpointError, NothingToDoError
 from trpexport.expectations import Expectation
-from trpexport.inputs import Inputs, InputsLike, images_of, rows
+from trpexport.inputs import Inputs, InputsLike
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.networks.torch.network import TorchNetwork
@@ -219,16 +219,19 @@ class Decomposed(Generic[N_co], Shown):
         *,
         settings: ExportSettings | None = None,
         inputs: Array | Arrays | CalibrationData | None = None,
+        baseline: Mapping[str, bytes] | None = None,
         stages: Stages | None = None,
     ) -> BundleReport:
         """Verify it, write it as ONNX, verify that: a whole bundle or nothing.
 
-        A calibrated network is verified on images that it was not calibrated on, if there are any.
+        A calibrated network is verified on images that it was not calibrated on, if there are any;
+        one with layers in int8 by its plan is written so as well.
 
         Args:
             out: the bundle's directory.
             settings: how to export.
             inputs: real inputs to verify on.
+            baseline: the original network's files, as :func:`export_bundle` takes them.
             stages: times and announces the stages.
 
         Raises:
@@ -242,10 +245,11 @@ class Decomposed(Generic[N_co], Shown):
             known = len(self.images.notes)
             inputs = self.images.unseen()
             notes = (*notes, *self.images.notes[known:])
+        settings = settings.also_in(chosen := {} if self.images is None else self.plan.precisions)
         return export_bundle(
             self.network, self.plan, out, original=self.original, source=self.source,
-            settings=settings, inputs=inputs, notes=notes, stages=stages,
-            quantization=settings.quantization(self.images, self.network.inputs),
+            settings=settings, inputs=inputs, notes=notes, stages=stages, baseline=baseline,
+            quantization=settings.quantization(self.images, self.network.inputs, chosen),
         )  # fmt: skip
 
     def shown(self) -> dict[str, object]:
@@ -283,10 +287,7 @@ def decompose_network(
     """
     stages = stages or Stages()
     if images is not None:  # a fit to what is random, or no number, would be found out too late
-        given = network.inputs.named(images.inputs, "calibration images")
-        few = rows(given, slice(network.inputs.batch))
-        if images_of(few) == network.inputs.batch:
-            check_repeats(network, few)
+        check_images(network, images)
     with one_thread() if images is None else nullcontext():  # calibration takes what there is
         if refinement is not None:
             refinement.check_network(network, images)

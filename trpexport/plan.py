@@ -19,9 +19,11 @@ from trpexport.ops import Call, LinearOp, Window
 from trpexport.schema import each, fits, flag, not_negative, text, whole
 from trpexport.shown import Shown, change
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # What a plan's options say of how its factors were fitted to images.
 CALIBRATION = "calibration"
+# And, by layer, which precision each was given, where that was chosen with its rank.
+PRECISIONS = "precisions"
 _PAD_MODES = ("zeros", "reflect", "replicate", "circular")
 _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     **{bool: flag, dict: each(lambda value: True), float: not_negative, int: whole(0), str: text},
@@ -83,7 +85,7 @@ class Plan(Shown):
         other_macs: MACs for one image of all else.
         architecture: what the network is called, for the reader.
         options: the switches that shaped the plan (``keep_expensive``, ``stride_1_only``, ...).
-        unknown: how often each operator occurs whose MACs nobody knows: where there are any, the
+        uncounted: how often each operator occurs whose MACs nobody knows: where there are any, the
             MACs are those of the network at least.
     """
 
@@ -94,12 +96,18 @@ class Plan(Shown):
     other_macs: int = 0
     architecture: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    unknown: Mapping[str, int] = field(default_factory=dict)
+    uncounted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rewritten(self) -> tuple[LayerPlan, ...]:
         """The layers that become chains of factors."""
         return tuple(layer for layer in self.layers if layer.is_rewritten)
+
+    @property
+    def precisions(self) -> Mapping[str, str]:
+        """By layer, the precision that was chosen with its rank; empty where none was."""
+        found: Mapping[str, str] = self.options.get(PRECISIONS, {})
+        return found if each(text)(found) else {}
 
     @property
     def macs_before(self) -> int:
@@ -126,12 +134,12 @@ class Plan(Shown):
             "scheme": self.scheme,
             "criterion": self.criterion,
             "rewritten": f"{len(self.rewritten)} of {len(self.layers)} layers",
-            "macs": change(self.macs_before, self.macs_after, self.unknown),
+            "macs": change(self.macs_before, self.macs_after, self.uncounted),
         }
 
 
 def parse_plan(data: Any, source: str = "plan") -> Plan:
-    """Build a plan from what :meth:`Plan.to_json` gave, in this version or in the one before.
+    """Build a plan from what :meth:`Plan.to_json` gave, in this version or in one before.
 
     Raises:
         PlanError: a field is missing, of the wrong type, or the schema is a later one.
@@ -139,11 +147,12 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
     if not isinstance(data, dict) or "layers" not in data:
         raise PlanError(f"{source} is not a plan: it has no 'layers'")
     version = data.get("schema_version")
-    if version not in (1, SCHEMA_VERSION):
+    if version not in range(1, SCHEMA_VERSION + 1) or isinstance(version, bool):
         raise PlanError(
             f"{source} has plan schema version {version!r}, this trpexport reads 1 to "
             f"{SCHEMA_VERSION}: make the plan again with this version"
         )
+    counts = "uncounted" if version == SCHEMA_VERSION else "unknown"  # as they were called before
     try:
         layers = tuple(
             _parse_layer(_upgraded(layer) if version == 1 else layer)
@@ -157,7 +166,7 @@ def parse_plan(data: Any, source: str = "plan") -> Plan:
             other_macs=_typed(data, "other_macs", int),
             architecture=_optional(data, "architecture", str),
             options=_typed({"options": {}, **data}, "options", dict),
-            unknown=_counts({"unknown": {}, **data}, "unknown"),
+            uncounted=_counts({counts: {}, **data}, counts),
         )
     except KeyError as error:
         raise PlanError(f"{source} lacks the field {error}") from None

@@ -142,7 +142,7 @@ def supervised(work: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         _notices.append(notice)
-        _die_with(parent)
+        die_with(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return work()
     while True:
@@ -188,7 +188,7 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies."""
     import ctypes
 

@@ -15,6 +15,7 @@ from trpexport import bundle
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.variants import BlankForm
 from trpexport.calibration_data import CalibrationData
+from trpexport.choose.base import Chooser
 from trpexport.choose.by_latency import ByLatency
 from trpexport.conversion import Conversion
 from trpexport.datasets.base import Dataset
@@ -25,8 +26,11 @@ from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.latency.stopwatch import Timed
 from trpexport.measure.statistics import Interval
+from trpexport.mixed.by_mixed_latency import ByMixedLatency
+from trpexport.mixed.facts import would_do
 from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
+from trpexport.quantization.wiring import INT8
 from trpexport.refining.refinement import Refinement
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
@@ -40,6 +44,9 @@ _WORTH_AN_OPTION = 1.02
 # Finished networks, until one is as fast as was asked for; and how many times more is aimed at than
 # by how much the one before was slower than what it was chosen by.
 _TRIES, _MARGIN = 3, 1.01
+FREE = "free"
+"""Not a precision: float32 or int8, as each layer is better off."""
+
 LATENCY = "latency"
 TUNED = "tuned"  # the manifest's key for what a bundle was asked to be
 
@@ -66,7 +73,8 @@ class Tuning:
         outputs: globs of the names of the outputs whose errors count; all where there are none.
         inputs: real inputs to verify on.
         refinement: trains the factors of what was chosen further; None to leave them.
-        precision: in which ranks are to be fast; the network is written in it.
+        precision: in which ranks are to be fast; the network is written in it. ``free`` chooses
+            float32 or int8 for each layer, with its rank.
         device: where it is calibrated: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
     """
 
@@ -101,7 +109,8 @@ class Tuning:
         stages = stages or Stages()
         device_named(self.device)
         out = out or default_directory(source.path, self.chooser.label)
-        settings = replace(self.settings, baseline=True, replace=False, precisions=self._precisions)
+        written = [name for name in self._precisions if self.precision != FREE or name != INT8]
+        settings = replace(self.settings, baseline=True, replace=False, precisions=written)
         request = self.request(source, data)
         known = standing(out, request)
         is_replaced = self.settings.replace or (known is not None and known["cut_short"])
@@ -140,7 +149,7 @@ class Tuning:
             try:
                 report = decompose_to_bundle(
                     source,
-                    replace(self._chooser, beyond=beyond),
+                    self._chooser(beyond),
                     place,
                     data,
                     outputs=self.outputs,
@@ -174,7 +183,7 @@ class Tuning:
         Raises:
             TrpexportError: the file can't be read, or the machine that times not be reached.
         """
-        self._chooser.check()
+        self._chooser().check()
         facts = {
             "source": [sha256_of(source.path), told(source)],
             "data": told(data),
@@ -190,16 +199,23 @@ class Tuning:
 
     @property
     def _precisions(self) -> list[str]:
-        """In what the network is written besides float32."""
-        names = dict.fromkeys([self.precision, *self.settings.precisions])
+        """In what the network is written besides float32, as far as it is in that at all."""
+        tuned = INT8 if self.precision == FREE else self.precision
+        names = dict.fromkeys([tuned, *self.settings.precisions])
         return [name for name in names if name != bundle.FLOAT32]
 
-    @property
-    def _chooser(self) -> ByLatency:
-        """The chooser, which goes by times in the precision that is tuned for."""
+    def _chooser(self, beyond: float = 1.0) -> Chooser:
+        """Return who goes by times in the precision that is tuned for.
+
+        Args:
+            beyond: how many times as fast as the limit says is aimed at.
+        """
+        chooser = replace(self.chooser, beyond=beyond)
+        if self.precision == FREE:
+            return ByMixedLatency(chooser)
         if self.precision == bundle.FLOAT32:
-            return self.chooser
-        return replace(self.chooser, form=BlankForm(self.precision))
+            return chooser
+        return replace(chooser, form=BlankForm(self.precision))
 
     def _originals(
         self, place: Path, data: CalibrationData, folder: Path, stages: Stages
@@ -212,7 +228,7 @@ class Tuning:
             data = replace(data, preprocessing=Preprocessing.from_json(told, str(place)))
         settings = replace(self.settings, precisions=self._precisions, replace=False)
         convert = Conversion(settings, data)
-        return dict(convert(place / bundle.BASELINE, folder / "originals", stages).paths)
+        return dict(convert(_original(place), folder / "originals", stages).paths)
 
     def _measured(
         self,
@@ -237,7 +253,7 @@ class Tuning:
         names = [bundle.FLOAT32, *manifest.get("variants", {})]
         files = [place / bundle.variant_name(name) for name in names]
         race = self.chooser.timekeeper.race
-        original, *found = race([place / bundle.BASELINE, *files, *originals.values()], _SECONDS)
+        original, *found = race([_original(place), *files, *originals.values()], _SECONDS)
         timed, others = found[: len(files)], found[len(files) :]
         if all(one.speedup.verdict != "faster" for one in timed):
             shown = ", ".join(f"{one.speedup.mid:.2f}x" for one in timed)
@@ -253,9 +269,10 @@ class Tuning:
                 slower=chosen["gain"]["mid"] * chosen["speedup"]["mid"] / best.mid,
             )
         beside = None
-        if self.precision != bundle.FLOAT32:
-            file = place / bundle.variant_name(self.precision)
-            beside = self._beside(originals[self.precision], file)
+        tuned = chosen.get("precision", bundle.FLOAT32)
+        if tuned != bundle.FLOAT32:
+            file = place / bundle.variant_name(tuned)
+            beside = self._beside(originals[tuned], file, report["calibration"])
         fastest = min(zip(names, timed, strict=True), key=lambda pair: pair[1].seconds)[0]
         return {
             **chosen,
@@ -267,17 +284,29 @@ class Tuning:
             "session": self._session(place / bundle.variant_name(fastest)),
         }
 
-    def _beside(self, original: Path, file: Path) -> Interval:
+    def _beside(self, original: Path, file: Path, calibration: Mapping[str, Any]) -> Interval:
         """Return how many times faster than the original in the same precision a file is.
 
+        Args:
+            original: that.
+            file: the file.
+            calibration: what is known of the choice.
+
         Raises:
-            NothingToDoError: it is not measurably faster.
+            NothingToDoError: it is not measurably faster; or slower, where precisions were chosen
+                and the original in int8 alone would do.
         """
         found = self.chooser.timekeeper.race([original, file], _SECONDS)[1].speedup
-        if found.verdict != "faster":
+        shown = f"{found.mid:.2f}x ({found.low:.2f} to {found.high:.2f})"
+        if self.precision == FREE:
+            if found.verdict == "slower" and would_do(calibration):
+                raise NothingToDoError(
+                    f"int8 alone does, and the finished network is slower than that: {shown}"
+                )
+        elif found.verdict != "faster":
             raise NothingToDoError(
                 f"in {self.precision} the finished network is not measurably faster than the "
-                f"original: {found.mid:.2f}x ({found.low:.2f} to {found.high:.2f})"
+                f"original: {shown}"
             )
         return found
 
@@ -317,6 +346,12 @@ def standing(out: Path, request: str) -> Mapping[str, Any] | None:
     except ModelError:
         return None
     return tuned if isinstance(tuned, dict) and tuned.get("request") == request else None
+
+
+def _original(place: Path) -> Path:
+    """Return the file of the original network: the bundle's own where no layer was rewritten."""
+    baseline = place / bundle.BASELINE
+    return baseline if baseline.exists() else place / bundle.MODEL
 
 
 def _facts(timed: Timed) -> dict[str, Any]:

@@ -34,8 +34,7 @@ MAX_ERROR, FAIR_ERROR = 0.7, 0.4
 # Loss of a metric over its value before.
 MAX_LOSS, FAIR_LOSS = 0.25, 0.05
 # RMS error over the RMS of the output on random inputs, over which it hardly varies: the same
-# ResNet-20 had lost 4.6 to 13 points at 0.42, a third of its accuracy at 0.58, and nearly all of it
-# at 0.63.
+# ResNet-20 lost 4.6 to 13 points at 0.42, a third of its accuracy at 0.58, nearly all at 0.63.
 MAX_ERROR_ON_RANDOM = 0.5
 # Share of the MACs from which on the kinds of layers are why little is saved.
 _MOST = 0.5
@@ -126,6 +125,11 @@ class Lost:
         """Whether it is as little as a saving of a fair size is worth."""
         return self.is_real and self._is_within(FAIR_LOSS, FAIR_AGREEMENT, FAIR_ERROR)
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether the output varies over the inputs by more than it is off."""
+        return self.metric is not None or self.error is None or self.error < 1
+
     def _is_within(self, loss: float, agreement: float, error: float) -> bool:
         if self.metric is not None:
             return self.relative_loss <= loss
@@ -135,10 +139,7 @@ class Lost:
 
     @property
     def relative_loss(self) -> float:
-        """Loss of the metric over its value before; infinite where it has none.
-
-        Over a whole one where nobody says what a share was before.
-        """
+        """Loss of the metric over its value before (of a share, else over 1); infinite without."""
         before = 1.0 if self.before is None and self.is_share else self.before
         if self.loss is None or not before:
             return math.inf
@@ -244,9 +245,8 @@ def macs_by_kind(plan: Plan) -> tuple[KindShare, ...]:
     for kind, dense, left in rows:
         before[kind] = before.get(kind, 0) + dense
         after[kind] = after.get(kind, 0) + left
-    whole = plan.macs_before
     found = [
-        KindShare(kind, macs / whole, macs / after[kind] if after[kind] else None)
+        KindShare(kind, macs / plan.macs_before, macs / after[kind] if after[kind] else None)
         for kind, macs in before.items()
         if macs
     ]
@@ -255,8 +255,8 @@ def macs_by_kind(plan: Plan) -> tuple[KindShare, ...]:
 
 def why_dear(kinds: Sequence[KindShare]) -> str:
     """Say which kinds of layers hardly get cheaper, and how large a share of the MACs they are."""
-    share = sum(kind.share for kind in kinds)
     named = ", ".join(f"{kind.kind} {kind.share:.0%}" for kind in kinds[:_NAMED])
+    share = sum(kind.share for kind in kinds)
     return f"{share:.0%} of the MACs are in what low rank hardly makes cheaper: {named}"
 
 
@@ -274,8 +274,7 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict | None:
         for kind in report["macs"].get("kinds", ())
     )
     saved = dict(_saved(report))
-    outcome = outcome_of(saved, lost)
-    found = Verdict(outcome, saved, lost, kinds)
+    found = Verdict(outcome_of(saved, lost), saved, lost, kinds)
     advice = tuple(_advice(found, is_calibrated=report["calibration"] is not None))
     return replace(found, advice=advice)
 
@@ -306,7 +305,7 @@ def outcome_of(saved: Mapping[str, float], lost: Lost | None) -> Outcome:
         return Outcome.DESTROYED
     if not is_saving_fair(saved):
         return Outcome.HARDLY_PAYS
-    if lost is None or not lost.is_real:
+    if lost is None or not lost.is_real or (lost.is_fair and not lost.is_telling):
         return Outcome.UNKNOWN
     return Outcome.PAYS if lost.is_fair else Outcome.HARDLY_PAYS
 
@@ -326,18 +325,13 @@ def lost_by(report: Mapping[str, Any]) -> Lost | None:
     calibration = report["calibration"] or {}
     judged, held_out = calibration.get("judged"), calibration.get("held_out")
     if judged is not None:
-        return Lost(
-            inputs=judged["images"],
-            on=f"{judged['split']} images",
-            is_real=True,
-            error=lost.error,
-            rms_error=lost.rms_error,
-            agreement=lost.agreement,
-            **{name: judged[name] for name in ("metric", "before", "after", "loss", "is_share")},
-        )
-    if lost.agreement is None and held_out is not None:
-        where = f"{held_out['split']} images"
-        return Lost(held_out["images"], where, is_real=True, error=held_out["output_error"])
+        names = ("metric", "before", "after", "loss", "is_share")
+        told = {name: judged[name] for name in names} | {"on": f"{judged['split']} images"}
+        return replace(lost, inputs=judged["images"], is_real=True, **told)
+    mixed = report.get("latency", {}).get("mixed")
+    if held_out is not None and (lost.agreement is None or mixed is not None):
+        error = held_out["output_error"] if mixed is None else mixed["error"]
+        return Lost(held_out["images"], f"{held_out['split']} images", is_real=True, error=error)
     return lost
 
 
@@ -372,8 +366,10 @@ def _saved(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         counts = report[resource]
         if counts["after"]:
             yield resource, counts["before"] / counts["after"]
-    # Of the float32 file, as what is lost is told of that: others lose more.
-    if (timed := report.get("latency", {}).get("files", {}).get(FLOAT32)) is not None:
+    # Of the float32 file, as what is lost is told of that, unless precisions were chosen as well.
+    latency = report.get("latency", {})
+    name = latency.get("precision", FLOAT32) if "mixed" in latency else FLOAT32
+    if (timed := latency.get("files", {}).get(name)) is not None:
         yield TIME, timed["speedup"]["mid"]
 
 
@@ -389,7 +385,8 @@ def _advice(verdict: Verdict, *, is_calibrated: bool) -> Iterator[Advice]:
     if verdict.is_dear and not is_saving_fair(verdict.saved):
         yield Advice.QUANTIZE
         return
-    if outcome is Outcome.UNKNOWN and lost is None:  # trained since: nothing to compare with
+    # Trained since, so that there is nothing to compare with; or real inputs do not tell.
+    if outcome is Outcome.UNKNOWN and (lost is None or lost.is_real):
         yield Advice.EVALUATE
         return
     if not is_calibrated:

@@ -13,7 +13,8 @@ from tests.choose.conftest import Measured
 from trpexport.choose import budget
 from trpexport.choose.allotment import Allotment, smallest_fraction
 from trpexport.choose.budget import Budgeter, Outcome, handicap
-from trpexport.choose.calibrate import Calibrated, LayerCalibration
+from trpexport.choose.calibrate import Calibrated
+from trpexport.choose.fits import LayerCalibration
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.spectra import keep_all
 from trpexport.choose.table import LayerOptions, Option, SensitivityTable

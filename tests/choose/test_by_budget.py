@@ -151,7 +151,7 @@ def test_a_block_too_coarse_for_the_share_is_halved(
         ({"drop": math.inf, "metric": "mae"}, "a drop of inf is out of range: from 0 on"),
         ({"drop": 1, "metric": "mious"}, "did you mean miou"),
         ({"drop": 1, "metric": "nowhere_at_all:f"}, "there is no module nowhere_at_all"),
-        ({"drop": 1, "lower_is_better": True}, "nobody says by which metric"),
+        ({"drop": 1, "lower_is_better": True}, "no metric is given"),
         ({"macs": 0.5, "metric": "miou"}, "a metric says what a drop is of"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_drop_of_any_metric_is_a_budget() -> None:
 
 
 def test_raw_tensors_need_a_metric_and_targets() -> None:
-    with pytest.raises(TrpexportError, match="nobody says by which metric tensors:made"):
+    with pytest.raises(TrpexportError, match="no metric is given for tensors:made"):
         tx.decompose(tiny(), tx.ByBudget(drop=1), images=tensors())
     few = tensors(12)
     with pytest.raises(DataError, match="no samples besides those to calibrate on"):

@@ -56,6 +56,14 @@ def test_a_depthwise_network_is_not_worth_it_and_a_redundant_one_is() -> None:
     }
 
 
+def test_of_plain_convolutions_kernels_do_not_have_the_last_word() -> None:
+    torch.manual_seed(0)
+    found = outlook(network(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))))
+    assert not found.is_fair
+    assert str(found).startswith("by its weights alone, low rank hardly pays here: 1.")
+    assert "calibrate" in str(found)
+
+
 def test_what_may_not_be_touched_saves_nothing() -> None:
     found = outlook(redundant(), "channel", Selection(include=["1"]), label="mine")
     saved = [layer.name for layer in found.plan.layers if layer.is_rewritten]

@@ -48,11 +48,11 @@ def test_a_share_of_what_nobody_knows_is_refused(rows: int, known: bool) -> None
     # A channel has 64 sums over at most 8 numbers: 512 MACs beside 175,168, and 40 times those.
     model = Net(rows)
     network = TorchNetwork.open(model, (1, 3, 8, 8))
-    assert network.cost.unknown
+    assert network.cost.uncounted
     budget = tx.ByBudget(macs=0.5)
     if known:
         small = tx.decompose(model, budget, images=images)
-        assert small.plan.unknown == network.cost.unknown
+        assert small.plan.uncounted == network.cost.uncounted
     else:
         with pytest.raises(PlanError, match=r"can't be kept: those of _fft.* are not known"):
             tx.decompose(model, budget, images=images)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.latency.networks import FakeStopwatch
 from trpexport.latency import stopwatch
+
+interrupts = import_module("trpexport.cli.interrupts")
 
 
 @pytest.fixture
@@ -82,3 +86,36 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
     fake = FakeStopwatch()
     monkeypatch.setattr(stopwatch, "LocalStopwatch", lambda conditions: fake)
     return fake
+
+
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    """Have signals arrive: jobs in a shell's background inherit that interrupts are ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {
+        number: signal.signal(number, usual.get(number, signal.SIG_DFL))
+        for number in interrupts._WORDS
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def signals(usual_handlers: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have a method send a signal before it does its work, once something holds."""
+
+    def send(
+        where: Any, name: str, number: int, holds: Callable[..., bool] = lambda *_: True
+    ) -> None:
+        method, sent = getattr(where, name), list[int]()
+
+        def sending(*arguments: Any) -> Any:
+            if not sent and holds(*arguments):
+                sent.append(number)
+                signal.raise_signal(number)
+            return method(*arguments)
+
+        monkeypatch.setattr(where, name, sending)
+
+    return send

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import trpexport as tx
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 
 NETS = """
@@ -50,12 +50,15 @@ def network() -> nn.Sequential:
 def test_from_the_command_line(run: Run, place: Path) -> None:
     torch.save(network().state_dict(), place / "w.pt")
     options = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--criterion", "rank:2")
-    how = ("--calib", f"tensors:{place / 'x.npz'}", "--verify-seconds", "0", "--no-simplify")
+    how = ("--calib", f"tensors:{place / 'x.npz'}", *QUICK)
     result = run("decompose", "w.pt", *options, *how, "--images", "40", "-o", "out")
     assert result.code == 0, result.err
     report = json.loads((place / "out" / bundle.REPORT).read_text())
     assert report["calibration"]["data"] == "tensors:x.npz"
     assert report["calibration"]["images"] == 40
+    assert "Calibrated on 40 images of tensors:x.npz; on these" in result.out  # no split to name
+    page = run("report", "out", "--format", "md")
+    assert page.code == 0, page.err
     assert "preprocessing" not in json.loads((place / "out" / bundle.MANIFEST).read_text())
     sized = ("--images", "40", "--mean", "0,0", "--std", "1,1")
     kept = run("decompose", "w.pt", *options, *how, *sized, "-o", "b")
@@ -80,10 +83,10 @@ def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
         np.savez(place / "t.npz", input=x, target=again(torch.from_numpy(x)).numpy())
     (place / "mine.py").write_text("def lost(p, t):\n    return abs(p - t).mean()\n")
     model = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--calib", "tensors:t.npz")
-    rest = ("--verify-seconds", "0", "--no-simplify", "--cache", "cache")
+    rest = (*QUICK, "--cache", "cache")
     bare = run("decompose", "w.pt", *model, "--max-drop", "0.1", *rest, "-o", "out")
     assert bare.code == 2
-    assert "nobody says by which metric tensors:t.npz" in bare.error and "(--metric)" in bare.error
+    assert "no metric is given for tensors:t.npz" in bare.error and "(--metric)" in bare.error
     how = ("--metric", "mine:lost", "--metric-lower-is-better", "--max-drop", "0.1")
     result = run("decompose", "w.pt", *model, *how, *rest, "-o", "out")
     assert result.code == 0, result.err

@@ -21,8 +21,8 @@ FACTS = {
     "extras": {
         "edge": {"packages": {"onnx": "1"}, "missing": {}, "install": None},
         "cpu": {
-            "packages": {"torch": None},
-            "missing": {"torch": "not installed"},
+            "packages": {"torch": None, "scipy": None},
+            "missing": {"torch": "not installed", "scipy": "not installed"},
             "install": 'pip install "trpexport[cpu]"',
         },
     },
@@ -46,7 +46,7 @@ def test_what_is_missing_has_its_command(run: Run) -> None:
     assert lines[0] == "Cortex-A76, 4 usable cores, asimd"
     assert "cpu works" in lines
     assert "cuda no CUDA here" in lines
-    assert any(line.endswith("torch not installed") for line in lines)
+    assert any(line.endswith(" not installed: torch, scipy") for line in lines)
     assert lines[-1] == 'pip install "trpexport[cpu]"'
 
 

@@ -135,7 +135,7 @@ def test_limits_that_can_not_be(
 
 def test_the_same_in_a_session(run: Run, shared: Path, tmp_path: Path) -> None:
     """A checkpoint of one's own: what says which network it is stays in the command."""
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "homemade.py").write_text(
         "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), "
         "nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4))\n"
     )
@@ -144,9 +144,9 @@ def test_the_same_in_a_session(run: Run, shared: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
         patch.chdir(tmp_path)
-        mine = __import__("mine")
-        torch.save(mine.make().state_dict(), checkpoint)
-        typed = ("mine.pth", "--model", "mine:make", "--input-shape", "1x3x8x8")
+        homemade = __import__("homemade")
+        torch.save(homemade.make().state_dict(), checkpoint)
+        typed = ("mine.pth", "--model", "homemade:make", "--input-shape", "1x3x8x8")
         result = run("decompose", *typed, "-o", "out")
         assert result.code == 3
         first, *others = commands(result.out)
@@ -171,3 +171,24 @@ def test_of_the_zoo_training_is_a_command_even_where_a_limit_refused(
     assert first.startswith(f"decompose {checkpoint} --min-agreement 100 --max-error 1e-06")
     assert second.startswith("train --arch resnet20 --init ")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("has_baseline", [False, True])
+def test_the_original_to_compare_with_is_the_bundles_or_the_file(
+    run: Run,
+    network: Path,
+    smooth_tensors: Callable[[int], str],
+    tmp_path: Path,
+    has_baseline: bool,
+) -> None:
+    out = tmp_path / "out"
+    typed = ("--calib", smooth_tensors(16), "--target-macs", 0.6, "--include", "*", "-o", out)
+    added = ("--add-baseline",) if has_baseline else ()
+    result = run("decompose", network, *typed, *ONCE, *added)
+    assert "Pays: " in result.out, result.err
+    _, bench, gate = map(shlex.split, commands(result.out))
+    assert bench == ["bench", *([] if has_baseline else [str(network)]), str(out)]
+    assert ("--baseline" in gate) is not has_baseline
+    judged = run(*gate)  # no classifier: its outputs are compared
+    assert judged.code in (0, 1), judged.err
+    assert "max-output-error" in judged.out

@@ -26,7 +26,7 @@ def test_the_right_network_is_confirmed(
     assert any(note.startswith("resnet20-a classifies 9") for note in notes)
     # Photographs tell every other pixel from the mean of four.
     assert not any("fit" in note for note in notes)
-    assert any("speaks for resnet20-a (0.1" in note for note in notes)
+    assert any("statistics match resnet20-a (0.1" in note for note in notes)
 
 
 def test_classes_in_another_order_are_refused(

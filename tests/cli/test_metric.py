@@ -130,7 +130,7 @@ def test_several_inputs_and_outputs(run: Run, write_onnx: Callable[..., Path], p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "nobody says by which metric"),
+        ([], "no metric is given"),
         (["--metric", "miuo"], "unknown metric 'miuo': did you mean miou"),
         (["--metric", "miou", "--metric-lower-is-better"], "of miou more is better"),
         (["--metric", "ownmetrics:nothing"], "ownmetrics has no nothing; it has Largest, gap"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,6 @@ from tests.latency.networks import FakeStopwatch
 from trpexport import bundle
 from trpexport.choose.budget import Budgeter
 
-interrupts = import_module("trpexport.cli.interrupts")
-
-
-@pytest.fixture(autouse=True)
-def usual_handlers() -> Iterator[None]:
-    """Have signals arrive: jobs in a shell's background inherit that interrupts are ignored."""
-    usual = {signal.SIGINT: signal.default_int_handler}
-    before = {
-        number: signal.signal(number, usual.get(number, signal.SIG_DFL))
-        for number in interrupts._WORDS
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
 
 @pytest.fixture
 def typed(
@@ -41,26 +25,6 @@ def typed(
     quick = ("--scheme", "channel", "--rank-multiple", 4, "--verify-seconds", 0)
     place = ("--cache", tmp_path / "cache", "-o", tmp_path / "out")
     return ("tune", chained(24, 16), "--calib", smooth_tensors(16), *quick, *place)
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have a method send a signal before it does its work, once something holds."""
-
-    def send(
-        where: Any, name: str, number: int, holds: Callable[..., bool] = lambda *_: True
-    ) -> None:
-        method, sent = getattr(where, name), list[int]()
-
-        def sending(*arguments: Any) -> Any:
-            if not sent and holds(*arguments):
-                sent.append(number)
-                signal.raise_signal(number)
-            return method(*arguments)
-
-        monkeypatch.setattr(where, name, sending)
-
-    return send
 
 
 def files_of(*arguments: Any) -> bool:
@@ -124,7 +88,10 @@ def test_where_nothing_is_finished(
     signals(Budgeter, "to_fraction", signal.SIGINT)
     stopped = run(*typed, "--max-error", 0.5)
     assert stopped.code == 130
-    assert stopped.error.endswith(f"; nothing was written to {tmp_path / 'out'}")
+    assert stopped.error.endswith(
+        f"; nothing was written to {tmp_path / 'out'}; the same command goes on from what is kept "
+        f"in {tmp_path / 'cache'}"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
 
 

@@ -80,3 +80,8 @@ def test_a_crash_of_the_runtime_is_one_line(shared: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert f"(SIGFPE) while opening {folder / 'case.onnx'}" in done.stderr
+
+
+def test_one_file_alone_is_no_bundle(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "is no bundle" in run("verify", pair[0]).error
+    assert "there is no file" in run("verify", tmp_path / "gone.onnx").error

@@ -71,7 +71,7 @@ def test_of_an_only_split_others_are_those_that_are_left() -> None:
 
 def test_where_all_could_be_calibrated_on_a_fifth_is_held_out() -> None:
     images = drawn(made_dataset(test=pixels(24)), 512)
-    assert images.notes == ["calibrated on 20 of 24 images, 512 were asked for"]
+    assert images.notes == ["calibrated on 20 of 24 images, fewer than 512"]
     name, others = images.held_out()
     assert name == "other test"
     assert (len(images.inputs), len(others)) == (20, 4)
@@ -81,7 +81,7 @@ def test_where_all_could_be_calibrated_on_a_fifth_is_held_out() -> None:
 
 def test_of_few_images_none_is_held_out() -> None:
     images = drawn(made_dataset(test=pixels(16)), 512)
-    assert images.notes == ["calibrated on all 16 images, 512 were asked for"]
+    assert images.notes == ["calibrated on all 16 images, fewer than 512"]
     assert len(images.held_out()[1]) == 0
     assert rows(images.unseen()) == rows(images.inputs)
     with pytest.raises(

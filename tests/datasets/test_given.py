@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from trpexport.datasets import Dataset, TensorSet
-from trpexport.datasets.given import data_from
+from trpexport.datasets import Dataset, TensorSet, open_data
+from trpexport.datasets.given import data_from, fingerprint
 from trpexport.errors import DataError
 from trpexport.inputs import Input, Inputs
 
@@ -164,3 +166,27 @@ def test_what_a_mapping_holds_are_inputs_unless_the_network_has_no_such() -> Non
     only = data_from([{"x": TENSORS, "y": CLASSES}], Inputs.of({"x": (1, 3, 8, 8)}))
     assert isinstance(only, TensorSet)
     assert ([*only.inputs], [*only.targets]) == (["x"], ["target"])
+
+
+def test_data_are_told_from_what_stood_under_their_name(tmp_path: Path) -> None:
+    pictures, listed = tmp_path / "pictures", tmp_path / "list.csv"
+    for name in ("a", "b"):
+        (pictures / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(pictures / name / "one.png")
+    listed.write_text("path,label\npictures/a/one.png,0\n")
+    names = [f"imagefolder:{pictures}", f"imagelist:{listed}"]
+    before = [fingerprint(open_data(name)) for name in names]
+    assert before == [fingerprint(open_data(name)) for name in names]
+    assert [found.rpartition(":")[0] for found in before] == names
+    os.utime(pictures / "a/one.png", ns=(1, 1))
+    after = [fingerprint(open_data(name)) for name in names]
+    assert not {*before} & {*after}
+    (pictures / "b/one.png").rename(pictures / "b/two.png")
+    again = [fingerprint(open_data(name)) for name in names]
+    assert again[0] != after[0]
+    assert again[1] == after[1]  # it is not in the list
+
+
+def test_arrays_are_told_by_their_content() -> None:
+    one, other = data_from(FLOATS), data_from(FLOATS[::-1])
+    assert fingerprint(one) == fingerprint(data_from(FLOATS.copy())) != fingerprint(other)

@@ -93,7 +93,7 @@ def test_macs_by_hand(
     result = count_onnx(path)
     assert result.macs == macs
     assert result.parameters == prod(weight)
-    assert result.unknown == result.left_out == {}
+    assert result.uncounted == result.left_out == {}
 
 
 def test_a_product_of_two_activations_has_no_parameters(write_onnx: WriteOnnx) -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_dropped_in_silence(write_onnx: WriteOnnx) -> None:
     assert [layer.name for layer in result.layers] == ["Conv_0", "Conv_4"]
     assert result.macs == 2 * (2 * 16 * 2)
     assert result.left_out == {"Relu": 2}
-    assert result.unknown == {"my.ops:FancyPool": 1, "Conv": 1}
+    assert result.uncounted == {"my.ops:FancyPool": 1, "Conv": 1}
     assert result.parameters == 4  # the shared weight once
     assert [layer.parameters for layer in result.layers] == [4, 0]
 
@@ -198,7 +198,7 @@ def test_shapes_that_the_file_states_lead_past_an_unknown_operator(write_onnx: W
     )
     result = count_onnx(path, shapes={"x": (3, 2, 8, 8)})
     assert result.macs == 3 * 2 * 16 * 2
-    assert result.unknown == {"my.ops:FancyPool": 1}
+    assert result.uncounted == {"my.ops:FancyPool": 1}
 
 
 def test_subgraphs_and_functions_are_unknown(write_onnx: WriteOnnx, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_subgraphs_and_functions_are_unknown(write_onnx: WriteOnnx, tmp_path: Pa
     model.functions.append(helper.make_function("local", "Block", ["i"], ["o"], body, opsets))
     onnx.save(model, path)
     result = count_onnx(path)
-    assert result.unknown == {"If": 1, "local:Block": 1}
+    assert result.uncounted == {"If": 1, "local:Block": 1}
     assert result.macs == 0
 
 
@@ -295,5 +295,5 @@ def test_json(write_onnx: WriteOnnx) -> None:
         "left_out": {},
         "uncounted": {},
         "other_parameters": 0,
-        "unknown_macs": 0,
+        "uncounted_macs": 0,
     }

@@ -88,7 +88,7 @@ def test_quantized_operators(write_onnx: WriteOnnx) -> None:
     assert [layer.activation_bytes for layer in result.layers] == [8, 5 * 4 * 4, 24, 28 * 4]
     assert result.other_parameters == 0
     assert result.left_out == {"com.microsoft:QLinearAdd": 1}
-    assert result.unknown == {}
+    assert result.uncounted == {}
 
 
 def test_graphs_that_onnxruntime_fused_cost_the_same(write_onnx: WriteOnnx, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_graphs_that_onnxruntime_fused_cost_the_same(write_onnx: WriteOnnx, tmp_
     ]
     assert fused.macs == plain.macs
     assert fused.parameters == plain.parameters
-    assert fused.unknown == {}
+    assert fused.uncounted == {}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,6 @@ def test_fused_matrix_products(
     )
     result = count_onnx(path)
     if macs is None:
-        assert result.unknown == {"com.microsoft:FusedMatMul": 1}
+        assert result.uncounted == {"com.microsoft:FusedMatMul": 1}
     else:
         assert result.macs == macs

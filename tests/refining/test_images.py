@@ -32,7 +32,7 @@ def test_it_trains_on_more_images_than_are_calibrated_on() -> None:
     count, notes = images_of(replace(few, images=100))
     # 160 are left, all of which are held out.
     assert count == 40
-    assert notes[-1] == "refined on 40 images, 100 were asked for"
+    assert notes[-1] == "refined on 40 images, fewer than 100"
 
 
 @pytest.mark.parametrize(("edge", "count"), [(12, 10_000), (256, 682), (2048, 80)])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.pages import write_bundle
+from tests.pages import SENSITIVITY, SWEEP, write_bundle
 from tests.report.render.test_html import HOSTILE, page_of_all
-from trpexport.report.documents import read_document
+from trpexport.report.documents import Record, read_document
 from trpexport.report.render.html import html
 from trpexport.report.views.chapters import page_of
 
@@ -142,6 +142,36 @@ def test_nothing_overflows(opened: Any, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+BROKEN_UP = """() => [...document.querySelectorAll("tbody .name")].filter(cell => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const lines = new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+  return lines > 1 && cell.textContent.trim().length / lines < 6;
+}).map(cell => cell.textContent.trim())"""
+
+
+def test_names_are_not_broken_up(opened: Any, tmp_path: Path) -> None:
+    named = {"layer": "features.stage3.2.conv1", "label": "spatial-channel 0.35 int8"}
+    layer, cell = SENSITIVITY["layers"][0], SWEEP["cells"][0]
+    documents = (
+        Record(
+            Path("s.json"),
+            "sensitivity",
+            {**SENSITIVITY, "layers": [{**layer, "name": named["layer"]}]},
+        ),
+        Record(
+            Path("c.json"),
+            "sweep",
+            {**SWEEP, "cells": [{**cell, "label": named["label"]}], "front": []},
+        ),
+    )
+    path = tmp_path / "page.html"
+    path.write_text(html(page_of(documents, lambda bundle: ())))
+    page = opened(360, path=path)
+    assert page.locator("tbody .name", has_text=named["layer"]).count()
+    assert page.evaluate(BROKEN_UP) == []
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (360, "dark")])
 def test_contrast_and_labels(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -188,7 +218,7 @@ def test_a_bundle_of_strangers_runs_nothing(opened: Any, tmp_path: Path) -> None
     path.write_text(html(page_of_all(bundle, HOSTILE[1])))
     page = opened(path=path)
     page.locator("svg.stack rect").first.hover()
-    assert page.title() == "b and 4 more - trpexport"
+    assert page.title() == "b and 6 more - trpexport"
     assert page.locator("script").count() == 1
     assert page.locator("img").count() == 0
 

@@ -1,59 +1,66 @@
-"""Run a sweep that is killed after some lines, again and again, and then to its end.
+"""Run a sweep that is killed after some seconds, again and again, and then to its end.
 
-    python killed.py THINGS OUT LINES...
+    python -m tests.sweeps.killed REQUEST.json OUT SECONDS...
 
-What is imported is imported once; each run is a process of its own.
+What is imported is imported once; each run is a process of its own. Prints how long the last one
+took, and how many were killed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import trpexport as tx
 from trpexport.artifact.settings import ExportSettings
 
 
-def run(things: Path, out: Path, lines: int | None) -> None:
-    """Sweep, and be killed at a line; at none to the end."""
-    left = lines
-
-    def announce(_: str) -> None:
-        nonlocal left
-        if left is not None:
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
+def run(request: Mapping[str, Any], out: Path) -> None:
+    """Sweep to the end."""
+    how = dict(request)
+    normalised = how.pop("normalised", None)
     tx.sweep(
-        things / "net.onnx",
-        f"tensors:{things / 'inputs.npz'}",
+        how.pop("model"),
+        how.pop("images"),
         out,
-        schemes=("channel", "spatial"),
-        targets=(0.8, 0.6),
-        precisions=("fp32", "int8"),
-        data=f"tensors:{things / 'labelled.npz'}",
-        metric="rmse",
-        rank_multiple=1,
-        settings=ExportSettings(verify_seconds=0),
-        announce=announce,
+        preprocessing=None if normalised is None else tx.Preprocessing(*map(tuple, normalised)),
+        settings=ExportSettings(verify_seconds=0, legacy_exporter=how.pop("legacy", False)),
+        **how,
     )
+
+
+def killed(child: int, seconds: float) -> bool:
+    """Kill a process after so long; tell whether it had not ended before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert status == 0
+            return False
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
 
 
 def main() -> None:
     """Do so."""
-    things, out = map(Path, sys.argv[1:3])
-    for lines in (*map(int, sys.argv[3:]), None):
+    request, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    kills = 0
+    for seconds in (*map(float, sys.argv[3:]), float("inf")):
+        started = time.monotonic()
         child = os.fork()
         if child == 0:
-            run(things, out, lines)
+            run(request, out)
             os._exit(0)
-        _, status = os.waitpid(child, 0)
-        ended = -os.waitstatus_to_exitcode(status)
-        assert ended == (0 if lines is None else signal.SIGKILL), ended
-        sys.stdout.write(f"{len(list(out.glob('*/manifest.json')))}\n")
+        kills += killed(child, seconds)
+    sys.stdout.write(json.dumps({"seconds": time.monotonic() - started, "kills": kills}))
     sys.stdout.flush()
 
 

@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.latency.networks import FakeStopwatch
 from trpexport import bundle
+from trpexport.calibration_data import CalibrationData
+from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError, OutputError, TrpexportError
 from trpexport.files import read_json
 from trpexport.latency import stopwatch
@@ -22,6 +25,7 @@ from trpexport.report.documents import read_document
 from trpexport.stages import Stages
 from trpexport.sweeps.cells import Cell, grid
 from trpexport.sweeps.journal import NAME, Journal, Outcome
+from trpexport.sweeps.making import Maker
 from trpexport.sweeps.sweep import CSV, JSON, Sweep
 from trpexport.sweeps.work import Work
 
@@ -32,13 +36,13 @@ CELLS = grid(["channel"], [0.7, 0.5], ["fp32", "int8"])
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells that were worked on, in their order."""
     cells: list[Cell] = []
-    real: Callable[..., Any] = Work.made
+    real: Callable[..., Any] = Maker.made
 
-    def call(self: Work, cell: Cell, place: Path, stages: Stages) -> Any:
+    def call(self: Maker, cell: Cell, place: Path, stages: Stages) -> Any:
         cells.append(cell)
         return real(self, cell, place, stages)
 
-    monkeypatch.setattr(Work, "made", call)
+    monkeypatch.setattr(Maker, "made", call)
     return cells
 
 
@@ -101,7 +105,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr(Work, "_facts", broken)
+    monkeypatch.setattr(Maker, "_facts", broken)
     again = Sweep(work, grid(["channel"], [0.01, 0.6, 0.7], ["fp32"]))(out)
     lines = [cell["failed"] for cell in again.data["cells"]]
     assert "the best is" in lines[0]
@@ -118,7 +122,7 @@ def test_what_no_cell_could_do_with_is_refused_at_once(work: Work, tmp_path: Pat
     with pytest.raises(TrpexportError, match="int9"):
         Sweep(work, grid(["channel"], [0.5], ["int9"]))(out)
     missing = replace(work, source=replace(work.source, path=tmp_path / "none.onnx"))  # type: ignore[type-var]
-    with pytest.raises(TrpexportError, match=r"can't read .*none\.onnx"):
+    with pytest.raises(TrpexportError, match=r"no file .*none\.onnx"):
         Sweep(missing, CELLS)(out)
     assert not out.exists()
     out.mkdir()
@@ -139,6 +143,24 @@ def test_a_sweep_of_something_else_is_no_start(
     found = Sweep(new, CELLS[:1])(out)
     assert found.data["cells"][0]["judged"] is None
     assert made == [CELLS[0]] * 2
+
+
+def test_data_that_changed_under_the_same_name_are_other_data(
+    work: Work, things: Path, tmp_path: Path
+) -> None:
+    place, cells = tmp_path / "inputs.npz", grid(["channel"], [0.01], ["fp32"])
+    shutil.copyfile(things / "inputs.npz", place)
+
+    def swept() -> None:
+        data = CalibrationData(open_data(f"tensors:{place}"))
+        Sweep(replace(work, data=data), cells)(tmp_path / "out")
+
+    swept()
+    swept()
+    inputs = np.load(place)["input"]
+    np.savez(place, input=np.ascontiguousarray(inputs[:, :, ::-1]))
+    with pytest.raises(OutputError, match="another calibration:"):
+        swept()
 
 
 def test_a_journal_that_is_none(tmp_path: Path) -> None:

@@ -41,3 +41,26 @@ def test_nothing_goes_on_beside_what_is_timed(first: type, second: type) -> None
     assert ends.wait(20)
     thread.join()
     assert said == ["waiting for what else is at work on this machine"]
+
+
+def test_what_is_timed_waits_for_what_is_at_work_and_for_no_more() -> None:
+    timer_waits, later_waits, order = Event(), Event(), list[str]()
+
+    def time() -> None:
+        with alone(lambda _: timer_waits.set()):
+            order.append("timed")
+
+    def work() -> None:
+        with working(lambda _: later_waits.set()):
+            order.append("later")
+
+    threads = [Thread(target=time), Thread(target=work)]
+    with working(order.append):
+        threads[0].start()
+        assert timer_waits.wait(20)
+        threads[1].start()  # others are at work already, but one who would be alone waits
+        assert later_waits.wait(20)
+        assert order == []
+    for thread in threads:
+        thread.join(20)
+    assert order == ["timed", "later"]

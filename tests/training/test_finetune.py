@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,64 @@ def test_what_is_learnt_otherwise_is_another_run(
         result = run(*command, *options)
         assert result.code == 2
         assert line in result.error
+
+
+@pytest.fixture
+def with_baseline(bundle: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The bundle of the same network, with what its original is found by."""
+    trained = bundle.parent / "run/last.safetensors"
+
+    def make(*, baseline: bool, beside: bool) -> Path:
+        chooser = tx.ByCriterion(criterion="fraction:0.3")
+        quick: dict[str, Any] = {"opset": 17, "legacy_exporter": True, "simplify": False}
+        small = tx.decompose(trained, chooser)
+        tx.export(small, tmp_path / "small", verify_seconds=0, baseline=baseline, **quick)
+        if beside:
+            shutil.copy(trained, tmp_path)
+        return tmp_path / "small"
+
+    return make
+
+
+@pytest.mark.parametrize("where", ["baseline.onnx", "last.safetensors"])
+def test_a_bundle_knows_its_teacher(
+    with_baseline: Callable[..., Path],
+    bundle: Path,
+    digits: str,
+    run: Run,
+    tmp_path: Path,
+    where: str,
+) -> None:
+    small = with_baseline(baseline=where == "baseline.onnx", beside=where != "baseline.onnx")
+    typed = ("finetune", small, "--data", digits, "--epochs", 1, "--batch", 64, "--no-augment")
+    result = run(*typed, "-o", tmp_path / "found", "--json")
+    assert result.code == 0, result.err
+    path = small / where if where == "baseline.onnx" else tmp_path / where
+    assert f"the teacher is {path}, the network before its decomposition" in result.err
+    assert result.json["teacher"] == str(path)
+    # It is the original network: what it gets right says so, and so does what was learnt from it.
+    named = run(*typed, "-o", tmp_path / "named", "--json",
+                "--teacher", bundle.parent / "run/last.safetensors")  # fmt: skip
+    assert named.code == 0, named.err
+    assert result.json["original_top1"] == named.json["original_top1"]
+    assert result.json["test_loss"] == pytest.approx(named.json["test_loss"], rel=1e-3)
+    alone = run(*typed, "-o", tmp_path / "alone", "--teacher", "none")
+    assert alone.code == 0, alone.err
+    assert "teacher" not in alone.out + alone.err
+    loss = tx.load(tmp_path / "alone/last.safetensors").metadata["training"]
+    assert "teacher" not in loss
+    refused = run(*typed, "-o", tmp_path / "no", "--teacher", "none", "--temperature", 2)
+    assert refused.code == 2
+    assert "--temperature does nothing beside --teacher none" in refused.error
+
+
+def test_another_file_of_the_same_name_is_no_teacher(
+    with_baseline: Callable[..., Path], bundle: Path, digits: str, run: Run, tmp_path: Path
+) -> None:
+    small = with_baseline(baseline=False, beside=False)
+    (tmp_path / "last.safetensors").write_bytes(b"something else")
+    typed = ("finetune", small, "--data", digits, "--epochs", 1, "--batch", 64, "--no-augment")
+    result = run(*typed, "-o", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert "there is no teacher: the original network lies neither in" in result.err
+    assert result.json["teacher"] is None

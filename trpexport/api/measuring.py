@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trpexport.judge.gate.check import GateResult
     from trpexport.judge.metrics import Metric
     from trpexport.judge.predictions import Evaluation
-    from trpexport.judge.scoring import Score, Scores
+    from trpexport.judge.scoring import Score
 
 Announce = Callable[[str], None]
 
@@ -110,6 +110,7 @@ def evaluate(
     batch: int | None = ...,
     provider: str = ...,
     threads: int | None = ...,
+    ray: str | None = ...,
 ) -> Evaluation: ...
 
 
@@ -127,6 +128,7 @@ def evaluate(
     batch: int | None = ...,
     provider: str = ...,
     threads: int | None = ...,
+    ray: str | None = ...,
 ) -> Score: ...
 
 
@@ -144,6 +146,7 @@ def evaluate(
     batch: int | None = ...,
     provider: str = ...,
     threads: int | None = ...,
+    ray: str | None = ...,
 ) -> Evaluation | Score: ...
 
 
@@ -160,6 +163,7 @@ def evaluate(
     batch: int | None = None,
     provider: str = "cpu",
     threads: int | None = None,
+    ray: str | None = None,
 ) -> Evaluation | Score:
     """Return how well an ONNX file does on a data set.
 
@@ -179,27 +183,34 @@ def evaluate(
         batch: images at a time.
         provider: who runs it, as in ``"cpu"`` or ``"cuda"``.
         threads: threads that one operator is spread over; None leaves it to ONNX Runtime.
+        ray: address of a Ray cluster whose machines run it; ``"auto"`` for the one that runs here;
+            None for this machine alone.
 
     Raises:
         TrpexportError: the network or the data can't be read, or do not fit each other.
     """
     from trpexport.datasets import TensorSet
     from trpexport.judge.classify import evaluate as run
-    from trpexport.judge.examples import find_judge, open_classifiers, usual_metric
+    from trpexport.judge.examples import find_judge, open_classifiers, opened, usual_metric
     from trpexport.judge.images import choose_images
+    from trpexport.judge.scoring import score
+    from trpexport.judge.spread import spread
 
     dataset = _opened(data, limit)
     chosen = usual_metric(dataset, metric)
     judge = find_judge(dataset.name, chosen, lower_is_better=lower_is_better)
     how: dict[str, Any] = {"preprocessing": preprocessing, "output": output}
-    how |= {"provider": provider, "threads": threads}
+    session: dict[str, Any] = {"provider": provider, "threads": threads}
     if judge is not None:
         how |= {"split": split, "limit": limit}
-        return _scores([Path(model)], dataset, judge, batch=batch, **how).models[0]
+        judged, examples = opened([Path(model)], dataset, **how, **session)
+        with spread(judged, ray, batch, **session) as those:
+            return score(those.models, examples, judge, batch=those.batch).models[0]
     images = choose_images(dataset, split, limit)
     assert not isinstance(dataset, TensorSet)
-    classifiers = open_classifiers([Path(model)], dataset, **how)
-    return run(classifiers, images, batch=batch).classifiers[0]
+    classifiers = open_classifiers([Path(model)], dataset, **how, **session)
+    with spread(classifiers, ray, batch, **session) as those:
+        return run(those.models, images, batch=those.batch).classifiers[0]
 
 
 def gate(
@@ -330,17 +341,3 @@ def _opened(data: Any, limit: int | None = None) -> Dataset | TensorSet:
     from trpexport.datasets.given import data_from
 
     return data_from(data, limit=limit)
-
-
-def _scores(
-    paths: Sequence[Path],
-    data: Dataset | TensorSet,
-    metric: Metric,
-    *,
-    batch: int | None,
-    **how: Any,
-) -> Scores:
-    from trpexport.judge.examples import opened
-    from trpexport.judge.scoring import score
-
-    return score(*opened(paths, data, **how), metric, batch=batch)

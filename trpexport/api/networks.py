@@ -106,7 +106,7 @@ def decompose(
     if isinstance(model, nn.Module):
         inputs = inputs or chooser.inputs
         if inputs is None:
-            raise PlanError("nobody says which input the network takes: give an example of one")
+            raise PlanError("the shape of the network's input is not known: give an example input")
         found = None if drawn is None else drawn.read_for(None, inputs)[0]
         network = TorchNetwork.open(model, inputs, outputs)
         return decompose_network(
@@ -316,7 +316,7 @@ def count(
         return cost
     inputs = _inputs(example, None, model)
     if inputs is None:
-        raise PlanError("nobody says which input the network takes: give an example of one")
+        raise PlanError("the shape of the network's input is not known: give an example input")
     return count_module(model, inputs)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Announce = Callable[[str], None]
 _CALIBRATED = 512
 _HELD_OUT = 256  # samples of an iterable besides
+_VERIFY_SECONDS = 1.0  # of each cell
 
 
 def sweep(
@@ -45,6 +46,7 @@ def sweep(
     inputs: InputsLike | None = None,
     arch: str | None = None,
     factory: str | None = None,
+    jobs: int = 1,
     ray: str | None = None,
     device_label: str = "trpexport_device",
     announce: Announce | None = None,
@@ -73,13 +75,15 @@ def sweep(
         rank_multiple: ranks are multiples of it; ``"auto"`` for the processor's.
         count: how many images to calibrate on.
         preprocessing: how images become input; as the checkpoint says where it is None.
-        settings: how each is exported.
+        settings: how each is exported, and how long it is verified, a second where it is None.
         cache: folder where tables are kept; in ``out`` where it is None.
         inputs: shapes of the inputs; as the checkpoint or the file says where it is None.
         arch: the checkpoint's architecture, where it can't be recognised.
         factory: ``package.module:factory`` that makes the checkpoint's network.
+        jobs: how many cells are made at a time, each in a process of its own; what is handed over
+            must be picklable then.
         ray: address of a Ray cluster that works on the cells; ``"auto"`` for the one that runs
-            here; None for this process alone.
+            here; None for this machine alone.
         device_label: the resource of the cluster's nodes that are the device to time on.
         announce: called with a line on each step.
 
@@ -98,8 +102,8 @@ def sweep(
     from trpexport.judge.examples import find_judge, usual_metric
     from trpexport.stages import Stages
     from trpexport.sweeps.cells import grid
+    from trpexport.sweeps.crew import Crew
     from trpexport.sweeps.on_ray import OnRay
-    from trpexport.sweeps.runners import Here
     from trpexport.sweeps.sweep import Sweep
     from trpexport.sweeps.work import Work
 
@@ -110,7 +114,7 @@ def sweep(
         judged = data_from(data, known, limit=limit)
         by = find_judge(judged.name, usual_metric(judged, metric), lower_is_better=lower_is_better)
         labelled = Labelled(judged, split, limit, preprocessing, by)
-    how = settings or ExportSettings()
+    how = settings or ExportSettings(verify_seconds=_VERIFY_SECONDS)
     work = Work(
         source_of(model, inputs, arch, factory),
         CalibrationData(drawn, count, preprocessing=preprocessing),
@@ -121,5 +125,5 @@ def sweep(
         bench,
         min_time,
     )
-    runner = Here() if ray is None else OnRay(ray, device_label)
+    runner = Crew(jobs) if ray is None else OnRay(ray, device_label)
     return Sweep(work, grid(schemes, targets, precisions), runner)(Path(out), Stages(announce))

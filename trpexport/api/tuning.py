@@ -61,6 +61,7 @@ def tune(
             a :class:`~trpexport.Refinement`.
         precision: in which ranks are to be fast, as in ``int8``: layers are timed in it, and the
             network is written in it as well. Errors and drops are those of the float32 file.
+            ``"free"`` chooses float32 or int8 for each layer, and the limit is one on that network.
         device: where the factors are fitted, as for :func:`trpexport.decompose`; layers are timed
             where the chooser says.
         announce: called with a line on each step.

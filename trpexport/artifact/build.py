@@ -25,7 +25,7 @@ from trpexport.checkpoints import save_checkpoint
 from trpexport.choose.spectra import keep_all
 from trpexport.compare import note_on_still
 from trpexport.errors import NothingToDoError
-from trpexport.files import write_json
+from trpexport.files import write_files, write_json
 from trpexport.golden import Golden, write_golden
 from trpexport.networks.base import Network, Origin
 from trpexport.networks.dynamic import dimensions, parse_dynamic
@@ -73,6 +73,7 @@ def export_bundle(
     settings: ExportSettings | None = None,
     inputs: Array | Arrays | None = None,
     quantization: QuantizationSettings | None = None,
+    baseline: Mapping[str, bytes] | None = None,
     notes: Sequence[str] = (),
     stages: Stages | None = None,
 ) -> BundleReport:
@@ -92,6 +93,8 @@ def export_bundle(
         inputs: real inputs (images, channels, height, width) to verify on, by name where there are
             several; standard normal ones where it is None.
         quantization: on what other precisions are calibrated, and how much they may lose.
+        baseline: content of the files, by name, that an export of the same kind wrote of the
+            original network; None to write them anew where the settings ask for them.
         notes: what the reader of the report should know besides.
         stages: times and announces the stages.
 
@@ -137,7 +140,7 @@ def export_bundle(
     with bundle.staged_directory(out, replace=settings.replace) as staging:
         steps = job.write_onnx(staging / bundle.MODEL)
         if settings.baseline and plan.rewritten and original is not None:
-            job.write_baseline(staging / bundle.BASELINE)
+            job.write_baseline(staging / bundle.BASELINE, baseline)
         variants = job.write_variants(staging)
         report = job.write_rest(staging, check, steps, variants)
     return BundleReport(out, plan, report)
@@ -272,9 +275,17 @@ class _Job:
             found += write_mobile(model, found, self._context, seconds=seconds)
         return found
 
-    def write_baseline(self, path: Path) -> None:
-        """Write the original network in the same way, for benchmarks to compare with."""
+    def write_baseline(self, path: Path, known: Mapping[str, bytes] | None = None) -> None:
+        """Write the original network in the same way, for benchmarks to compare with.
+
+        Args:
+            path: its file.
+            known: content of the files that it comes to, by name, where that is known already.
+        """
         assert self.original is not None
+        if known is not None:
+            write_files(known, path.parent)
+            return
         with self.stages("export the baseline"):
             plan = keep_all(self.original, architecture=self.plan.architecture)
             replace(

@@ -110,7 +110,7 @@ def report_facts(
     """
     checks = {layer.name: layer for layer in layers}
     # Factors that were trained since are no longer those that were calibrated.
-    is_as_decomposed = any(step.name == DECOMPOSE for step in steps)
+    is_as_decomposed = not plan.rewritten or any(step.name == DECOMPOSE for step in steps)
     before, after = plan.macs_before, plan.macs_after
     return {
         "schema_version": REPORT_VERSION,
@@ -122,7 +122,7 @@ def report_facts(
             "before": before,
             "after": after,
             "ratio": before / after if after else None,
-            "uncounted": dict(plan.unknown),
+            "uncounted": dict(plan.uncounted),
             "kinds": [asdict(kind) for kind in macs_by_kind(plan)] if plan.rewritten else [],
         },
         "flops": {"before": FLOPS_PER_MAC * before, "after": FLOPS_PER_MAC * after},

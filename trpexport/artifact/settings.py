@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from trpexport.artifact.variants import check_precisions
 from trpexport.bundle import ORT
@@ -16,6 +17,7 @@ from trpexport.networks.dynamic import Dynamic
 from trpexport.networks.onnx_settings import DEFAULT_OPSET, OnnxSettings
 from trpexport.onnxfile.targets import Target
 from trpexport.quantization.settings import QuantizationSettings
+from trpexport.quantization.wiring import INT8
 from trpexport.runtime.releases import installed
 
 FORMATS = ("onnx", ORT)
@@ -88,14 +90,28 @@ class ExportSettings:
         settings = replace(self.quantization(), provider=provider)
         check_precisions(self.precisions, settings, has_images=has_images)
 
+    def also_in(self, layers: Mapping[str, str]) -> ExportSettings:
+        """Return settings that write what has layers in int8 in that as well.
+
+        Args:
+            layers: by layer, the precision that was chosen.
+        """
+        if INT8 not in layers.values():
+            return self
+        return replace(self, precisions=tuple(dict.fromkeys([INT8, *self.precisions])))
+
     def quantization(
-        self, images: CalibrationImages | None = None, inputs: Inputs | None = None
+        self,
+        images: CalibrationImages | None = None,
+        inputs: Inputs | None = None,
+        layers: Mapping[str, str] = MappingProxyType({}),
     ) -> QuantizationSettings:
         """Return on what other precisions are calibrated, and how much they may lose.
 
         Args:
             images: what to calibrate on; None for nothing.
             inputs: the network's.
+            layers: by layer, the precision that was chosen; what none is in int8 of says nothing.
 
         Raises:
             DataError: the images do not fit the network.
@@ -108,6 +124,7 @@ class ExportSettings:
             limits,
             calibration=inputs.named(images.inputs, "calibration images"),
             held_out=inputs.named(others, "held-out images") if images_of(others) else {},
+            layers=layers if INT8 in layers.values() else {},
         )
 
     def passes(self, network: Network) -> tuple[str, ...]:

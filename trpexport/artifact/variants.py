@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,14 @@ class BlankForm:
 
     Attributes:
         name: the precision.
+        layers: which layers are to be in it, as :class:`QuantizationSettings` has it.
 
     Raises:
         TrpexportError: there is no such precision, or layers can't be told from each other in it.
     """
 
     name: str
+    layers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a precision in which no layer could be timed."""
@@ -114,7 +116,8 @@ class BlankForm:
         Raises:
             ModelError: it can't be written so.
         """
-        drawn = QuantizationSettings(calibration=open_session(file).random_inputs())
+        inputs = open_session(file).random_inputs()
+        drawn = QuantizationSettings(calibration=inputs, layers=self.layers)
         precision_of(self.name).convert_blank(file, drawn)
 
 

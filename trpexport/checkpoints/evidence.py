@@ -157,11 +157,11 @@ class _LineUp:
         if misfit > _SPEAKS_AGAINST:
             other = "another network" if self._is_real else "another network, or for other inputs"
             return (
-                f"its batch norms recorded something else than they get in {name} {off}: it may be "
+                f"its recorded batch-norm statistics contradict {name} {off}: it may be "
                 f"{other}, check it on labelled images (expect)"
             )
-        fits = "speaks for" if misfit <= _SPEAKS_FOR else "does not speak against"
-        return f"what its batch norms recorded {fits} {name} {off}"
+        fits = "match" if misfit <= _SPEAKS_FOR else "do not contradict"
+        return f"its recorded batch-norm statistics {fits} {name} {off}"
 
     def _try_next_to(self, name: str) -> bool:
         """Try the look-alikes that differ in one setting; say whether there was a new one."""

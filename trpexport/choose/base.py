@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
 from trpexport.choose.calibrate import Calibrated, calibrate, truncations
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut, error_facts
 from trpexport.choose.judging import DropLimit
@@ -171,6 +173,8 @@ def applied(
     images: CalibrationImages | None,
     stages: Stages,
     factorizer: Factorizer,
+    *,
+    cache: str | Path | None = None,
 ) -> Choice:
     """Return a plan with its factors: those of the SVD, or fitted to images where there are any.
 
@@ -180,9 +184,12 @@ def applied(
         images: what to fit to, or None.
         stages: times and announces what is going on.
         factorizer: of the same network.
+        cache: folder where fitted layers are kept, for a calibration that is stopped; None for
+            nowhere.
 
     Raises:
         NothingCheaperError: the plan rewrites nothing.
+        OutputError: the cache can't be written.
         TrpexportError: as :func:`trpexport.choose.calibrate.calibrate`.
     """
     if not plan.rewritten:
@@ -196,8 +203,11 @@ def applied(
         with stages("factorize"):
             return Choice(plan, truncations(network, plan, factorizer))
     gatherer = gathered(network, images)
+    store = FitStore(cache, network, gatherer.watch.samples)
     with stages("calibrate"):
-        found = calibrate(network, plan, gatherer, factorizer=factorizer, announce=stages.say)
+        found = calibrate(
+            network, plan, gatherer, factorizer=factorizer, store=store, announce=stages.say
+        )
     held_out = HeldOut(network, *images.held_out())
     return calibrated_choice(network, found, images, held_out, {})
 

@@ -12,6 +12,7 @@ from trpexport.choose.allotment import Allotment, allot, plan_for, smallest_frac
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.distance import worst
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.selection import Selection
@@ -29,7 +30,7 @@ _MAX_PROMISED = 0.9
 _MAX_PREDICTED_RATIO = 1.5
 # Squared errors under another scheme than the best one for the whole network count so many times:
 # what is nearer to each other, the table can't tell apart.
-_OTHER_SCHEME = 1.2
+OTHER_SCHEME = 1.2
 # Those of grouped convolutions count so many times: they run slowly for their MACs.
 _GROUPED = 1.5
 BISECTIONS = 6
@@ -109,6 +110,7 @@ class Budgeter:
         architecture: what the network is called, for the reader of plans.
         factorizer: of the same network, where it knows SVDs.
         resource: what is saved where an error or a drop is the limit.
+        store: of fitted layers, which are then not fitted again.
         announce: called with a line on what is going on.
 
     Attributes:
@@ -126,12 +128,14 @@ class Budgeter:
         architecture: str | None = None,
         factorizer: Factorizer | None = None,
         resource: str = "macs",
+        store: FitStore | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._network = network
         self._table = table
         self._gatherer = gatherer
         self._factorizer = factorizer or Factorizer(network)
+        self._store = store
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
@@ -196,7 +200,7 @@ class Budgeter:
             for layer in self._table.layers
         ]
         away = {
-            scheme: _OTHER_SCHEME * times for scheme, times in handicaps.items() if scheme != base
+            scheme: OTHER_SCHEME * times for scheme, times in handicaps.items() if scheme != base
         }
         return _Offer(replace(self._table, layers=tuple(layers)), away)
 
@@ -319,6 +323,7 @@ class Budgeter:
             plan,
             self._gatherer,
             factorizer=self._factorizer,
+            store=self._store,
             announce=lambda line: self._announce(f"pass {self._passes}, {line}"),
         )
         self._announce(f"output error of the network {calibrated.error:.3f}")

@@ -18,6 +18,7 @@ from trpexport.choose.base import (
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.candidates import least
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import FitStore
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
@@ -52,7 +53,8 @@ class ByBudget(AlignedSelection):
         share: of what ``price`` says is scarce that may remain.
         price: what is scarce, where it is neither MACs nor parameters.
         scheme: name of the scheme; ``auto`` chooses for each layer.
-        cache: folder where tables of what each layer loses are kept; None for nowhere.
+        cache: folder where tables of what each layer loses are kept, and fitted layers, so that a
+            job that was stopped goes on; None for nowhere.
         metric: what a drop is of, as for :func:`trpexport.evaluate`: ``"miou"``,
             ``"package.module:function"``, a function; None counts images whose class is right.
         lower_is_better: of one's own metric, whether a smaller number is the better one.
@@ -146,6 +148,7 @@ class ByBudget(AlignedSelection):
             selection=self,
             architecture=label,
             factorizer=factorizer,
+            store=FitStore(self.cache, network, gatherer.watch.samples),
             announce=stages.say,
         )
         facts: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from trpexport.choose.alignment import AlignedSelection
 from trpexport.choose.base import CalibrationImages, Choice, NothingCheaperError, applied
@@ -28,11 +29,14 @@ class ByCriterion(AlignedSelection):
         scheme: name of the scheme.
         criterion: ``NAME:VALUE``, or a criterion.
         keep_expensive: rewrite a layer even where that does not make it cheaper.
+        cache: folder where layers that are fitted to images are kept, so that a job that was
+            stopped goes on; None for nowhere.
     """
 
     scheme: str = "spatial"
     criterion: str | Criterion = DEFAULT
     keep_expensive: bool = False
+    cache: str | Path | None = None
 
     @property
     def label(self) -> str:
@@ -83,7 +87,7 @@ class ByCriterion(AlignedSelection):
         if not found.is_fair:  # said now: a network may take long to write and to verify
             stages.remark(str(found))
         try:
-            return applied(network, plan, images, stages, factorizer)
+            return applied(network, plan, images, stages, factorizer, cache=self.cache)
         except NothingCheaperError as error:
             raise NothingCheaperError(str(error), plan, analysis) from None
 

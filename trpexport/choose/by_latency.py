@@ -14,6 +14,7 @@ from trpexport.choose.budget import BISECTIONS, Budgeter
 from trpexport.choose.by_budget import with_shares
 from trpexport.choose.candidates import candidate_ranks
 from trpexport.choose.estimate import calibration_seconds, measured_pace
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
@@ -64,7 +65,8 @@ class ByLatency(AlignedSelection):
             before it is turned into anything.
         beyond: how many times as fast as the limit says networks are aimed at, where their files
             turn out slower than what they are chosen by.
-        cache: folder where tables of times and of what layers lose are kept; None for nowhere.
+        cache: folder where tables of times and of what layers lose are kept, and fitted layers, so
+            that a job that was stopped goes on; None for nowhere.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
     """
@@ -109,7 +111,7 @@ class ByLatency(AlignedSelection):
         Raises:
             TrpexportError: the scheme is unknown, the limit is out of range, or there is not one.
         """
-        kind, limit = self._limit
+        kind, limit = self.limit
         if kind == "speedup" and not 1 < limit < float("inf"):
             raise PlanError(
                 f"a speed-up of {limit:g} is out of range: ask for more than 1", parameters=(kind,)
@@ -124,7 +126,7 @@ class ByLatency(AlignedSelection):
                 parameters=(kind,),
             )
         if kind == "drop":
-            check_drop(limit, self._metric())
+            check_drop(limit, self.metric_on())
         elif self.metric is not None:
             raise PlanError("a metric says what a drop is of: give a drop, or leave it out")
         _ = self.alignment
@@ -148,7 +150,7 @@ class ByLatency(AlignedSelection):
         if images is None:
             raise PlanError("ranks are chosen by output error on images: give some")
         labelled = images.labelled() if self.drop is not None else None
-        metric = None if labelled is None else self._metric(labelled.data)
+        metric = None if labelled is None else self.metric_on(labelled.data)
         gatherer = gathered(network, images)
         held_out = HeldOut(network, *images.held_out())
         stopwatch = self.timekeeper
@@ -175,6 +177,7 @@ class ByLatency(AlignedSelection):
                 selection=self,
                 architecture=label,
                 resource=SECONDS,
+                store=FitStore(self.cache, network, gatherer.watch.samples),
                 announce=stages.say,
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
@@ -197,7 +200,7 @@ class ByLatency(AlignedSelection):
                 if drop is not None:
                     facts["judged"] = judge.facts(network.rewritten(outcome.calibrated.chains))
                 measured = search.measured(outcome)
-        kind, limit = self._limit
+        kind, limit = self.limit
         facts["target"] = {"kind": kind, "value": limit}
         facts["layers"] = with_shares(table, outcome)
         facts["latency"] = {
@@ -221,7 +224,7 @@ class ByLatency(AlignedSelection):
         return self.stopwatch or LocalStopwatch(self.conditions)
 
     @property
-    def _limit(self) -> tuple[str, float]:
+    def limit(self) -> tuple[str, float]:
         """Kind and value of the one limit that was given.
 
         Raises:
@@ -235,7 +238,15 @@ class ByLatency(AlignedSelection):
         }
         return only_limit(limits, "a limit is one of speedup, seconds, error and drop: give one")
 
-    def _metric(self, data: str = "the data") -> Metric | None:
+    def metric_on(self, data: str = "the data") -> Metric | None:
+        """Return what a drop is of; None for images whose class is right.
+
+        Args:
+            data: what networks are judged on, as the user typed it.
+
+        Raises:
+            TrpexportError: there is no such metric, or raw tensors come without one.
+        """
         return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
 
     def wanted(self, whole: float) -> float:
@@ -252,7 +263,7 @@ class ByLatency(AlignedSelection):
         Raises:
             NothingToDoError: the limit can't be met, or the network is fast enough as it is.
         """
-        ways = self._ways(network)
+        ways = self.ways(network)
         check_found(timer.blanks, ways)
         gain = timer.gain()
         bound = time_layers(timer, least_ways(ways), store, stages.say)
@@ -288,14 +299,14 @@ class ByLatency(AlignedSelection):
         names = [name for name, some in ways.items() if some]
         schemes = {way.scheme for some in ways.values() for way in some}
         images, pace = len(gatherer.watch.samples), measured_pace()
-        count = {"speedup": 2, "seconds": 2}.get(self._limit[0], BISECTIONS)
+        count = {"speedup": 2, "seconds": 2}.get(self.limit[0], BISECTIONS)
         first = calibration_seconds(
             network, names, images, schemes=len(schemes), passes=1, pace=pace
         )
         then = calibration_seconds(network, names, images, pace=pace)
         return f"about {duration(first + count * then)} on {images} images"
 
-    def _ways(self, network: Network) -> dict[str, list[Way]]:
+    def ways(self, network: Network) -> dict[str, list[Way]]:
         """Return the ways to write each layer that may be rewritten."""
         names = list(SCHEMES) if self.scheme == "auto" else [self.scheme]
         reasons = {name: self.reasons_to_stay(network, SCHEMES[name]) for name in names}

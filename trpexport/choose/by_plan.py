@@ -25,10 +25,12 @@ class ByPlan:
     Attributes:
         plan: the plan, or the file that it stands in.
         keep_expensive: rewrite a layer even where that does not make it cheaper.
+        cache: as for :class:`~trpexport.ByCriterion`.
     """
 
     plan: Plan | str | Path
     keep_expensive: bool = False
+    cache: str | Path | None = None
 
     @property
     def label(self) -> str:
@@ -68,7 +70,7 @@ class ByPlan:
                 source=source,
                 factorizer=factorizer,
             )
-        choice = applied(network, plan, images, stages, factorizer)
+        choice = applied(network, plan, images, stages, factorizer, cache=self.cache)
         if images is None and CALIBRATION in edited.options:
             note = (
                 f"{source} is of a calibrated network, these factors are plain SVD: give images to "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from trpexport.choose.distance import distance, worst
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import Fit, FitStore, LayerCalibration
 from trpexport.choose.gathering import Gatherer
 from trpexport.errors import PlanError
 from trpexport.lowrank.chain import Chain
@@ -18,47 +18,14 @@ from trpexport.lowrank.fit.moments import LayerMoments
 from trpexport.lowrank.fit.narrowing import MAX_UNKNOWNS, is_fitted
 from trpexport.lowrank.fit.rows import LayerRows
 from trpexport.lowrank.schemes import SCHEMES
-from trpexport.networks.base import Network
+from trpexport.networks.base import Candidate, Network
+from trpexport.networks.samples import Samples
 from trpexport.ops import Layer
 from trpexport.plan import CALIBRATION, LayerPlan, Plan
 from trpexport.stages import Countdown
 
 _TOO_WIDE = "their ranks are above what is fitted for layers so wide"
 _UNFITTED = f"layers of more than {MAX_UNKNOWNS} outputs are not fitted"
-
-
-@dataclass(frozen=True)
-class LayerCalibration:
-    """What calibration did to one layer. Errors are relative; outputs are those on the images.
-
-    What counts of an output error is what it does to the network's: see
-    :mod:`~trpexport.networks.torch.curvature`.
-
-    Attributes:
-        name: the layer.
-        scheme: name of its scheme.
-        rank: its rank.
-        ridge: weight of the original kernel in the regression, relative to an input's variance.
-        weight_error: kernel of the factors against the original one, Frobenius. It may be large:
-            what the images never excite is free.
-        error_before: output of the SVD's factors against the target, RMS.
-        error_after: output of the calibrated factors against the target, RMS.
-    """
-
-    name: str
-    scheme: str
-    rank: int
-    ridge: float
-    weight_error: float
-    error_before: float
-    error_after: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-ready data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.name}: output error {self.error_before:.3f} -> {self.error_after:.3f}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +60,7 @@ def calibrate(
     gatherer: Gatherer,
     *,
     factorizer: Factorizer | None = None,
+    store: FitStore | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Calibrated:
     """Decompose a network by a plan so that it keeps its outputs on some images, without labels.
@@ -109,60 +77,100 @@ def calibrate(
         plan: which layers are rewritten, how, and at which ranks.
         gatherer: of the same network, on the images.
         factorizer: of the same network, where it knows SVDs.
+        store: of the same network on the same images: layers that it knows are not fitted again.
         announce: called with a line on each layer when it is done.
 
     Raises:
         DataError: the network makes NaN or infinity of the images.
         PlanError: the plan is for another network, or a weight holds NaN or infinity.
     """
-    candidate = gatherer.watch.candidate()
-    layers = {layer.name: layer for layer in network.layers}
-    planned = truncations(network, plan, factorizer)
+    samples, candidate = gatherer.watch.samples, gatherer.watch.candidate()
+    store = store or FitStore(None, network, samples)
+    alone = _alone(network, plan)
+    fits = store.recalled(plan, alone)
+    unknown = replace(plan, layers=tuple(x for x in plan.layers if fits.get(x.name) is None))
+    planned = truncations(network, unknown, factorizer)
+    countdown = Countdown(len(alone), done=len(fits))
+    if fits and announce is not None:
+        announce(f"{len(fits)} of {len(alone)}: fitted before")
+    chains: dict[str, Chain] = {}
+    for row in plan.rewritten:
+        if row.name in alone and row.name not in fits:
+            fit = None
+            if is_fitted(row.op):
+                fit = _fitted(network, gatherer, candidate, row, planned[row.name])
+                store.keep(plan, row.name, fit)
+            fits[row.name] = fit
+            if announce is not None:
+                what = f"{row.name}: not fitted" if fit is None else str(fit[1])
+                announce(f"{countdown.step()}: {what}")
+        known = fits.get(row.name)
+        chains[row.name] = planned[row.name] if known is None else known[0]
+        candidate.put(row.name, chains[row.name])
+    errors = store.errors(plan)
+    if errors is None:
+        errors = distance(gatherer.watch, candidate, samples.batches)
+        store.keep_errors(plan, errors)
+    done = {row.name: fit[1] for row in plan.rewritten if (fit := fits.get(row.name)) is not None}
+    notes = [] if gatherer.watch.note is None else [gatherer.watch.note]
+    notes += _unfitted([row for row in plan.rewritten if row.name in alone - done.keys()])
+    told = _told(plan, chains, done, samples)
+    return Calibrated(chains, told, tuple(done.values()), errors, tuple(notes))
+
+
+def _alone(network: Network, plan: Plan) -> frozenset[str]:
+    """Return the names of the layers of a plan that are fitted, if any: they share no weight."""
     shared = {layer.shares for layer in network.layers} | {
         layer.name for layer in network.layers if layer.shares
     }
-    chains: dict[str, Chain] = {}
-    done: dict[str, LayerCalibration] = {}
-    countdown = Countdown(sum(row.is_rewritten and row.name not in shared for row in plan.layers))
-    rows, unfitted = [], dict[str, list[str]]({_TOO_WIDE: [], _UNFITTED: []})
-    for row in plan.layers:
-        if row.is_rewritten:
-            chains[row.name] = planned.pop(row.name)
-            if row.name not in shared:
-                fitted = None
-                if is_fitted(row.op):
-                    evidence = gatherer.gather(layers[row.name], candidate)
-                    weights = network.weights(row.name)
-                    fitted = fit_layer(chains[row.name], weights, row, evidence)
-                if fitted is not None:
-                    chains[row.name], done[row.name] = fitted
-                    row = replace(  # noqa: PLW2901
-                        row,
-                        factors=chains[row.name].ops,
-                        weight_error=done[row.name].weight_error,
-                    )
-                else:
-                    unfitted[_TOO_WIDE if is_fitted(row.op) else _UNFITTED].append(row.name)
-                if announce is not None:
-                    what = done.get(row.name, f"{row.name}: not fitted")
-                    announce(f"{countdown.step()}: {what}")
-            candidate.put(row.name, chains[row.name])
-        rows.append(row)
-    samples = gatherer.watch.samples
+    return frozenset(row.name for row in plan.rewritten) - shared
+
+
+def _fitted(
+    network: Network, gatherer: Gatherer, candidate: Candidate, row: LayerPlan, chain: Chain
+) -> Fit | None:
+    """Return the fit of a layer; None where its rank can't be fitted.
+
+    Args:
+        network: the original network.
+        gatherer: of the same network, on the images.
+        candidate: decomposed up to this layer.
+        row: the layer's scheme and rank.
+        chain: the SVD's factors.
+    """
+    (layer,) = (layer for layer in network.layers if layer.name == row.name)
+    evidence = gatherer.gather(layer, candidate)
+    return fit_layer(chain, network.weights(row.name), row, evidence)
+
+
+def _told(
+    plan: Plan, chains: Mapping[str, Chain], done: Mapping[str, LayerCalibration], samples: Samples
+) -> Plan:
+    """Return a plan that says what its layers became, on which images."""
+    rows = (
+        replace(row, factors=chains[row.name].ops, weight_error=done[row.name].weight_error)
+        if row.name in done
+        else row
+        for row in plan.layers
+    )
     facts = {
         "images": len(samples),
         "images_sha256": samples.digest,
         "layers": [layer.to_json() for layer in done.values()],
     }
-    plan = replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
-    errors = distance(gatherer.watch, candidate, samples.batches)
-    notes = [] if gatherer.watch.note is None else [gatherer.watch.note]
-    notes += [
-        f"not fitted to the images: {', '.join(names)} ({why}; they have the SVD's factors)"
-        for why, names in unfitted.items()
-        if names
+    return replace(plan, layers=tuple(rows), options={**plan.options, CALIBRATION: facts})
+
+
+def _unfitted(rows: Sequence[LayerPlan]) -> list[str]:
+    """Return notes on the layers that were not fitted, by why."""
+    names: dict[str, list[str]] = {_TOO_WIDE: [], _UNFITTED: []}
+    for row in rows:
+        names[_TOO_WIDE if is_fitted(row.op) else _UNFITTED].append(row.name)
+    return [
+        f"not fitted to the images: {', '.join(some)} ({why}; they have the SVD's factors)"
+        for why, some in names.items()
+        if some
     ]
-    return Calibrated(chains, plan, tuple(done.values()), errors, tuple(notes))
 
 
 def truncations(
@@ -203,7 +211,7 @@ def fit_layer(
     weights: tuple[Tensor, Tensor | None],
     row: LayerPlan,
     evidence: LayerMoments | LayerRows,
-) -> tuple[Chain, LayerCalibration] | None:
+) -> Fit | None:
     """Fit the factors of one layer; the last one has a bias, which corrects the mean error.
 
     Args:

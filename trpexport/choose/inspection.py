@@ -33,7 +33,7 @@ def inspection(source: Origin, analysis: Analysis, criteria: Sequence[Criterion]
         "layers": [_layer(layer, analysis, tried) for layer in analysis.layers],
         "criteria": [asdict(choice) for choice in choices],
         "macs": analysis.bare.macs_before,
-        "uncounted": dict(analysis.bare.unknown),
+        "uncounted": dict(analysis.bare.uncounted),
     }
 
 

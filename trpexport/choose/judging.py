@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,17 @@ from trpexport.judge.scoring import loss_of, predictions
 from trpexport.networks.base import Network
 from trpexport.networks.torch.outputs import picked
 from trpexport.tensors import Arrays
+
+
+class Judged(Protocol):
+    """What can be judged: a network, or a file in its place."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Globs of the names of the outputs that count; all where there are none."""
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Return its outputs by name for inputs by name."""
 
 
 class NetworkJudge:
@@ -51,7 +62,7 @@ class NetworkJudge:
         """Unit of a loss and what it is of, for messages."""
         return f"points of {self.metric.name}" if self.metric.is_share else f"of {self.metric.name}"
 
-    def loss(self, network: Network) -> float:
+    def loss(self, network: Judged) -> float:
         """Return how much worse than the original one a network is, negative where it is better.
 
         In points of a share, else in the metric's own unit; NaN where it has no value.
@@ -69,7 +80,7 @@ class NetworkJudge:
         sign = 1 if self.metric.lower_is_better else -1
         return (value - self._before.value) * sign * self._scale
 
-    def facts(self, network: Network) -> dict[str, Any]:
+    def facts(self, network: Judged) -> dict[str, Any]:
         """Return what the metric says of the original network and of another one, JSON-ready.
 
         The loss is paired, sample by sample, in the metric's own unit; its 95 % interval is None
@@ -109,10 +120,10 @@ class NetworkJudge:
             )
         return found
 
-    def _outcome(self, network: Network) -> Outcome:
+    def _outcome(self, network: Judged) -> Outcome:
         tally = self.metric.tally()
         for inputs, targets in self._samples.batches():
-            given = network.inputs.named(inputs, "samples to judge by")
+            given = self._network.inputs.named(inputs, "samples to judge by")
             count = images_of(given)
             size = min(count, self._max_batch or count)
             for start in range(0, count, size):

@@ -22,6 +22,9 @@ from trpexport.verdict import FAIR_RATIO, KindShare, macs_by_kind, why_dear
 ENERGY = 0.9
 # Calibrations that a target takes: most are met by the first or the second one.
 _CALIBRATIONS = 2
+# Share of the MACs in plain convolutions from which on calibration may well save more than kernels
+# promise: of random 3x3 kernels a half of the MACs, of 1x1 and depthwise ones hardly anything.
+_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,31 @@ class Outlook:
         return self.ratio >= FAIR_RATIO
 
     def __str__(self) -> str:
-        kept = f"{self.energy:.0%} of each kernel"
+        by_weights = f"{self.ratio:.2f}x fewer MACs keep {self.energy:.0%} of each kernel"
         if self.is_fair:
             return (
-                f"low rank can pay here: {self.ratio:.2f}x fewer MACs keep {kept}; images to "
-                "calibrate on and training towards low rank save more"
+                f"low rank can pay here: {by_weights}; images to calibrate on and training towards "
+                "low rank save more"
+            )
+        if self._plain_macs >= _MOST * self.plan.macs_before:
+            return (
+                f"by its weights alone, low rank hardly pays here: {by_weights}; images to "
+                "calibrate on or training towards low rank may save more"
             )
         dear = why_dear([kind for kind in self.kinds if not kind.is_fair])
-        return f"low rank hardly pays here: {self.ratio:.2f}x fewer MACs keep {kept}; {dear}"
+        return f"low rank hardly pays here: {by_weights}; {dear}"
+
+    @property
+    def _plain_macs(self) -> int:
+        """MACs in layers whose rank says little about what calibration can save of them."""
+        return sum(
+            row.macs
+            for row in self.plan.layers
+            if row.op.kind in self.touchable
+            and row.op.ndim
+            and row.op.groups == 1
+            and not row.op.is_pointwise
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
@@ -68,7 +88,7 @@ class Outlook:
             "architecture": self.plan.architecture,
             **self.plan.inputs.to_json(),
             "macs": self.plan.macs_before,
-            "uncounted": dict(self.plan.unknown),
+            "uncounted": dict(self.plan.uncounted),
             "energy": self.energy,
             "macs_ratio": self.ratio,
             "pays": self.is_fair,

@@ -56,8 +56,8 @@ def check_known(network: Network) -> None:
         PlanError: it is.
     """
     cost = network.cost
-    if cost.unknown_macs > _MAX_UNKNOWN * (cost.macs + cost.unknown_macs):
-        names = ", ".join(sorted(cost.unknown))
+    if cost.uncounted_macs > _MAX_UNKNOWN * (cost.macs + cost.uncounted_macs):
+        names = ", ".join(sorted(cost.uncounted))
         raise PlanError(
             f"a share of the MACs can't be kept: those of {names} are not known, and may be many; "
             "ask for a share of the parameters, or for an output error"

@@ -265,7 +265,7 @@ def keep_all(network: Network, *, architecture: str | None = None) -> Plan:
         ),
         other_macs=network.other_macs,
         architecture=architecture,
-        unknown=dict(network.cost.unknown),
+        uncounted=dict(network.cost.uncounted),
     )
 
 

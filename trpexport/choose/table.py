@@ -31,7 +31,7 @@ from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 from trpexport.stages import Countdown, duration
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
 # relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
@@ -320,9 +320,8 @@ class _Measurer:
                 continue
             keep(SensitivityTable(key, tuple(layers), fixed))
             if announce is not None:
-                announce(
-                    f"{countdown.step()}: {layer.name}, {len(found.options) - 1} ways to write it"
-                )
+                count = len(found.options) - 1
+                announce(f"{countdown.step()}: {layer.name}, ranks tried: {count}")
         if not layers:
             raise NothingToDoError(
                 "no layer gets cheaper at any rank that may be chosen: allow a smaller multiple of "

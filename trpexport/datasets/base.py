@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trpexport.datasets.preprocessing import Preprocessing
@@ -28,6 +29,7 @@ class Dataset:
         are_inputs: whether its images are floats, which are a network's input as they are, with
             nothing to normalise.
         labels_by: how labels would be given, where it has none.
+        files: that it is read from, beside those under the path in its name.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Dataset:
     mirror: bool = True
     are_inputs: bool = False
     labels_by: str = "save them with it"
+    files: Sequence[Path] = ()
 
     def split(self, name: str) -> Split:
         """Read a split of images with labels.

@@ -135,7 +135,7 @@ class DatasetImages:
             self.notes.append(f"of the images: {converted}")
         if len(self._chosen) < count:
             these = f"{len(self._chosen)} of" if len(self._chosen) < total else "all"
-            self.notes.append(f"calibrated on {these} {total} images, {count} were asked for")
+            self.notes.append(f"calibrated on {these} {total} images, fewer than {count}")
 
     @cached_property
     def inputs(self) -> NDArray[np.float32]:
@@ -179,7 +179,8 @@ class DatasetImages:
         name, split, indices = self._others(_VERIFIED)
         if not len(indices):
             return self.inputs[:_VERIFIED]
-        self.notes.append(f"verified on {name} images; golden.npz holds the first of them")
+        note = f"verified on {name} images; golden.npz holds the first of them"
+        self.notes += [] if note in self.notes else [note]
         return self._inputs(split, indices)
 
     def labelled(self, count: int = MOST_LABELLED) -> LabelledPixels:
@@ -315,14 +316,14 @@ class ArrayImages:
         """
         if self._targets is None:
             raise DataError(
-                "a drop is told by labels: give a data set, tensors with targets, or a budget that "
-                "needs none"
+                "an accuracy drop needs labels: give a data set, tensors with targets, or a budget "
+                "that needs none"
             )
         which = self._drawn(MOST_LABELLED)
         if not len(which):
             raise DataError(
-                f"{self._name} has no samples besides those to calibrate on, whose targets could "
-                "be gone by: give more, or calibrate on fewer of them"
+                f"{self._name} has no samples besides those to calibrate on, to measure the drop "
+                "on: give more, or calibrate on fewer of them"
             )
         return LabelledTensors(
             self._name, "held-out", rows(self._given, which), rows(self._targets, which)

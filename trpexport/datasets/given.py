@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trpexport.datasets.arrays import data_of
 from trpexport.datasets.base import Dataset
+from trpexport.datasets.locations import expanded
 from trpexport.datasets.opening import open_data
 from trpexport.datasets.tensors import TARGET, TensorSet
 from trpexport.errors import DataError
@@ -64,9 +66,13 @@ def data_from(
 
 
 def fingerprint(data: Dataset | TensorSet) -> str:
-    """Return what tells data from others: their name; of what was handed over, the content."""
+    """Return what tells data from others, from run to run.
+
+    Their name, with names, sizes and times of the files that it leads to; of what was handed over,
+    the content.
+    """
     if data.name.partition(":")[2] != _NAME:
-        return data.name
+        return _state(data)
     if isinstance(data, TensorSet):
         arrays = [*data.inputs.items(), *data.targets.items()]
     else:
@@ -76,6 +82,20 @@ def fingerprint(data: Dataset | TensorSet) -> str:
     for name, array in arrays:
         digest.update(f"{name}:{array.dtype}:{array.shape}:".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
+    return f"{data.name}:{digest.hexdigest()}"
+
+
+def _state(data: Dataset | TensorSet) -> str:
+    """Return the name of data, and a hash of what is known of the files that they are read from."""
+    location = data.name.partition(":")[2]
+    found = list(data.files) if isinstance(data, Dataset) else []
+    if location:
+        place = expanded(location)
+        found += [place, *place.rglob("*")]
+    digest = hashlib.sha256()
+    for path in sorted(filter(Path.is_file, found)):
+        status = path.stat()
+        digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}\n".encode())
     return f"{data.name}:{digest.hexdigest()}"
 
 

@@ -108,6 +108,7 @@ def open_imagelist(location: str | None) -> Dataset:
         preprocessing=IMAGENET,
         readers=readers,
         labels_by="give the list a column label",
+        files=[row.path for row in rows],
     )
 
 

@@ -186,7 +186,8 @@ def mapped(path: Path) -> Array:
     """
     try:
         check_plain(path)
-        array: Array = np.lib.format.open_memmap(path, mode="r")
+        # Copy on write: what is read alone PyTorch warns of, and the file stays as it is.
+        array: Array = np.lib.format.open_memmap(path, mode="c")
     except OSError as error:
         unreadable(error)
     except Exception as error:  # numpy raises what it likes for a damaged file

@@ -282,8 +282,7 @@ def find_judge(
     if metric is None and (lower_is_better or are_tensors(data)):
         names = ", ".join(METRICS)
         raise TrpexportError(
-            f"nobody says by which metric {data} is to be judged: choose from {names}, or "
-            "give a function of your own",
+            f"no metric is given for {data}: choose from {names}, or give a function of your own",
             parameters=("metric",),
         )
     if isinstance(metric, str):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -62,6 +63,7 @@ class Blanks:
     Attributes:
         original: the file with the network as it is, in float32.
         form: as it was given.
+        dynamic_batch: whether files take batches of any size.
 
     Raises:
         ModelError: the network can't be written as ONNX.
@@ -77,17 +79,20 @@ class Blanks:
     ) -> None:
         path = self.original = folder / "original.onnx"
         self.form = form
-        is_open = batch not in (None, network.inputs.batch)
-        network.write_onnx(path, OnnxSettings(dynamic_batch=is_open))
-        if _SIMPLIFY in network.passes:
-            with suppress(ModelError, MissingDependencyError):  # it is left out of the export too
-                simplify_in_place(path)
+        self.dynamic_batch = batch not in (None, network.inputs.batch)
+        write_simplified(network, path, dynamic_batch=self.dynamic_batch)
         model = read_model(path)
         _name_nodes(model)
         self._file = OnnxNetwork.open(OnnxSource(path, model), network.inputs)
         self._found = paired(network.layers, self._file.layers)
         numbers = np.random.default_rng(0).standard_normal(_RANDOM)
         self._numbers = numbers.astype(np.float32)
+
+    def into(self, form: Form | None) -> Blanks:
+        """Return what writes the same networks, and turns them into something else."""
+        other = copy(self)
+        other.form = form
+        return other
 
     @property
     def layers(self) -> frozenset[str]:
@@ -133,6 +138,18 @@ class Blanks:
         """Return a kernel that keeps values as large as they are: tiny ones are slow to compute."""
         shape = (op.out_channels, op.in_channels // op.groups, *op.kernel)
         return np.resize(self._numbers, shape) / np.float32(max(1, prod(shape[1:])) ** 0.5)
+
+
+def write_simplified(network: Network, path: Path, *, dynamic_batch: bool) -> None:
+    """Write a network as it is exported, so that it takes as long.
+
+    Raises:
+        ModelError: it can't be written as ONNX.
+    """
+    network.write_onnx(path, OnnxSettings(dynamic_batch=dynamic_batch))
+    if _SIMPLIFY in network.passes:
+        with suppress(ModelError, MissingDependencyError):  # it is left out of the export too
+            simplify_in_place(path)
 
 
 def paired(layers: Sequence[Layer], nodes: Sequence[OnnxLayer]) -> dict[str, tuple[OnnxLayer, ...]]:

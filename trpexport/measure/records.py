@@ -116,7 +116,7 @@ def attach_costs(record: Record, models: Sequence[ModelFile]) -> dict[str, Any]:
                 continue
             cost = count_onnx(path, shapes={k: tuple(v) for k, v in entry["inputs"].items()})
             entry["macs"] = cost.macs
-            entry["uncounted"] = dict(cost.unknown)
+            entry["uncounted"] = dict(cost.uncounted)
             is_counted = base["macs"] and not (entry["uncounted"] or base["uncounted"])
             if entry["ratio"] and cost.macs and is_counted:
                 entry["macs_ratio"] = base["macs"] / cost.macs

@@ -50,8 +50,8 @@ class Samples:
         return (len(self) + self.batch_size - 1) // self.batch_size
 
     def batch(self, index: int) -> dict[str, Array]:
-        """Return one batch, by input."""
-        return {name: np.ascontiguousarray(a[self._of(index)]) for name, a in self.values.items()}
+        """Return one batch, by input: a copy, which a network may work on in place."""
+        return {name: np.array(a[self._of(index)]) for name, a in self.values.items()}
 
     def held_out(self, index: int) -> NDArray[np.bool_]:
         """Return which samples of a batch are held out, (samples,)."""

@@ -28,7 +28,7 @@ def uses_of(model: ModelProto) -> Counter[str]:
     graph = model.graph
     uses = Counter(name for node in graph.node for name in node.input)
     # What bodies of loops and branches use of it isn't seen among the nodes of the graph itself.
-    uses.update(name for node in graph.node for name in _of_bodies(node))
+    uses.update(name for node in graph.node for name in names_in_bodies(node))
     uses.update(value.name for value in (*graph.output, *graph.input))
     return uses
 
@@ -70,8 +70,8 @@ def integers(node: NodeProto, name: str, default: list[int]) -> list[int]:
     return next((list(a.ints) for a in node.attribute if a.name == name), default)
 
 
-def _of_bodies(node: NodeProto) -> list[str]:
+def names_in_bodies(node: NodeProto) -> list[str]:
     """Return what the bodies of a node use, whether it is theirs or not."""
     bodies = [body for a in node.attribute for body in (*a.graphs, *([a.g] if a.g.node else []))]
     inner = [one for body in bodies for one in body.node]
-    return [name for one in inner for name in (*one.input, *_of_bodies(one))]
+    return [name for one in inner for name in (*one.input, *names_in_bodies(one))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ _MOVES = frozenset(
         *("Split", "Squeeze", "TopK", "Transpose", "Unsqueeze"),
     }
 )
+PASSED_ON = _ACTIVATIONS | _MOVES
+"""Operators that compute in whichever numbers they get."""
+
 _MEMORY = 1 << 28  # bytes of outputs that are kept to compare with
 _RANKED_VALUES = 1 << 16  # of outputs that nodes are ranked by
 _RANKED_IMAGES = (4, 32)
@@ -60,6 +63,11 @@ class Unit:
         return self.operator in CHANNEL_AXIS
 
 
+def nodes_of(units: Iterable[Unit]) -> frozenset[str]:
+    """Return the names of all nodes of some units."""
+    return frozenset(name for unit in units for name in unit.nodes)
+
+
 def find_units(model: ModelProto, numbers: NumberFormat, tensors: Collection[str]) -> list[Unit]:
     """Return the units of a graph, in the order in which they run.
 
@@ -75,7 +83,7 @@ def find_units(model: ModelProto, numbers: NumberFormat, tensors: Collection[str
     taken = quantizable(numbers)
     units = []
     for node in model.graph.node:
-        is_own = node.op_type in taken and node.op_type not in _ACTIVATIONS | _MOVES
+        is_own = node.op_type in taken and node.op_type not in PASSED_ON
         if not is_own or not any(name in tensors for name in (*node.input, *node.output)):
             continue
         nodes, last = [node.name], node
@@ -228,7 +236,7 @@ class Search:
         return best
 
     def _without(self, units: Sequence[Unit]) -> Found:
-        names = self.always | {name for unit in units for name in unit.nodes}
+        names = self.always | nodes_of(units)
         model = self.quantize(self.ranges, without=names)
         content = serialized(model)
         error = self.trials.error(content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from trpexport.quantization.observing import channel_statistics, histograms
 from trpexport.quantization.ort import Quantizer, ready, serialized
 from trpexport.quantization.ranges import METHODS, Range
 from trpexport.quantization.rounding import rounded_weights
-from trpexport.quantization.search import Found, Search, Trials, Unit, find_units
+from trpexport.quantization.search import Search, Trials, Unit, nodes_of
 from trpexport.quantization.settings import QuantizationSettings, Quantized
+from trpexport.quantization.wiring import staying, wire
 from trpexport.runtime.session import open_session
 from trpexport.tensors import Array, Arrays
 
@@ -63,10 +64,12 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     ranked = _ranked(source, settings)
     measured, quantize = ranked.measured, ranked.quantize
     judge = Trials(ranked.model, ranked.judging)
-    search = Search(quantize, ranked.ranges, measured.unbounded, judge, settings)
+    search = Search(quantize, ranked.ranges, ranked.float_nodes, judge, settings)
     found = search(ranked.ranking)
     with staged_file(target) as file:
         file.write(serialized(found.model))
+    excluded = [unit.label for unit in ranked.staying + found.excluded]
+    excluded += sorted(measured.unbounded)
     facts = {
         "numbers": ranked.numbers.name,
         "provider": settings.provider,
@@ -78,13 +81,13 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
             {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
             for unit, error in ranked.ranking
         ],
-        "excluded": [*(unit.label for unit in found.excluded), *sorted(measured.unbounded)],
+        "excluded": excluded,
         "error": found.error.value,
         "error_bound": found.error.bound,
         "drop": found.drop,
         "images": ranked.images,
     }
-    return Quantized(facts, _note(found, ranked.numbers, measured.unbounded))
+    return Quantized(facts, _note(excluded))
 
 
 def layer_errors(source: Path, settings: QuantizationSettings) -> dict[str, float]:
@@ -116,7 +119,8 @@ class _Ranked:
         method: the one by which ranges are chosen.
         errors: by method, what it loses.
         chains: between which operators what was rescaled.
-        ranking: its units, and what each alone loses, the worst first.
+        staying: units that stay in float32, as was chosen before.
+        ranking: the others, and what each alone loses, the worst first.
         judging: held-out images by which nothing was chosen.
         images: how many there are of each kind.
     """
@@ -128,6 +132,7 @@ class _Ranked:
     method: str
     errors: Mapping[str, float]
     chains: list[dict[str, Any]]
+    staying: tuple[Unit, ...]
     ranking: list[tuple[Unit, float]]
     judging: Arrays
     images: Mapping[str, int]
@@ -136,6 +141,11 @@ class _Ranked:
     def ranges(self) -> Mapping[str, Range]:
         """Ranges of its tensors."""
         return self.measured.ranges[self.method]
+
+    @property
+    def float_nodes(self) -> frozenset[str]:
+        """Names of the nodes that stay in float32."""
+        return self.measured.unbounded | nodes_of(self.staying)
 
 
 def _ranked(source: Path, settings: QuantizationSettings) -> _Ranked:
@@ -152,24 +162,27 @@ def _ranked(source: Path, settings: QuantizationSettings) -> _Ranked:
     model = ready(source)
     chains = _rescaled(model, calibration, numbers)
     measured = _measured(model, calibration)
-    units = find_units(model, numbers, measured.tensors)
+    wiring = wire(model, numbers, dict.fromkeys(measured.tensors, 1))
+    stay = staying(wiring, settings.layers)
+    excluded = measured.unbounded | nodes_of(stay)
     # What is chosen by images looks better on these than on others: the error is told by the rest.
     choosing, judging = _halves(held_out)
     trials = Trials(model, choosing)
     quantize = Quantizer(model, numbers, rounded_weights(model, calibration, numbers))
-    method, errors = _best_method(quantize, measured, trials)
-    bounded = [unit for unit in units if measured.unbounded.isdisjoint(unit.nodes)]
-    ranking = trials.ranking(bounded, measured.ranges[method], quantize)
+    method, errors = _best_method(quantize, measured.ranges, excluded, trials)
+    tried = [unit for unit in wiring.units if excluded.isdisjoint(unit.nodes)]
+    ranges = measured.ranges[method]
+    ranking = trials.ranking(tried, ranges, quantize) if settings.is_ranked else []
     images = {"calibration": _count(calibration), "held_out": _count(held_out)}
     return _Ranked(
-        model, numbers, measured, quantize, method, errors, chains, ranking, judging, images
+        model, numbers, measured, quantize, method, errors, chains, stay, ranking, judging, images
     )
 
 
 def quantize_blank(path: Path, settings: QuantizationSettings) -> None:
     """Write a network with int8 weights and activations, where only its speed counts.
 
-    All nodes are quantized, whatever is lost.
+    All nodes are quantized, whatever is lost, or the layers that were chosen.
 
     Args:
         path: an ONNX file of float32, which is replaced.
@@ -180,9 +193,11 @@ def quantize_blank(path: Path, settings: QuantizationSettings) -> None:
     """
     numbers = number_format(settings.provider, instruction_sets())
     model = ready(path)
-    measured = _measured(model, settings.calibration)
-    ranges = next(iter(measured.ranges.values()))
-    content = serialized(Quantizer(model, numbers)(ranges, without=measured.unbounded))
+    measured = _measured(model, settings.calibration, [next(iter(METHODS))])
+    (ranges,) = measured.ranges.values()
+    wiring = wire(model, numbers, dict.fromkeys(measured.tensors, 1))
+    excluded = measured.unbounded | nodes_of(staying(wiring, settings.layers))
+    content = serialized(Quantizer(model, numbers)(ranges, without=excluded))
     with staged_file(path) as file:
         file.write(content)
 
@@ -202,7 +217,9 @@ class _Measured:
     unbounded: frozenset[str]
 
 
-def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
+def _measured(
+    model: ModelProto, calibration: Arrays, methods: Iterable[str] = METHODS
+) -> _Measured:
     found = histograms(model, calibration)
     endless = {name for name, histogram in found.items() if not histogram.is_finite}
     unbounded = (
@@ -211,18 +228,21 @@ def _measured(model: ModelProto, calibration: Arrays) -> _Measured:
         if not endless.isdisjoint((*node.input, *node.output))
     )
     ranges = {
-        method: {name: choose(histogram) for name, histogram in found.items()}
-        for method, choose in METHODS.items()
+        method: {name: METHODS[method](histogram) for name, histogram in found.items()}
+        for method in methods
     }
     return _Measured(ranges, frozenset(found), frozenset(unbounded))
 
 
 def _best_method(
-    quantize: Quantizer, measured: _Measured, trials: Trials
+    quantize: Quantizer,
+    ranges: Mapping[str, Mapping[str, Range]],
+    excluded: frozenset[str],
+    trials: Trials,
 ) -> tuple[str, dict[str, float]]:
     errors = {
-        method: trials.error(serialized(quantize(ranges, without=measured.unbounded))).value
-        for method, ranges in measured.ranges.items()
+        method: trials.error(serialized(quantize(some, without=excluded))).value
+        for method, some in ranges.items()
     }
     return min(errors, key=lambda method: errors[method]), errors
 
@@ -298,6 +318,5 @@ def _count(inputs: Arrays) -> int:
     return len(next(iter(inputs.values())))
 
 
-def _note(found: Found, numbers: NumberFormat, unbounded: frozenset[str]) -> str | None:
-    names = [unit.label for unit in found.excluded] + sorted(unbounded)
-    return f"stays in float32: {', '.join(names)}" if names else None
+def _note(excluded: Sequence[str]) -> str | None:
+    return f"stays in float32: {', '.join(excluded)}" if excluded else None

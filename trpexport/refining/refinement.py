@@ -148,7 +148,7 @@ class Refinement:
                 return replace(choice, notes=(*choice.notes, note))
         found = _told(network, choice, chains, facts)
         if facts["images"] < (self.images or 0):
-            note = f"refined on {facts['images']} images, {self.images} were asked for"
+            note = f"refined on {facts['images']} images, fewer than {self.images}"
             found = replace(found, notes=(*found.notes, note))
         return found
 

@@ -6,7 +6,7 @@ renderer how that is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Literal
@@ -160,6 +160,13 @@ class Table:
     def has_head(self) -> bool:
         """Whether any column has a title."""
         return any(column.title for column in self.columns)
+
+
+def filled(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Return the columns in which any row has a value."""
+    return tuple(
+        column for column in columns if any(row.get(column.key) is not None for row in rows)
+    )
 
 
 class Role(Enum):

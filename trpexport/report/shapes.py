@@ -96,7 +96,7 @@ _REFINED = {
 }
 _CALIBRATION = {
     **_EXAM,
-    **{"data": text, "split": text, "images": whole(0), "layers": [_CALIBRATED]},
+    **{"data": text, "split": (None, text), "images": whole(0), "layers": [_CALIBRATED]},
     "seed": MayLack(whole(0)),
     "held_out": MayLack((None, _HELD_OUT)),
     "judged": MayLack((None, _JUDGED)),
@@ -111,6 +111,18 @@ def _options(value: Any) -> bool:
     return each((text, flag))(value) and value.keys() <= VARIED.keys()
 
 
+_MIXED = {
+    "error": not_negative,
+    "int8_alone": {"error": not_negative, "speedup": _RATIO},
+    "layers": [
+        {
+            **dict.fromkeys(("name", "precision", "reason"), text),
+            "written": (None, text),
+            "seconds": {"fp32": (None, not_negative), "int8": (None, not_negative)},
+            "int8_error": not_negative,
+        }
+    ],
+}
 _LATENCY = {
     "device": {"CPU": (None, text), "instruction_sets": [text]},
     "provider": text,
@@ -122,6 +134,7 @@ _LATENCY = {
     "files": _some(_TIMED),
     **{"precision": MayLack(text), "fastest": MayLack(text)},
     "beside": MayLack((None, _RATIO)),
+    "mixed": MayLack(_MIXED),
     "originals": each(_TIMED),
     "session": (None, {"file": text, "speedup": _RATIO, "options": _options}),
 }

@@ -68,7 +68,7 @@ def _register(name: str, ort_name: str, install: str, **facts: Any) -> None:
 
 # https://docs.nvidia.com/cuda/cuda-c-programming-guide: a launch returns when its kernel is done.
 _WAITING = {"CUDA_LAUNCH_BLOCKING": "1"}
-_INSTEAD = "in the place of the package onnxruntime"
+_INSTEAD = "instead of the package onnxruntime"
 _register("cpu", CPU, "pip install onnxruntime", switches=())
 _register(
     "arm",

@@ -9,27 +9,40 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 from trpexport import bundle
 from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
-from trpexport.errors import MissingDependencyError, TrpexportError
-from trpexport.files import write_atomically
+from trpexport.clusters import connected, task
+from trpexport.errors import TrpexportError
+from trpexport.files import files_of, write_atomically, write_files
 from trpexport.importing import importable_working_directory
-from trpexport.installing import install_command
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
-from trpexport.sweeps.runners import Done, Say, is_base, made, timed, without_base
+from trpexport.sweeps.making import Maker
+from trpexport.sweeps.order import Order, Turn
+from trpexport.sweeps.runners import (
+    Done,
+    Say,
+    attempted,
+    is_base,
+    made,
+    measured,
+    timed,
+    without_base,
+)
 from trpexport.sweeps.work import Work
 
 DEVICE = "trpexport_device"
 """The resource by which nodes say that they are the device that is timed on."""
 
-_RETRIES = 5  # of a task whose worker or node is gone
 _TABLES = "tables"
+_makers: dict[str, Maker] = {}  # of this process, by the name of the sweep
 
 Files = Mapping[str, bytes]
 """Content of the files of a folder, by name."""
@@ -62,7 +75,7 @@ class OnRay:
     address: str = "auto"
     label: str = DEVICE
 
-    def make(self, work: Work, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
+    def make(self, maker: Maker, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
         """Make cells and yield what came of each as it ends.
 
         Raises:
@@ -71,8 +84,8 @@ class OnRay:
         """
         if not groups:
             return
-        with self._cluster(work) as ray:
-            yield from _Making(ray, work, out, say)(groups)
+        with self._cluster(maker.work) as ray:
+            yield from _Making(ray, maker.work, out, say)(groups)
 
     def time(self, work: Work, made: Sequence[tuple[Cell, Outcome]], out: Path, say: Say) -> Done:
         """Time cells that were made, and yield each as it ends.
@@ -90,10 +103,13 @@ class OnRay:
                     f"... --resources '{{\"{self.label}\": 1}}'",
                     parameters=("device_label",),
                 )
-            task = _task(ray, _time_apart, resources={self.label: 1})
+            timing = task(ray, _time_apart, resources={self.label: 1})
             shared, place = ray.put(work), str(Path.cwd())
             pending = {
-                task.remote(shared, cell, outcome, _read(out / cell.folder), place): (cell, outcome)
+                timing.remote(shared, cell, outcome, _read(out / cell.folder), place): (
+                    cell,
+                    outcome,
+                )
                 for cell, outcome in made
             }
             say(f"{len(pending)} cells to time on {ray.cluster_resources()[self.label]:g} nodes")
@@ -106,112 +122,114 @@ class OnRay:
                         _got(ray, ref, lambda line, o=outcome: replace(o, error=line, code=2)),
                     )
 
-    @contextlib.contextmanager
-    def _cluster(self, work: Work) -> Iterator[Any]:
-        """Connect to the cluster while the block runs, unless this process is connected already.
-
-        Raises:
-            MissingDependencyError: Ray is not installed.
-            TrpexportError: there is no such cluster.
-        """
-        ray = _ray()
-        if ray.is_initialized():
-            yield ray
-            return
+    def _cluster(self, work: Work) -> AbstractContextManager[Any]:
+        """Connect to the cluster, as :func:`connected`."""
         # Ranks are multiples of the block of one processor: of this one, as without the cluster.
         variables = {BLOCK_VARIABLE: str(channel_block(work.selection.get("provider")))}
-        try:
-            ray.init(
-                address=self.address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": variables},
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TrpexportError(
-                f"there is no Ray cluster at {self.address} ({str(error).splitlines()[0][:200]}): "
-                "start one with ray start --head, or leave it out to work on this machine alone",
-                parameters=("ray",),
-            ) from None
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        return connected(self.address, variables)
 
 
 @dataclass
 class _Making:
-    """Makes the cells of a sweep on a cluster.
-
-    Of each scheme one bundle is made first: the others get the table that it measured.
-    """
+    """Makes the cells of a sweep on a cluster, each with the tables that were measured so far."""
 
     ray: Any
     work: Work
     out: Path
     say: Say
-    pending: dict[Any, tuple[Sequence[Cell], int]] = field(default_factory=dict)
+    pending: dict[Any, Turn] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[Sequence[Cell]]) -> Done:
         """Make cells and yield what came of each as it ends."""
-        self.task = _task(self.ray, _make_apart)
-        self.shared = self.ray.put(self.work)
-        waiting: dict[str, list[Sequence[Cell]]] = {}
-        for group in groups:
-            waiting.setdefault(group[0].scheme, []).append(group)
-        for some in waiting.values():
-            self._submit(some.pop(0), 0)
+        self.task = task(self.ray, _work_apart)
+        self.sweep = self.ray.put((uuid4().hex, self.work))
+        order = Order(groups)
+        self._submit(order.first())
         with _cancelled(self.ray, self.pending):
             while self.pending:
                 (ref,), _ = self.ray.wait(list(self.pending), num_returns=1)
-                group, place = self.pending.pop(ref)
-                cell = group[place]
+                turn = self.pending.pop(ref)
                 found = _got(self.ray, ref, _lost)
-                self._keep(cell, found)
-                yield cell, found.outcome
-                for other in waiting.pop(cell.scheme, ()):
-                    self._submit(other, 0)
-                if is_base(cell, found.outcome):
-                    yield from without_base(cell, found.outcome, group[place:])
-                elif place + 1 < len(group):
-                    self._submit(group, place + 1)
+                self._keep(turn.cell, found)
+                if turn.place is None:
+                    self._submit(order.after(turn))
+                    continue
+                yield turn.cell, found.outcome
+                if is_base(turn.cell, found.outcome):
+                    yield from without_base(turn.cell, found.outcome, turn.group)
+                elif (following := turn.following()) is not None:
+                    self._submit([following])
 
-    def _submit(self, group: Sequence[Cell], place: int) -> None:
-        cell = group[place]
-        self.say(cell.label)
-        files = {} if cell.precision == bundle.FLOAT32 else _read(self.out / cell.folder)
+    def _submit(self, turns: Sequence[Turn]) -> None:
         tables = {} if self.work.cache is None else _read(Path(self.work.cache), "*.json")
-        ref = self.task.remote(self.shared, cell, files, tables, str(Path.cwd()))
-        self.pending[ref] = (group, place)
+        for turn in turns:
+            self.say(turn.label)
+            stands = turn.cell.precision != bundle.FLOAT32
+            files = _read(self.out / turn.cell.folder) if stands else {}
+            ref = self.task.remote(self.sweep, turn, files, tables, str(Path.cwd()))
+            self.pending[ref] = turn
 
     def _keep(self, cell: Cell, found: _Made) -> None:
         """Put what came from elsewhere into its places here."""
         if found.files:
             with bundle.staged_directory(self.out / cell.folder, replace=True) as staging:
-                _write(found.files, staging)
+                write_files(found.files, staging)
         if self.work.cache is not None:
             Path(self.work.cache).mkdir(parents=True, exist_ok=True)
             for name, content in found.tables.items():
                 write_atomically(Path(self.work.cache) / name, content)
 
 
-def _make_apart(work: Work, cell: Cell, files: Files, tables: Files, directory: str) -> _Made:
-    """Make a cell on a node of the cluster."""
+def _work_apart(
+    sweep: tuple[str, Work], turn: Turn, files: Files, tables: Files, directory: str
+) -> _Made:
+    """Make a cell on a node of the cluster, or measure what several share.
+
+    Args:
+        sweep: name of the sweep, and what its cells have in common.
+        turn: what is done.
+        files: the cell's bundle, where it stands already.
+        tables: of what each layer loses, as far as they were measured.
+        directory: that the sweep was started in.
+    """
     with _folder(directory) as folder:
-        place, cache = folder / cell.folder, folder / _TABLES
-        _write(tables, cache)
+        place, cache = folder / turn.cell.folder, folder / _TABLES
+        write_files(tables, cache)
         if files:
-            _write(files, place)
-        outcome = made(replace(work, cache=cache), cell, place, _silent)
+            write_files(files, place)
+
+        def job() -> Outcome:
+            maker = _maker(*sweep, cache)
+            if turn.place is None:
+                return measured(maker, turn.cell.scheme, _silent)
+            return made(maker, turn.cell, place, _silent)
+
+        outcome = attempted(job)
         content = {} if outcome.facts is None else _read(place)
         new = {n: found for n, found in _read(cache, "*.json").items() if n not in tables}
         return _Made(outcome, content, new)
 
 
+def _maker(name: str, work: Work, cache: Path) -> Maker:
+    """Return what makes the cells of a sweep in this process: once read, it is kept.
+
+    Args:
+        name: of the sweep.
+        work: what its cells have in common.
+        cache: folder of the tables, for the time being.
+    """
+    if name not in _makers:
+        _makers.clear()
+        _makers[name] = Maker.of(work)
+    maker = _makers[name]
+    maker.work = replace(work, cache=cache)
+    return maker
+
+
 def _time_apart(work: Work, cell: Cell, outcome: Outcome, files: Files, directory: str) -> Outcome:
     """Time a cell on a node of the cluster."""
     with _folder(directory) as folder:
-        _write(files, folder / cell.folder)
+        write_files(files, folder / cell.folder)
         return timed(work, cell, outcome, folder / cell.folder, _silent)
 
 
@@ -229,11 +247,6 @@ def _folder(directory: str) -> Iterator[Path]:
 
 def _silent(line: str) -> None:
     """Say nothing: nobody reads it there."""
-
-
-def _task(ray: Any, function: Any, **options: Any) -> Any:
-    """Return a function as a task, which another worker takes over where its own is gone."""
-    return ray.remote(function).options(num_cpus=1, max_retries=_RETRIES, **options)
 
 
 def _got(ray: Any, ref: Any, lost: Any) -> Any:
@@ -259,25 +272,4 @@ def _cancelled(ray: Any, pending: Mapping[Any, Any]) -> Iterator[None]:
 
 
 def _read(folder: Path, pattern: str = "*") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob(pattern) if path.is_file()}
-
-
-def _write(files: Files, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / Path(name).name).write_bytes(content)
-
-
-def _ray() -> Any:
-    """Return Ray.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError(
-            f"clusters need Ray: {install_command('ray')}", parameters=("ray",)
-        ) from None
-    return ray
+    return files_of(path for path in folder.glob(pattern) if path.is_file())

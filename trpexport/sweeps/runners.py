@@ -12,6 +12,7 @@ from trpexport.foreign import told
 from trpexport.stages import Stages
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
+from trpexport.sweeps.making import Maker
 from trpexport.sweeps.turns import alone, working
 from trpexport.sweeps.work import Work
 
@@ -22,11 +23,11 @@ Say = Callable[[str], None]
 class Runner(Protocol):
     """Works on cells."""
 
-    def make(self, work: Work, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
+    def make(self, maker: Maker, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
         """Make cells and yield what came of each as it ends.
 
         Args:
-            work: what they have in common.
+            maker: makes a cell in this process; its work is what they have in common.
             groups: cells of one bundle each, in the order in which they are made.
             out: the sweep's directory, where the bundles go.
             say: called with a line on what is going on.
@@ -46,12 +47,12 @@ class Runner(Protocol):
 class Here:
     """Works on one cell after the other in this process."""
 
-    def make(self, work: Work, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
+    def make(self, maker: Maker, groups: Sequence[Sequence[Cell]], out: Path, say: Say) -> Done:
         """Make cells and yield what came of each as it ends."""
         for group in groups:
             for cell in group:
                 say(cell.label)
-                outcome = made(work, cell, out / cell.folder, say)
+                outcome = made(maker, cell, out / cell.folder, say)
                 yield cell, outcome
                 if is_base(cell, outcome):
                     yield from without_base(cell, outcome, group)
@@ -64,14 +65,25 @@ class Here:
             yield cell, timed(work, cell, outcome, out / cell.folder, say)
 
 
-def made(work: Work, cell: Cell, place: Path, say: Say) -> Outcome:
+def made(maker: Maker, cell: Cell, place: Path, say: Say) -> Outcome:
     """Make a cell in a place on this machine; return what came of it, whatever that is."""
 
     def make() -> Outcome:
         with working(say):
-            return Outcome(work.made(cell, place, Stages(say)))
+            return Outcome(maker.made(cell, place, Stages(say)))
 
-    return _told(make, None)
+    return attempted(make)
+
+
+def measured(maker: Maker, scheme: str, say: Say) -> Outcome:
+    """Measure what the cells of a scheme share; what fails there is told of the cells."""
+
+    def measure() -> Outcome:
+        with working(say):
+            maker.measured(scheme, Stages(say))
+        return Outcome(None)
+
+    return attempted(measure)
 
 
 def timed(work: Work, cell: Cell, outcome: Outcome, place: Path, say: Say) -> Outcome:
@@ -81,7 +93,7 @@ def timed(work: Work, cell: Cell, outcome: Outcome, place: Path, say: Say) -> Ou
         with alone(say):
             return Outcome(outcome.facts, work.timed(cell, place))
 
-    return _told(time, outcome)
+    return attempted(time, outcome)
 
 
 def is_base(cell: Cell, outcome: Outcome) -> bool:
@@ -97,8 +109,13 @@ def without_base(base: Cell, outcome: Outcome, group: Sequence[Cell]) -> Done:
             yield cell, Outcome(None, error=line, code=outcome.code)
 
 
-def _told(job: Callable[[], Outcome], before: Outcome | None) -> Outcome:
-    """Return what came of a job; what it raised in one line: the other cells go on."""
+def attempted(job: Callable[[], Outcome], before: Outcome | None = None) -> Outcome:
+    """Return what came of a job; what it raised in one line: the other cells go on.
+
+    Args:
+        job: does something for a cell.
+        before: what came of the cell until then.
+    """
     facts = None if before is None else before.facts
     try:
         return job()

@@ -16,6 +16,7 @@ from trpexport.locks import locked
 from trpexport.stages import Countdown, Stages
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import NAME, Journal, Outcome
+from trpexport.sweeps.making import Maker
 from trpexport.sweeps.results import SweepResult
 from trpexport.sweeps.runners import Here, Runner
 from trpexport.sweeps.work import Work
@@ -54,13 +55,12 @@ class Sweep:
         """
         stages = stages or Stages()
         self.work.check(self.cells)
-        request = self.work.request()
         # What no cell could do with is told once, and leaves nothing behind.
-        self.work.source.ready(self.work.data, stages=stages)
+        maker = Maker.of(self.work, stages)
         with _reserved(out):
-            journal = Journal(out, request, replace=self.work.settings.replace)
+            journal = Journal(out, maker.request(), replace=self.work.settings.replace)
             with stages("make the cells"):
-                self._make(journal, out, stages)
+                self._make(maker, journal, out, stages)
             if self.work.conditions is not None:
                 with stages("time the cells"):
                     self._time(journal, out, stages)
@@ -72,7 +72,7 @@ class Sweep:
             write_atomically(out / CSV, result.csv().encode())
         return result
 
-    def _make(self, journal: Journal, out: Path, stages: Stages) -> None:
+    def _make(self, maker: Maker, journal: Journal, out: Path, stages: Stages) -> None:
         """Make the cells that do not stand."""
         known = journal.outcomes()
         groups = [
@@ -85,7 +85,7 @@ class Sweep:
             place = out / group[0].folder
             if group[0].precision == FLOAT32 and bundle.is_bundle(place):
                 rmtree(place)  # of a cell that was at work, or of one that failed
-        for cell, outcome in self.runner.make(self.work, groups, out, stages.say):
+        for cell, outcome in self.runner.make(maker, groups, out, stages.say):
             journal.put(cell, outcome)
             said = "" if outcome.error is None else f", which failed: {outcome.error}"
             stages.say(f"{countdown.step()}: {cell.label}{said}")

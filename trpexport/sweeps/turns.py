@@ -29,18 +29,33 @@ def alone(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _turn(say: Callable[[str], None], *, alone: bool) -> Iterator[None]:
-    """Hold the machine's lock, shared or alone; wait for it as long as it takes."""
-    descriptor = os.open(_place(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        if try_lock(descriptor, shared=not alone) is False:
-            say("waiting for what else is at work on this machine")
-            lock(descriptor, shared=not alone)
+    """Hold the machine's lock, shared or alone; wait for it as long as it takes.
+
+    Whoever waits for it holds the gate, so that none who comes later is let in before: what is to
+    be timed waits for what is at work already, however much follows.
+    """
+    with _opened("machine") as machine:
+        with _opened("gate") as gate:
+            waits = False
+            for descriptor, shared in ((gate, False), (machine, not alone)):
+                if try_lock(descriptor, shared=shared) is False:
+                    if not waits:
+                        say("waiting for what else is at work on this machine")
+                    waits = True
+                    lock(descriptor, shared=shared)
         yield
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    """Open a lock of this machine, which closing lets go of.
+
+    It is that of this user, whose cache other machines may share.
+    """
+    folder = cache_folder() or Path(tempfile.gettempdir())
+    place = folder / f"{name}-{platform.node()}.lock"
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _place() -> Path:
-    """Return the lock of this machine: of this user, whose cache other machines may share."""
-    folder = cache_folder() or Path(tempfile.gettempdir())
-    return folder / f"machine-{platform.node()}.lock"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from trpexport.available import usable_cores
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.splits import Split
 from trpexport.errors import DataError, TrpexportError
@@ -88,9 +89,8 @@ def file_test_batches(
 
 def default_decoders() -> int:
     """Return the number of cores that this worker has to itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     together = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, (cores or 1) // max(1, int(together)))
+    return max(1, usable_cores() // max(1, int(together)))
 
 
 # An error travels as a value: a DataLoader would wrap it in its worker's traceback.

@@ -19,6 +19,7 @@ from trpexport.training.recipe import FLOAT32_MAX
 from trpexport.training.run import Run, check_fit, check_size, labels_alone
 from trpexport.training.run_directory import RunDirectory
 from trpexport.training.settings import RunSettings
+from trpexport.training.teachers import ORIGINAL, teacher_for
 from trpexport.training.tensor_data import TensorData
 from trpexport.training.watching import Watcher
 
@@ -28,7 +29,7 @@ def finetune(
     settings: RunSettings,
     out: Path,
     *,
-    teacher: Path | None = None,
+    teacher: str | Path | None = ORIGINAL,
     temperature: float = 4.0,
     teacher_weight: float = 0.5,
     loss: str | Callable[..., Any] | None = None,
@@ -38,6 +39,7 @@ def finetune(
     watcher: Watcher,
     restart: bool = False,
     should_stop: Callable[[], bool] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a network further, factors staying factors; go on where an earlier call stopped.
 
@@ -45,8 +47,9 @@ def finetune(
         source: a bundle, or a checkpoint.
         settings: the run.
         out: the run's directory: see :mod:`trpexport.training.run_directory`.
-        teacher: a checkpoint or bundle whose answers are learnt as well, without labels they alone;
-            None for the labels alone.
+        teacher: a checkpoint, bundle or ONNX file whose answers are learnt as well, without labels
+            they alone; ``original`` for the network that the bundle was made of, where that is at
+            hand and there is no loss of one's own; None for the labels alone.
         temperature: how much the teacher's unlikely classes count.
         teacher_weight: share of the teacher in the loss, 0 to 1.
         loss: a function of what the network gives and the labels, or ``package.module:function``;
@@ -58,9 +61,11 @@ def finetune(
         watcher: who wants to know how it goes.
         restart: throw away what an earlier run left in ``out``.
         should_stop: asked after each step whether to save the state and end there; None for never.
+        announce: called with a line on the teacher where nobody named one.
 
     Returns:
-        The last epoch's line of the metrics, with ``original_top1`` where a teacher has classes.
+        The last epoch's line of the metrics, with the file of the ``teacher``, None for none, and
+        with ``original_top1`` where it has classes.
 
     Raises:
         CheckpointError: the source or the teacher can't be read.
@@ -75,15 +80,16 @@ def finetune(
             "give a weight from 0 to 1 and a temperature above 0"
         )
     own = OwnLoss.imported(loss) if isinstance(loss, str) else loss and OwnLoss("given", loss)
-    checkpoint = load_network(source, model=model, unsafe_pickle=unsafe_pickle)
+    how: dict[str, Any] = {"model": model, "unsafe_pickle": unsafe_pickle}
+    checkpoint = load_network(source, **how)
+    named = None if teacher == ORIGINAL and own is not None else teacher
+    expert = teacher_for(source, named, announce=announce, **how)
     with joined(settings.compute.device) as workers:
         data = _opened(settings, checkpoint, preprocessing, classified=own is None)
         facts: dict[str, Any] = {"source": checkpoint.sha256}
         if isinstance(data, TrainingData):
             facts["preprocessing"] = data.preprocessing.to_json()
-        expert = None
-        if teacher is not None:
-            expert = load_network(teacher, model=model, unsafe_pickle=unsafe_pickle)
+        if expert is not None:
             facts |= {
                 "teacher": expert.sha256,
                 "teacher_weight": teacher_weight,
@@ -113,9 +119,10 @@ def finetune(
                 plan=checkpoint.plan,
                 counts_classes=classified,
             )
-        if expert is not None and classified:
-            found = {**found, "original_top1": run.top1_of(expert.module)}
-        return found
+        if expert is None:
+            return {**found, "teacher": None}
+        found = {**found, "teacher": str(expert.path)}
+        return found | ({"original_top1": run.top1_of(expert.module)} if classified else {})
 
 
 def _opened(

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trpexport.checkpoints import Checkpoint, save_checkpoint
+from trpexport.checkpoints import save_checkpoint
 from trpexport.errors import DataError
 from trpexport.networks.torch.running import evaluating, example_input
 from trpexport.plan import Plan
@@ -160,7 +160,23 @@ def labels_alone(label_smoothing: float) -> Loss:
     return loss
 
 
-def check_fit(checkpoint: Checkpoint, data: TrainingData) -> None:
+class ReadNetwork(Protocol):
+    """A network that was read from a file."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of its first input, batch first; None where nobody says."""
+
+
+def check_fit(checkpoint: ReadNetwork, data: TrainingData) -> None:
     """Refuse images that a classifier can't take, or whose classes are not its own.
 
     Raises:
@@ -184,7 +200,7 @@ def check_fit(checkpoint: Checkpoint, data: TrainingData) -> None:
         )
 
 
-def check_size(checkpoint: Checkpoint, data: TrainingData) -> None:
+def check_size(checkpoint: ReadNetwork, data: TrainingData) -> None:
     """Refuse images that a network can't take.
 
     Raises:

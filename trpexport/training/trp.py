@@ -9,6 +9,7 @@ U V^T comes from the same decomposition, and is kept until the next.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,12 @@ from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError
 from trpexport.lowrank.spectrum import Svd
 from trpexport.lowrank.subspace import energy_of
-from trpexport.networks.torch.modules import CONVOLUTIONS
+from trpexport.networks.torch.probing import probed
 from trpexport.networks.torch.trace import TorchLayer, declared, trace
 from trpexport.training.projection import Spectrum, Stack, exchange, stacks
 from trpexport.training.sharing import team_of_this_run, unwrapped
 from trpexport.training.steering import VALUE, Prices, Schedule, prices, reaching, steer
-from trpexport.training.trp_settings import check, trainable, untrained
+from trpexport.training.trp_settings import check, trainable, trained
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class TrainedRankPruning:
 
     The layers are those that :func:`trpexport.analyse` would rewrite. With an ``input_shape`` one
     forward pass tells which convolution is the stem and which the classifier; without one, the
-    order in which the network declares them does.
+    order in which the network declares them does. A class with a forward of its own counts as what
+    it is found to compute, as convolutions that pad by themselves; one that computes more is left
+    alone, with a warning that names it once.
 
     In a distributed run (``torch.distributed``) every process makes the same calls; the layers
     are shared out among the processes, and all end with the same weights. With a gradient scaler,
@@ -130,22 +133,12 @@ class TrainedRankPruning:
         self._period = period
         self._nuclear_weight = nuclear_weight
         model = unwrapped(model)
-        traced = declared(model) if input_shape is None else trace(model, input_shape)
+        with probed(model, input_shape) as unread:
+            traced = declared(model) if input_shape is None else trace(model, input_shape)
+        for line in unread:
+            warnings.warn(line, stacklevel=2)
         selection = Selection(include=include, exclude=exclude, stride_1_only=stride_1_only)
-        staying = selection.reasons_to_stay(traced, self._scheme)
-        reasons = {
-            layer.name: staying[layer.name] or untrained(layer, self._scheme)
-            for layer in traced.layers
-        }
-        self._layers = [
-            layer
-            for layer in traced.layers
-            if reasons[layer.name] is None and layer.shares is None  # its weight once is enough
-        ]
-        if not self._layers:
-            convolutions = (x for x in traced.layers if isinstance(x.module, CONVOLUTIONS))
-            why = next((reasons[x.name] for x in convolutions), "it has none")
-            raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
+        self._layers = trained(traced, selection, self._scheme)
         self._full = {layer.name: self._scheme.full_rank(layer.op) for layer in self._layers}
         self._multiple = find_alignment(rank_multiple).multiple
         self._prices: Prices | None = None

@@ -1,13 +1,14 @@
-"""What trained rank pruning can't be told."""
+"""What trained rank pruning can be told, and of which layers it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trpexport.choose.selection import Selection
 from trpexport.errors import TrainingError, TrpexportError
 from trpexport.lowrank.schemes import SCHEMES, MatrixScheme, matrix_schemes
 from trpexport.networks.torch.modules import CONVOLUTIONS
-from trpexport.networks.torch.trace import TorchLayer
+from trpexport.networks.torch.trace import TorchLayer, Trace
 
 # Of the nuclear norm: far beyond any use, and within the range of float16.
 _LARGEST_WEIGHT = 1000.0
@@ -68,7 +69,35 @@ def check(
         raise TrpexportError(f"total_steps {total_steps} is out of range: at least 1")
 
 
-def untrained(layer: TorchLayer, scheme: MatrixScheme) -> str | None:
+def trained(traced: Trace, selection: Selection, scheme: MatrixScheme) -> list[TorchLayer]:
+    """Return the layers of a network that are trained low-rank.
+
+    Args:
+        traced: the network.
+        selection: the layers that may be rewritten.
+        scheme: what will rewrite them.
+
+    Raises:
+        PlanError: a pattern matches no layer.
+        TrainingError: there are none.
+    """
+    staying = selection.reasons_to_stay(traced, scheme)
+    reasons = {
+        layer.name: staying[layer.name] or _untrained(layer, scheme) for layer in traced.layers
+    }
+    found = [
+        layer
+        for layer in traced.layers
+        if reasons[layer.name] is None and layer.shares is None  # its weight once is enough
+    ]
+    if not found:
+        convolutions = (x for x in traced.layers if isinstance(x.module, CONVOLUTIONS))
+        why = next((reasons[x.name] for x in convolutions), "it has none")
+        raise TrainingError(f"no convolution of the network can be trained low-rank: {why}")
+    return found
+
+
+def _untrained(layer: TorchLayer, scheme: MatrixScheme) -> str | None:
     """Say why a layer that could be decomposed is not trained for it, or None."""
     if not isinstance(layer.module, CONVOLUTIONS):
         return "only convolutions are trained low-rank"

@@ -62,7 +62,7 @@ def test_a_metric_stands_in_the_file_or_is_typed() -> None:
     assert usual is not None
     assert usual.name == "top1"
     other = TensorSet("tensors:x.npz", {"x": values}, {"target": values})
-    with pytest.raises(TrpexportError, match="nobody says by which metric tensors:x"):
+    with pytest.raises(TrpexportError, match="no metric is given for tensors:x"):
         with_usual_metric(limits, other)
 
 

@@ -46,7 +46,7 @@ def test_at_full_rank_the_new_file_computes_what_the_old_one_did(name: str, tmp_
     assert np.abs(output(target, x) - expected).max() <= 1e-5 * np.abs(expected).max()
     twin = small.dense().run({"x": x})["y"]
     assert np.abs(twin - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert not small.cost.unknown
+    assert not small.cost.uncounted
     onnx.checker.check_model(str(target), full_check=True)
     new, old = onnx.load(target), onnx.load(network.source.path)
     assert new.opset_import == old.opset_import

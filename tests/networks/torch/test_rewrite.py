@@ -54,6 +54,10 @@ def calibrated(model: nn.Module) -> Decomposed:
         lambda net, x: net.n1(net.conv(x)) + x,
         lambda net, x: net.n2(net.conv(net.n1(net.conv(x)).relu())),  # shared, two norms
         lambda net, x: net.n1(net.conv(x)) + net.n2(net.conv(x)),
+        lambda net, x: net.n1(2 * net.conv(x)),
+        lambda net, x: net.n1(x + net.conv(x)),
+        # Before activation, as in wide residual networks: the sums carry a bias to both norms.
+        lambda net, x: net.n2((h := x + net.conv(x)) + net.conv(net.n1(h).relu())),
     ],
 )
 def test_a_merged_network_computes_what_its_factors_do(
@@ -75,7 +79,6 @@ def test_a_merged_network_computes_what_its_factors_do(
         lambda net, x: (h := net.conv(x)) + net.n1(h),  # goes around the norm as well
         lambda net, x: net.n1(net.conv(x)) + net.n1(x),  # the norm is another's too
         lambda net, x: net.n1(net.conv(x).relu()),
-        lambda net, x: net.n1(2 * net.conv(x)),
     ],
 )
 def test_a_bias_that_can_not_be_taken_back_is_refused(

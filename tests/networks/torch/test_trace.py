@@ -74,7 +74,7 @@ def test_a_layer_runs_however_it_is_called(
     )
     stem = 8 * 8 * 16 * 3 * 9
     assert network.cost.macs == stem + calls * OF_C2 + 16 * 10
-    assert not network.cost.unknown
+    assert not network.cost.uncounted
     assert network.other_macs == 0
     assert (network.stem, network.heads) == ("c1", ("fc",))
 

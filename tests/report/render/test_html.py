@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import BENCH, EPOCHS, GATE, PROFILE, write_bundle
+from tests.pages import BENCH, EPOCHS, GATE, PROFILE, SENSITIVITY, SWEEP, write_bundle
 from trpexport.report.documents import Record, read_document
 from trpexport.report.page import Page
 from trpexport.report.render.html import html
@@ -46,11 +46,20 @@ def page_of_all(bundle: Path, text: str = "sound") -> Page:
     rule = {**GATE["rules"][0], "name": text, "reason": text}
     gate = {**GATE, "rules": [rule], "baseline": {"path": text, "top1": 0.5}}
     rows = [{**row, "name": text, "verdict": text} for row in PROFILE["comparison"]]
+    first, *others = SENSITIVITY["layers"]
+    sensitivity = {**SENSITIVITY, "layers": [{**first, "name": text}, *others]}
+    sweep = {
+        **SWEEP,
+        "cells": [{**cell, "label": text} for cell in SWEEP["cells"]],
+        "front": [text],
+    }
     records = (
         Record(Path(f"{text}.json"), "bench", bench),
         Record(Path("gate"), "gate", gate),
         Record(Path("p.json"), "profile", {**PROFILE, "comparison": rows}),
         Record(Path("run/metrics.jsonl"), "training", {"epochs": EPOCHS}),
+        Record(Path("s.json"), "sensitivity", sensitivity),
+        Record(Path("sweep"), "sweep", sweep),
     )
     return page_of((read_document(bundle), *records), lambda bundle: ())
 
@@ -92,7 +101,7 @@ def test_the_policy_allows_the_page_its_own_parts_and_nothing_else(tmp_path: Pat
 
 def test_every_row_can_be_sorted_by_numbers(tmp_path: Path) -> None:
     page = html(page_of_all(write_bundle(tmp_path / "b", ("a", "b", "c"))))
-    rows = re.findall(r'<tr><th scope="row" class="name">([abc])</th>(.*?)</tr>', page)
+    rows = re.findall(r'<tr><th scope="row" class="name[^"]*">([abc])</th>(.*?)</tr>', page)
     assert rows
     keys = [re.findall(r'data-sort="([^"]*)"', cells) for _, cells in rows]
     # Of operator and scheme the text is sorted; rank 2 of 12, 50 MACs of 100, twice fewer.

@@ -39,6 +39,17 @@ def test_a_long_name_makes_room_for_a_number() -> None:
     assert arrange([Extent(50, 50), Extent(7, 7)], 10).groups == ({0: 12, 1: 7},)
 
 
+def test_names_are_broken_where_fewer_columns_go_on_below_then() -> None:
+    name, numbers = Extent(50, 50, broken=20), [Extent(8, 8), Extent(8, 8), Extent(8, 8, True)]
+    # As the optional column goes, the others fit beside the whole name.
+    assert arrange([name, *numbers], 70).groups == ({0: 50, 1: 8, 2: 8},)
+    assert arrange([name, *numbers], 69).groups == ({0: 49, 1: 8, 2: 8},)
+    assert arrange([name, *numbers], 40).groups == ({0: 20, 1: 8, 2: 8},)
+    # Where a broken one saves no table, it stays whole.
+    few = [Extent(30, 30, broken=28), Extent(8, 8), Extent(8, 8)]
+    assert arrange(few, 42).groups == ({0: 30, 1: 8}, {0: 30, 2: 8})
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.integers(0, 20), st.booleans()), min_size=1),
     st.integers(30, 130),

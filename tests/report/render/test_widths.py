@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.report.views.test_bench import BASE, OTHER, record
+from tests.report.views.test_bundle import REPORT as BUNDLE
 from trpexport.cost import Cost, OperatorCost
 from trpexport.inputs import Inputs
 from trpexport.ops import LinearOp, Window
@@ -19,6 +20,8 @@ from trpexport.report.blocks import Block, Table
 from trpexport.report.render.rich import print_blocks
 from trpexport.report.render.spans import cell_spans, plain
 from trpexport.report.views.bench import bench_view
+from trpexport.report.views.bundle import bundle_view
+from trpexport.report.views.calibration import calibration_view
 from trpexport.report.views.cost import cost_view
 from trpexport.report.views.plan import plan_view
 from trpexport.report.views.spectra import spectra_view
@@ -28,6 +31,7 @@ WIDTHS = (80, 100, 160)
 NAMES = {
     "small": ["conv1", "[red]x[/red]", "fc"],
     "large": [f"backbone.stages.{n}.blocks.17.conv_depthwise.conv" for n in range(40)],
+    "longer than a line": [f"{'feature_pyramid_network.' * 4}block_{n}[/]" for n in range(4)],
 }
 CRITERIA = ("value:0.05", "relative:0.1", "energy:0.9", "energy1:0.9", "vbmf")
 
@@ -80,7 +84,33 @@ def bench(names: Sequence[str], size: int) -> tuple[Block, ...]:
     )
 
 
+def calibrated(names: Sequence[str], size: int) -> tuple[Block, ...]:
+    layers = [
+        {
+            "name": name, "scheme": "spatial-channel", "rank": size, "weight_error": 12.345,
+            "error_before": 0.5678, "error_after": 0.1234, "error_share": 0.9876,
+        }
+        for name in names
+    ]  # fmt: skip
+    return calibration_view(
+        {
+            "layers": [{"name": name, "macs": {"after": 25}} for name in names],
+            "macs": {"after": 25 * len(names)},
+            "calibration": {
+                "images": 512, "data": "imagefolder:[red]", "split": "train", "layers": layers,
+                "output_error": 0.0625,
+            },
+        }
+    )  # fmt: skip
+
+
+def written(names: Sequence[str], size: int) -> tuple[Block, ...]:
+    notes = [f"left out of the outputs, as it is no tensor: {name} ({size})" for name in names]
+    return bundle_view(BUNDLE | {"file_bytes": 123456 * size, "notes": notes})
+
+
 VIEWS = {"bench": bench, "flops": cost, "inspect": spectra, "decompose": plan}
+MORE = VIEWS | {"decompose --calib": calibrated, "what was written": written}
 
 
 def shown(blocks: Sequence[Block], width: int) -> str:
@@ -91,10 +121,10 @@ def shown(blocks: Sequence[Block], width: int) -> str:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("network", NAMES)
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", MORE)
 def test_no_digit_and_no_verdict_is_lost(view: str, network: str, width: int) -> None:
     names = NAMES[network]
-    blocks = VIEWS[view](names, 64 if network == "small" else 1536)
+    blocks = MORE[view](names, 64 if network == "small" else 1536)
     text = shown(blocks, width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
@@ -108,6 +138,14 @@ def test_no_digit_and_no_verdict_is_lost(view: str, network: str, width: int) ->
     if view == "bench":
         for word in ("no", "measurable", "difference"):
             assert word in text
+
+
+@pytest.mark.parametrize("view", ["flops", "decompose"])
+def test_long_names_leave_room_for_all_numbers_beside_them(view: str) -> None:
+    text = shown(VIEWS[view](NAMES["longer than a line"], 1536), 80)
+    headings = [line for line in text.splitlines() if line.lstrip().startswith("layer")]
+    assert len(headings) == 1  # one table, not one for each column
+    assert "block_3[/]" in text
 
 
 def test_a_wide_terminal_shows_what_a_narrow_one_leaves_out() -> None:
@@ -124,6 +162,15 @@ def test_a_wide_terminal_shows_what_a_narrow_one_leaves_out() -> None:
         narrow, wide = shown(blocks, 80), shown(blocks, 160)
         assert "no room at 80 columns for: " in narrow
         assert narrow.count("no room") >= wide.count("no room")
+
+
+def test_lines_end_where_their_text_ends() -> None:
+    for terminal in (False, True):
+        target = Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None)
+        print_blocks(plan(NAMES["small"], 64), target)
+        assert isinstance(target.file, io.StringIO)
+        lines = target.file.getvalue().splitlines()
+        assert lines == [line.rstrip() for line in lines]
 
 
 def test_names_from_files_are_no_markup() -> None:

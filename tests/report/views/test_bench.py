@@ -68,6 +68,12 @@ def test_resources() -> None:
     assert (other["opening"], other["first_run"], other["runs"]) == (3.0, 1.0, 50)
 
 
+def test_what_was_not_measured_of_any_network_has_no_column() -> None:
+    for models, shown in (((BASE,), False), ((BASE, OTHER), True)):
+        *_, resources = [b for b in bench_view(record(*models)) if isinstance(b, Table)]
+        assert ("memory" in [column.key for column in resources.columns]) is shown
+
+
 def test_a_table_a_number_of_threads() -> None:
     tables = [block for block in bench_view(record(BASE, OTHER)) if isinstance(block, Table)]
     assert [table.title for table in tables] == ["1 thread", "", "2 threads", ""]

@@ -27,6 +27,6 @@ def test_a_criterion_is_a_row() -> None:
 
 
 def test_what_is_saved_is_a_bound_where_something_was_not_counted() -> None:
-    table, _ = choices_view(CHOICES, replace(PLAN, unknown={"Foo": 2}))
+    table, _ = choices_view(CHOICES, replace(PLAN, uncounted={"Foo": 2}))
     assert isinstance(table, Table)
     assert [row["saved"] for row in table.rows] == [Value(1.45, bound="at most"), None]

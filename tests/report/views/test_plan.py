@@ -70,7 +70,7 @@ def test_schemes_are_shown_where_they_differ() -> None:
 
 
 def test_totals_are_bounds_where_something_was_not_counted() -> None:
-    table, warning, _ = plan_view(replace(PLAN, unknown={"Foo": 2, "Bar": 1}))
+    table, warning, _ = plan_view(replace(PLAN, uncounted={"Foo": 2, "Bar": 1}))
     assert isinstance(table, Table)
     (total,) = table.totals
     assert total["before"] == Value(1050, bound="at least")

@@ -49,5 +49,5 @@ def test_what_is_destroyed_is_red() -> None:
 
 def test_random_inputs_are_no_real_ones() -> None:
     text, _ = sentence(on=RANDOM)
-    assert "on real inputs nothing was measured, on 40 random ones the output moves by" in text
+    assert "nothing was measured on real inputs; on 40 random ones the output moves by" in text
     assert verdict_view(None) == ()

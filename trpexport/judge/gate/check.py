@@ -290,10 +290,10 @@ def _cost(path: Path, shapes: Shapes) -> FileCost:
     first = next(iter(shapes.values()), ())
     images = first[0] if first else 1
     return FileCost(
-        macs=None if cost.unknown else cost.macs / images,
+        macs=None if cost.uncounted else cost.macs / images,
         parameters=cost.parameters,
         file_bytes=sum(file.stat().st_size for file in files),
-        unknown=tuple(cost.unknown),
+        uncounted=tuple(cost.uncounted),
     )
 
 

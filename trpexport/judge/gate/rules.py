@@ -31,13 +31,13 @@ class FileCost:
         macs: multiply-adds for one image; None where an operator is not known.
         parameters: number of weights and biases.
         file_bytes: size of its file, external data included.
-        unknown: the operators that are not known.
+        uncounted: the operators that are not known.
     """
 
     macs: float | None
     parameters: int
     file_bytes: int
-    unknown: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,9 @@ def _macs_ratio(measured: Measurements) -> Quantity:
     macs = []
     for cost in _costs(measured):
         if not cost.macs:
-            what = f"those of {', '.join(cost.unknown)} are not known" if cost.unknown else "none"
+            what = (
+                f"those of {', '.join(cost.uncounted)} are not known" if cost.uncounted else "none"
+            )
             raise ImmeasurableError(f"the MACs can't be compared: {what}")
         macs.append(cost.macs)
     return Quantity(macs[0] / macs[1])

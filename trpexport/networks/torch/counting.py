@@ -78,9 +78,9 @@ def count_module(model: nn.Module, inputs: InputsLike) -> Cost:
     return Cost(
         layers=tuple(counter.rows),
         left_out=dict(counter.left_out),
-        unknown=dict(counter.unknown),
+        uncounted=dict(counter.uncounted),
         other_parameters=total - sum(row.parameters for row in counter.rows),
-        unknown_macs=counter.unknown_macs,
+        uncounted_macs=counter.uncounted_macs,
     )
 
 
@@ -99,8 +99,8 @@ class _Counter(OperatorMode):
             self._unused[where] = self._unused.get(where, 0) + parameter.numel()
         self.rows: list[OperatorCost] = []
         self.left_out: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
-        self.unknown_macs = 0
+        self.uncounted: Counter[str] = Counter()
+        self.uncounted_macs = 0
 
     def following(self) -> AbstractContextManager[None]:
         """Follow which module runs."""
@@ -132,10 +132,10 @@ class _Counter(OperatorMode):
             self._count(name, args, output, flops // FLOPS_PER_MAC)
         elif operator.namespace != "aten" or _is_costly(name):
             if operator.namespace not in ("prim", "prims"):
-                self.unknown[name] += 1
+                self.uncounted[name] += 1
                 self._counted_inside[-1] = True
                 longest = max((d for t in tensor_leaves(args) for d in t.shape), default=1)
-                self.unknown_macs += longest * sum(t.numel() for t in tensor_leaves(output))
+                self.uncounted_macs += longest * sum(t.numel() for t in tensor_leaves(output))
         elif not operator.is_view and not _is_leaf(self._inside[-1]):
             self.left_out[name] += 1
         return output

@@ -6,6 +6,7 @@ are (out, in / groups, *kernel), and those of a matrix product (out, in): see :f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -73,10 +74,12 @@ def is_learned(module: nn.Module) -> bool:
     return _LEARNED in vars(module)
 
 
-def forget_ops(model: nn.Module) -> None:
-    """Take out of a network's layers what they were found to compute."""
+def forget_ops(model: nn.Module, but: Collection[nn.Module] = ()) -> None:
+    """Take out of a network's layers, ``but`` for some, what they were found to compute."""
+    kept = set(but)
     for module in model.modules():
-        vars(module).pop(_LEARNED, None)
+        if module not in kept:
+            vars(module).pop(_LEARNED, None)
 
 
 def op_of(module: LinearLayer) -> LinearOp:

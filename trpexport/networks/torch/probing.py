@@ -8,7 +8,8 @@ another padding, and may be rewritten as one, if it gives what that convolution 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from trpexport.networks.torch.modules import (
     bare_op_of,
     base_kind,
     computes_otherwise,
+    forget_ops,
     is_learned,
     learn_op,
     make_layer,
@@ -44,16 +46,40 @@ from trpexport.ops import LinearOp
 # Difference of two ways to add up the same products, relative to the largest output.
 _ROUNDING = 1e-4
 _DRAWS = 2
+# Images, and windows side by side, of what a layer is tried on that nobody says the input of.
+_IMAGES, _WINDOWS = 2, 3
 
 
-def probe(model: nn.Module, inputs: InputsLike) -> dict[str, bool]:
+@contextmanager
+def probed(model: nn.Module, inputs: InputsLike | None) -> Iterator[list[str]]:
+    """Know within the block what layers with a forward of their own compute, as :func:`probe`.
+
+    Behind it the network is as it was, which may be somebody's own.
+
+    Args:
+        model: the network.
+        inputs: what it takes; None where nobody says, and each layer is tried by itself.
+
+    Yields:
+        A line on each class of layers that were not understood, as :func:`advice`.
+    """
+    before = [module for module in model.modules() if is_learned(module)]
+    probe(model, inputs)
+    try:
+        yield advice(model)
+    finally:
+        forget_ops(model, but=before)
+
+
+def probe(model: nn.Module, inputs: InputsLike | None) -> dict[str, bool]:
     """Learn what the layers compute that have a forward of their own, as far as it is one operator.
 
     :func:`~trpexport.networks.torch.modules.op_of` knows it from then on.
 
     Args:
         model: the network; its layers are marked, and compute what they did.
-        inputs: what it takes.
+        inputs: what it takes; None where nobody says: each layer is then tried by itself, and what
+            was learned holds but for the padding, which may be another at another size.
 
     Returns:
         By name of the layers that were understood, whether they hang on the size of their input:
@@ -67,15 +93,9 @@ def probe(model: nn.Module, inputs: InputsLike) -> dict[str, bool]:
     if not names:
         return {}
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
-
-    def note(
-        module: nn.Module, given: tuple[Any, ...], keywords: Mapping[str, Any], _: Any
-    ) -> None:
-        shapes.setdefault(module, []).append(tuple(argument(given, keywords).shape))
-
-    try:
-        run_example(model, inputs, dict.fromkeys(names, note))
-    except PlanError:  # whoever needs it to run will say so
+    if inputs is None:
+        shapes = {module: [_shape_alone(bare_op_of(module))] for module in names}
+    elif not _note_shapes(model, inputs, names, shapes):
         return {}
     found = {}
     with evaluating(model):
@@ -86,6 +106,34 @@ def probe(model: nn.Module, inputs: InputsLike) -> dict[str, bool]:
                 learn_op(module, op)
                 found[names[module]] = not _holds_elsewhere(module, op, calls[0])
     return found
+
+
+def _note_shapes(
+    model: nn.Module,
+    inputs: InputsLike,
+    layers: Iterable[nn.Module],
+    shapes: dict[nn.Module, list[tuple[int, ...]]],
+) -> bool:
+    """Note the shape of each input that some layers get; return whether the network runs."""
+
+    def note(
+        module: nn.Module, given: tuple[Any, ...], keywords: Mapping[str, Any], _: Any
+    ) -> None:
+        shapes.setdefault(module, []).append(tuple(argument(given, keywords).shape))
+
+    try:
+        run_example(model, inputs, dict.fromkeys(layers, note))
+    except PlanError:  # whoever needs it to run will say so
+        return False
+    return True
+
+
+def _shape_alone(op: LinearOp) -> tuple[int, ...]:
+    """Return the shape of inputs of some images, large enough for a layer's window."""
+    window = op.window
+    reaches = zip(window.kernel, window.dilation, window.stride, strict=True)
+    sizes = (_WINDOWS * ((taps - 1) * apart + 1) + step for taps, apart, step in reaches)
+    return (_IMAGES, op.in_channels, *sizes)
 
 
 def advice(model: nn.Module) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -113,52 +114,57 @@ def merge(factorized: nn.Module, inputs: InputsLike) -> nn.Module:
         inputs: what it takes, or the shape of its only input, batch first.
 
     Raises:
-        PlanError: no batch norm takes up an added bias, or not it alone.
+        PlanError: an added bias goes elsewhere than to batch norms.
     """
-    network = dense(factorized)
+    biased = dense(factorized)
     added = [
         name
         for name, module in factorized.named_modules()
         if isinstance(module, FactorChain) and module.bias is not None and not module.op.bias
     ]
-    norms = _norms_behind(network, [network.get_submodule(name) for name in added], inputs)
-    with torch.no_grad():
-        for name in added:
-            conv = network.get_submodule(name)
-            if not norms[conv]:
-                raise PlanError(f"{name} has a bias from calibration and no batch norm behind it")
-            for norm in norms[conv]:
-                if norm.running_mean is not None:  # else the norm takes off any bias itself
-                    norm.running_mean.sub_(conv.get_parameter("bias"))
-            conv.register_parameter("bias", None)
+    network = copied(biased, {})
+    for name in added:
+        network.get_submodule(name).register_parameter("bias", None)
+    if added:
+        _shift_norms(network, biased, inputs)
     if added and not _same(factorized, network, inputs):
         raise PlanError(
             f"the biases that calibration added ({', '.join(added)}) can't be taken back: the "
-            "output of a layer goes elsewhere than to a batch norm of its own; leave that layer "
-            "out, or keep the factors"
+            "output of a layer goes elsewhere than to batch norms; leave that layer out, or keep "
+            "the factors"
         )
     return network
 
 
-def _norms_behind(
-    model: nn.Module, convs: Sequence[nn.Module], inputs: InputsLike
-) -> dict[nn.Module, list[BatchNorm]]:
-    """Return the batch norms that take the outputs of each convolution."""
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    found: dict[nn.Module, list[BatchNorm]] = {conv: [] for conv in convs}
+def _shift_norms(network: nn.Module, biased: nn.Module, inputs: InputsLike) -> None:
+    """Move the means of batch norms by what the biases of ``biased`` are worth at their inputs.
 
-    def note(module: nn.Module, args: tuple[Any, ...], keywords: Any, output: Tensor) -> None:
-        if not isinstance(module, BatchNorm):
-            outputs.append((module, output))
-            return
-        given = argument(args, keywords)
-        for conv, put_out in outputs:
-            if put_out is given and module not in found[conv]:
-                found[conv].append(module)
+    A bias reaches a norm right behind its convolution, or several of them along the sums of a
+    residual network, whose shortcuts carry it on.
+    """
+    taken: dict[str, Tensor] = {}
 
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    run_example(model, inputs, dict.fromkeys([*convs, *norms], note))
-    return found
+    def take(
+        name: str, _: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], __: Tensor
+    ) -> None:
+        taken.setdefault(name, argument(args, keywords))
+
+    def shift(name: str, norm: BatchNorm, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        with_biases = taken.pop(name, None)  # one that runs twice is moved once
+        if with_biases is not None and norm.running_mean is not None:
+            change = (argument(args, keywords) - with_biases).double()
+            norm.running_mean += change.mean([0, *range(2, change.ndim)])
+
+    run_example(biased, inputs, {norm: partial(take, name) for name, norm in _norms(biased)})
+    with ExitStack() as stack:
+        for name, norm in _norms(network):
+            hook = norm.register_forward_pre_hook(partial(shift, name), with_kwargs=True)
+            stack.callback(hook.remove)
+        run_example(network, inputs, {})
+
+
+def _norms(model: nn.Module) -> list[tuple[str, BatchNorm]]:
+    return [(name, one) for name, one in model.named_modules() if isinstance(one, BatchNorm)]
 
 
 def _same(one: nn.Module, other: nn.Module, inputs: InputsLike) -> bool:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _MANY_ROWS = 8  # from which on a table can be filtered
 _MARKS = {Tone.GOOD: "✓", Tone.BAD: "✗"}
 _UNSORTED = {Kind.BARS}
+_UNBROKEN = 18  # characters of a name that stays on one line, also where there is little room
 _QUANTITY = re.compile(r"[≥≤]? ?-?[\d.,]+ \S{1,3}")  # a number and its unit, which stay together
 
 
@@ -240,7 +241,10 @@ def _cell(row: Mapping[str, Any], column: Column) -> dict[str, Any]:
         return cell | {"drawing": svg.spark_svg(raw), "sort": None}
     if isinstance(raw, Change):
         cell["drawing"] = svg.change_svg(raw) if raw.largest else None
-    return cell | {"spans": _spans(cell_spans(found, column)), "sort": _sort_key(found)}
+    spans = _spans(cell_spans(found, column))
+    if column.kind is Kind.NAME and len(plain(spans)) <= _UNBROKEN:
+        cell["kind"] += " unbroken"
+    return cell | {"spans": spans, "sort": _sort_key(found)}
 
 
 def _kind(column: Column) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GAP = 2  # between two columns
 _BROKEN = 12  # a column that does not fit is not made narrower than this
@@ -17,11 +17,13 @@ class Extent:
         least: what it takes with its title wrapped, and its cells if they are prose.
         most: what it takes with nothing wrapped.
         optional: whether it may be left out.
+        broken: what it takes with its names broken; None for a column of no names.
     """
 
     least: int
     most: int
     optional: bool = False
+    broken: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Layout:
 def arrange(extents: Sequence[Extent], room: int) -> Layout:
     """Arrange columns: leave out optional ones, the first first, then go on below.
 
-    Columns are made narrower than their least only where not even two of them fit.
+    Names are broken where fewer columns have to go on below then. Columns are made narrower than
+    that only where not even two of them fit.
     """
     shown = list(range(len(extents)))
     left_out = []
@@ -51,6 +54,14 @@ def arrange(extents: Sequence[Extent], room: int) -> Layout:
         shown.remove(index)
         left_out.append(index)
     groups = _split(shown, [extent.least for extent in extents], room)
+    if len(groups) > 1:
+        narrow = [
+            extent if extent.broken is None else replace(extent, least=extent.broken)
+            for extent in extents
+        ]
+        fewer = _split(shown, [extent.least for extent in narrow], room)
+        if len(fewer) < len(groups):
+            extents, groups = narrow, fewer
     widths = tuple(_widen(group, extents, room) for group in groups)
     return Layout(widths, tuple(left_out))
 

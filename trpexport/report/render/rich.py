@@ -9,6 +9,7 @@ from operator import attrgetter
 from rich import table as tables
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text as Line
 
@@ -23,6 +24,7 @@ _STYLES = {Tone.PLAIN: "none", Tone.FAINT: "dim", Tone.GOOD: "green", Tone.BAD: 
 _ROLE_STYLES = {Role.WARNING: "yellow", Role.VERDICT: "bold"}
 
 _LONG_WORD = 24  # one in a column of prose may be broken where there is little room
+_LONG_NAME = 28  # likewise one in a column of names
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
@@ -66,11 +68,21 @@ def _print_table(table: Table, console: Console) -> None:
     for number, widths in enumerate(layout.groups):
         if number:
             console.print()
-        console.print(_grid(table, rows, widths))
+        _print_grid(_grid(table, rows, widths), console)
     if layout.left_out:
         titles = ", ".join(printable(table.columns[index].title) for index in layout.left_out)
         text = f"(no room at {console.width} columns for: {titles})"
         _print_sentence((Span(text),), console, Style(dim=True))
+
+
+def _print_grid(grid: tables.Table, console: Console) -> None:
+    """Print a table without the spaces that rich fills its lines with."""
+    for line in console.render_lines(grid, pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+        console.print(Segments([*line, Segment.line()]), end="")
 
 
 def _extents(columns: Sequence[Column], rows: Sequence[Row]) -> list[Extent]:
@@ -83,8 +95,9 @@ def _extents(columns: Sequence[Column], rows: Sequence[Row]) -> list[Extent]:
         if column.kind is Kind.PROSE:
             parts = _widest(plain(word) for row in rows for word in words(row[index]))
             least = min(_LONG_WORD, parts)
-        least = max(least, _widest(title.split()))
-        extents.append(Extent(least, _widest([title, *full]), column.optional))
+        least = max(least, heading := _widest(title.split()))
+        broken = max(heading, min(least, _LONG_NAME)) if column.kind is Kind.NAME else None
+        extents.append(Extent(least, _widest([title, *full]), column.optional, broken))
     return extents
 
 

@@ -34,11 +34,13 @@ class Span:
         text: the text.
         tone: what it means.
         is_value: whether it is a value as a whole, and not to be broken.
+        is_name: whether it may be, behind a dot and the like, where it is wider than a line.
     """
 
     text: str
     tone: Tone = Tone.PLAIN
     is_value: bool = False
+    is_name: bool = False
 
 
 def cell_spans(cell: Any, column: Column) -> tuple[Span, ...]:
@@ -75,7 +77,8 @@ def plain(spans: Iterable[Span]) -> str:
 
 def _span(value: Value, kind: Kind, digits: int | None) -> Span:
     written = _write(value.raw, kind, digits, value.unit)
-    return Span(_BOUNDS[value.bound] + written, value.tone, kind is not Kind.PROSE)
+    is_value, is_name = kind is not Kind.PROSE, kind is Kind.NAME
+    return Span(_BOUNDS[value.bound] + written, value.tone, is_value, is_name)
 
 
 def _write(raw: Any, kind: Kind, digits: int | None, unit: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from markupsafe import Markup
 
@@ -15,8 +16,13 @@ from trpexport.report.render.spans import phrase_spans, plain, printable
 _LARGE = (420.0, 270.0)  # of a plot, in units of which the style sheet makes a pixel or less
 _SMALL = (230.0, 140.0)
 _LANE = 40.0
+_LANE_CHARACTERS = 46  # of a label above a lane, also in the larger type of narrow windows
 _SPARK = (84.0, 22.0)
 _LEGIBLE = 24  # characters of a label inside a plot
+_CHARACTER, _LINE = 7.0, 11.0  # about how wide and how high one is, in narrow windows as well
+_RADIUS = 5.5  # of a dot
+
+_Place = tuple[float, float, str]  # of a label: across, down, and which end is there
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,30 @@ class _Frame:
         """Return where a value of the vertical axis is."""
         return self.height - self.bottom - (self.height - self.top - self.bottom) * self.y(value)
 
+    def holds(self, box: _Box) -> bool:
+        """Whether something is seen whole, and is off the numbers of both axes."""
+        across = self.left <= box.left and box.right <= self.width
+        return across and box.top >= 0 and box.bottom <= self.height - self.bottom
+
+
+@dataclass(frozen=True)
+class _Box:
+    """What a mark takes up of a plot."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        """Whether both take up some of the same."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
 
 def plot_svg(plot: Plot) -> Markup:
     """Draw series between two axes."""
@@ -49,7 +79,7 @@ def plot_svg(plot: Plot) -> Markup:
     width, height = _SMALL if plot.is_small else _LARGE
     frame = _Frame(
         *(width, height),
-        *((34.0, 8.0, 8.0, 20.0) if plot.is_small else (54.0, 12.0, 16.0, 44.0)),
+        *((34.0, 8.0, 8.0, 20.0) if plot.is_small else (54.0, 30.0, 16.0, 44.0)),
         scale(ends_x, from_zero=plot.x.from_zero),
         scale(ends_y, from_zero=plot.y.from_zero),
     )
@@ -89,12 +119,7 @@ def _grid(frame: _Frame, plot: Plot, few: int) -> Markup:
     if not plot.is_small:
         middle = (frame.left + right) / 2
         parts.append(_text("title middle", middle, frame.height - 8, plot.x.title))
-        parts.append(
-            Markup(
-                '<text class="title middle" transform="translate(13 {:.1f}) rotate(-90)">{}'
-            ).format((frame.top + bottom) / 2, plot.y.title)
-            + Markup("</text>")
-        )
+        parts.append(_text("title start", 8, 14, plot.y.title))
     return Markup('<g aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
 
@@ -118,7 +143,8 @@ def _series(frame: _Frame, plot: Plot, index: int, series: Series) -> Markup:
     """Draw a line through points, or a mark for each with its interval and its label."""
     places = [(frame.across(point.x), frame.down(point.y)) for point in series.points]
     if series.mark == "dots":
-        marks = [_dot(frame, plot, index, point) for point in series.points]
+        labels = _labels(frame, plot)
+        marks = [_dot(frame, plot, index, point, labels.get(point)) for point in series.points]
         return Markup("").join(marks)
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     drawn = Markup('<polyline class="line s{}" points="{}"/>').format(index % 6, path)
@@ -134,7 +160,34 @@ def _series(frame: _Frame, plot: Plot, index: int, series: Series) -> Markup:
     return drawn + Markup("").join(spots)
 
 
-def _dot(frame: _Frame, plot: Plot, index: int, point: Point) -> Markup:
+def _labels(frame: _Frame, plot: Plot) -> dict[Point, _Place]:
+    """Return where the labels of dots stand: beside them, where neither dots nor labels are.
+
+    Those that a line joins come first. One that finds no room is left out: the dot says it.
+    """
+    joined = {point for one in plot.series if one.mark != "dots" for point in one.points}
+    dots = [point for one in plot.series if one.mark == "dots" for point in one.points]
+    centres = [(frame.across(point.x), frame.down(point.y)) for point in dots]
+    taken = [_Box(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in centres]
+    found: dict[Point, _Place] = {}
+    for point, (x, y) in sorted(
+        zip(dots, centres, strict=True), key=lambda pair: pair[0] not in joined
+    ):
+        width = _CHARACTER * len(_short(printable(point.label)))
+        sides = (("end", -9.0), ("start", 9.0))
+        for (side, gap), rise in product(
+            sides if x > frame.width * 0.6 else sides[::-1], (-8.0, 17.0)
+        ):
+            left = x + gap - (width if side == "end" else 0.0)
+            box = _Box(left, y + rise - _LINE, left + width, y + rise + 2)
+            if frame.holds(box) and not any(map(box.meets, taken)):
+                taken.append(box)
+                found[point] = x + gap, y + rise, side
+                break
+    return found
+
+
+def _dot(frame: _Frame, plot: Plot, index: int, point: Point, label: _Place | None) -> Markup:
     x, y = frame.across(point.x), frame.down(point.y)
     name = printable(point.label)
     parts = []
@@ -145,10 +198,13 @@ def _dot(frame: _Frame, plot: Plot, index: int, point: Point) -> Markup:
         ends = (frame.down(point.y_range.low), frame.down(point.y_range.high))
         parts.append(_line(f"whisker s{index % 6}", x, ends[0], x, ends[1]))
     parts.append(
-        Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="5.5"/>').format(index % 6, x, y)
+        Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
+            index % 6, x, y, _RADIUS
+        )
     )
-    side, gap = ("end", -9) if x > frame.width * 0.6 else ("start", 9)
-    parts.append(_text(f"label {side}", x + gap, y - 8, _short(name)))
+    if label is not None:
+        across, down, side = label
+        parts.append(_text(f"label {side}", across, down, _short(name)))
     told = f"{name}: {_told(plot, point)}"
     return Markup('<g tabindex="0" role="img" aria-label="{0}" data-tip="{0}">{1}</g>').format(
         told, Markup("").join(parts)
@@ -187,18 +243,25 @@ def lanes_svg(lanes: Lanes) -> Markup:
         x = frame.across(lanes.reference)
         parts.append(_line("cut", x, frame.top, x, bottom))
     drawn = [Markup('<g aria-hidden="true">{}</g>').format(Markup("").join(parts))]
-    drawn += [_lane(frame, index, lane) for index, lane in enumerate(lanes.lanes)]
+    labels = [f"{_short(printable(lane.label))}: {_note(lane)}" for lane in lanes.lanes]
+    if any(len(label) > _LANE_CHARACTERS for label in labels):  # the lane tells its note itself
+        labels = [_short(printable(lane.label)) for lane in lanes.lanes]
+    rows = zip(lanes.lanes, labels, strict=True)
+    drawn += [_lane(frame, index, lane, label) for index, (lane, label) in enumerate(rows)]
     return _svg(width, height, printable(lanes.title), drawn, "plot")
 
 
-def _lane(frame: _Frame, index: int, lane: Lane) -> Markup:
+def _note(lane: Lane) -> str:
+    return plain(phrase_spans(lane.note))
+
+
+def _lane(frame: _Frame, index: int, lane: Lane, label: str) -> Markup:
     top = frame.top + _LANE * index
     y = top + 27
     colour = f"s{index % 6}"
-    name, note = printable(lane.label), plain(phrase_spans(lane.note))
     low, high = frame.across(lane.outer.low), frame.across(lane.outer.high)
     parts = [
-        _text("label start", frame.left, top + 14, f"{_short(name)}: {note}"),
+        _text("label start", frame.left, top + 14, label),
         _line(f"whisker {colour}", low, y, high, y),
         *(_line(f"whisker {colour}", x, y - 5, x, y + 5) for x in (low, high)),
     ]
@@ -214,7 +277,7 @@ def _lane(frame: _Frame, index: int, lane: Lane) -> Markup:
         Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(colour, middle, y)
     )
     return Markup('<g tabindex="0" role="img" aria-label="{0}" data-tip="{0}">{1}</g>').format(
-        f"{name}: {note}", Markup("").join(parts)
+        f"{printable(lane.label)}: {_note(lane)}", Markup("").join(parts)
     )
 
 

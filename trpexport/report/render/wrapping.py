@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from trpexport.report.render.spans import Span, plain
 
+_PARTS = re.compile(r"[^._/:-]*[._/:-]+|[^._/:-]+")  # of a name, each with what joins the next
 Word = tuple[Span, ...]  # without a place to break it; of several tones at times
 Measure = Callable[[str], int]  # how much room a text takes
 
@@ -26,6 +28,8 @@ def words(spans: Iterable[Span]) -> Iterator[Word]:
 def wrapped(spans: Iterable[Span], width: int, measure: Measure) -> Iterator[Word]:
     """Yield the lines of a sentence; a word that is wider than a line stands alone.
 
+    A name that is wider is broken behind what joins its parts.
+
     Args:
         spans: the sentence.
         width: of a line.
@@ -33,9 +37,27 @@ def wrapped(spans: Iterable[Span], width: int, measure: Measure) -> Iterator[Wor
     """
     line: Word = ()
     for word in words(spans):
-        longer = (*line, Span(" "), *word) if line else word
+        first, *rest = _pieces(word, width, measure)
+        longer = (*line, Span(" "), *first) if line else first
         if line and measure(plain(longer)) > width:
             yield line
-            longer = word
+            longer = first
         line = longer
+        for piece in rest:
+            yield line
+            line = piece
     yield line
+
+
+def _pieces(word: Word, width: int, measure: Measure) -> Iterator[Word]:
+    """Yield a word, or the parts of a name that is wider than a line, as many as fit in each."""
+    if len(word) != 1 or not word[0].is_name or measure(word[0].text) <= width:
+        yield word
+        return
+    line = ""
+    for part in _PARTS.findall(word[0].text):
+        if line and measure(line + part) > width:
+            yield (replace(word[0], text=line),)
+            line = ""
+        line += part
+    yield (replace(word[0], text=line),)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Text, Tone, Value
+from trpexport.report.blocks import (
+    Block,
+    Column,
+    Kind,
+    Range,
+    Role,
+    Table,
+    Text,
+    Tone,
+    Value,
+    filled,
+)
 from trpexport.report.views.uncounted import at_least, counts_text
 from trpexport.runtime.session_options import told
 
@@ -53,7 +64,8 @@ def bench_view(record: Record) -> tuple[Block, ...]:
         threads, models = result["threads"], result["models"]
         title = f"{threads} thread{'s' if threads > 1 else ''}"
         blocks.append(Table(_LATENCY, tuple(map(_latency, models)), title=title))
-        blocks.append(Table(_RESOURCES, tuple(map(_resources, models))))
+        rows = tuple(map(_resources, models))
+        blocks.append(Table(filled(_RESOURCES, rows), rows))
         blocks += [Text(note, Role.NOTE) for note in _notes(models)]
     return tuple(blocks)
 

@@ -15,7 +15,7 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         report: the content of ``report.json``.
     """
     facts = report["calibration"]
-    if facts is None:
+    if facts is None or not report["layers_rewritten"]:
         return ()
     macs = {layer["name"]: layer["macs"]["after"] for layer in report["layers"]}
     total = report["macs"]["after"]
@@ -24,12 +24,12 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("scheme", "scheme", Kind.NAME, optional=True),
         Column("rank", "rank", Kind.WHOLE),
         Column("weight_error", "weight error", Kind.SHARE, optional=True),
-        Column("error_before", "output error by SVD", Kind.SHARE),
-        Column("error_after", "calibrated", Kind.SHARE),
+        Column("error_before", "error by SVD", Kind.SHARE),
+        Column("error_after", "error calibrated", Kind.SHARE),
         Column("macs_share", "share of MACs", Kind.SHARE),
     ]
     if any("error_share" in layer for layer in facts["layers"]):
-        columns.append(Column("error_share", "of the error", Kind.SHARE))
+        columns.append(Column("error_share", "share of error", Kind.SHARE))
     rows = tuple({**layer, "macs_share": macs[layer["name"]] / total} for layer in facts["layers"])
     refined = facts.get("refined")
     sentences = [_sentence(facts)] + ([] if refined is None else [_refined(refined)])
@@ -39,8 +39,9 @@ def calibration_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
 def _sentence(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     held_out, worst = facts.get("held_out"), facts.get("worst_output")
     several = len(facts.get("output_errors", ())) > 1
+    split = "" if facts["split"] is None else f" ({facts['split']})"
     parts: tuple[str | Value, ...] = (
-        f"Calibrated on {facts['images']} images of {facts['data']} ({facts['split']}); on these, "
+        f"Calibrated on {facts['images']} images of {facts['data']}{split}; on these, "
         f"which it was fitted to, {f'{worst}, the worst output,' if several else 'the output'} "
         "moves by ",
         Value(facts["output_error"], Kind.SHARE),

@@ -31,7 +31,7 @@ def choices_view(choices: Sequence[CriterionOutcome], plan: Plan) -> tuple[Block
             {
                 "criterion": choice.criterion,
                 "layers": Portion(choice.layers, len(plan.layers)),
-                "saved": at_most(choice.macs_ratio, plan.unknown) if choice.layers else None,
+                "saved": at_most(choice.macs_ratio, plan.uncounted) if choice.layers else None,
                 "weight_error": choice.weight_error if choice.layers else None,
             }
             for choice in choices
@@ -40,4 +40,4 @@ def choices_view(choices: Sequence[CriterionOutcome], plan: Plan) -> tuple[Block
         f"and {plan.criterion}. What would:",
         faint=frozenset(i for i, choice in enumerate(choices) if not choice.layers),
     )
-    return table, *not_counted(plan.unknown)
+    return table, *not_counted(plan.uncounted)

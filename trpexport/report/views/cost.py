@@ -30,8 +30,8 @@ def cost_view(cost: Cost) -> tuple[Block, ...]:
         rows.append({"layer": "(others)", "parameters": cost.other_parameters})
     total = {
         "layer": "all",
-        "macs": at_least(cost.macs, cost.unknown),
-        "flops": at_least(cost.flops, cost.unknown),
+        "macs": at_least(cost.macs, cost.uncounted),
+        "flops": at_least(cost.flops, cost.uncounted),
         "parameters": cost.parameters,
         "activations": cost.activation_bytes,
     }
@@ -52,4 +52,4 @@ def cost_view(cost: Cost) -> tuple[Block, ...]:
     )
     left_out = f", {counts_text(cost.left_out)}" if cost.left_out else ""
     text = Text(f"Left out: biases{left_out}. FLOPs are 2 x MACs.")
-    return table, text, *not_counted(cost.unknown)
+    return table, text, *not_counted(cost.uncounted)

@@ -55,7 +55,8 @@ def _machine(machine: Mapping[str, Any] | None) -> Iterator[Block]:
         return
     cores, versions = machine["cores"], machine["versions"]
     yield Text(
-        f"{machine['cpu'] or machine['architecture']}, {cores['usable']} usable cores, "
+        f"{machine['cpu'] or machine['architecture']}, {cores['usable']} usable "
+        f"core{'' if cores['usable'] == 1 else 's'}, "
         f"{', '.join(machine['instruction_sets'])}"
     )
     yield Text(f"Python {versions['python']}, ONNX Runtime {versions['onnxruntime']}")
@@ -64,7 +65,10 @@ def _machine(machine: Mapping[str, Any] | None) -> Iterator[Block]:
 def _extra(extra: Mapping[str, Any]) -> Any:
     if not extra["missing"]:
         return _good("installed")
-    return ", ".join(f"{name} {why}" for name, why in extra["missing"].items())
+    packages: dict[str, list[str]] = {}
+    for name, reason in extra["missing"].items():
+        packages.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in packages.items())
 
 
 def _good(text: str) -> Value:

@@ -41,7 +41,7 @@ def emulation_view(
     for label, cost, model in zip(labels, costs, emulated.models, strict=True):
         row: dict[str, Any] = {
             "model": label,
-            "macs": at_least(cost.macs, cost.unknown),
+            "macs": at_least(cost.macs, cost.uncounted),
             "difference": max(found.max_error for found in model.comparison.values()),
         }
         if (counts := model.counts) is not None:
@@ -50,9 +50,9 @@ def emulation_view(
                 row["fewer"] = first.instructions / counts.instructions
         rows.append(row)
     notes = [
-        f"the MACs of {label} leave out {counts_text(cost.unknown)}, not known"
+        f"the MACs of {label} leave out {counts_text(cost.uncounted)}, not known"
         for label, cost in zip(labels, costs, strict=True)
-        if cost.unknown
+        if cost.uncounted
     ]
     if emulated.counts_unavailable:
         notes.append(f"instructions were not counted: {emulated.counts_unavailable}")

@@ -37,7 +37,37 @@ def latency_view(report: Mapping[str, Any]) -> tuple[Block, ...]:
                 "efficiency": speedup["mid"] / ratio if name == "fp32" else None,
             }
         )
-    return Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
+    mixed = facts.get("mixed")
+    blocks = Table(columns, tuple(rows)), Text(_sentence(facts, ratio))
+    is_refined = (report["calibration"] or {}).get("refined") is not None
+    return blocks if mixed is None else (*_mixed(mixed, is_refined=is_refined), *blocks)
+
+
+def _mixed(facts: Mapping[str, Any], *, is_refined: bool) -> tuple[Block, ...]:
+    """Show the precision of each layer, and why."""
+    columns = (
+        Column("name", "layer", Kind.NAME),
+        Column("precision", "precision", Kind.NAME),
+        Column("written", "written as", Kind.NAME, absent="as it is"),
+        Column("fp32", "fp32, ms", Kind.SECONDS),
+        Column("int8", "int8, ms", Kind.SECONDS),
+        Column("int8_error", "error in int8", Kind.SHARE),
+        Column("reason", "because", Kind.PROSE),
+    )
+    rows = tuple({**layer, **layer["seconds"]} for layer in facts["layers"])
+    alone = facts["int8_alone"]
+    return Table(columns, rows), Text(
+        (
+            f"The network in both precisions{', unrefined,' if is_refined else ''} moves the worst "
+            "output by ",
+            Value(facts["error"], Kind.SHARE),
+            " of its variation on held-out images; int8 alone, at full rank, by ",
+            Value(alone["error"], Kind.SHARE),
+            ", and is ",
+            Value(alone["speedup"]["mid"], Kind.RATIO),
+            " as fast as the original",
+        )
+    )
 
 
 def _sentence(facts: Mapping[str, Any], ratio: float) -> tuple[str | Value, ...]:
@@ -68,6 +98,14 @@ def _beside(facts: Mapping[str, Any]) -> tuple[str | Value, ...]:
     speedup = facts.get("beside")
     if speedup is None:
         return ()
+    if "mixed" in facts:
+        return (
+            ". It is ",
+            Value(speedup["mid"], Kind.RATIO),
+            " (",
+            Value(Range(speedup["low"], speedup["high"]), Kind.RATIO),
+            ") as fast as int8 alone",
+        )
     return (
         f". Ranks were chosen for {facts['precision']}, in which it is ",
         Value(speedup["mid"], Kind.RATIO),
@@ -87,7 +125,7 @@ def _advice(session: Mapping[str, Any] | None) -> tuple[str | Value, ...]:
         Value(speedup["mid"], Kind.RATIO, digits=3),
         " as fast (",
         Value(Range(speedup["low"], speedup["high"]), Kind.RATIO, digits=3),
-        f") with {told(session['options'])}: bench takes that, unless it is told otherwise",
+        f") with {told(session['options'])}: bench uses these options by default",
     )
 
 
@@ -150,8 +188,8 @@ def table_view(conditions: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     columns = (
         Column("layer", "layer", Kind.PROSE),
         Column("way", "written as", Kind.NAME),
-        Column("original", "as it is, ms", Kind.SECONDS),
-        Column("seconds", "so, ms", Kind.SECONDS),
+        Column("original", "original, ms", Kind.SECONDS),
+        Column("seconds", "time, ms", Kind.SECONDS),
         Column("ratio", "faster", Kind.RATIO),
     )
     blocks: list[Block] = []

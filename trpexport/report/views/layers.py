@@ -36,7 +36,7 @@ def layers_table(plan: Plan, report: Mapping[str, Any]) -> Table:
     errors |= {layer["name"]: layer["error_after"] for layer in fitted}
     largest = max((max(layer.macs, layer.factor_macs) for layer in plan.layers), default=0)
     rows = [_row(layer, errors.get(layer.name), largest) for layer in plan.layers]
-    unknown = plan.unknown
+    unknown = plan.uncounted
     is_mixed = any(layer.scheme != plan.scheme for layer in plan.rewritten)
     before, after = plan.macs_before, plan.macs_after
     totals = [

@@ -23,7 +23,7 @@ def outlook_view(found: Outlook) -> tuple[Block, ...]:
         }
         for kind in found.kinds
     )
-    unknown = found.plan.unknown
+    unknown = found.plan.uncounted
     table = Table(
         columns=(
             Column("kind", "kind of layer", Kind.NAME),

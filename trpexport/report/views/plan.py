@@ -19,7 +19,7 @@ def plan_view(plan: Plan) -> tuple[Block, ...]:
         faint.add(len(rows))
         macs = plan.other_macs
         rows.append({"layer": "others", "rank": None, "before": macs, "after": macs})
-    before, after, unknown = plan.macs_before, plan.macs_after, plan.unknown
+    before, after, unknown = plan.macs_before, plan.macs_after, plan.uncounted
     total = {
         "layer": "all",
         "before": at_least(before, unknown),

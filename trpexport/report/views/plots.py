@@ -108,7 +108,7 @@ def pareto_plot(reports: Mapping[str, Mapping[str, Any]]) -> Plot | None:
         x=gain,
         y=Axis("output moves by, of its variation", Kind.SHARE, from_zero=True),
         series=(
-            Series("none is better in both", tuple(front)),
+            Series("the front", tuple(front)),
             Series("export", tuple(points), mark="dots"),
         ),
         note="right and down is better; the line joins those that no other beats in both",

@@ -26,7 +26,7 @@ def sensitivity_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         Column("operator", "operator", Kind.NAME, optional=True),
         Column("macs", "MACs", Kind.COUNT, optional=True),
         *(
-            Column(f"at {share}", f"at {share:.0%} of them", Kind.SHARE, absent=_NONE)
+            Column(f"at {share}", f"at {share:.0%} of MACs", Kind.SHARE, absent=_NONE)
             for share in facts["ratios"]
         ),
         *(Column(name, f"in {name}", Kind.SHARE, absent="-") for name in precisions),
@@ -50,8 +50,8 @@ def sensitivity_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
 
 _BUDGET = (
     Column("chosen", "cut within the budget", Kind.PROSE),
-    Column("back", "left whole it wins", Kind.SHARE, absent="-"),
-    Column("more", "for so many MACs", Kind.COUNT, absent="-"),
+    Column("back", "won back if left whole", Kind.SHARE, absent="-"),
+    Column("more", "for more MACs", Kind.COUNT, absent="-"),
 )
 
 

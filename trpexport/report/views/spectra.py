@@ -40,7 +40,7 @@ def spectra_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
             *_inputs(facts),
             ", ",
             Value(facts["macs"], Kind.COUNT, bound="at least" if unknown else None),
-            f" MACs, {facts['scheme']}; ranks up to the break-even one are cheaper",
+            f" MACs, {facts['scheme']}; ranks up to break even make a layer cheaper",
         ),
         faint=frozenset(i for i, layer in enumerate(layers) if layer["reason_kept"] is not None),
     )

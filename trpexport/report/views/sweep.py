@@ -9,6 +9,7 @@ from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Tex
 from trpexport.report.page import Axis, Plot, Point, Series
 from trpexport.report.views.uncounted import at_most
 
+_BETTER = {"speedup": "is faster", "macs": "has fewer MACs", "bytes": "has a smaller file"}
 _GAINS = {"speedup": "times as fast", "macs": "times fewer MACs", "bytes": "times smaller file"}
 
 
@@ -103,13 +104,18 @@ def _failures(failed: list[Mapping[str, Any]]) -> Table:
 def _front(facts: Mapping[str, Any]) -> Text:
     if not facts["front"]:
         return Text("No cell stands.", Role.VERDICT, Tone.BAD)
-    by = f"{_GAINS[facts['gain']]} and {_loss_title(facts)}"
-    return Text(f"None is better in both, {by}: {', '.join(facts['front'])}", Role.VERDICT)
+    loss = facts["loss"]
+    less = "moves the output less" if loss == "error" else f"loses less {loss}"
+    return Text(
+        f"The front: {', '.join(facts['front'])}. No other cell both {_BETTER[facts['gain']]} and "
+        f"{less} than one of them.",
+        Role.VERDICT,
+    )
 
 
 def _loss_title(facts: Mapping[str, Any]) -> str:
     loss = facts["loss"]
-    return "output moves by, of its variation" if loss == "error" else f"lost of {loss}"
+    return "output moves by, of its variation" if loss == "error" else f"{loss} lost"
 
 
 def sweep_plot(facts: Mapping[str, Any]) -> tuple[Plot, ...]:
@@ -137,10 +143,10 @@ def sweep_plot(facts: Mapping[str, Any]) -> tuple[Plot, ...]:
             x=Axis(_GAINS[facts["gain"]], Kind.RATIO),
             y=Axis(_loss_title(facts), kind, from_zero=True),
             series=(
-                Series("none is better in both", front),
+                Series("the front", front),
                 *(Series(name, tuple(some), mark="dots") for name, some in groups.items()),
             ),
-            note="right and down is better; the line joins the cells that no other beats in both",
+            note="right and down is better; no other cell beats those on the line in both",
         ),
     )
 

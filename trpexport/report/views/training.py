@@ -14,16 +14,22 @@ def training_view(facts: Mapping[str, Any]) -> tuple[Text, ...]:
 
     Args:
         facts: the last line of the metrics, with ``original_top1`` where that was measured; both in
-            percent.
+            percent; with the ``teacher``'s file where there was one.
     """
+    teacher = facts.get("teacher")
+    told = () if teacher is None else (Text(f"Its teacher was {teacher}.", Role.NOTE),)
+    return (_verdict(facts), *told)
+
+
+def _verdict(facts: Mapping[str, Any]) -> Text:
     now, before = facts.get("test_top1"), facts.get("original_top1")
     if now is None:
         said: tuple[str | Value, ...] = ("Test loss ", Value(facts["test_loss"], Kind.NUMBER))
-        return (Text(said, Role.VERDICT),)
+        return Text(said, Role.VERDICT)
     images = f"{facts['test_images']} test images"
     if before is None:
         said = ("Top-1 ", Value(now / 100, Kind.SHARE), f" on {images}")
-        return (Text(said, Role.VERDICT),)
+        return Text(said, Role.VERDICT)
     drop = before - now
     lost = Lost(
         facts["test_images"], "test images", is_real=True, error=None, metric="top-1",
@@ -36,4 +42,4 @@ def training_view(facts: Mapping[str, Any]) -> tuple[Text, ...]:
         *(Value(before / 100, Kind.SHARE), " -> ", Value(now / 100, Kind.SHARE)),
         f") on {images}",
     )
-    return (Text(said, Role.VERDICT, tone),)
+    return Text(said, Role.VERDICT, tone)

@@ -13,7 +13,7 @@ _HEADS = {
     Outcome.PAYS: ("Pays", Tone.GOOD),
     Outcome.HARDLY_PAYS: ("Hardly pays", Tone.PLAIN),
     Outcome.DESTROYED: ("Destroyed", Tone.BAD),
-    Outcome.UNKNOWN: ("Nobody knows yet whether it pays", Tone.PLAIN),
+    Outcome.UNKNOWN: ("Not known yet whether it pays", Tone.PLAIN),
 }
 _RESOURCES = {"macs": "fewer MACs", "parameters": "fewer parameters", "bytes": "fewer bytes"}
 
@@ -33,6 +33,8 @@ def verdict_view(verdict: Verdict | None, name: str = "") -> tuple[Block, ...]:
         *_saved(verdict.saved),
         *_lost(verdict.lost),
     )
+    if verdict.lost is not None and verdict.lost.is_real and verdict.outcome is Outcome.UNKNOWN:
+        sentence += ("; the output hardly varies over these inputs, so the same top-1 says little",)
     if verdict.is_dear:
         sentence += (f"; {why_dear(verdict.dear_kinds)}",)
     return (Text(sentence, Role.VERDICT, tone),)
@@ -50,14 +52,14 @@ def _saved(saved: Mapping[str, float]) -> Parts:
 def _lost(lost: Lost | None) -> Parts:
     """Say what that cost, and on how many inputs."""
     if lost is None:
-        return ("; what that cost nobody measured",)
+        return ("; the loss was not measured",)
     where = f" on {lost.inputs} {lost.on}"
     if lost.metric is not None:
         return (" for ", *_metric(lost), where)
     if not lost.is_real:
         return (
-            "; on real inputs nothing was measured",
-            *((f", on {lost.inputs} random ones the output moves by ", _share(lost.rms_error),
+            "; nothing was measured on real inputs",
+            *((f"; on {lost.inputs} random ones the output moves by ", _share(lost.rms_error),
                " of its RMS") if lost.rms_error is not None else ()),
         )  # fmt: skip
     parts: Parts = ()

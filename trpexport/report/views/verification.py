@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trpexport.compare import FLOAT32, Tolerance
-from trpexport.report.blocks import Block, Column, Kind, Role, Table, Text, Tone
+from trpexport.report.blocks import Block, Column, Kind, Role, Table, Text, Tone, filled
 
 if TYPE_CHECKING:
     from trpexport.runtime.verify import Verification
@@ -16,9 +16,9 @@ _COLUMNS = (
     Column("rms_error", "RMS error", Kind.NUMBER, digits=2),
     Column("cosine", "cosine", Kind.NUMBER, digits=7, optional=True),
     Column("top1_agreement", "same top-1", Kind.SHARE, digits=2),
+    Column("agreement", "equal values", Kind.SHARE, digits=2),
     Column("inputs", "inputs", Kind.WHOLE),
 )
-_AGREEMENT = Column("agreement", "equal values", Kind.SHARE, digits=2)
 
 
 def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
@@ -28,12 +28,10 @@ def verification_view(found: Verification, compared: str) -> tuple[Block, ...]:
         found: the comparison.
         compared: what was compared with what.
     """
-    has_whole_numbers = any(output.agreement is not None for output in found.outputs.values())
-    columns = (*_COLUMNS[:-1], _AGREEMENT, _COLUMNS[-1]) if has_whole_numbers else _COLUMNS
     rows = tuple({"output": name, **vars(output)} for name, output in found.outputs.items())
     blocks: list[Block] = [
         Text(compared),
-        Table(columns, rows),
+        Table(filled(_COLUMNS, rows), rows),
         Text("Errors are relative to the RMS of the output."),
     ]
     if found.note is not None:

@@ -1,0 +1,67 @@
+"""The machines of a Ray cluster, which is an extra."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.installing import install_command
+
+_RETRIES = 5  # of a task whose worker or node is gone
+
+
+@contextlib.contextmanager
+def connected(address: str, variables: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """Connect to a cluster while the block runs, unless this process is connected already.
+
+    Args:
+        address: of the cluster; ``auto`` for the one that runs here.
+        variables: environment variables of the processes that work there.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        TrpexportError: there is no such cluster.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": dict(variables or {})},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise TrpexportError(
+            f"there is no Ray cluster at {address} ({str(error).splitlines()[0][:200]}): "
+            "start one with ray start --head, or leave it out to work on this machine alone",
+            parameters=("ray",),
+        ) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def task(ray: Any, function: Callable[..., Any], **options: Any) -> Any:
+    """Return a function as a task, which another worker takes over where its own is gone."""
+    return ray.remote(function).options(num_cpus=1, max_retries=_RETRIES, **options)
+
+
+def _ray() -> Any:
+    """Return Ray.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependencyError(
+            f"clusters need Ray: {install_command('ray')}", parameters=("ray",)
+        ) from None
+    return ray
