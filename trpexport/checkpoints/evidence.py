@@ -34,7 +34,7 @@ _SPEAKS_FOR, _SPEAKS_AGAINST = 0.35, 0.7
 _CLEARLY, _CLEARLY_ON_REAL = 1.25, 1.1
 _SAME = 1e-3
 # Pixels of all images together: artificial and real ones.
-_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 130_000, 128
+_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 65_000, 128
 _FEWEST, _MOST = 4, 16
 
 
