@@ -41,6 +41,7 @@ def test_a_criterions_ranks(
     ]
     assert facts[0]["top1"] > facts[1]["top1"] + 0.01
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))  # calculated again, not found
     other = run("decompose", checkpoint, *options, *calib, "-o", tmp_path / "b", "--json")
     assert json.loads(other.out)["calibration"] == report["calibration"]
     first, second = (load_bundle(tmp_path / name).module.state_dict() for name in "ab")
