@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -223,7 +224,8 @@ def _artificial(shape: Sequence[int] | None) -> Tensor | None:
 def _some(images: NDArray[Any]) -> Tensor:
     """Return some of the images: as many as a look at is quick."""
     count = max(_FEWEST, _REAL_PIXELS // max(1, math.prod(images.shape[2:])))
-    return torch.from_numpy(images[:: max(1, len(images) // count)])
+    # A copy: the array may be one that can only be read, which PyTorch warns of.
+    return torch.from_numpy(np.array(images[:: max(1, len(images) // count)]))
 
 
 def _silence(architecture: Architecture | None) -> tuple[str, ...]:
