@@ -37,8 +37,8 @@ def sensitivity_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         columns,
         rows,
         title=(
-            f"{facts['architecture'] or 'network'}, {facts['scheme']}: the output moves by so much "
-            f"of its variation if one layer alone is cut; {facts['images']} images of "
+            f"{facts['architecture'] or 'network'}, {facts['scheme']}: output error, as a share of "
+            f"the output's variation, if one layer alone is cut; {facts['images']} images of "
             f"{facts['data']}, the worst first",
         ),
     )
@@ -74,7 +74,7 @@ def _uncut(layers: list[Mapping[str, Any]], precisions: list[str]) -> tuple[Bloc
         return ()
     columns = (
         Column("layer", "not cut", Kind.NAME),
-        Column("reason", "so nobody knows what that would lose", Kind.PROSE),
+        Column("reason", "because (what a cut would lose is not known)", Kind.PROSE),
         *(Column(name, f"in {name}", Kind.SHARE, absent="-") for name in precisions),
     )
     rows = tuple(
