@@ -8,7 +8,7 @@ revised simplex method", Mathematical Programming Computation 10, 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -148,8 +148,20 @@ class _Rows:
         self._width = self._entries + len(program.followers) + len(program.seams)
         entries = [entry for row in program.layers for entry in row]
         followers, seams = program.followers, program.seams
-        self.seconds = _floats(one.seconds for one in (*entries, *followers, *seams))
-        self.errors = _floats([*(one.error for one in (*entries, *followers)), *[0.0] * len(seams)])
+        self.seconds = _floats(
+            [
+                *(entry.seconds for entry in entries),
+                *(follower.seconds for follower in followers),
+                *(seam.seconds for seam in seams),
+            ]
+        )
+        self.errors = _floats(
+            [
+                *(entry.error for entry in entries),
+                *(follower.error for follower in followers),
+                *(0.0 for _ in seams),
+            ]
+        )
 
     def solved(self, goal: Floats, scarce: Floats, room: float) -> list[int]:
         """Return the entry of each layer for which ``goal`` is least and ``scarce`` within room."""
@@ -239,5 +251,5 @@ class _Rows:
         return LinearConstraint(csr_array(np.atleast_2d(matrix)), low, high)
 
 
-def _floats(numbers: Iterable[float]) -> Floats:
-    return np.array([*numbers], dtype=np.float64)
+def _floats(numbers: Sequence[float]) -> Floats:
+    return np.array(numbers, dtype=np.float64)

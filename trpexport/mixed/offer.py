@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -53,7 +54,7 @@ class Offer:
         Raises:
             NothingToDoError: none is within the limit.
         """
-        if self._base is None and len(self._schemes) > 1:
+        if self._base is None and len(self._schemes) > 1 and math.isfinite(within):
             self._base = self._best_scheme(what, within)
         return self._solved(self._offered(), what, within)
 
