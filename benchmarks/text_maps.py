@@ -134,7 +134,7 @@ def picture(work: Path, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     kept, rows = np.load(work / "text_maps.npz"), json.loads(RESULT.read_text())["results"]
-    ways = [name for name in (ORIGINAL, REFINED, CALIBRATED, ENERGY) if name in kept]
+    ways = [name for name in (ORIGINAL, REFINED, CALIBRATED, SAME_RANKS) if name in kept]
     plt.rcParams.update({"font.size": 13})
     figure, axes = plt.subplots(
         3, 1 + len(ways), figsize=(2.6 * (1 + len(ways)), 8.4), layout="constrained"
@@ -149,7 +149,7 @@ def picture(work: Path, file: Path) -> None:
     for axis in axes.flat:
         axis.set_axis_off()
     figure.colorbar(shown, ax=axes, location="bottom", shrink=0.4, label="text here")
-    figure.savefig(file, dpi=90, metadata={"Software": None})
+    figure.savefig(file, dpi=80, metadata={"Software": None})
 
 
 def _titled(name: str, row: dict[str, Any]) -> str:
