@@ -22,12 +22,15 @@ demo: $(READY)
 	@echo "  $(BIN)/trpexport profile demo"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
-# Two files at a time, one thread each: PyTorch's threads only get in each other's way.
+# Two processes, one thread each: PyTorch's threads only get in each other's way. Each begins with one
+# half, so that what a file's tests share is mostly made once; who is done first takes of the other's.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +27,55 @@ pytest_plugins = ["tests.fixtures"]
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Search for no garbage while libraries are imported: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep what is kept from run to run out of the user's cache, and the user's out of tests."""
+    folder = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "shared"))
+        yield folder
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(caches: Path) -> Iterator[None]:
+    """Give each test a cache of its own: none finds what another has calculated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(caches / str(next(_numbers))))
         yield
 
 
-def pytest_collection_finish() -> None:
-    """Keep what is loaded by now out of garbage collections.
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget what a test imported from its own folder: another test's may have the same name."""
+    before = set(sys.modules)
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
-    It is half a million objects, and each of many collections (one before every measurement, one
-    after every export) would walk over all of them.
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_search_for_garbage() -> None:
+    """Leave what stands before a file's tests out of searches for garbage.
+
+    That is half a million objects of imported libraries, and there are many searches: one before
+    every measurement, one after every export.
     """
+    gc.collect()
     gc.freeze()
 
 

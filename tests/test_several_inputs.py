@@ -119,7 +119,8 @@ def test_calibration_knows_each_input_by_its_name() -> None:
 def test_factors_are_loaded_from_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     small = trpexport.decompose(Masked(), RANK, example=MASKED)
-    trpexport.export(small, tmp_path / "out", verify_seconds=0)
+    quick: dict[str, Any] = {"opset": 17, "legacy_exporter": True, "simplify": False}
+    trpexport.export(small, tmp_path / "out", verify_seconds=0, **quick)
     factory = "tests.networks.torch.several:Masked"
     checkpoint = load_checkpoint(tmp_path / "out" / "model.safetensors", model=factory)
     assert checkpoint.inputs == Inputs.of(MASKED)
@@ -128,15 +129,16 @@ def test_factors_are_loaded_from_a_bundle(tmp_path: Path, monkeypatch: pytest.Mo
 DETECTED = RNG.standard_normal((24, 3, 16, 16)).astype(np.float32)
 
 
-@pytest.mark.parametrize("as_mapping", [True, False])
+@pytest.mark.parametrize(("as_mapping", "legacy"), [(True, False), (False, True)])
 def test_outputs_of_all_kinds_are_named_and_the_rest_is_noted(
-    tmp_path: Path, as_mapping: bool
+    tmp_path: Path, as_mapping: bool, legacy: bool
 ) -> None:
     model = Detector(as_mapping=as_mapping)
     small = trpexport.decompose(model, trpexport.ByBudget(error=0.9), images=DETECTED)
     errors = small.plan.options["calibration"]["output_errors"]
     assert list(errors) == ["boxes_0", "scores", "features"]
-    report = trpexport.export(small, tmp_path / "out", dynamic_batch=True, verify_seconds=0)
+    how: dict[str, Any] = {"dynamic_batch": True, "legacy_exporter": legacy, "verify_seconds": 0}
+    report = trpexport.export(small, tmp_path / "out", **how)
     assert "left out of the outputs, as it is no tensor: stride (int)" in report.data["notes"]
     assert [one.name for one in session(tmp_path / "out").get_outputs()] == list(errors)
 

@@ -17,15 +17,19 @@ ZOO = importlib.import_module("trpexport.models_zoo")
 # The whole matrix takes an hour: benchmarks/zoo_matrix.py. Here, one of every kind of block and
 # every scheme in little time, then the rest of the kinds, each under the scheme that strains it.
 FEW = (
-    ("resnet20", "tucker2"),
-    ("resnet20-a", "spatial"),
-    ("preresnet20", "channel"),
-    ("wrn-16-4", "decoupling"),
+    ("resnet20(depth=8)", "tucker2"),
+    ("resnet20-a(depth=8)", "spatial"),
+    ("preresnet20(depth=8)", "channel"),
+    ("wrn-16-4(depth=10)", "decoupling"),
     ("vgg11_bn", "channel"),
     ("densenet-40-12(depth=10)", "channel"),
     ("alexnet", "spatial"),
 )
 MORE = (
+    ("resnet20", "tucker2"),
+    ("resnet20-a", "spatial"),
+    ("preresnet20", "channel"),
+    ("wrn-16-4", "decoupling"),
     ("resnet20", "channel"),
     ("resnet20", "spatial"),
     ("resnet20", "decoupling"),
@@ -77,7 +81,7 @@ def test_few_networks(preset: str, scheme: str, tmp_path: Path) -> None:
 
 
 def test_batch_one(tmp_path: Path) -> None:
-    rewrite_and_export("resnet20-a", "spatial", tmp_path / "out", dynamic_batch=False)
+    rewrite_and_export("resnet20-a(depth=8)", "spatial", tmp_path / "out", dynamic_batch=False)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ number = 3
 
 
 @pytest.fixture(autouse=True)
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "userpack"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -68,9 +67,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "wrong.py").write_text("def f(:\n")
     (folder / "needs.py").write_text("import package_that_nobody_has\n")
     monkeypatch.chdir(tmp_path)
-    yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] == "userpack"]:
-        del sys.modules[name]
+    return folder
 
 
 def test_a_factory_in_the_working_directory() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import trpexport as tx
-from tests.conftest import Run
+from tests.conftest import QUICK, Run
 from trpexport import bundle
 
 NETS = """
@@ -50,7 +50,7 @@ def network() -> nn.Sequential:
 def test_from_the_command_line(run: Run, place: Path) -> None:
     torch.save(network().state_dict(), place / "w.pt")
     options = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--criterion", "rank:2")
-    how = ("--calib", f"tensors:{place / 'x.npz'}", "--verify-seconds", "0", "--no-simplify")
+    how = ("--calib", f"tensors:{place / 'x.npz'}", *QUICK)
     result = run("decompose", "w.pt", *options, *how, "--images", "40", "-o", "out")
     assert result.code == 0, result.err
     report = json.loads((place / "out" / bundle.REPORT).read_text())
@@ -83,7 +83,7 @@ def test_what_a_drop_of_a_metric_allows(run: Run, place: Path) -> None:
         np.savez(place / "t.npz", input=x, target=again(torch.from_numpy(x)).numpy())
     (place / "mine.py").write_text("def lost(p, t):\n    return abs(p - t).mean()\n")
     model = ("--model", "tensornets:signal", "--input-shape", "1x2x6x6", "--calib", "tensors:t.npz")
-    rest = ("--verify-seconds", "0", "--no-simplify", "--cache", "cache")
+    rest = (*QUICK, "--cache", "cache")
     bare = run("decompose", "w.pt", *model, "--max-drop", "0.1", *rest, "-o", "out")
     assert bare.code == 2
     assert "no metric is given for tensors:t.npz" in bare.error and "(--metric)" in bare.error

@@ -30,7 +30,10 @@ def accuracy(shared: Path, out: Path) -> float:
     return 100 * float((logits.argmax(1) == labels.numpy()).mean())
 
 
-@pytest.mark.parametrize(("options", "top1"), [((), 84.5), (("--stride-1-only", *QUICK), 86.0)])
+@pytest.mark.parametrize(
+    ("options", "top1"),
+    [(("--verify-seconds", "1"), 84.5), (("--stride-1-only", *QUICK), 86.0)],
+)
 def test_decompose_a_real_checkpoint(
     run: Run, shared: Path, tmp_path: Path, options: tuple[str, ...], top1: float
 ) -> None:

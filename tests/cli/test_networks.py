@@ -56,13 +56,28 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own.pth"
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_own_networks(run: Run, own: Path, tmp_path: Path, scheme: str) -> None:
+NEW_EXPORTER = ("--verify-seconds", "0", "--no-simplify")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "how"),
+    [
+        ("spatial", NEW_EXPORTER),
+        *((scheme, QUICK) for scheme in SCHEMES if scheme != "spatial"),
+        *(
+            pytest.param(scheme, NEW_EXPORTER, marks=pytest.mark.slow)
+            for scheme in SCHEMES
+            if scheme != "spatial"
+        ),
+    ],
+)
+def test_own_networks(
+    run: Run, own: Path, tmp_path: Path, scheme: str, how: tuple[str, ...]
+) -> None:
     out = tmp_path / "out"
     result = run(
         *("decompose", own, "--model", "own_network:factory", "--input-shape", "1x2x20x24"),
-        *("--scheme", scheme, "--criterion", "fraction:0.3", "--dynamic-batch", "-o", out),
-        *("--verify-seconds", "0", "--no-simplify"),
+        *("--scheme", scheme, "--criterion", "fraction:0.3", "--dynamic-batch", "-o", out, *how),
     )
     assert result.code == 0, result.err
     report = json.loads((out / bundle.REPORT).read_text())

@@ -129,7 +129,11 @@ def test_what_can_not_be_is_said_in_one_line(
     assert (done.code, list(tmp_path.iterdir())) == (2, [])
 
 
-def test_a_limit_that_can_not_be_met_leaves_the_bundle_as_it_was(run: Run, copy: Path) -> None:
+def test_a_limit_that_can_not_be_met_leaves_the_bundle_as_it_was(
+    run: Run, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy.parent)
+    Path("trpexport.toml").write_text("[quantize]\nverify-seconds = 0\n")
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     done = run("quantize", copy, "--precision", "fp16", "--force", "--max-error", "1e-9")
     assert (done.code, "more than the" in done.err) == (3, True)

@@ -1,4 +1,4 @@
-"""Runs of ``trpexport train`` in processes of their own, which can be killed.
+"""Runs in processes of their own, which can be killed, and in processes that are joined.
 
 They are forked from a server that has imported everything, so that each starts at once.
 """
@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trpexport.training.distributed import Workers
 
 # The first optimizer of a process imports torch._dynamo.
 PRELOADED = ["trpexport.cli", "trpexport.training.train", "torch._dynamo", "sklearn.datasets"]
@@ -95,6 +99,44 @@ def _main(arguments: list[str], err: str, environment: Mapping[str, str]) -> Non
     with Path(err).open("w", buffering=1) as stream:
         sys.stderr, sys.stdout = stream, stream
         sys.exit(importlib.import_module("trpexport.cli").run(arguments))
+
+
+def together(
+    function: Callable[[Workers], dict[str, Any]], count: int = 2, *, how: str = "forkserver"
+) -> list[dict[str, Any]]:
+    """Run a function in processes that are joined by gloo, and return what each returned."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context(how)
+    context.set_forkserver_preload(PRELOADED)
+    with context.Pool(count, maxtasksperchild=1) as pool:
+        tasks = [(function, rank, count, port) for rank in range(count)]
+        return pool.starmap_async(_one, tasks, chunksize=1).get(timeout=200)
+
+
+def _one(
+    function: Callable[[Workers], dict[str, Any]], rank: int, count: int, port: int
+) -> dict[str, Any]:
+    import torch
+
+    from trpexport.training.distributed import joined
+
+    torch.set_num_threads(1)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    torchrun = {**address, "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in torchrun.items()})
+    with joined("cpu") as workers:
+        result = function(workers)
+        assert _is_talking() == (count > 1)
+    # A thread of the group that outlives Python aborts the process, now and then.
+    assert not _is_talking()
+    return result
+
+
+def _is_talking() -> bool:
+    """Whether this process has threads that wait for others to talk to it."""
+    return any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
 
 def write_digits(path: Path) -> str:

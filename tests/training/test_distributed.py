@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import multiprocessing
-import os
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from tests.training.processes import PRELOADED, start, start_workers
+from tests.training.processes import start, start_workers, together
 from trpexport.errors import DeviceError, OutputError, TrainingError
 from trpexport.training.distributed import Workers, joined
 from trpexport.training.sync_batch_norm import SyncBatchNorm, synchronised
 
 CPU = torch.device("cpu")
-
-
-def together(
-    function: Callable[[Workers], dict[str, Any]], count: int = 2, *, how: str = "forkserver"
-) -> list[dict[str, Any]]:
-    """Run a function in processes that are joined by gloo, and return what each returned."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context(how)
-    context.set_forkserver_preload(PRELOADED)
-    with context.Pool(count, maxtasksperchild=1) as pool:
-        tasks = [(function, rank, count, port) for rank in range(count)]
-        return pool.starmap_async(_one, tasks, chunksize=1).get(timeout=200)
-
-
-def _one(
-    function: Callable[[Workers], dict[str, Any]], rank: int, count: int, port: int
-) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    torchrun = {**address, "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank}
-    os.environ.update({name: str(value) for name, value in torchrun.items()})
-    with joined("cpu") as workers:
-        result = function(workers)
-        assert _is_talking()
-    # A thread of the group that outlives Python aborts the process, now and then.
-    assert not _is_talking()
-    return result
-
-
-def _is_talking() -> bool:
-    """Whether this process has threads that wait for others to talk to it."""
-    return any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
 
 def _train_in_float64(workers: Workers) -> dict[str, Any]:

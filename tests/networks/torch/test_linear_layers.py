@@ -104,8 +104,19 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("scheme", ["channel", "spatial"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        *(("vit", "channel"), ("unet", "spatial"), ("line", "channel"), ("volume", "spatial")),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                *(("vit", "spatial"), ("unet", "channel")),
+                *(("line", "spatial"), ("volume", "channel")),
+            )
+        ),
+    ],
+)
 def test_it_goes_through_the_whole_job(name: str, scheme: str, tmp_path: Path) -> None:
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
