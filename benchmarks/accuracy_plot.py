@@ -103,8 +103,8 @@ def draw(file: Path, curve: dict[str, Any], refined: dict[str, Any]) -> None:
         axis.axhline(0, color="0.4", lw=1)
         axis.grid(alpha=0.3)
     _losses(axes[0])
-    styles = [*MEASURED.values(), *OTHERS.values()]
-    handles = [_line(axes[0], style, []) for style in styles]
+    legend = [*MEASURED.values(), *OTHERS.values()]
+    handles = [_line(axes[0], style, []) for style in legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=14)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 

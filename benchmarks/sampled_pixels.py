@@ -27,6 +27,7 @@ from trpexport.choose import gathering
 from trpexport.choose.by_plan import revised
 from trpexport.choose.calibrate import calibrate
 from trpexport.choose.held_out import HeldOut
+from trpexport.choose.sampling import share_of
 from trpexport.choose.spectra import keep_all
 from trpexport.networks.torch.network import TorchNetwork
 from trpexport.plan import Plan
@@ -61,7 +62,7 @@ def measure(checkpoint: Path, args: argparse.Namespace, known: dict[str, Any]) -
                 key = f"{checkpoint.stem}/{args.scheme}/{ratio:g}/{way}/draw {seed}"
                 if key in known:
                     continue
-                share = (lambda *_: 1.0) if way == ALL else gathering.share_of
+                share = (lambda *_, **__: 1.0) if way == ALL else share_of
                 with patch.object(gathering, "share_of", share):
                     found = calibrate(network, plan, images.gatherer(network))
                 cut = network.rewritten(found.chains)

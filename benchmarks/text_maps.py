@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace) -> None:
     images = read(Material(args.shared, args.network.parent))
     drawn = inputs(scenes())
     rows: dict[str, Any] = {}
-    kept: dict[str, NDArray[np.float32]] = {}
+    kept: dict[str, Any] = {}
     held_out: HeldOut | None = None
     for name, network, plan in networks(args.network, images.calibration, args):
         held_out = held_out or HeldOut(network, "photographs", images.test)

@@ -35,7 +35,8 @@ _IMAGES = "imagefolder:DIR"  # for the reader to replace
 _HALF = 0.5
 _HALF_PRECISION = "fp16"
 _MAX_ERROR = 0.05  # of a precision, as far as hardly any answer changes
-_MAX_OUTPUT_ERROR = 0.1  # of a gate: for the reader to replace
+# Limits of a gate, for the reader to replace.
+_SAME_ANSWERS, _NEAR_OUTPUTS = {"--min-agreement": 98}, {"--max-output-error": 0.1}
 # What limits tune.
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop")
 
@@ -316,22 +317,32 @@ def _proposals(
             case Advice.QUANTIZE:
                 found.append(_quantized(context))
             case Advice.EVALUATE:
-                found += _judged(context, verdict, place, data)
+                found += _judged(context, verdict, report, place)
             case Advice.BENCH:
                 found.append(_benched(context, place))
     return found
 
 
-def _judged(context: typer.Context, verdict: Verdict, place: Path, data: str) -> Iterator[Proposal]:
-    """Return how a network is judged: a classifier by labels, another by what it puts out."""
-    if verdict.lost is None or verdict.lost.agreement is not None:
+def _judged(
+    context: typer.Context, verdict: Verdict, report: Mapping[str, Any], place: Path
+) -> Iterator[Proposal]:
+    """Return how a network is judged: by labels, else by its answers, or by what it puts out."""
+    data = _labelled(context)
+    is_classifier = verdict.lost is None or verdict.lost.agreement is not None
+    if is_classifier and (data != context.params.get("calib") or _are_labelled(report)):
         yield "measure its accuracy:", other(context, "eval", place, add={"--data": data})
     elif _has_original(context):
         files = {"--candidate": place}
         if not _has_baseline(context):
             files["--baseline"] = _file(context)
-        limit = {"--data": data, "--max-output-error": _MAX_OUTPUT_ERROR}
-        yield "hold its outputs to a limit:", other(context, "gate", add={**files, **limit})
+        limit = _SAME_ANSWERS if is_classifier else _NEAR_OUTPUTS
+        purpose = f"hold its {'answers' if is_classifier else 'outputs'} to a limit:"
+        yield purpose, other(context, "gate", add={**files, "--data": data, **limit})
+
+
+def _are_labelled(report: Mapping[str, Any]) -> bool:
+    """Whether the images that were calibrated on have labels, as far as is known."""
+    return bool((report["calibration"] or {}).get("is_labelled", True))
 
 
 def _benched(context: typer.Context, place: Path) -> Proposal:

@@ -12,10 +12,12 @@ from trpexport.errors import TrpexportError
 
 from . import options as opt
 from .console import say, show_text
+from .drawing import Plot, draw
 from .interrupts import tell_written
 
 if TYPE_CHECKING:
     from trpexport.report.documents import Document
+    from trpexport.report.page import Page
 
 _DEFAULT = Path("report.html")
 _HTML, _MARKDOWN = "html", "md"
@@ -59,24 +61,29 @@ def report(
     ],
     out: opt.Out = None,
     formats: opt.Format = None,
+    plot: Plot = None,
 ) -> None:
     """Write a page about bundles and results: verdicts, layers, spectra, errors, times.
 
     The page is one HTML file that loads nothing from elsewhere: report.html, or --out. With
     --format md, Markdown is printed, or written to an --out that ends in .md. Several bundles are
-    plotted by what they save and what they lose. Needs no torch.
+    plotted by what they save and what they lose. --plot draws the plots of the page, as of a
+    training run, into a picture. Needs no torch.
 
     Example:
         trpexport report out bench.json -o report.html
-        trpexport report out --format md
+        trpexport report run --plot training.png
     """
     from trpexport.report.documents import read_document
+    from trpexport.report.views.chapters import drawings
 
     form = _form(opt.names(formats), out)
     if form == _HTML:
         out = out or _DEFAULT
     tell_written(out)
     found = [read_document(path) for path in documents]
+    if plot is not None:
+        draw(plot, drawings(_page(found)))
     if out is None:
         show_text(_rendered(found, form))
     else:
@@ -122,12 +129,16 @@ def _write(documents: Sequence[Document], out: Path, form: str) -> None:
     write_atomically(out, _rendered(documents, form).encode(errors="replace"))
 
 
-def _rendered(documents: Sequence[Document], form: str) -> str:
+def _page(documents: Sequence[Document]) -> Page:
     from trpexport.report.views.chapters import page_of
 
     from .again import commands
 
-    page = page_of(documents, commands)
+    return page_of(documents, commands)
+
+
+def _rendered(documents: Sequence[Document], form: str) -> str:
+    page = _page(documents)
     if form == _MARKDOWN:
         from trpexport.report.render.markdown import markdown_page
 

@@ -13,6 +13,7 @@ from . import measuring as m
 from . import options as opt
 from .alignment import RankMultiple, selection
 from .console import progress, say, show, show_json
+from .drawing import Plot, draw
 from .eval import (
     Data,
     DataImages,
@@ -113,6 +114,7 @@ def sweep(
         str,
         typer.Option(help="Ray resource that marks the nodes to time on."),
     ] = "trpexport_device",
+    plot: Plot = None,
     save: m.Save = None,
     report: ReportTo = None,
     as_json: opt.Json = False,
@@ -137,7 +139,7 @@ def sweep(
     from trpexport.latency.stopwatch import Conditions
     from trpexport.pipeline import default_directory
     from trpexport.report.documents import Record
-    from trpexport.report.views.sweep import sweep_view
+    from trpexport.report.views.sweep import sweep_plot, sweep_view
     from trpexport.sweeps.cells import grid, parse_targets
     from trpexport.sweeps.sweep import JSON, Sweep
     from trpexport.sweeps.work import Work
@@ -184,6 +186,8 @@ def sweep(
         show(*sweep_view(found.data))
         say(f"Wrote {out}")
     _save(found, save)
+    if plot is not None:
+        draw(plot, sweep_plot(found.data), f"Sweep: {found.network}")
     write_report(report, Record(out / JSON, "sweep", found.data))
     if found.codes:
         raise typer.Exit(max(found.codes))

@@ -202,8 +202,15 @@ def tune(
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
-        precise = precise or _tuned_for(settings)
-        tuning = Tuning(timed, settings, output or (), array, refinement, precise, device)
+        tuning = Tuning(
+            timed,
+            settings,
+            output or (),
+            array,
+            refinement,
+            precise or _tuned_for(settings),
+            device,
+        )
         if pareto:
             found = tune_front(tuning, source, fitted, out, stages)
         else:

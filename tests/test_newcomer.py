@@ -109,6 +109,39 @@ def test_two_heads(newcomer: Path, run: Run) -> None:
     assert "has several outputs" in result.error
 
 
+NETWORKS = {
+    "unet": ((1, 1, 32, 32), {"mask", "edge"}),
+    "mobilenet": ((1, 3, 32, 32), {"classifier"}),
+    "resnetd": ((1, 3, 32, 32), {"fc"}),
+    "audio": ((1, 1, 4000), {"fc"}),
+    "video": ((1, 3, 4, 16, 16), {"fc"}),
+    "vit": ((1, 3, 32, 32), {"head"}),
+    "yolo": ((1, 3, 64, 64), {"h3.1", "h4.1", "h5.1"}),
+}
+
+
+@pytest.mark.parametrize("factory", NETWORKS)
+def test_each_kind_of_network_is_read_counted_and_rewritten_but_for_its_heads(
+    newcomer: Path, factory: str
+) -> None:
+    import torch
+
+    shape, heads = NETWORKS[factory]
+    model = saved(newcomer, "nets", factory, f"{factory}.pth")
+    chooser = tx.ByCriterion("input-channel", "fraction:0.5", keep_expensive=True)
+    small = tx.decompose(f"{factory}.pth", chooser, example=shape, factory=f"nets:{factory}")
+    kept = {row.name for row in small.plan.layers if "a head" in (row.reason or "")}
+    assert kept == heads
+    assert small.plan.rewritten
+    assert not small.plan.uncounted
+    with torch.no_grad():
+        found, wanted = (net(torch.zeros(2, *shape[1:])) for net in (small.module, model))
+    for ours, theirs in zip(
+        *((x if isinstance(x, tuple) else (x,)) for x in (found, wanted)), strict=True
+    ):
+        assert ours.shape == theirs.shape
+
+
 @pytest.mark.parametrize("factory", ["make", "make_plain_subclass", "make_child"])
 def test_subclasses_of_convolutions_are_rewritten(newcomer: Path, run: Run, factory: str) -> None:
     shape = ("--input-shape", "1x3x16x16")

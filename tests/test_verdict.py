@@ -80,6 +80,8 @@ def judged(before: float, after: float, images: int = 500) -> dict[str, Any]:
         ({"agreement": None, "error": math.inf}, Outcome.DESTROYED),
         # The largest of 512 numbers that are no classes says nothing where all are near.
         ({"agreement": 0.6, "error": 0.2}, Outcome.PAYS),
+        ({"agreement": 0.85, "error": 0.3}, Outcome.HARDLY_PAYS),  # too many answers differ
+        ({"agreement": None, "error": 0.3}, Outcome.PAYS),
         # Answers that are the same for all inputs agree, whatever becomes of the network.
         ({"agreement": 1.0, "error": 1.4}, Outcome.UNKNOWN),
         ({"calibration": judged(0.9, 0.886), "error": 1.4}, Outcome.PAYS),

@@ -106,7 +106,7 @@ class Plan(Shown):
     @property
     def precisions(self) -> Mapping[str, str]:
         """By layer, the precision that was chosen with its rank; empty where none was."""
-        found = self.options.get(PRECISIONS)
+        found: Mapping[str, str] = self.options.get(PRECISIONS, {})
         return found if each(text)(found) else {}
 
     @property

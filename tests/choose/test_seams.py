@@ -50,7 +50,7 @@ def all_choices(program: Program) -> list[Sums]:
 
 
 @given(programs(), st.sampled_from(("seconds", "error")), st.floats(0, 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @example(Program([[Entry(False, 1, 0)]]), "seconds", 0.0)
 def test_no_choice_is_better(program: Program, what: Scarce, share: float) -> None:
     choices = all_choices(program)
@@ -65,7 +65,7 @@ def test_no_choice_is_better(program: Program, what: Scarce, share: float) -> No
 
 
 @given(programs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_sums_are_those_of_the_definition(program: Program) -> None:
     choices = product(*(range(len(row)) for row in program.layers))
     for chosen, expected in zip(choices, all_choices(program), strict=True):

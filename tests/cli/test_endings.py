@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from cli.app import command_line
+from cli.endings import proposed
 from tests.cli.conftest import Chained
 from tests.conftest import QUICK, ROOT, Run
+from tests.test_verdict import report as verdict_facts
 from trpexport import bundle
 from trpexport.errors import NothingToDoError
 
@@ -192,3 +195,16 @@ def test_the_original_to_compare_with_is_the_bundles_or_the_file(
     judged = run(*gate)  # no classifier: its outputs are compared
     assert judged.code in (0, 1), judged.err
     assert "max-output-error" in judged.out
+
+
+@pytest.mark.parametrize(("is_labelled", "command"), [(True, "eval"), (False, "gate")])
+def test_answers_are_judged_by_labels_where_there_are_any(is_labelled: bool, command: str) -> None:
+    facts = verdict_facts(calibration={"held_out": None, "is_labelled": is_labelled})
+    decompose = command_line(["decompose"]).commands["decompose"]
+    typed = ["net.onnx", "--calib", "photos"]
+    with decompose.make_context("decompose", typed) as context:
+        *_, (_, last) = proposed(context, facts, Path("out"))
+    words = shlex.split(last or "")
+    assert words[1] == command
+    assert words[words.index("--data") + 1] == "photos"
+    assert ("--min-agreement" in words) is not is_labelled

@@ -39,6 +39,22 @@ def test_a_page_of_a_bundle_and_records(run: Run, tmp_path: Path, bundle: Path) 
     assert "http" not in re.sub(r'http-equiv="[^"]*"', "", page)  # it loads nothing
 
 
+def test_the_plots_of_a_page_as_a_picture(run: Run, tmp_path: Path) -> None:
+    trained, gate = tmp_path / "run", tmp_path / "gate.json"
+    trained.mkdir()
+    (trained / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in EPOCHS))
+    gate.write_text(json.dumps(GATE))
+    page, picture = tmp_path / "page.html", tmp_path / "picture.svg"
+    assert run("report", trained, "-o", page, "--plot", picture).code == 0
+    drawn = picture.read_text()
+    assert all(title in drawn for title in ("Rank and MACs", "Accuracy"))
+    assert page.exists()
+    refused = run("report", gate, "-o", tmp_path / "other.html", "--plot", tmp_path / "other.svg")
+    assert refused.code == 2
+    assert "nothing to plot" in refused.err
+    assert not list(tmp_path.glob("other*"))
+
+
 def test_markdown_goes_to_the_screen(run: Run, bundle: Path) -> None:
     done = run("report", bundle, "--format", "md")
     assert (done.code, done.err) == (0, "")

@@ -52,3 +52,19 @@ def test_free_is_named_first_or_not_at_all(run: Run, typed: tuple[object, ...]) 
     result = run(*typed, "--max-error", 0.3, "--precision", "fp32,free")
     assert result.code == 2
     assert "--precision names what is tuned for first: type free,fp32" in result.error
+
+
+@pytest.mark.slow
+def test_int8_alone_is_told_as_such(
+    run: Run, clock: FakeStopwatch, typed: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    clock.int8 = {(24, 3, 3, 3): 0.05, (24, 24, 3, 3): 0.05}
+    result = run(*typed, "--max-error", 0.3, "--precision", "free", "-o", out)
+    assert result.code == 0, result.err
+    assert "int8 alone, at full rank" in " ".join(result.out.split())
+    assert not (out / "baseline.onnx").exists()
+    shown = run("report", out, "--format", "md")
+    assert shown.code == 0, shown.err
+    assert "trpexport tune" in shown.out
+    assert run("verify", f"{out}@int8").code == 0

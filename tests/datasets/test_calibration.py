@@ -28,7 +28,8 @@ def test_images_come_from_the_training_split_and_others_from_the_test_split() ->
     images = drawn(BOTH, 16)
     assert images.inputs.shape == (16, *SHAPE[1:])
     assert rows(images.inputs) < rows(HOW.normalise(pixels(24)))
-    assert images.facts() == {"data": "made:up", "split": "train", "seed": 0}
+    made = {"data": "made:up", "split": "train", "seed": 0, "is_labelled": True}
+    assert images.facts() == made
     assert not images.notes
     assert rows(images.unseen()) == rows(HOW.normalise(pixels(16, seed=1)))
     assert images.notes == ["verified on test images; golden.npz holds the first of them"]

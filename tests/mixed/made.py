@@ -20,7 +20,7 @@ from trpexport.mixed.times import MixTimer, MixTimes
 from trpexport.ops import LinearOp, Window
 
 INT8 = "int8"
-HALF = Way("channel", 8)
+HALF, QUARTER = Way("channel", 8), Way("spatial", 8)
 OP = LinearOp(16, 16, window=Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)))
 
 
@@ -74,7 +74,8 @@ class Row:
 
     def table(self, seconds: Sequence[float], whole: float) -> TimeTable:
         layers: dict[str, dict[Way | None, float]] = {
-            name: {None: one, HALF: one / 2} for name, one in zip(self.names, seconds, strict=True)
+            name: {None: one, HALF: one / 2, QUARTER: one / 4}
+            for name, one in zip(self.names, seconds, strict=True)
         }
         return TimeTable(
             latency=whole,

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from tests.mixed.made import HALF, INT8, Row, Truth
+from tests.mixed.made import HALF, INT8, QUARTER, Row, Truth
 from trpexport.bundle import FLOAT32
+from trpexport.choose.table import LayerOptions, Option, SensitivityTable
 from trpexport.mixed.mix import Mix
 from trpexport.mixed.offer import Offer
 from trpexport.mixed.times import fit
@@ -57,6 +58,21 @@ def every(row: Row, limit: float) -> list[tuple[float, Mix]]:
         if row.built(mix).error ** 2 <= limit + 1e-9:
             found.append((row.seconds(mix), mix))
     return found
+
+
+def test_departures_from_the_best_scheme_count_more() -> None:
+    row = Row(int8=[11.0] * 5, errors=[1.0] * 5)
+    options = (
+        Option(None, None, {}, 0.0),
+        Option("channel", 8, {}, 0.01),
+        Option("spatial", 8, {}, 0.05),
+    )
+    gains = {"channel": 1.0, "spatial": 1.0}
+    table = SensitivityTable("", tuple(LayerOptions(n, gains, options) for n in row.names), {})
+    offer = Offer(row.times(), table, {})
+    # What is fastest at any loss says nothing of which scheme is best within one.
+    assert {*offer.least("seconds", math.inf).ways.values()} == {QUARTER}
+    assert offer.least("seconds", 0.05 + 1e-9).ways == dict.fromkeys(row.names, HALF)
 
 
 def test_what_a_chain_was_seen_to_lose_in_8_bits_counts_from_then_on() -> None:

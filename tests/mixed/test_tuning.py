@@ -14,6 +14,7 @@ from tests.choose.networks import smooth
 from tests.latency.networks import SHAPE, twins
 from tests.mixed.networks import Converting
 from trpexport.artifact.build import BundleReport, ExportSettings
+from trpexport.artifact.reference import OnnxFile
 from trpexport.bundle import BASELINE, FLOAT32, variant_name
 from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import ByLatency
@@ -31,7 +32,9 @@ INT8 = "int8"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("network")
     twins().write_onnx(folder / "twins.onnx", OnnxSettings())
-    np.savez(folder / "inputs.npz", input=smooth(40, SHAPE))
+    inputs = smooth(40, SHAPE)
+    outputs = OnnxFile(folder / "twins.onnx").run({"input": inputs})["output"]
+    np.savez(folder / "inputs.npz", input=inputs, target=outputs)
     return folder
 
 
@@ -102,6 +105,17 @@ def test_what_8_bits_can_not_tell_stays_and_the_rest_is_as_fast_as_it_can(tune: 
     assert facts["files"][INT8]["speedup"]["mid"] >= 2
 
 
+@pytest.mark.slow
+def test_a_drop_is_that_of_the_network_in_both_precisions(tune: Tune) -> None:
+    report = tune(Converting(0.0, 0.5), drop=0.02, metric="mae")
+    judged, mixed = report.data["calibration"]["judged"], report.data["latency"]["mixed"]
+    assert 0 < judged["loss"] == pytest.approx(mixed["drop"])
+    assert judged["loss"] <= 0.02
+    assert chosen(report)
+    assert report.data["latency"]["files"][INT8]["speedup"]["mid"] > 2
+
+
+@pytest.mark.slow
 def test_8_bits_alone_are_an_answer(tune: Tune) -> None:
     # Chains are never faster in them.
     kernels = [(16, 3, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)]
@@ -114,6 +128,7 @@ def test_8_bits_alone_are_an_answer(tune: Tune) -> None:
     assert not (report.path / BASELINE).exists()
 
 
+@pytest.mark.slow
 def test_neither_pays(tune: Tune, tmp_path: Path) -> None:
     # 8 bits gain less in one layer than the conversions around it cost; no chain is faster.
     slow = {(r, 16, 3, 3): 1e-4 for r in range(1, 33)}

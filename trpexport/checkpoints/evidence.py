@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ _SPEAKS_FOR, _SPEAKS_AGAINST = 0.35, 0.7
 _CLEARLY, _CLEARLY_ON_REAL = 1.25, 1.1
 _SAME = 1e-3
 # Pixels of all images together: artificial and real ones.
-_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 130_000, 128
+_PIXELS, _REAL_PIXELS, _MAX_SIDE = 40_000, 65_000, 128
 _FEWEST, _MOST = 4, 16
 
 
@@ -223,7 +224,8 @@ def _artificial(shape: Sequence[int] | None) -> Tensor | None:
 def _some(images: NDArray[Any]) -> Tensor:
     """Return some of the images: as many as a look at is quick."""
     count = max(_FEWEST, _REAL_PIXELS // max(1, math.prod(images.shape[2:])))
-    return torch.from_numpy(images[:: max(1, len(images) // count)])
+    # A copy: the array may be one that can only be read, which PyTorch warns of.
+    return torch.from_numpy(np.array(images[:: max(1, len(images) // count)]))
 
 
 def _silence(architecture: Architecture | None) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ class Budgeter:
         scheme: what was asked for, ``auto`` or the name of a scheme.
         selection: the layers that may be rewritten, as for the table.
         architecture: what the network is called, for the reader of plans.
+        factorizer: of the same network, where it knows SVDs.
         resource: what is saved where an error or a drop is the limit.
         store: of fitted layers, which are then not fitted again.
         announce: called with a line on what is going on.
@@ -125,6 +126,7 @@ class Budgeter:
         scheme: str = "auto",
         selection: Selection | None = None,
         architecture: str | None = None,
+        factorizer: Factorizer | None = None,
         resource: str = "macs",
         store: FitStore | None = None,
         announce: Callable[[str], None] | None = None,
@@ -132,7 +134,7 @@ class Budgeter:
         self._network = network
         self._table = table
         self._gatherer = gatherer
-        self._factorizer = Factorizer(network)
+        self._factorizer = factorizer or Factorizer(network)
         self._store = store
         self._scheme = scheme
         self._selection = selection or Selection()

@@ -17,6 +17,7 @@ from trpexport.choose.base import (
 )
 from trpexport.choose.budget import Budgeter, Outcome
 from trpexport.choose.candidates import least
+from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.fits import FitStore
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
@@ -122,8 +123,9 @@ class ByBudget(AlignedSelection):
             check_reach(network, self._price, limit, self.scheme, asked)
         labelled = images.labelled() if kind == "drop" else None
         metric = None if labelled is None else self._metric(labelled.data)
+        factorizer = Factorizer(network)
         with stages("see what can be won"):
-            found = outlook(network, self.scheme, self, label=label)
+            found = outlook(network, self.scheme, self, label=label, factorizer=factorizer)
         stages.remark(str(found))
         gatherer = gathered(network, images)
         held_out = HeldOut(network, *images.held_out())
@@ -145,6 +147,7 @@ class ByBudget(AlignedSelection):
             scheme=self.scheme,
             selection=self,
             architecture=label,
+            factorizer=factorizer,
             store=FitStore(self.cache, network, gatherer.watch.samples),
             announce=stages.say,
         )

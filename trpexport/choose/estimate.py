@@ -48,24 +48,29 @@ def calibration_seconds(
         pace: multiply-adds a second; measured here, in a moment, where it is None.
     """
     passed = passes * images * network.cost.macs
-    fitted = sum(fitting_macs(one, images, schemes) for one in network.layers if one.name in names)
+    fitted = sum(
+        fitting_macs(one, images, schemes, implied=passes == 1)
+        for one in network.layers
+        if one.name in names
+    )
     return (passed + fitted) / (_EFFICIENCY * (measured_pace() if pace is None else pace))
 
 
-def fitting_macs(layer: Layer, images: int, schemes: int = 1) -> float:
+def fitting_macs(layer: Layer, images: int, schemes: int = 1, *, implied: bool = False) -> float:
     """Return the multiply-adds of fitting a layer: products of its patches, and solutions.
 
     Args:
         layer: the layer.
         images: how many it is fitted to.
         schemes: how many schemes it is fitted under.
+        implied: whether its outputs follow from its inputs, where it is taken on its own.
     """
     op = layer.op
     taps = prod(op.kernel)
     inputs = min(op.in_channels // op.groups * taps, MAX_UNKNOWNS)
     each = op.out_channels * (op.in_channels // op.groups) * taps
     pixels = images * macs((op,), layer.calls) / each
-    used = pixels * share_of(int(pixels), inputs)
+    used = pixels * share_of(int(pixels), inputs, implied=implied)
     return op.groups * (used * inputs**2 + schemes * _SOLVING * inputs**3)
 
 

@@ -28,7 +28,7 @@ from trpexport.plan import LayerPlan, Plan
 from trpexport.tensors import Array, Arrays
 
 _FOLDER = "calibration"
-_FORMAT = 1  # raised where layers come to be fitted otherwise, or are kept otherwise
+_FORMAT = 2  # raised where layers come to be fitted otherwise, or are kept otherwise
 # What fits that may be gone on from take of the cache, together.
 _KEPT_BYTES = 2 << 30
 _FACTS, _BIAS = "facts", "bias"

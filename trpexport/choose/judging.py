@@ -123,7 +123,7 @@ class NetworkJudge:
     def _outcome(self, network: Judged) -> Outcome:
         tally = self.metric.tally()
         for inputs, targets in self._samples.batches():
-            given = network.inputs.named(inputs, "samples to judge by")
+            given = self._network.inputs.named(inputs, "samples to judge by")
             count = images_of(given)
             size = min(count, self._max_batch or count)
             for start in range(0, count, size):

@@ -106,6 +106,7 @@ def outlook(
     selection: Selection | None = None,
     *,
     label: str | None = None,
+    factorizer: Factorizer | None = None,
 ) -> Outlook:
     """Return what low rank can win of a network at best, by the spectra of its kernels.
 
@@ -114,12 +115,13 @@ def outlook(
         scheme: name of the scheme; ``auto`` takes the best for each layer.
         selection: the layers that may be rewritten.
         label: what the network is called.
+        factorizer: of the same network, which then knows the SVDs.
 
     Raises:
         PlanError: a kernel holds NaN or infinity, or a pattern matches no layer.
     """
     names = list(SCHEMES) if scheme == "auto" else [scheme]
-    factorizer = Factorizer(network)
+    factorizer = factorizer or Factorizer(network)
     analyses = (analyse(network, name, selection, factorizer=factorizer) for name in names)
     found = outlook_of(network, analyses, label=label)
     return replace(found, plan=replace(found.plan, scheme=scheme))

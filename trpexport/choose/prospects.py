@@ -84,8 +84,9 @@ def shares(times: TimeTable) -> str:
         for is_free in (True, False)
     )
     said = f"{sum(can.values()):.0%} of the time is in layers that may be rewritten{_list(can)}"
-    rest = _list(can_not)
-    return f"{said}; not in{rest.removeprefix(':')}" if rest else said
+    if not can_not:
+        return said
+    return f"{said}; {sum(can_not.values()):.0%} is in layers that are kept{_list(can_not)}"
 
 
 def _by_kind(times: TimeTable, names: Sequence[str]) -> dict[str, float]:

@@ -128,7 +128,9 @@ class Program:
             NothingToDoError: no choice is within the limit.
         """
         rows = _Rows(self)
-        goal, scarce = (rows.seconds, rows.errors) if what == "seconds" else rows.crosswise
+        goal, scarce = rows.seconds, rows.errors
+        if what == "error":
+            goal, scarce = scarce, goal
         room = within - (self.fixed if what == "error" else 0.0)
         if what == "seconds" and not room < np.inf:
             scarce, room = np.zeros_like(goal), 0.0
@@ -144,14 +146,22 @@ class _Rows:
         self._starts = np.cumsum([0, *self._counts])
         self._entries = int(self._starts[-1])
         self._width = self._entries + len(program.followers) + len(program.seams)
-        parts = [*(e for row in program.layers for e in row), *program.followers]
-        self.seconds = np.array([one.seconds for one in (*parts, *program.seams)], dtype=float)
-        self.errors = np.array([*(one.error for one in parts), *(0.0 for _ in program.seams)])
-
-    @property
-    def crosswise(self) -> tuple[Floats, Floats]:
-        """What is lost, and what that is to be least within."""
-        return self.errors, self.seconds
+        entries = [entry for row in program.layers for entry in row]
+        followers, seams = program.followers, program.seams
+        self.seconds = _floats(
+            [
+                *(entry.seconds for entry in entries),
+                *(follower.seconds for follower in followers),
+                *(seam.seconds for seam in seams),
+            ]
+        )
+        self.errors = _floats(
+            [
+                *(entry.error for entry in entries),
+                *(follower.error for follower in followers),
+                *(0.0 for _ in seams),
+            ]
+        )
 
     def solved(self, goal: Floats, scarce: Floats, room: float) -> list[int]:
         """Return the entry of each layer for which ``goal`` is least and ``scarce`` within room."""
@@ -239,3 +249,7 @@ class _Rows:
         from scipy.sparse import csr_array
 
         return LinearConstraint(csr_array(np.atleast_2d(matrix)), low, high)
+
+
+def _floats(numbers: Sequence[float]) -> Floats:
+    return np.array(numbers, dtype=np.float64)

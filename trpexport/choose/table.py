@@ -31,7 +31,7 @@ from trpexport.ops import Layer, LinearOp
 from trpexport.schema import check, each, fits, not_negative, number, text, whole
 from trpexport.stages import Countdown, duration
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 # Images on which a layer's effect on the network's output is measured, one batch at most, and the
 # relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16

@@ -148,6 +148,7 @@ class DatasetImages:
             "data": public_name(self._dataset.name),
             "split": self._name,
             "seed": self._seed,
+            "is_labelled": self._split.is_labelled,
         }
 
     def held_out(self) -> tuple[str, NDArray[np.float32]]:
@@ -292,7 +293,12 @@ class ArrayImages:
 
     def facts(self) -> dict[str, Any]:
         """Return where they come from, JSON-ready."""
-        return {"data": public_name(self._name), "split": None, "seed": self._seed}
+        return {
+            "data": public_name(self._name),
+            "split": None,
+            "seed": self._seed,
+            "is_labelled": self._targets is not None,
+        }
 
     def held_out(self) -> tuple[str, Any]:
         """Return what images that are not calibrated on are, and they: none of few."""

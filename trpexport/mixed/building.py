@@ -12,6 +12,7 @@ from trpexport.artifact.reference import OnnxFile
 from trpexport.choose.allotment import plan_for, summed
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.factorizer import Factorizer
+from trpexport.choose.fits import FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.choose.judging import NetworkJudge
 from trpexport.choose.selection import Selection
@@ -30,6 +31,8 @@ from trpexport.quantization.static import quantize_static
 from trpexport.tensors import Arrays
 
 _BATCH = 32  # images that files are compared on at a time
+# Files of which it is told what each unit loses: that of all in int8, and the first with chains.
+_RANKED = 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Builder:
         table: what low rank loses.
         quantization: images, and who will run the files.
         timer: times files.
+        store: of fitted layers, which are then not fitted again.
         folder: where they go.
         judge: says what is lost by a metric; None for no such limit.
         scheme: what was asked for.
@@ -100,6 +104,7 @@ class Builder:
         table: SensitivityTable,
         quantization: QuantizationSettings,
         timer: MixTimer,
+        store: FitStore,
         folder: Path,
         judge: NetworkJudge | None,
         scheme: str,
@@ -114,6 +119,7 @@ class Builder:
         self._table = table
         self._quantization = quantization
         self._timer = timer
+        self._store = store
         self._folder = folder
         self._judge = judge
         self._plan: dict[str, Any] = {
@@ -143,7 +149,8 @@ class Builder:
         alone = {}
         if mix.has_int8:
             self._say(f"quantize: {mix}")
-            settings = replace(self._quantization, layers=mix.precisions)
+            is_ranked = len(self._built) < _RANKED
+            settings = replace(self._quantization, layers=mix.precisions, is_ranked=is_ranked)
             facts = quantize_static(file, file, settings).facts
             alone = {one["layer"]: one["error"] for one in facts["ranking"]}
         opened = OnnxFile(file, self._quantization.provider)
@@ -174,6 +181,7 @@ class Builder:
             plan,
             self._gatherer,
             factorizer=self._factorizer,
+            store=self._store,
             announce=self._say if mix.ways else None,
         )
 

@@ -15,6 +15,7 @@ from trpexport.artifact.settings import ExportSettings
 from trpexport.artifact.variants import BlankForm
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.by_latency import ByLatency
+from trpexport.choose.fits import FitStore
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.prospects import least_ways
@@ -146,7 +147,7 @@ class _Job:
             )
             (gain,) = timer.speedups([whole(places.layers, INT8)])
             stages.say(f"int8 alone runs {told(gain)} as fast")
-            if not _gains(*self._tables(store, {})):
+            if not (places.layers and _gains(*self._tables(store, {}))):
                 return self._in_float32(places, gain)
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}
@@ -184,7 +185,8 @@ class _Job:
         self, places: Places, gain: Interval, store: Store, ways: Mapping[str, Sequence[Way]]
     ) -> MixTimes:
         """Return what layers take in any mix of both precisions, as they are and in some ways."""
-        times = MixTimes(places, *self._tables(store, ways), gain)
+        float32, int8 = self._tables(store, ways)
+        times = MixTimes(places, float32, int8, gain)
         fit(times, self._timer)
         return times
 
@@ -256,6 +258,7 @@ class _Job:
             table=table,
             quantization=quantization,
             timer=self._timer,
+            store=FitStore(self._how.cache, self._network, self._gatherer.watch.samples),
             folder=self._folder,
             judge=self._judge,
             scheme=self._how.scheme,
@@ -339,15 +342,9 @@ def _gains(float32: TimeTable, int8: TimeTable) -> bool:
 
 def _table_of(times: MixTimes) -> SensitivityTable:
     """Return a table in which no way loses anything."""
-    layers = [
-        LayerOptions(
-            name,
-            {},
-            tuple(
-                Option(way and way.scheme, way and way.rank, {}, 0.0)
-                for way in sorted(times.ways(name), key=lambda way: way is not None)
-            ),
-        )
-        for name in times.places.layers
-    ]
+    layers = []
+    for name in times.places.layers:
+        ways = sorted(way for way in times.ways(name) if way is not None)
+        options = [Option(way.scheme, way.rank, {}, 0.0) for way in ways]
+        layers.append(LayerOptions(name, {}, (Option(None, None, {}, 0.0), *options)))
     return SensitivityTable("", tuple(layers), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -53,7 +54,7 @@ class Offer:
         Raises:
             NothingToDoError: none is within the limit.
         """
-        if self._base is None and len(self._schemes) > 1:
+        if self._base is None and len(self._schemes) > 1 and math.isfinite(within):
             self._base = self._best_scheme(what, within)
         return self._solved(self._offered(), what, within)
 
@@ -116,7 +117,8 @@ class Offer:
         }
 
     def _solved(self, offered: Mapping[str, LayerOptions], what: Scarce, within: float) -> Mix:
-        rows = [list(_undominated(self._choices(layer))) for layer in offered.values()]
+        untimed = [(Entry(False, 0.0, 0.0), None)]
+        rows = [list(_undominated(self._choices(layer))) or untimed for layer in offered.values()]
         program = self._program([[entry for entry, _ in row] for row in rows])
         chosen = program.least(what, within)
         ways: dict[str, Way] = {}

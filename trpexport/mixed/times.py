@@ -70,7 +70,7 @@ class MixTimes:
 
     def ways(self, layer: str) -> list[Way | None]:
         """Return the ways to write a layer whose times are known in any precision."""
-        return list({way: None for some in self._shares.values() for way in some.get(layer, {})})
+        return [*{way for some in self._shares.values() for way in some.get(layer, {})}]
 
     def predicted(self, mix: Mix) -> float:
         """Return what a network takes."""
@@ -129,13 +129,11 @@ def _least_squares(numbers: NDArray[np.float64], rest: NDArray[np.float64]) -> l
 
 def _shares(table: TimeTable, unit: float) -> dict[str, dict[Way | None, float]]:
     """Return the times of a table in other units, those of layers that stay included."""
-    kept = {name: {None: seconds} for name, seconds in table.original.items()}
-    return {
-        name: {
-            way: unit * seconds for way, seconds in {**some, **table.layers.get(name, {})}.items()
-        }
-        for name, some in kept.items()
-    }
+    found: dict[str, dict[Way | None, float]] = {}
+    for name, seconds in table.original.items():
+        found[name] = {None: unit * seconds}
+        found[name] |= {way: unit * one for way, one in table.layers.get(name, {}).items()}
+    return found
 
 
 class MixTimer:

@@ -28,6 +28,8 @@ class QuantizationSettings:
         provider: a name in :data:`trpexport.runtime.providers.PROVIDERS`: who will run it.
         layers: by layer, whether it is to be in ``int8`` or stays in ``fp32``, where that was
             chosen before; what is no such layer is quantized where all that it gets is.
+        is_ranked: whether it is told what the quantization of each node alone does, which limits
+            need.
     """
 
     calibration: Arrays = field(default_factory=dict)
@@ -38,6 +40,7 @@ class QuantizationSettings:
     unit: str = "points of top1"
     provider: str = "cpu"
     layers: Mapping[str, str] = field(default_factory=dict)
+    is_ranked: bool = True
 
 
 @dataclass(frozen=True)

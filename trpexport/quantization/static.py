@@ -68,6 +68,8 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
     found = search(ranked.ranking)
     with staged_file(target) as file:
         file.write(serialized(found.model))
+    excluded = [unit.label for unit in ranked.staying + found.excluded]
+    excluded += sorted(measured.unbounded)
     facts = {
         "numbers": ranked.numbers.name,
         "provider": settings.provider,
@@ -79,14 +81,13 @@ def quantize_static(source: Path, target: Path, settings: QuantizationSettings) 
             {"layer": unit.label, "nodes": unit.nodes, "operator": unit.operator, "error": error}
             for unit, error in ranked.ranking
         ],
-        "excluded": [unit.label for unit in ranked.staying + found.excluded]
-        + sorted(measured.unbounded),
+        "excluded": excluded,
         "error": found.error.value,
         "error_bound": found.error.bound,
         "drop": found.drop,
         "images": ranked.images,
     }
-    return Quantized(facts, _note(facts["excluded"]))
+    return Quantized(facts, _note(excluded))
 
 
 def layer_errors(source: Path, settings: QuantizationSettings) -> dict[str, float]:
@@ -170,7 +171,8 @@ def _ranked(source: Path, settings: QuantizationSettings) -> _Ranked:
     quantize = Quantizer(model, numbers, rounded_weights(model, calibration, numbers))
     method, errors = _best_method(quantize, measured.ranges, excluded, trials)
     tried = [unit for unit in wiring.units if excluded.isdisjoint(unit.nodes)]
-    ranking = trials.ranking(tried, measured.ranges[method], quantize)
+    ranges = measured.ranges[method]
+    ranking = trials.ranking(tried, ranges, quantize) if settings.is_ranked else []
     images = {"calibration": _count(calibration), "held_out": _count(held_out)}
     return _Ranked(
         model, numbers, measured, quantize, method, errors, chains, stay, ranking, judging, images

@@ -98,6 +98,7 @@ _CALIBRATION = {
     **_EXAM,
     **{"data": text, "split": (None, text), "images": whole(0), "layers": [_CALIBRATED]},
     "seed": MayLack(whole(0)),
+    "is_labelled": MayLack(flag),
     "held_out": MayLack((None, _HELD_OUT)),
     "judged": MayLack((None, _JUDGED)),
     "refined": MayLack((None, _REFINED)),

@@ -66,6 +66,25 @@ def test_layers_of_a_final_network_are_observed_together(memory: int, passes: in
     assert len(ran) == passes
 
 
+@pytest.mark.parametrize(("memory", "passes"), [(1 << 30, 2), (0, 4)])
+def test_a_final_network_runs_once_from_cut_to_cut(memory: int, passes: int) -> None:
+    model = preset("resnet20")
+    x = np.random.default_rng(0).standard_normal((66, *SHAPE[1:]), dtype=np.float32)
+    cuts = Cuts(model, SHAPE)
+    replay = Replay(model, cuts, Samples({"input": x}), memory, is_final=True)
+    ran = list[int]()
+    replay.advance("layer1.1.conv1")
+    cuts.behind(None)  # all are found before runs are counted
+    model.get_submodule("layer1.1.conv1").register_forward_hook(lambda *_: ran.append(1))
+    for index in range(2):
+        replay.observe("layer1.1.conv1", index)
+    replay.advance("layer1.2.conv1")
+    (found,) = replay.observe("layer1.2.conv1", 1).inputs
+    assert len(ran) == passes
+    afresh = Replay(model, cuts, Samples({"input": x}), 0)
+    torch.testing.assert_close(found, afresh.inputs("layer1.2.conv1", 1)[0])
+
+
 def test_every_call_of_a_shared_convolution_is_seen() -> None:
     conv = nn.Conv2d(4, 4, 1)
     model = nn.Sequential(conv, nn.ReLU(), conv).eval()

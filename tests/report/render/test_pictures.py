@@ -42,6 +42,17 @@ def test_a_picture(name: str, tmp_path: Path) -> None:
     assert "a $title$" in (tmp_path / "picture.svg").read_text()
 
 
+def test_what_lies_below_zero_is_seen(tmp_path: Path) -> None:
+    points = (Point(1, 0.2, "one"), Point(1, 0.2, "twin"), Point(2, -0.4, "other"))
+    plot = Plot(
+        "won", Axis("x"), Axis("y", Kind.SHARE, from_zero=True), (Series("s", points, "dots"),)
+    )
+    write_picture([plot], tmp_path / "picture.svg")
+    drawn = (tmp_path / "picture.svg").read_text()
+    assert "-40 %" in drawn
+    assert [name in drawn for name in ("one", "twin", "other")] == [True, False, True]
+
+
 def test_a_picture_is_the_same_each_time(tmp_path: Path) -> None:
     first, second = tmp_path / "first.svg", tmp_path / "second.svg"
     for place in (first, second):

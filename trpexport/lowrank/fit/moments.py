@@ -135,10 +135,14 @@ class Moments:
             bias: (groups, O).
             metric: what counts as error, (groups, O, O); the identity where it is None.
         """
-        error = kernels @ self.pp @ kernels.mT / self.count
-        error = error - 2 * kernels @ self.cross_covariance.mT + self.target_covariance
-        offset = self.mean_y - bias - (kernels @ self.mean_p[:, :, None])[:, :, 0]
-        return _trace(error.baddbmm_(offset[:, :, None], offset[:, None]), metric)
+        offset = self.mean_y[:, :, None] - bias[:, :, None] - kernels @ self.mean_p[:, :, None]
+        weighed, weighed_offset = (
+            some if metric is None else metric @ some for some in (kernels, offset)
+        )
+        # Traces of products are sums over their elements: no square of all outputs is formed.
+        explained = (weighed * (kernels @ self.pp - 2 * self.yp)).sum() / self.count
+        total = explained + (weighed_offset * offset).sum() + self.variance(metric)
+        return max(0.0, float(total))
 
     def power(self, metric: Tensor | None = None) -> float:
         """Return the mean square of the targets at a pixel, summed over channels."""

@@ -234,8 +234,7 @@ class Factorization(Fit):
         for ridge in RIDGES:
             regression = replace(self.regression, moments=moments.fit, ridge=ridge)
             found = fit.plus(weight, regression.scale).solution
-            error = found @ others.p @ found.mT - 2 * found @ others.t.mT
-            loss = float((error * metric).sum())
+            loss = float(((metric @ found) * (found @ others.p - 2 * others.t)).sum())
             if loss < least:
                 best, least = ridge, loss
         return best
@@ -308,7 +307,7 @@ class Factorization(Fit):
             whole = (half.mT.flatten(2, 4) @ few).reshape(*half.mT.shape[:-1], rank)
             some.append(whole.mT.flatten(4).flatten(2, 3))
         p = torch.cat(some, dim=1) / moments.count
-        return Equations(p, self._targets(moments.cross_covariance, first))
+        return Equations(p, self._targets(moments.yp, first) / moments.count)
 
     def _ridge(self, first: Tensor) -> Equations:
         """Return what a ridge of 1 adds to the equations."""

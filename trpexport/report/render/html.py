@@ -232,7 +232,7 @@ def _row(row: Mapping[str, Any], columns: Iterable[Column]) -> list[dict[str, An
 def _cell(row: Mapping[str, Any], column: Column) -> dict[str, Any]:
     from trpexport.report.render import svg
 
-    cell = {"kind": _kind(column), "spans": (), "sort": "", "drawing": None}
+    cell: dict[str, Any] = {"kind": _kind(column), "spans": (), "sort": "", "drawing": None}
     if column.key not in row:
         return cell
     found = row[column.key]

@@ -122,8 +122,9 @@ def _draw(plot: Drawing, axes: Axes) -> None:
 
 
 def _draw_plot(plot: Plot, axes: Axes) -> None:
+    labelled: set[tuple[float, float]] = set()
     for index, series in enumerate(plot.series):
-        _draw_series(series, index, axes)
+        _draw_series(series, index, axes, labelled)
     if plot.cut is not None:
         axes.axvline(plot.cut, color="#444444", linestyle=(0, (3, 2)), linewidth=1.2)
         axes.axvspan(plot.cut, max(axes.get_xlim()[1], plot.cut), color="#d55e00", alpha=0.08, lw=0)
@@ -137,14 +138,22 @@ def _draw_plot(plot: Plot, axes: Axes) -> None:
         if len(plot.series) > 1:
             axes.legend(frameon=False)
     if plot.x.from_zero:
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if _is_negative(plot, "x") else 0.0)
     if plot.y.from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if _is_negative(plot, "y") else 0.0)
     _write_ticks(axes.xaxis, plot.x)
     _write_ticks(axes.yaxis, plot.y)
 
 
-def _draw_series(series: Series, index: int, axes: Axes) -> None:
+def _is_negative(plot: Plot, axis: str) -> bool:
+    """Whether anything lies below zero along an axis that begins there otherwise."""
+    return any(getattr(point, axis) < 0 for series in plot.series for point in series.points)
+
+
+def _draw_series(
+    series: Series, index: int, axes: Axes, labelled: set[tuple[float, float]]
+) -> None:
+    """Draw a line, or dots with labels: of several in one place the first has one."""
     colour = COLOURS[index % len(COLOURS)]
     x, y = ([getattr(point, name) for point in series.points] for name in "xy")
     name = printable(series.name)
@@ -153,11 +162,16 @@ def _draw_series(series: Series, index: int, axes: Axes) -> None:
         axes.plot(x, y, style, color=colour, linewidth=2, label=name or None)
         return
     middle = (min(x) + max(x)) / 2
-    for point in series.points:
+    for number, point in enumerate(series.points):
         errors = [_distances(point.x, point.x_range), _distances(point.y, point.y_range)]
         axes.errorbar(
-            point.x, point.y, errors[1], errors[0], fmt="o", color=colour, markersize=7, capsize=3
+            *(point.x, point.y, errors[1], errors[0]),
+            **{"fmt": "o", "color": colour, "markersize": 7, "capsize": 3},
+            label=None if number else name or None,
         )
+        if (point.x, point.y) in labelled:
+            continue
+        labelled.add((point.x, point.y))
         # Towards the middle, where there is room.
         gap, side = (-7, "right") if point.x > middle else (7, "left")
         axes.annotate(

@@ -11,7 +11,17 @@ from trpexport.judge.gate.check import Checked, GateResult
 from trpexport.judge.gate.rules import Measurements
 from trpexport.report.blocks import Block, Column, Kind, Range, Role, Table, Text, Tone, Value
 from trpexport.report.documents import Bundle, Document, Record
-from trpexport.report.page import Chapter, Page, PageBlock, Section, Tile, Tiles
+from trpexport.report.page import (
+    Chapter,
+    Drawing,
+    Lanes,
+    Page,
+    PageBlock,
+    Plot,
+    Section,
+    Tile,
+    Tiles,
+)
 from trpexport.report.shapes import is_variant
 from trpexport.report.views.bench import bench_view
 from trpexport.report.views.bench import verdict_of as verdict_on_speed
@@ -71,6 +81,19 @@ def _by_label(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
     """Return bundles by what they are called, by their paths where two are called the same."""
     labels = [one.label for one in bundles]
     return {one.label if labels.count(one.label) == 1 else str(one.path): one for one in bundles}
+
+
+def drawings(page: Page) -> tuple[Drawing, ...]:
+    """Return the large plots of a page, for a picture of them; of one that has none the small."""
+    found = [
+        block
+        for chapter in page.chapters
+        for blocks in (chapter.lead, *(section.blocks for section in chapter.sections))
+        for block in blocks
+        if isinstance(block, Plot | Lanes)
+    ]
+    large = [plot for plot in found if isinstance(plot, Lanes) or not plot.is_small]
+    return tuple(large or found)
 
 
 def _comparison(reports: Mapping[str, Mapping[str, Any]]) -> tuple[Chapter, ...]:

@@ -146,7 +146,7 @@ def sweep_plot(facts: Mapping[str, Any]) -> tuple[Plot, ...]:
                 Series("the front", front),
                 *(Series(name, tuple(some), mark="dots") for name, some in groups.items()),
             ),
-            note="right and down is better; no other cell beats those on the line in both",
+            note="right and down is better; none beats those on the line in both",
         ),
     )
 
