@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ZOO := models_zoo/checkpoints
-CHECKPOINT := $(ZOO)/resnet20-trp-spatial.safetensors
+CHECKPOINT := $(ZOO)/wrn-10-2-trp-spatial.safetensors
 SHARED := $(or $(TRPEXPORT_SHARED),../shared)
 GATE := build/gate
 MAX_DROP := 2.0
@@ -22,8 +22,8 @@ demo: $(READY)
 	@echo "  $(BIN)/trpexport profile demo"
 	@echo "  $(BIN)/trpexport decompose your-checkpoint.pth --scheme channel --criterion energy:0.9"
 
-# Two processes, one thread each: PyTorch's threads only get in each other's way. Each begins with one
-# half, so that what a file's tests share is mostly made once; who is done first takes of the other's.
+# Two processes, one thread each: PyTorch's threads only get in each other's way. Each begins with
+# one half, so that what a file's tests share is mostly made once; then it takes of the other's.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(READY)
