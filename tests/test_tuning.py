@@ -79,7 +79,7 @@ def test_a_file_that_leaves_sizes_open_is_timed_at_those_at_hand(tmp_path: Path)
     np.savez(tmp_path / "inputs.npz", input=smooth(40, SHAPE))
     data = CalibrationData(open_data(f"tensors:{tmp_path / 'inputs.npz'}"))
     clock = FakeStopwatch()
-    source = OnnxFileSource(tmp_path / "open.onnx", inputs={"input": SHAPE})
+    source = OnnxFileSource(tmp_path / "open.onnx", inputs=Inputs.of({"input": SHAPE}))
     report = tuning(clock, tmp_path)(source, data, tmp_path / "out")
     assert clock.sizes == report.plan.inputs == Inputs.of({"input": SHAPE})
 
