@@ -134,8 +134,8 @@ def picture(work: Path, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     kept, rows = np.load(work / "text_maps.npz"), json.loads(RESULT.read_text())["results"]
-    ways = [name for name in (ORIGINAL, REFINED, CALIBRATED, ENERGY) if name in kept]
-    plt.rcParams.update({"font.size": 13})
+    ways = [name for name in (ORIGINAL, REFINED, CALIBRATED, SAME_RANKS, ENERGY) if name in kept]
+    plt.rcParams.update({"font.size": 12})
     figure, axes = plt.subplots(
         3, 1 + len(ways), figsize=(2.6 * (1 + len(ways)), 8.4), layout="constrained"
     )
@@ -149,12 +149,12 @@ def picture(work: Path, file: Path) -> None:
     for axis in axes.flat:
         axis.set_axis_off()
     figure.colorbar(shown, ax=axes, location="bottom", shrink=0.4, label="text here")
-    figure.savefig(file, dpi=90, metadata={"Software": None})
+    figure.savefig(file, dpi=72, metadata={"Software": None})
 
 
 def _titled(name: str, row: dict[str, Any]) -> str:
-    said = name.partition(", ")[0]
-    return f"{said},\n{row['macs_ratio']:.2f}x, error {row['output_error']:.0%}"
+    way, _, ranks = name.partition(", ")
+    return f"{way}\n{ranks and ranks + ', '}error {row['output_error']:.0%}"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def test_a_plan_comes_back() -> None:
     assert parse_plan(through_json(PLAN.to_json())) == PLAN
     assert PLAN.to_json()["schema_version"] == 3
     assert "unknown" not in PLAN.to_json()
+
+
+def test_precisions_of_layers_are_kept_and_forged_ones_are_none() -> None:
+    chosen = {"a": "int8", "b": "fp32"}
+    plan = replace(PLAN, options={"precisions": chosen})
+    assert parse_plan(through_json(plan.to_json())).precisions == chosen
+    assert PLAN.precisions == {}
+    for forged in (5, ["int8"], {"a": 8}, None):
+        assert replace(PLAN, options={"precisions": forged}).precisions == {}
 
 
 def test_schema_2_called_what_is_not_counted_unknown() -> None:

@@ -147,11 +147,18 @@ def test_real_weights_in_a_wrong_structure(shared: Path, file: str, shortcut: st
     assert f"they get in {name}-a, not in {wrong}, which was named" in checkpoint.notes[-1]
 
 
-@pytest.mark.parametrize("file", ["resnet20-plain", "resnet20-trp-spatial"])
-def test_the_checkpoints_of_this_repository(file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "arch"),
+    [
+        ("resnet20-plain", "resnet20"),
+        ("resnet20-trp-spatial", "resnet20"),
+        ("wrn-10-2-trp-spatial", "wrn-10-2"),
+    ],
+)
+def test_the_checkpoints_of_this_repository(file: str, arch: str) -> None:
     path = Path(__file__).parents[2] / "models_zoo" / "checkpoints" / f"{file}.safetensors"
     (note,) = load_checkpoint(path).notes
-    assert note.startswith("its recorded batch-norm statistics match resnet20 (0.2")
+    assert note.startswith(f"its recorded batch-norm statistics match {arch} (0.2")
 
 
 @pytest.mark.parametrize(("activation", "verdict"), [("ReLU", "match"), ("Identity", "contradict")])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.cli.conftest import Chained
 from tests.conftest import QUICK, Run
+from trpexport.arrays import write_arrays
 from trpexport.tensors import Arrays
 
 
@@ -34,7 +35,7 @@ UNFIT: dict[str, Arrays] = {
 def test_images_that_do_not_fit(
     run: Run, chained: Chained, tmp_path: Path, what: str, limit: tuple[object, ...]
 ) -> None:
-    np.savez(tmp_path / "inputs.npz", **UNFIT[what])
+    write_arrays(tmp_path / "inputs.npz", UNFIT[what])
     command, *others = limit
     place = ("-o", tmp_path / "out", "--cache", tmp_path / "cache")
     typed = (command, chained(24, 16), "--calib", f"tensors:{tmp_path / 'inputs.npz'}", *place)
@@ -48,8 +49,9 @@ def test_images_that_do_not_fit(
 def test_a_drop_without_labels(
     run: Run, chained: Chained, smooth_tensors: Callable[[int], str], tmp_path: Path
 ) -> None:
-    typed = ("decompose", chained(24, 16), "--calib", smooth_tensors(16), "--max-drop", 1)
-    typed = (*typed, "--metric", "miou", "-o", tmp_path / "out", "--cache", tmp_path / "cache")
+    data = ("--calib", smooth_tensors(16), "--max-drop", 1, "--metric", "miou")
+    place = ("-o", tmp_path / "out", "--cache", tmp_path / "cache")
+    typed = ("decompose", chained(24, 16), *data, *place)
     dry = run(*typed, "--dry-run")
     assert dry.code == 2
     assert dry.error == run(*typed).error
@@ -70,11 +72,16 @@ def test_so_few_that_none_is_held_out(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "inputs.npy").read_bytes() == before
 
 
-class Scaled(nn.Sequential):
+class Scaled(nn.Module):
     """Works on its input in place."""
 
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mul_(0.5))  # type: ignore[no-any-return]
+        y: Tensor = self.layers(x.mul_(0.5))
+        return y
 
 
 def factory() -> nn.Module:

@@ -111,7 +111,7 @@ def test_sensitivity(run: Run, network: Path, tensors: str, tmp_path: Path) -> N
     record.write_text(json.dumps(told))
     assert read_document(record).label == "record"
     shown = run(*typed)
-    assert "so nobody knows what that would lose" in shown.out
+    assert "because (what a cut would lose is not known)" in shown.out
     assert "1 layers on" not in shown.err  # the table is kept
     assert run(*typed, "--target-macs", 0.01).code == 3
     assert "--ratios" in run(*typed, "--ratios", "2").error

@@ -25,11 +25,15 @@ def run(request: Mapping[str, Any], out: Path) -> None:
     """Sweep to the end."""
     how = dict(request)
     normalised = how.pop("normalised", None)
+    prepared = None
+    if normalised is not None:
+        mean, std = map(tuple, normalised)
+        prepared = tx.Preprocessing(mean, std)
     tx.sweep(
         how.pop("model"),
         how.pop("images"),
         out,
-        preprocessing=None if normalised is None else tx.Preprocessing(*map(tuple, normalised)),
+        preprocessing=prepared,
         settings=ExportSettings(verify_seconds=0, legacy_exporter=how.pop("legacy", False)),
         **how,
     )

@@ -39,9 +39,8 @@ def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final
             seen = replay.observe(conv, index)
             module = model.get_submodule(conv)
             assert isinstance(module, CONVOLUTIONS)
-            whole = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})[0][
-                conv
-            ]  # type: ignore[misc]
+            found, _ = observe(lambda batch=batch: batch.call(model), {conv: module}, {conv: 1})  # type: ignore[misc]
+            whole = found[conv]
             torch.testing.assert_close(seen.inputs, whole.inputs)
             torch.testing.assert_close(seen.outputs, whole.outputs)
             torch.testing.assert_close(seen.shortcut, whole.shortcut)

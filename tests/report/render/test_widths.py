@@ -96,6 +96,7 @@ def calibrated(names: Sequence[str], size: int) -> tuple[Block, ...]:
         {
             "layers": [{"name": name, "macs": {"after": 25}} for name in names],
             "macs": {"after": 25 * len(names)},
+            "layers_rewritten": len(names),
             "calibration": {
                 "images": 512, "data": "imagefolder:[red]", "split": "train", "layers": layers,
                 "output_error": 0.0625,

@@ -165,8 +165,14 @@ def _draw_series(
     for number, point in enumerate(series.points):
         errors = [_distances(point.x, point.x_range), _distances(point.y, point.y_range)]
         axes.errorbar(
-            *(point.x, point.y, errors[1], errors[0]),
-            **{"fmt": "o", "color": colour, "markersize": 7, "capsize": 3},
+            point.x,
+            point.y,
+            errors[1],
+            errors[0],
+            fmt="o",
+            color=colour,
+            markersize=7,
+            capsize=3,
             label=None if number else name or None,
         )
         if (point.x, point.y) in labelled:

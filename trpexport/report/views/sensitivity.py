@@ -37,8 +37,8 @@ def sensitivity_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
         columns,
         rows,
         title=(
-            f"{facts['architecture'] or 'network'}, {facts['scheme']}: the output moves by so much "
-            f"of its variation if one layer alone is cut; {facts['images']} images of "
+            f"{facts['architecture'] or 'network'}, {facts['scheme']}: output error, as a share of "
+            f"the output's variation, if one layer alone is cut; {facts['images']} images of "
             f"{facts['data']}, the worst first",
         ),
     )
@@ -49,9 +49,9 @@ def sensitivity_view(facts: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 _BUDGET = (
-    Column("chosen", "cut within the budget", Kind.PROSE),
+    Column("chosen", "cut in the budget", Kind.NAME),
     Column("back", "won back if left whole", Kind.SHARE, absent="-"),
-    Column("more", "for more MACs", Kind.COUNT, absent="-"),
+    Column("more", "for more MACs", Kind.COUNT, absent="-", optional=True),
 )
 
 
@@ -64,7 +64,7 @@ def _row(layer: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         return row
     chosen, back = layer["chosen"], layer["back"]
     if chosen is None or back is None:
-        return row | {"chosen": "not cut: the budget leaves it whole", "back": None, "more": None}
+        return row | {"chosen": "left whole", "back": None, "more": None}
     way = f"{chosen['scheme']} {chosen['rank']}"
     return row | {"chosen": way, "back": back["error"], "more": back["macs"]}
 
@@ -74,7 +74,7 @@ def _uncut(layers: list[Mapping[str, Any]], precisions: list[str]) -> tuple[Bloc
         return ()
     columns = (
         Column("layer", "not cut", Kind.NAME),
-        Column("reason", "so nobody knows what that would lose", Kind.PROSE),
+        Column("reason", "because (what a cut would lose is not known)", Kind.PROSE),
         *(Column(name, f"in {name}", Kind.SHARE, absent="-") for name in precisions),
     )
     rows = tuple(
