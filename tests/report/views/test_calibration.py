@@ -29,6 +29,7 @@ def report(judged: dict[str, Any] | None, share: float | None) -> dict[str, Any]
     return {
         "layers": [{"name": name, "macs": {"after": 25}} for name in NAMES],
         "macs": {"after": 100},
+        "layers_rewritten": len(NAMES),
         "calibration": {
             **{"images": 512, "data": "cifar10:[here]", "split": "train", "output_error": 0.0625},
             **{"layers": layers, **({} if judged is None else {"judged": judged})},
