@@ -47,7 +47,8 @@ docs: $(READY)
 gate: $(READY)
 	rm -rf $(GATE)
 	$(BIN)/trpexport export $(ZOO)/resnet20-plain.safetensors --verify-seconds 2 -o $(GATE)/plain
-	$(BIN)/trpexport decompose $(CHECKPOINT) --rank-multiple 1 --verify-seconds 2 -o $(GATE)/trp
+	$(BIN)/trpexport decompose $(ZOO)/resnet20-trp-spatial.safetensors --rank-multiple 1 \
+		--verify-seconds 2 -o $(GATE)/trp
 	$(BIN)/trpexport decompose $(ZOO)/resnet20-plain.safetensors --criterion rank:2 --rank-multiple 1 \
 		--verify-seconds 2 -o $(GATE)/rank2
 	$(BIN)/trpexport gate --baseline $(GATE)/plain --candidate $(GATE)/trp --data $(GATE_DATA) \

@@ -73,7 +73,7 @@ def test_what_those_scripts_did_is_done_by_the_functions_of_today(newcomer: Path
         tx.export(small, "siam_bundle", verify_seconds=0, **quick)
     assert "--" not in str(error.value)
     with pytest.raises(TypeError, match="schem"):
-        tx.decompose(model, schem="x")  # type: ignore[call-overload]
+        tx.decompose(model, schem="x")  # type: ignore[call-arg]
 
 
 def test_two_heads(newcomer: Path, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import AlreadyFastError, ByLatency
 from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError
+from trpexport.inputs import Inputs
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.pareto import pareto
@@ -70,6 +72,18 @@ def test_what_falls_short_aims_higher(job: Job, tmp_path: Path) -> None:
     assert is_bundle(tmp_path / "out")
 
 
+def test_a_file_that_leaves_sizes_open_is_timed_at_those_at_hand(tmp_path: Path) -> None:
+    twins().write_onnx(
+        tmp_path / "open.onnx", OnnxSettings(dynamic={"input": {2: "height", 3: "width"}})
+    )
+    np.savez(tmp_path / "inputs.npz", input=smooth(40, SHAPE))
+    data = CalibrationData(open_data(f"tensors:{tmp_path / 'inputs.npz'}"))
+    clock = FakeStopwatch()
+    source = OnnxFileSource(tmp_path / "open.onnx", inputs=Inputs.of({"input": SHAPE}))
+    report = tuning(clock, tmp_path)(source, data, tmp_path / "out")
+    assert clock.sizes == report.plan.inputs == Inputs.of({"input": SHAPE})
+
+
 @pytest.fixture
 def aimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
     """What is aimed at beyond the limit, where each finished network is slower by 2 % than that."""
@@ -77,7 +91,7 @@ def aimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
 
     def made(source: object, chooser: ByLatency, place: Path, *_: object, **how: object) -> Any:
         seen.append(chooser.beyond)
-        return BundleReport(place, cast(Plan, None), {})
+        return BundleReport(place, cast(Plan, SimpleNamespace(inputs=Inputs.of(SHAPE))), {})
 
     def measured(*_: object) -> Any:
         raise TooSlowError(f"too slow {len(seen)} times", slower=1.02)

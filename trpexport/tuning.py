@@ -24,6 +24,7 @@ from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
+from trpexport.inputs import Inputs
 from trpexport.latency.stopwatch import Timed
 from trpexport.measure.statistics import Interval
 from trpexport.mixed.by_mixed_latency import ByMixedLatency
@@ -165,7 +166,8 @@ class Tuning:
                 if originals is None:
                     originals = self._originals(place, data, folder, stages)
                 with stages("time the files"):
-                    facts = self._measured(place, originals, report.data, stages.is_cut_short)
+                    timing = self._at(report.plan.inputs)
+                    facts = timing._measured(place, originals, report.data, stages.is_cut_short)
             except TooSlowError as error:
                 tries += 1
                 if tries == _TRIES:
@@ -216,6 +218,11 @@ class Tuning:
         if self.precision == bundle.FLOAT32:
             return chooser
         return replace(chooser, form=BlankForm(self.precision))
+
+    def _at(self, inputs: Inputs) -> Tuning:
+        """Return the same for files of these inputs, whose sizes may be open."""
+        stopwatch = self.chooser.timekeeper.at(inputs)
+        return replace(self, chooser=replace(self.chooser, stopwatch=stopwatch))
 
     def _originals(
         self, place: Path, data: CalibrationData, folder: Path, stages: Stages

@@ -136,6 +136,20 @@ def test_a_block_too_coarse_for_the_share_is_halved(
     assert "halved to reach the target" in small.plan.options["rank_multiple_reason"]
 
 
+@pytest.mark.parametrize("macs", [0.25, 0.35, 0.45])
+def test_several_schemes_have_the_block_that_the_usual_one_needs(
+    monkeypatch: pytest.MonkeyPatch, macs: float
+) -> None:
+    """Else they would end worse than it alone, at the end of the reach of another one."""
+    monkeypatch.setenv("TRPEXPORT_CHANNEL_BLOCK", "8")
+    network = TorchNetwork.open(tiny(), SHAPE)
+    alone, auto = (
+        ByBudget(macs=macs, scheme=scheme).reaching(network).multiple
+        for scheme in ("spatial", "auto")
+    )
+    assert alone == auto
+
+
 @pytest.mark.parametrize(
     ("budget", "message"),
     [

@@ -174,7 +174,7 @@ def test_what_comes_before_a_layer_is_part_of_what_it_is_known_by(
     calibrated(network, tmp_path, seed=1)  # other images
     assert gathered.names == names
     model = tiny()
-    model.get_submodule("fc").bias.data += 1.0  # type: ignore[union-attr, operator]
+    model.get_parameter("fc.bias").data += 1.0
     gathered.names.clear()
     calibrated(TorchNetwork.open(model, SHAPE), tmp_path)
     assert gathered.names == names

@@ -117,6 +117,13 @@ def test_a_sum_is_in_8_bits_where_both_parts_are() -> None:
     assert program.sums([0, 1]) == (0.0, 0.0)
 
 
+def test_a_limit_is_kept_to_beside_entries_that_are_far_beyond_it() -> None:
+    row = [Entry(False, 10, 0), Entry(True, 5, 0.9e-4), Entry(True, 1, 100)]
+    program = Program([row, row])
+    found = program.sums(program.least("seconds", 1e-4))
+    assert found == pytest.approx((15, 0.9e-4))
+
+
 def test_what_can_not_be_is_told() -> None:
     with pytest.raises(NothingToDoError, match="within the limit"):
         Program([[Entry(False, 2, 0)]]).least("error", 1.0)

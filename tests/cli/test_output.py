@@ -190,7 +190,7 @@ def test_errors_are_facts_for_machines_too(arguments: Sequence[str], says: str, 
 def test_each_command_tells_machines_of_its_errors(command: str, run: Run, tmp_path: Path) -> None:
     """Of what could not be read, and, where a file is to be named, of one that is not there."""
     found = command_line([command]).commands[command].params
-    typed = [(command, "--json", "--no-such-option")]
+    typed: list[tuple[str, ...]] = [(command, "--json", "--no-such-option")]
     needed = [part for one in found if one.required for part in (one.opts[0], "absent.onnx")]
     if needed and any("--json" in one.opts for one in found):
         typed.append((command, *(part for part in needed if part[0] in "-a"), "--json"))

@@ -26,6 +26,8 @@ def workplace(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+@pytest.mark.slow  # as the other pages
+@pytest.mark.timeout(900)
 def test_the_python_example_runs(workplace: Path, shared: Path) -> None:
     (code,) = (block.code for block in blocks(PAGE) if block.language == "python")
     assert set(re.findall(r"tx\.(\w+)\(", code)) >= {

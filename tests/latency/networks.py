@@ -13,6 +13,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from trpexport.inputs import Inputs
 from trpexport.latency.stopwatch import Conditions, Session, Timed
 from trpexport.measure.profile.profile import NodeTime, Profile
 from trpexport.measure.statistics import ratio_interval
@@ -61,6 +62,7 @@ class FakeStopwatch:
         profiled: networks that were profiled so far.
         noise: as it was given.
         races: how often networks were timed in turns.
+        sizes: what files were to be run with, where their own inputs do not tell.
         sessions: how many times as long a run takes with an option of the session, by its name.
         int8: how many times as long a convolution takes in int8; or by shape of its kernel.
     """
@@ -81,9 +83,14 @@ class FakeStopwatch:
         self._seconds = dict(seconds or {})
         self._cost, self.noise = profiler_cost, noise
         self.races = 0
+        self.sizes: Inputs | None = None
         self.sessions: dict[str, float] = {}
         self.int8: float | Mapping[tuple[int, ...], float] = 1.0
         self._generator = np.random.default_rng(seed)
+
+    def at(self, inputs: Inputs) -> FakeStopwatch:
+        self.sizes = inputs
+        return self
 
     def check(self) -> None:
         """Nothing is missing."""

@@ -56,7 +56,7 @@ def test_a_crew_gives_what_one_process_gives(work: Work, tmp_path: Path) -> None
         assert one["error"]["value"] == pytest.approx(other["error"]["value"], rel=1e-3)
         assert one["judged"]["after"] == pytest.approx(other["judged"]["after"], rel=1e-3)
     # What each layer loses is measured once, in one process.
-    measured = [line for line in said if "ways to write it" in line]
+    measured = [line for line in said if "ranks tried" in line]
     assert {line.partition(":")[0] for line in measured} == {"what each layer loses under channel"}
 
 

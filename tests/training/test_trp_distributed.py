@@ -24,9 +24,11 @@ def _train(workers: Workers) -> dict[str, Any]:
         names.update(layer.name for layer in stack.layers)
         return whole(stack, *arguments)
 
-    projection.Stack.decompose = noting  # type: ignore[method-assign]  # the process ends soon
+    # The process ends soon.
+    projection.Stack.decompose = noting  # type: ignore[method-assign, assignment]
     runs = []
-    for steering in ({}, {"target_macs": 0.6, "total_steps": 6}):
+    steered: dict[str, Any] = {"target_macs": 0.6, "total_steps": 6}
+    for steering in ({}, steered):
         torch.manual_seed(0)
         sizes = [(6 + i % 3, 6 + (i + 1) % 3) for i in range(8)]
         model = nn.Sequential(*(nn.Conv2d(*size, 3, padding=1) for size in sizes))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trpexport.choose.alignment import AUTO, AlignedSelection, Alignment
+from trpexport.choose.alignment import AUTO, UNALIGNED, AlignedSelection, Alignment
 from trpexport.choose.base import (
     CalibrationImages,
     Choice,
@@ -34,6 +34,9 @@ from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.plan import CALIBRATION
 from trpexport.stages import Stages
+
+USUAL = "spatial"
+"""The scheme where none is named."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class ByBudget(AlignedSelection):
     drop: float | None = None
     share: float | None = None
     price: Price | None = None
-    scheme: str = "spatial"
+    scheme: str = USUAL
     cache: str | Path | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
@@ -173,12 +176,19 @@ class ByBudget(AlignedSelection):
         return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
     def reaching(self, network: Network) -> Alignment:
-        """Return what ranks are multiples of: ``auto`` leaves a share within reach."""
+        """Return what ranks are multiples of: ``auto`` leaves a share within reach.
+
+        Several schemes reach further than one, at the end of their reach by ranks that lose much:
+        with them it is within reach of the usual scheme alone, if that has it within reach at all.
+        """
         alignment = self.alignment
         kind, limit = self._target
         if self.rank_multiple != AUTO or kind in ("error", "drop"):
             return alignment
         price, schemes = self._price, names_of(self.scheme)
+        if USUAL in schemes:
+            alone = least(network, price, [USUAL], self, UNALIGNED)
+            schemes = [USUAL] if alone <= limit else schemes
         while alignment.multiple > 1:
             if least(network, price, schemes, self, alignment) <= limit:
                 break

@@ -153,7 +153,7 @@ class ByLatency(AlignedSelection):
         metric = None if labelled is None else self.metric_on(labelled.data)
         gatherer = gathered(network, images)
         held_out = HeldOut(network, *images.held_out())
-        stopwatch = self.timekeeper
+        stopwatch = self.timekeeper_of(network)
         with tempfile.TemporaryDirectory(prefix="trpexport-latency-") as name:
             batch = stopwatch.conditions.batch
             timer = Timer(Blanks(network, Path(name), batch=batch, form=self.form), stopwatch)
@@ -222,6 +222,10 @@ class ByLatency(AlignedSelection):
     def timekeeper(self) -> Stopwatch:
         """Who times networks."""
         return self.stopwatch or LocalStopwatch(self.conditions)
+
+    def timekeeper_of(self, network: Network) -> Stopwatch:
+        """Return who times a network, at the sizes it has here where its file leaves them open."""
+        return self.timekeeper.at(network.inputs) if network.dynamic else self.timekeeper
 
     @property
     def limit(self) -> tuple[str, float]:

@@ -19,6 +19,7 @@ from trpexport.errors import NothingToDoError
 
 Floats = NDArray[np.float64]
 
+_OUT_OF_REACH = 10.0  # times the room: what takes more is as if it took so much
 _GAP = 1e-6  # how far from the best a choice may stay, relative to it
 _SECONDS = 60.0  # after which the best that was found has to do
 
@@ -128,13 +129,9 @@ class Program:
             NothingToDoError: no choice is within the limit.
         """
         rows = _Rows(self)
-        goal, scarce = rows.seconds, rows.errors
-        if what == "error":
-            goal, scarce = scarce, goal
-        room = within - (self.fixed if what == "error" else 0.0)
-        if what == "seconds" and not room < np.inf:
-            scarce, room = np.zeros_like(goal), 0.0
-        return rows.solved(goal, scarce, room)
+        if what == "seconds":
+            return rows.solved(rows.seconds, rows.errors, within)
+        return rows.solved(rows.errors, rows.seconds, within - self.fixed)
 
 
 class _Rows:
@@ -165,9 +162,11 @@ class _Rows:
 
     def solved(self, goal: Floats, scarce: Floats, room: float) -> list[int]:
         """Return the entry of each layer for which ``goal`` is least and ``scarce`` within room."""
-        size = float(np.abs(scarce).max(initial=0.0)) or 1.0
-        constraints = [*self._constraints(), self._row(scarce / size, high=room / size)]
-        # Tolerances of a solver are absolute: what is to be least is about 1 in its eyes.
+        # Tolerances of a solver are absolute: the room is 1 in its eyes, and what is far above it
+        # does not blur that; what is to be least is about 1.
+        size = room if 0 < room < np.inf else float(np.abs(scarce).max(initial=0.0)) or 1.0
+        taken = np.minimum(scarce / size, _OUT_OF_REACH)
+        constraints = [*self._constraints(), self._row(taken, high=room / size)]
         relaxed = self._solution(
             goal / (np.abs(goal).max(initial=0.0) or 1.0), constraints, whole=0
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from trpexport.device.remote import run_on_host
+from trpexport.inputs import Inputs
 from trpexport.measure.bench import bench
 from trpexport.measure.doctor import small_network
 from trpexport.measure.machine import fingerprint, machine_facts
@@ -41,6 +43,11 @@ class Conditions:
     threads: int = 1
     batch: int | None = None
     shapes: Shapes = field(default_factory=lambda: NO_SHAPES)
+
+    def at(self, inputs: Inputs) -> Conditions:
+        """Return them with whole input shapes, in batches of their own if they have any."""
+        sized = inputs if self.batch is None else inputs.with_batch(self.batch)
+        return replace(self, shapes={name: one.shape for name, one in sized.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON-ready data."""
@@ -76,6 +83,12 @@ class Stopwatch(Protocol):
     @property
     def instruction_sets(self) -> Collection[str] | None:
         """Those of the machine, where it is another one; None for this one."""
+
+    def at(self, inputs: Inputs) -> Stopwatch:
+        """Return one that runs files with these inputs: some leave their sizes open.
+
+        How many images they are the conditions say, if anything.
+        """
 
     def check(self) -> None:
         """Refuse what can be told to be missing before any work is done.
@@ -120,6 +133,10 @@ class LocalStopwatch:
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
+
+    def at(self, inputs: Inputs) -> LocalStopwatch:
+        """Return one that runs files with these inputs: some leave their sizes open."""
+        return LocalStopwatch(self.conditions.at(inputs))
 
     def check(self) -> None:
         """Refuse a provider that does not run a small network here."""
@@ -167,6 +184,12 @@ class RemoteStopwatch:
     ) -> None:
         self.conditions = conditions
         self._run = functools.partial(run_on_host, host, python=python, announce=say, ssh=ssh)
+
+    def at(self, inputs: Inputs) -> RemoteStopwatch:
+        """Return one that runs files with these inputs: some leave their sizes open."""
+        other = copy(self)
+        other.conditions = self.conditions.at(inputs)
+        return other
 
     def check(self) -> None:
         """Refuse a provider that is unknown; whether it is there tells the first run."""

@@ -128,7 +128,7 @@ class _Job:
         self._stages = stages
         self._label = label
         self._folder = folder
-        self._stopwatch = by_latency.timekeeper
+        self._stopwatch = by_latency.timekeeper_of(network)
         self._gatherer = gathered(network, images)
         batch = self._stopwatch.conditions.batch
         self._blanks = Blanks(network, folder, batch=batch)
