@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,10 +18,7 @@ from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import Chooser
 from trpexport.choose.by_latency import ByLatency
 from trpexport.conversion import Conversion
-from trpexport.datasets.base import Dataset
-from trpexport.datasets.given import fingerprint
 from trpexport.datasets.preprocessing import Preprocessing
-from trpexport.datasets.tensors import TensorSet
 from trpexport.errors import ModelError, NothingToDoError
 from trpexport.files import read_json, sha256_of, write_json
 from trpexport.inputs import Inputs
@@ -33,6 +30,7 @@ from trpexport.networks.torch.devices import AUTO, device_named
 from trpexport.pipeline import Decomposable, decompose_to_bundle, default_directory
 from trpexport.quantization.wiring import INT8
 from trpexport.refining.refinement import Refinement
+from trpexport.requests import told
 from trpexport.runtime.session_options import VARIATIONS
 from trpexport.stages import Stages
 from trpexport.tensors import Array, Arrays
@@ -389,18 +387,3 @@ def _deliver(place: Path, out: Path, *, replace: bool) -> None:
     with bundle.staged_directory(out, replace=replace) as staging:
         for file in place.iterdir():
             shutil.copyfile(file, staging / file.name)
-
-
-def told(value: Any) -> Any:
-    """Return settings as JSON-ready data, equal for what is the same from run to run."""
-    if isinstance(value, Dataset | TensorSet):
-        return fingerprint(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: told(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): told(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [told(one) for one in value]
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return str(value)

@@ -16,8 +16,8 @@ from trpexport.judge.metrics import METRICS, Metric
 from trpexport.latency import stopwatch
 from trpexport.latency.stopwatch import Conditions
 from trpexport.pipeline import Decomposable
+from trpexport.requests import told
 from trpexport.sweeps.cells import Cell
-from trpexport.tuning import told
 
 
 @dataclass(frozen=True)
