@@ -225,7 +225,8 @@ class ByLatency(AlignedSelection):
 
     def timekeeper_of(self, network: Network) -> Stopwatch:
         """Return who times a network, at the sizes it has here where its file leaves them open."""
-        return self.timekeeper.at(network.inputs) if network.dynamic else self.timekeeper
+        is_open = any(network.dynamic.values())
+        return self.timekeeper.at(network.inputs) if is_open else self.timekeeper
 
     @property
     def limit(self) -> tuple[str, float]:

@@ -106,7 +106,7 @@ class _Worker:
     def __init__(self, job: bytes, threads: int, heard: SimpleQueue[Any]) -> None:
         self.turn: Turn | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+            [sys.executable, "-P", "-c", _PROGRAM.format(path=sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
