@@ -31,7 +31,7 @@ FINETUNE = ("finetune", "gone", "--data", "gone")
         ((*TRAIN, "--stride-1-only"), "--stride-1-only does nothing without --trp or"),
         (
             (*FINETUNE, "--temperature", "4", "--teacher-weight", "0.5"),
-            "--temperature, --teacher-weight do nothing without --teacher: add --teacher NETWORK, or leave",
+            "--temperature, --teacher-weight do nothing without --teacher: add --teacher NETWORK",
         ),
         (("verify", ".", "--images", "3"), "--images does nothing where a bundle's golden outputs"),
         (
