@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,9 +11,12 @@ from . import measuring as m
 from . import options as opt
 from .console import claim, progress, show, show_json, show_text
 from .drawing import Plot, draw
-from .eval import PREPARING, DataPreprocessing, Mean, Resize, Size, Std, prepared_inputs
+from .eval import PREPARING, DataPreprocessing, Mean, Preparing, Resize, Size, Std, prepared_inputs
 from .idle import Idle, at_most_one, refuse_idle
 from .interrupts import tell_written
+
+if TYPE_CHECKING:
+    from trpexport.measure.settings import BenchSettings
 
 _IDLE = (Idle(("python",), without="host"), Idle(PREPARING, without="inputs"))
 
@@ -63,13 +67,11 @@ def bench(
         trpexport bench out --provider cpu --threads 1,4
     """
     from trpexport.files import write_json
-    from trpexport.judge.real_inputs import with_inputs
-    from trpexport.measure.bench import BenchSettings, find_models
     from trpexport.measure.bench import bench as measure
+    from trpexport.measure.bench import find_models
     from trpexport.measure.records import attach_costs, to_csv
+    from trpexport.measure.settings import BenchSettings
     from trpexport.measure.slowness import explained
-    from trpexport.report.views.bench import bench_view
-    from trpexport.report.views.plots import latency_lanes, speedup_lanes
     from trpexport.runtime.providers import parse_provider_options
 
     at_most_one(context, "as_json", "as_csv")
@@ -92,8 +94,7 @@ def bench(
         memory=not no_memory,
     )
     how = (mean, std, size, resize, data_preprocessing)
-    prepared = None if inputs is None else prepared_inputs(inputs, how)
-    with progress() as stages, with_inputs(settings, inputs, prepared) as settings:
+    with progress() as stages, _with_inputs(settings, inputs, how) as settings:
         if host is None:
             record = explained(measure(settings, announce=stages.say), settings)
         else:
@@ -105,10 +106,25 @@ def bench(
     if save is not None:
         write_json(save, record)
     if plot is not None:
+        from trpexport.report.views.plots import latency_lanes, speedup_lanes
+
         draw(plot, [*speedup_lanes(record), *latency_lanes(record)])
     if as_json:
         show_json(record)
     elif as_csv:
         show_text(to_csv(record))
     else:
+        from trpexport.report.views.bench import bench_view
+
         show(*bench_view(record))
+
+
+def _with_inputs(
+    settings: BenchSettings, inputs: str | None, how: Preparing
+) -> AbstractContextManager[BenchSettings]:
+    """Return settings that measure on real inputs; who gives none does not load what reads them."""
+    if inputs is None:
+        return nullcontext(settings)
+    from trpexport.judge.real_inputs import with_inputs
+
+    return with_inputs(settings, inputs, prepared_inputs(inputs, how))

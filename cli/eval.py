@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # What prepares images, by their parameters.
 PREPARING = ("mean", "std", "size", "resize", "data_preprocessing")
+Preparing = tuple[str | None, str | None, str | None, int | None, bool]
 _VERIFIED = 256  # images to verify on
 # What tells a drop, by their parameters.
 JUDGING = ("data", "metric", "metric_lower_is_better")
@@ -363,9 +364,7 @@ def real_inputs(
     return CalibrationData(found, count, preprocessing=preprocessing(found, *how, kept=True))
 
 
-def prepared_inputs(
-    data: str, how: tuple[str | None, str | None, str | None, int | None, bool]
-) -> Preprocessing | None:
+def prepared_inputs(data: str, how: Preparing) -> Preprocessing | None:
     """Return how images to run on become input, as it was typed; None where it was not.
 
     Raises:

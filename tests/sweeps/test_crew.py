@@ -12,6 +12,7 @@ import pytest
 
 from trpexport.errors import TrpexportError
 from trpexport.judge.metrics import OwnMetric
+from trpexport.latency.stopwatch import Conditions
 from trpexport.stages import Stages
 from trpexport.sweeps.cells import Cell, grid
 from trpexport.sweeps.crew import Crew
@@ -46,7 +47,8 @@ def test_bundles_wait_for_what_their_scheme_shares() -> None:
 def test_a_crew_gives_what_one_process_gives(work: Work, tmp_path: Path) -> None:
     said: list[str] = []
     alone = Sweep(work, CELLS)(tmp_path / "alone")
-    apart = replace(work, cache=tmp_path / "own-cache")
+    timed = Conditions()  # which can't be handed over, and is not
+    apart = replace(work, cache=tmp_path / "own-cache", conditions=timed, seconds=0.01)
     found = Sweep(apart, CELLS, Crew(2))(tmp_path / "crew", Stages(said.append))
     assert [cell["failed"] for cell in found.data["cells"]] == [None] * 4
     for one, other in zip(alone.data["cells"], found.data["cells"], strict=True):

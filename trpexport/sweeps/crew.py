@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -73,7 +73,9 @@ class Crew:
         if size < 2:
             yield from Here().make(maker, groups, out, say)
             return
-        yield from _Making(_packed((maker.work, out)), size, say)(groups)
+        # Who times is not asked there: one cell at a time is timed here.
+        untimed = replace(maker.work, conditions=None)
+        yield from _Making(_packed((untimed, out)), size, say)(groups)
 
     def time(self, work: Work, made: Sequence[tuple[Cell, Outcome]], out: Path, say: Say) -> Done:
         """Time cells that were made, one at a time, and yield each as it ends."""
