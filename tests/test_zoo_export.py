@@ -42,7 +42,7 @@ MORE = (
     ("resnext29-32x4d", "spatial"),
     ("resnext29-32x4d", "decoupling"),
     ("vgg11", "decoupling"),
-    ("vgg11_bn", "spatial-channel"),
+    ("resnet20-a", "spatial-channel"),
     ("densenet-40-12", "spatial"),
     ("densenet-bc-100-12", "channel"),
     ("alexnet-trp", "decoupling"),
