@@ -122,12 +122,13 @@ def merge(factorized: nn.Module, inputs: InputsLike) -> nn.Module:
         for name, module in factorized.named_modules()
         if isinstance(module, FactorChain) and module.bias is not None and not module.op.bias
     ]
-    network = copied(biased, {})
+    if not added:
+        return biased
+    network = copied(biased)
     for name in added:
         network.get_submodule(name).register_parameter("bias", None)
-    if added:
-        _shift_norms(network, biased, inputs)
-    if added and not _same(factorized, network, inputs):
+    _shift_norms(network, biased, inputs)
+    if not _same(factorized, network, inputs):
         raise PlanError(
             f"the biases that calibration added ({', '.join(added)}) can't be taken back: the "
             "output of a layer goes elsewhere than to batch norms; leave that layer out, or keep "
