@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.networks.torch.presets import preset
-from trpexport.networks.torch.cuts import Cuts, decides_by_values, output_at, resumed
+from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.dataflow import decides_by_values
+from trpexport.networks.torch.resuming import Form, outputs_at, resumed
 
 SHAPE = (1, 3, 32, 32)
 
@@ -20,8 +22,8 @@ def test_residual_blocks_are_cuts_and_what_lies_inside_is_not() -> None:
     after = cuts.before("layer3.0.conv1")
     assert inside is not None
     assert after is not None
-    assert inside.name == "layer2.0"
-    assert after.name in ("layer2", "layer2.2")
+    assert inside.names == ("layer2.0",)
+    assert after.names in (("layer2",), ("layer2.2",))
     assert cuts.before("conv1") is None
 
 
@@ -45,10 +47,10 @@ def test_no_cut_where_something_goes_around_it() -> None:
     cuts = Cuts(Skips().eval(), (1, 3, 8, 8))
     between = cuts.before("b")
     assert between is not None
-    assert between.name == "a"
+    assert between.names == ("a",)
     across = cuts.before("c")
     assert across is not None
-    assert across.name == "a"
+    assert across.names == ("a",)
 
 
 class Gated(nn.Module):
@@ -75,13 +77,13 @@ def test_what_only_some_images_need_is_needed(how: str) -> None:
     model = Gated(how).eval()
     cuts = Cuts(model, (1, 3, 8, 8))
     found = cuts.before("c3")
-    assert found is None or found.name not in ("c2",)
+    assert found is None or found.names != ("c2",)
     if found is not None:
         bright = torch.randn(4, 3, 8, 8) * 40
         with torch.no_grad():
             truth = model(bright)
-            output = output_at(model, found.name, bright)
-            with resumed(model, found, output, output.new_zeros):
+            outputs = outputs_at(model, found.names, bright)
+            with resumed(model, found, outputs, torch.zeros):
                 torch.testing.assert_close(model(bright), truth)
 
 
@@ -114,7 +116,7 @@ def test_a_tensor_left_on_a_module_for_later_is_no_cut() -> None:
     cuts = Cuts(Uses().eval(), (1, 3, 8, 8))
     cut = cuts.before("c")
     # Only from inside of what leaves it: all else would see that of the image before.
-    assert cut is None or cut.name == "first.conv"
+    assert cut is None or cut.names == ("first.conv",)
 
 
 def test_frames_folded_into_the_batch_are_counted() -> None:
@@ -134,13 +136,14 @@ def test_frames_folded_into_the_batch_are_counted() -> None:
     cuts = Cuts(model, (1, 5, 3, 8, 8))
     cut = cuts.before("c2")
     assert cut is not None
-    assert cut.skipped[cut.name] == (5, 4, 8, 8)
+    assert cut.names == ("c1",)
+    assert cut.skipped["c1"] == Form(((5, 4, 8, 8),), is_tuple=False, grow=(True,))
     x = torch.randn(3, 5, 3, 8, 8)
     with torch.no_grad():
-        output = output_at(model, cut.name, x)
-        assert cut.images(output) == 3
-        with resumed(model, cut, output, output.new_zeros):
-            torch.testing.assert_close(model(x), model(x))
+        truth, outputs = model(x), outputs_at(model, cut.names, x)
+        assert cut.images(outputs) == 3
+        with resumed(model, cut, outputs, torch.zeros):
+            torch.testing.assert_close(model(x), truth)
 
 
 def test_a_forward_set_on_an_instance_comes_back() -> None:

@@ -13,6 +13,7 @@ from trpexport.errors import ModelError
 from trpexport.networks.onnx.layers import OnnxLayer
 from trpexport.networks.onnx.program import Compiled, compiled
 from trpexport.networks.onnx.steps import Step
+from trpexport.networks.torch.cuts import MOST_REPEATED
 from trpexport.networks.torch.modules import LinearLayer, make_layer, set_kernel
 
 
@@ -20,7 +21,8 @@ class OnnxModule(nn.Module):
     """A network that computes what an ONNX graph does, in single precision where that is half.
 
     It runs in segments: from one place where a single tensor is all that the rest follows from to
-    the next, so that a pass can be resumed there.
+    the next, or several where there is no such place for many layers, so that a pass can be resumed
+    there.
 
     Args:
         model: the graph.
@@ -152,17 +154,19 @@ def _segments(
     program: Compiled,
 ) -> Iterator[tuple[Sequence[Step], Sequence[int], Sequence[int]]]:
     """Yield steps between two cuts, what they are called with, and what they return."""
-    steps, entries, start = program.steps, list(program.inputs.values()), 0
-    for end, slot in _cuts(program):
-        yield steps[start:end], entries, [slot]
-        start, entries = end, [slot]
+    steps, start = program.steps, 0
+    entries: Sequence[int] = list(program.inputs.values())
+    for end, slots in _cuts(program):
+        yield steps[start:end], entries, slots
+        start, entries = end, slots
     yield steps[start:], entries, list(program.outputs.values())
 
 
-def _cuts(program: Compiled) -> Iterator[tuple[int, int]]:
+def _cuts(program: Compiled) -> Iterator[tuple[int, Sequence[int]]]:
     """Yield, for each layer, the last step before it where one value is all that is read later.
 
-    As (how many steps come before, the value).
+    Where there is none for several layers, the step before a layer, and all that is read later. As
+    (how many steps come before, the values).
     """
     reads = [step.reads - program.constants.keys() for step in program.steps]
     last = {slot: len(reads) for slot in program.outputs.values()}
@@ -170,12 +174,17 @@ def _cuts(program: Compiled) -> Iterator[tuple[int, int]]:
         for slot in slots:
             last[slot] = max(index, last.get(slot, 0))
     live = {slot for slot in program.inputs.values() if slot in last}
-    found: tuple[int, int] | None = None
+    found: tuple[int, Sequence[int]] | None = None
+    layers = 0
     for index, step in enumerate(program.steps):
         if len(live) == 1 and index:
-            found = index, next(iter(live))
-        if step.layer is not None and found is not None:
-            yield found
-            found = None
+            found = index, list(live)
+        if step.layer is not None:
+            if found is None and layers > MOST_REPEATED:
+                found = index, sorted(live)
+            if found is not None:
+                yield found
+                found, layers = None, 0
+            layers += 1
         made = {slot for slot in step.outputs if slot is not None and slot in last}
         live = {slot for slot in live | made if last[slot] > index}

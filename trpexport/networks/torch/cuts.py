@@ -1,9 +1,8 @@
-"""Where a forward pass can be resumed: modules whose output is all that the rest depends on."""
+"""Where a forward pass can be resumed: modules whose outputs are all that the rest depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,44 +12,20 @@ from torch import Tensor, nn
 
 from trpexport.inputs import InputsLike
 from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.dataflow import Dataflow
 from trpexport.networks.torch.modules import LAYERS
-from trpexport.networks.torch.operators import OperatorMode
+from trpexport.networks.torch.resuming import Cut, Form, outputs_at, resumed
 from trpexport.networks.torch.running import (
     RUN_ERRORS,
-    StoppedPass,
-    argument,
     evaluating,
     example_input,
-    forwards_replaced,
-    noting,
     surrounding,
     tensor_leaves,
 )
 
-# Operators by which values turn into shapes or into what Python decides on.
-_SCALARS = frozenset({"_local_scalar_dense", "is_nonzero", "equal"})
-_DECISIONS = _SCALARS | {"nonzero", "masked_select"}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A module whose output is all that the rest of the network needs.
-
-    Attributes:
-        name: the module.
-        end: when it returned, in ticks of one forward pass.
-        skipped: modules that need not run once its output is known, and the shapes of their
-            outputs for one image; ``name`` itself is among them. For more images the first
-            dimension is as many times as long.
-    """
-
-    name: str
-    end: int
-    skipped: Mapping[str, tuple[int, ...]]
-
-    def images(self, output: Tensor) -> int:
-        """Return of how many images this is the output."""
-        return len(output) // self.skipped[self.name][0]
+# Layers that a pass may run again before the one that it is for: beyond, the network is cut where
+# several tensors are needed.
+MOST_REPEATED = 3
 
 
 @dataclass
@@ -59,16 +34,18 @@ class _Calls:
 
     starts: list[int]
     ends: list[int]
-    shapes: list[tuple[int, ...] | None]
+    forms: list[Form | None]
 
 
 class Cuts:
     """Finds, for each layer, the last place before it from which a forward pass can be resumed.
 
-    A place is tried on an example: nothing that the network returns or decides on may depend on
-    the outputs of what is skipped. Dependence is followed from operator to operator, not told by
-    values, so that it also holds for branches that the example does not take. Where nothing can be
-    cut, passes start at the input.
+    That is behind a module whose output is all that the rest depends on; where there is none for
+    several layers, as between the ends of a U-Net, behind several modules. A place is tried on an
+    example: nothing that the network returns or decides on may depend on the outputs of what is
+    skipped. Dependence is followed from operator to operator, not told by values, so that it also
+    holds for branches that the example does not take. Where nothing can be cut, passes start at
+    the input.
 
     Args:
         model: the network.
@@ -80,10 +57,11 @@ class Cuts:
         self._x, self._other = (example_input(model, inputs, i) for i in (0, 1))
         self._tried: dict[str, Cut | None] = {}
         self._before: dict[str, Cut | None] = {}
+        self._flow = Dataflow()
         with evaluating(model):
-            self._calls, self._reference = self._trace(self._x)
             self._doubled = self._trace_of_two()
-        self._shapes = self._shapes_for_one()
+            self._calls, self._reference = self._trace(self._x, self._flow)
+        self._forms = self._forms_for_one()
 
     def calls(self, name: str, images: int = 1) -> int:
         """Return how often a forward pass calls the module ``name``.
@@ -101,9 +79,14 @@ class Cuts:
         return sum(output.numel() for output in self._reference)
 
     def before(self, name: str) -> Cut | None:
-        """Return the last cut before the module ``name`` runs; None is the network's input."""
-        if name not in self._before:
-            self._before[name] = self._find_before(name)
+        """Return the last cut before the layer ``name`` runs; None is the network's input."""
+        last = None
+        for layer in self.layers:
+            if layer not in self._before:
+                self._before[layer] = self._find_before(layer, last)
+            last = self._before[layer]
+            if layer == name:
+                break
         return self._before[name]
 
     def layers_after(self, cut: Cut | None) -> list[str]:
@@ -127,22 +110,53 @@ class Cuts:
         ]
         return [name for _, name in sorted(found)]
 
-    def _find_before(self, name: str) -> Cut | None:
-        start = self._calls[name].starts[0]
+    def _find_before(self, name: str, last: Cut | None) -> Cut | None:
+        """Return the last cut before a layer.
+
+        Args:
+            name: the layer.
+            last: the last cut before the layer that runs before it.
+        """
+        start, after = self._calls[name].starts[0], -1 if last is None else last.end
         earlier = sorted(
             (calls.ends[-1], other)
             for other, calls in self._calls.items()
-            if len(calls.ends) == 1 and calls.ends[-1] < start
+            if len(calls.ends) == 1 and after < calls.ends[-1] < start
         )
-        for _, other in reversed(earlier):
+        for end, other in reversed(earlier):
             if other not in self._tried:
-                self._tried[other] = self._try(other)
+                self._tried[other] = self._behind(end, other)
             cut = self._tried[other]
             if cut is not None:
                 return cut
-        return None
+        repeated = sum(after < self._calls[layer].starts[0] < start for layer in self.layers)
+        return (self._behind(start) if repeated > MOST_REPEATED else None) or last
 
-    def _trace(self, x: Arguments) -> tuple[dict[str, _Calls], list[Tensor]]:
+    def _behind(self, end: int, only: str | None = None) -> Cut | None:
+        """Return the cut behind all modules that returned by ``end``, if there is one.
+
+        Args:
+            end: in ticks.
+            only: the module whose output alone may be needed, and may decide what runs behind;
+                None for any of them, where no values decide.
+        """
+        skipped = {
+            name: form
+            for name, form in self._forms.items()
+            if self._calls[name].ends and self._calls[name].ends[-1] <= end
+        }
+        needed, deciding = self._flow.needed(skipped)
+        allowed = {only} if only else set()
+        if deciding - allowed or (only and needed != allowed):
+            return None
+        once = all(len(self._calls[name].ends) == 1 for name in needed)
+        if not once or not any(any(skipped[name].grow) for name in needed):
+            return None
+        end = max(self._calls[name].ends[-1] for name in skipped)
+        cut = Cut(tuple(sorted(needed)), end, skipped)
+        return cut if self._is_fresh(cut) else None
+
+    def _trace(self, x: Arguments, flow: Dataflow) -> tuple[dict[str, _Calls], list[Tensor]]:
         tick = 0
         found: dict[str, _Calls] = {}
         names = {module: name for name, module in self._model.named_modules() if name}
@@ -152,75 +166,37 @@ class Cuts:
             tick += 1
             calls = found.setdefault(names[module], _Calls([], [], []))
             calls.starts.append(tick)
+            flow.enter(names[module])
             output = run()
+            flow.leave(names[module], output)
             tick += 1
             calls.ends.append(tick)
-            calls.shapes.append(tuple(output.shape) if isinstance(output, Tensor) else None)
+            calls.forms.append(Form.of(output))
             return output
 
-        with surrounding(dict.fromkeys(names, follow)):
-            return found, tensor_leaves(x.call(self._model))
+        with surrounding(dict.fromkeys(names, follow)), flow:
+            outputs = x.call(self._model)
+        flow.end(outputs)
+        return found, tensor_leaves(outputs)
 
     def _trace_of_two(self) -> dict[str, _Calls]:
         try:
-            return self._trace(self._x.joined(self._other))[0]
+            return self._trace(self._x.joined(self._other), Dataflow())[0]
         except RUN_ERRORS:  # it takes one image at a time
             return {}
 
-    def _shapes_for_one(self) -> dict[str, tuple[int, ...]]:
-        """Return the output shapes for one image of modules that need not run.
-
-        Those that return one tensor, of the same shape at each call, whose first dimension is
-        twice as long for two images.
-        """
+    def _forms_for_one(self) -> dict[str, Form]:
+        """Return the forms of what modules that need not run return: the same at each call."""
         found = {}
-        for name, calls in self._calls.items():
-            (shape, *more) = set(calls.shapes) or {None}
-            if not shape or more or name not in self._doubled:
+        for name in self._calls.keys() & self._doubled.keys():
+            one, *others = self._calls[name].forms
+            two, *more = self._doubled[name].forms
+            if len(others) != len(more) or {one, *others} != {one} or {two, *more} != {two}:
                 continue
-            if set(self._doubled[name].shapes) == {(2 * shape[0], *shape[1:])}:
-                found[name] = shape
+            form = None if one is None or two is None else one.beside(two)
+            if form is not None:
+                found[name] = form
         return found
-
-    def _try(self, name: str) -> Cut | None:
-        """Return the cut behind the module ``name`` if it is one."""
-        end = self._calls[name].ends[-1]
-        skipped = {
-            other: shape
-            for other, shape in self._shapes.items()
-            if self._calls[other].ends and self._calls[other].ends[-1] <= end
-        }
-        if name not in skipped:
-            return None
-        cut = Cut(name, end, skipped)
-        return cut if self._is_all(cut) and self._is_fresh(cut) else None
-
-    def _is_all(self, cut: Cut) -> bool:
-        """Whether nothing behind a cut depends on what is skipped, but for the cut's output."""
-        marks = _Marks()
-
-        def marked(shape: tuple[int, ...]) -> Tensor:
-            return marks.put(output.new_zeros(shape))
-
-        def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            # Most places are no cuts, and this ends the pass early.
-            if marks.any(inputs):
-                raise StoppedPass
-
-        later = [name for name, calls in self._calls.items() if calls.starts[0] > cut.end]
-        with evaluating(self._model):
-            output = output_at(self._model, cut.name, self._x)
-            handles = [
-                self._model.get_submodule(name).register_forward_pre_hook(refuse) for name in later
-            ]
-            try:
-                with resumed(self._model, cut, output, marked), marks:
-                    return not marks.any(self._x.call(self._model))
-            except (StoppedPass, *RUN_ERRORS):
-                return False
-            finally:
-                for handle in handles:
-                    handle.remove()
 
     def _is_fresh(self, cut: Cut) -> bool:
         """Whether a resumed pass gives the right outputs, whatever the network last ran on.
@@ -228,115 +204,11 @@ class Cuts:
         A module may leave tensors on itself for another one: they are those of another image then.
         """
         with evaluating(self._model):
-            output = output_at(self._model, cut.name, self._x)
+            outputs = outputs_at(self._model, cut.names, self._x)
             self._other.call(self._model)
-            with resumed(self._model, cut, output, output.new_zeros):
-                outputs = tensor_leaves(self._x.call(self._model))
-        return len(outputs) == len(self._reference) and all(
-            torch.allclose(ours, reference, rtol=1e-4, atol=1e-6, equal_nan=True)
-            for ours, reference in zip(outputs, self._reference, strict=True)
+            with resumed(self._model, cut, outputs, tensor_leaves(outputs)[0].new_zeros):
+                ours = tensor_leaves(self._x.call(self._model))
+        return len(ours) == len(self._reference) and all(
+            torch.allclose(found, reference, rtol=1e-4, atol=1e-6, equal_nan=True)
+            for found, reference in zip(ours, self._reference, strict=True)
         )
-
-
-class _Marks(OperatorMode):
-    """Marks tensors, and all that is computed from them."""
-
-    def __init__(self, decisions: frozenset[str] = _DECISIONS) -> None:
-        super().__init__()
-        self._decisions = decisions
-        # The storages are kept: none is freed, and its address given to another tensor.
-        self._marked: dict[int, Any] = {}
-
-    def put(self, tensor: Tensor) -> Tensor:
-        """Mark a tensor and all that shares its memory."""
-        storage = tensor.untyped_storage()
-        self._marked[storage.data_ptr()] = storage
-        return tensor
-
-    def any(self, values: Any) -> bool:
-        """Whether a tensor among ``values`` is marked."""
-        return any(
-            tensor.untyped_storage().data_ptr() in self._marked for tensor in tensor_leaves(values)
-        )
-
-    def run(self, operator: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        """Run an operator and mark what it computes from marked tensors."""
-        is_marked = self.any((args, keywords))
-        if is_marked and operator.overloadpacket.__name__ in self._decisions:
-            raise StoppedPass
-        output = operator(*args, **keywords)
-        if is_marked:
-            for tensor in tensor_leaves(output):
-                self.put(tensor)
-        return output
-
-
-def decides_by_values(model: nn.Module, x: Tensor | Arguments) -> bool:
-    """Whether Python decides, or computes, by values that depend on a network's inputs.
-
-    Such a network can't be told by what one input makes it do.
-    """
-    marks = _Marks(_SCALARS)
-    x = Arguments.of(x).clone().map(marks.put)
-    try:
-        with evaluating(model), marks:
-            x.call(model)
-    except StoppedPass:
-        return True
-    return False
-
-
-def output_at(model: nn.Module, name: str, x: Tensor | Arguments) -> Tensor:
-    """Return the output of the module ``name``; what follows it does not run."""
-    found: list[Tensor] = []
-
-    def keep(*noted: Any) -> None:
-        found.append(noted[-1].clone())
-        raise StoppedPass
-
-    try:
-        with evaluating(model), noting({model.get_submodule(name): keep}):
-            Arguments.of(x).call(model)
-    except StoppedPass:
-        pass
-    return found[0]
-
-
-def input_at(model: nn.Module, name: str, x: Tensor | Arguments) -> Tensor:
-    """Return the input of the module ``name``; neither it nor what follows runs."""
-    found: list[Tensor] = []
-
-    def keep(*inputs: Any, **keywords: Any) -> Any:
-        found.append(argument(inputs, keywords))
-        raise StoppedPass
-
-    try:
-        with evaluating(model), forwards_replaced({model.get_submodule(name): keep}):
-            Arguments.of(x).call(model)
-    except StoppedPass:
-        pass
-    return found[0]
-
-
-@contextmanager
-def resumed(
-    model: nn.Module, cut: Cut, output: Tensor, filler: Callable[[tuple[int, ...]], Tensor]
-) -> Iterator[None]:
-    """Let ``cut`` return ``output`` within the block, and all that ran before it a filler.
-
-    Args:
-        model: the network.
-        cut: where to resume.
-        output: what it returns.
-        filler: makes an output of a shape that nothing is to read.
-    """
-    images = cut.images(output)
-
-    def filling(shape: tuple[int, ...]) -> Callable[..., Tensor]:
-        return lambda *_, **__: filler((images * shape[0], *shape[1:]))
-
-    forwards = {model.get_submodule(name): filling(shape) for name, shape in cut.skipped.items()}
-    # A copy, because what follows may work in place.
-    forwards[model.get_submodule(cut.name)] = lambda *_, **__: output.clone()
-    with forwards_replaced(forwards):
-        yield

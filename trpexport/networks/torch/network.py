@@ -23,7 +23,8 @@ from trpexport.networks.torch import rewrite
 from trpexport.networks.torch.arguments import Arguments, in_order
 from trpexport.networks.torch.chain_check import LayerCheck, relative_rms
 from trpexport.networks.torch.copying import copied
-from trpexport.networks.torch.cuts import Cuts, decides_by_values
+from trpexport.networks.torch.cuts import Cuts
+from trpexport.networks.torch.dataflow import decides_by_values
 from trpexport.networks.torch.drift import first_drifting_conv
 from trpexport.networks.torch.equivalence import check_layers, first_drift
 from trpexport.networks.torch.folding import fold

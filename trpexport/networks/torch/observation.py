@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from trpexport.networks.base import Observation
 from trpexport.networks.torch.modules import LinearLayer, by_channel, op_of
 from trpexport.networks.torch.operators import OperatorMode
+from trpexport.networks.torch.resuming import Output, cloned
 from trpexport.networks.torch.running import StoppedPass, argument, noting, tensor_leaves
 
 # How an addition weighs its operands: (first, second), by the second's factor.
@@ -27,18 +29,18 @@ def observe(
     run: Callable[[], Any],
     layers: Mapping[str, LinearLayer],
     calls: Mapping[str, int],
-    last: nn.Module | None = None,
-) -> tuple[dict[str, Observation], Tensor | None]:
+    last: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> tuple[dict[str, Observation], dict[str, Output]]:
     """Run a network until all is known of some of its layers, and no further.
 
     Args:
         run: runs the network.
         layers: the layers, by name.
         calls: how often a forward pass calls each of them.
-        last: a module that is called once and gives one tensor, up to which it runs as well.
+        last: modules that are called once and give tensors, up to which it runs as well.
 
     Returns:
-        What each layer does, and what ``last`` gives.
+        What each layer does, and what each of ``last`` gives.
     """
     observer = _Observer(layers, calls, last)
     with observer.watching(), torch.no_grad():
@@ -47,7 +49,7 @@ def observe(
                 run()
         except StoppedPass:
             pass
-    return observer.seen, observer.output
+    return observer.seen, observer.outputs
 
 
 class _Observer(OperatorMode):
@@ -60,12 +62,12 @@ class _Observer(OperatorMode):
         self,
         layers: Mapping[str, LinearLayer],
         calls: Mapping[str, int],
-        last: nn.Module | None = None,
+        last: Mapping[str, nn.Module] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self._layers = layers
         self._last = last
-        self.output: Tensor | None = None
+        self.outputs: dict[str, Output] = {}
         self._ops = {name: op_of(layer) for name, layer in layers.items()}
         self._calls = calls
         self._followed: dict[str, Tensor] = {}
@@ -77,7 +79,7 @@ class _Observer(OperatorMode):
         """Note what goes into the layers and comes out of them."""
         notes = {layer: partial(self._note, name) for name, layer in self._layers.items()}
         # Around those: it may be one of the layers.
-        around = {} if self._last is None else {self._last: self._keep}
+        around = {module: partial(self._keep, name) for name, module in self._last.items()}
         with noting(notes), noting(around):
             yield
 
@@ -169,13 +171,13 @@ class _Observer(OperatorMode):
             )
             seen.scale = scale * own
 
-    def _keep(self, _: nn.Module, __: Any, ___: Any, output: Tensor) -> None:
-        self.output = output.clone()
+    def _keep(self, name: str, _: nn.Module, __: Any, ___: Any, output: Output) -> None:
+        self.outputs[name] = cloned(output)
         self._finish([])
 
     def _finish(self, names: Iterable[str]) -> None:
         self._unseen.difference_update(names)
-        if not self._unseen and (self._last is None or self.output is not None):
+        if not self._unseen and len(self.outputs) == len(self._last):
             raise StoppedPass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from trpexport.errors import DataError, ModelError
 from trpexport.networks.base import Observation
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.arguments import Arguments
-from trpexport.networks.torch.cuts import Cut, Cuts, input_at, output_at, resumed
+from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
 from trpexport.networks.torch.observation import observe
 from trpexport.networks.torch.outputs import named_tensors, picked
+from trpexport.networks.torch.resuming import Cut, Output, input_at, outputs_at, resumed
 from trpexport.networks.torch.running import arguments_for, evaluating, tensor_leaves
 
 
@@ -53,8 +55,8 @@ class Replay:
         self._outputs = outputs
         self._is_final = is_final
         self._cut: Cut | None = None
-        self._kept: dict[int, Tensor] = {}
-        self._ahead: dict[int, Tensor] = {}  # what comes out of the next cut
+        self._kept: dict[int, dict[str, Output]] = {}
+        self._ahead: dict[int, dict[str, Output]] = {}  # what comes out of the next cut
         self._next: Cut | None = None
         self._seen: dict[tuple[str, int], Observation] = {}
         self._zeros: dict[tuple[int, ...], Tensor] = {}
@@ -77,15 +79,15 @@ class Replay:
         kept, used = {}, 0
         for index in range(self._samples.batches):
             if index in ahead:
-                output = ahead.pop(index)
+                outputs = ahead.pop(index)
             else:
                 with self._resumed(index):
-                    output = output_at(self.model, cut.name, self.batch(index))
+                    outputs = outputs_at(self.model, cut.names, self.batch(index))
             self._kept.pop(index, None)
-            used += output.numel() * output.element_size()
+            used += _bytes(outputs)
             if used > self._memory:
                 break
-            kept[index] = output
+            kept[index] = outputs
         self._cut, self._kept = cut, kept
 
     def outputs(self, index: int) -> dict[str, Tensor]:
@@ -110,12 +112,13 @@ class Replay:
         batch = self.batch(index)
         calls = {each: self._cuts.calls(each, batch.images) for each in names}
         layers = {each: self._layer(each) for each in names}
-        module = None if last is None else self.model.get_submodule(last.name)
+        behind = () if last is None else last.names
+        modules = {each: self.model.get_submodule(each) for each in behind}
         with evaluating(self.model), self._resumed(index):
-            found, output = observe(lambda: batch.call(self.model), layers, calls, module)
+            found, outputs = observe(lambda: batch.call(self.model), layers, calls, modules)
         self._seen |= {(each, index): found[each] for each in names[1:]}
-        if output is not None:
-            self._ahead[index] = output
+        if last is not None:
+            self._ahead[index] = outputs
         return found[name]
 
     def inputs(self, name: str, index: int) -> list[Tensor]:
@@ -135,24 +138,27 @@ class Replay:
     @property
     def _used(self) -> int:
         """Bytes that are kept."""
-        tensors = tensor_leaves(
-            [self._kept, self._ahead, [vars(seen) for seen in self._seen.values()]]
-        )
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return _bytes([self._kept, self._ahead, [vars(seen) for seen in self._seen.values()]])
 
     def _resumed(self, index: int) -> AbstractContextManager[None]:
         """Let the network begin at the cut within the block, if its output is kept."""
-        output = self._kept.get(index)
-        if self._cut is None or output is None:
+        outputs = self._kept.get(index)
+        if self._cut is None or outputs is None:
             return nullcontext()
+        any_tensor = tensor_leaves(outputs)[0]
 
         def zeros(shape: tuple[int, ...]) -> Tensor:
             # The same for all modules and calls: nothing that counts reads it.
             if shape not in self._zeros:
-                self._zeros[shape] = output.new_zeros(shape)
+                self._zeros[shape] = any_tensor.new_zeros(shape)
             return self._zeros[shape]
 
-        return resumed(self.model, self._cut, output, zeros)
+        return resumed(self.model, self._cut, outputs, zeros)
+
+
+def _bytes(values: Any) -> int:
+    """Return what the tensors in some values take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensor_leaves(values))
 
 
 def batch_of(model: nn.Module, samples: Samples, index: int) -> Arguments:
