@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.networks.torch import branches
 from trpexport.errors import ModelError
 from trpexport.networks.onnx.layers import linear_layers
 from trpexport.networks.onnx.module import OnnxModule
 from trpexport.networks.onnx_settings import OnnxSettings
+from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.modules import LAYERS
 from trpexport.networks.torch.network import TorchNetwork
 
@@ -169,3 +171,21 @@ def test_double_precision_is_kept(tmp_path: Path) -> None:
     TorchNetwork.open(Transformer().eval(), (1, 3, 16, 16)).write_onnx(path, OnnxSettings())
     outputs = module_of(path).double()(torch.randn(1, 3, 16, 16, dtype=torch.float64))
     assert {output.dtype for output in outputs.values()} == {torch.float64}
+
+
+def test_a_graph_with_ways_around_runs_in_segments_that_pass_several_tensors(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model.onnx"
+    network = TorchNetwork.open(branches.UNet().eval(), (1, 3, 32, 32))
+    network.write_onnx(path, OnnxSettings())
+    module = module_of(path)
+    assert_same(path, module, np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype("f4"))
+    *_, before_last, last = module.names.values()
+    cuts = Cuts(module, (1, 3, 32, 32))
+    several, one = cuts.before(before_last), cuts.before(last)
+    assert several is not None
+    assert one is not None
+    # The first scale, which joins later, and what the layer takes.
+    assert several.skipped[several.names[0]].shapes == ((1, 6, 16, 16), (1, 12, 8, 8))
+    assert one.skipped[one.names[0]].shapes == ((1, 12, 16, 16),)

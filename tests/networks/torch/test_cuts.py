@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.networks.torch.branches import UNet
 from tests.networks.torch.presets import preset
 from trpexport.networks.torch.cuts import Cuts
 from trpexport.networks.torch.dataflow import decides_by_values
@@ -51,6 +52,80 @@ def test_no_cut_where_something_goes_around_it() -> None:
     across = cuts.before("c")
     assert across is not None
     assert across.names == ("a",)
+
+
+def test_a_u_net_is_cut_where_several_tensors_are_needed() -> None:
+    model = UNet().eval()
+    cuts = Cuts(model, (1, 3, 32, 32))
+    # As many layers as may be repeated lie before it, since down.1: what joins later is needed.
+    cut = cuts.before("up.1")
+    assert cut is not None
+    assert set(cut.names) == {"down.0", "down.1", "up.0"}
+    assert cuts.before("up.0") == cuts.before("down.1.0")
+    assert cuts.before("up.2") == cut
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        truth, outputs = model(x), outputs_at(model, cut.names, x)
+        model(torch.randn(3, 3, 32, 32))
+        ran = list[str]()
+        for name in ("down.2.0", "up.0", "up.1"):
+            model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+        with resumed(model, cut, outputs, torch.zeros):
+            torch.testing.assert_close(model(x), truth)
+    assert "down.2.0" not in ran
+    assert "up.1" in ran
+
+
+class Pair(nn.Module):
+    """Returns two tensors, and a number that no more images make more of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = self.first(x)
+        return y, y.mean((2, 3)), self.first.weight.sum()
+
+
+class AfterPair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.last = Pair(), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, means, scale = self.pair(x)
+        y: Tensor = self.last(maps + means[..., None, None]) * scale
+        return y
+
+
+def test_a_module_that_returns_several_tensors_is_a_cut() -> None:
+    model = AfterPair().eval()
+    cut = Cuts(model, (1, 3, 8, 8)).before("last")
+    assert cut is not None
+    assert cut.names == ("pair",)
+    assert cut.skipped["pair"].grow == (True, True, False)
+    x = torch.randn(5, 3, 8, 8)
+    with torch.no_grad():
+        truth, outputs = model(x), outputs_at(model, cut.names, x)
+        assert cut.images(outputs) == 5
+        with resumed(model, cut, outputs, torch.zeros):
+            torch.testing.assert_close(model(x), truth)
+
+
+def test_a_network_that_takes_its_images_one_by_one_is_not_cut() -> None:
+    class OneByOne(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.b(self.a(image[None]).relu())[0] for image in x])
+
+    cuts = Cuts(OneByOne().eval(), (1, 3, 8, 8))
+    assert cuts.before("b") is None
+    assert cuts.calls("b", 3) == 3
 
 
 class Gated(nn.Module):

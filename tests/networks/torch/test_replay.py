@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.networks.torch.branches import UNet
 from tests.networks.torch.presets import preset
 from trpexport.networks.samples import Samples
 from trpexport.networks.torch.cuts import Cuts
@@ -22,17 +23,24 @@ SHAPE = (1, 3, 32, 32)
 @pytest.mark.parametrize("is_final", [False, True])
 @pytest.mark.parametrize(
     ("name", "memory"),
-    [("resnet20", 0), ("resnet20", 300_000), ("resnet20", 1 << 30), ("preresnet20", 1 << 30)],
+    [
+        ("resnet20", 0),
+        ("resnet20", 300_000),
+        ("resnet20", 1 << 30),
+        ("preresnet20", 1 << 30),
+        ("u-net", 300_000),
+        ("u-net", 1 << 30),
+    ],
 )
 def test_resumed_passes_see_what_whole_ones_see(name: str, memory: int, is_final: bool) -> None:
-    model = preset(name)
+    model = UNet().eval() if name == "u-net" else preset(name)
     x = np.random.default_rng(0).standard_normal((66, *SHAPE[1:]), dtype=np.float32)
     images = Samples({"input": x})
     cuts = Cuts(model, SHAPE)
     replay = Replay(model, cuts, images, memory, is_final=is_final)
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     # Forwards in steps, and back to the first: a second job of the same network.
-    for conv in [convs[3], convs[4], convs[9], convs[-1], convs[1]]:
+    for conv in [convs[3], convs[4], convs[-2], convs[-1], convs[1]]:
         replay.advance(conv)
         for index in (0, images.batches - 1):
             batch = replay.batch(index)
