@@ -45,6 +45,20 @@ def test_errors_by_hand() -> None:
     }
 
 
+@pytest.mark.parametrize(("passes", "count"), [(1000.0, 256), (100.0, 100), (1.0, 64)])
+def test_a_costly_network_is_measured_on_fewer_images(
+    passes: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = TorchNetwork.open(tiny(), SHAPE)
+    monkeypatch.setattr("trpexport.choose.held_out._MACS", passes * network.cost.macs)
+    values = np.random.default_rng(0).standard_normal((600, *SHAPE[1:]), dtype=np.float32)
+    held_out = HeldOut.of(network, ArrayImages(values, count=32))
+    facts = held_out.facts(network)
+    assert facts is not None
+    assert facts["images"] == count
+    assert facts["output_error"] == 0.0
+
+
 def test_nothing_is_measured_without_images() -> None:
     network = TorchNetwork.open(Scaled(1, 1), (1, 1))
     held_out = HeldOut(network, "other", np.zeros((0, 1), np.float32))

@@ -208,7 +208,7 @@ def applied(
         found = calibrate(
             network, plan, gatherer, factorizer=factorizer, store=store, announce=stages.say
         )
-    held_out = HeldOut(network, *images.held_out())
+    held_out = HeldOut.of(network, images)
     return calibrated_choice(network, found, images, held_out, {})
 
 

@@ -131,7 +131,7 @@ class ByBudget(AlignedSelection):
             found = outlook(network, self.scheme, self, label=label, factorizer=factorizer)
         stages.remark(str(found))
         gatherer = gathered(network, images)
-        held_out = HeldOut(network, *images.held_out())
+        held_out = HeldOut.of(network, images)
         with stages("measure what each rank costs and loses"):
             table = sensitivity_table(
                 network,

@@ -152,7 +152,7 @@ class ByLatency(AlignedSelection):
         labelled = images.labelled() if self.drop is not None else None
         metric = None if labelled is None else self.metric_on(labelled.data)
         gatherer = gathered(network, images)
-        held_out = HeldOut(network, *images.held_out())
+        held_out = HeldOut.of(network, images)
         stopwatch = self.timekeeper_of(network)
         with tempfile.TemporaryDirectory(prefix="trpexport-latency-") as name:
             batch = stopwatch.conditions.batch

@@ -315,7 +315,7 @@ class _Job:
             file = OnnxFile(found.file, self._stopwatch.conditions.provider)
             facts["judged"] = judge.facts(FileNetwork(file, self._network.outputs))
             drop = DropLimit(judge, limit)
-        held_out = HeldOut(self._network, *self._images.held_out())
+        held_out = HeldOut.of(self._network, self._images)
         choice = calibrated_choice(self._network, found.calibrated, self._images, held_out, facts)
         options = {
             **choice.plan.options,

@@ -15,6 +15,7 @@ from trpexport.errors import DataError
 from trpexport.lowrank.chain import truncated
 from trpexport.networks.samples import Samples, checked_samples
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.networks.torch.watch import derived_on
 
 X = np.random.default_rng(0).standard_normal((150, *SHAPE[1:])).astype(np.float32)
 
@@ -147,3 +148,12 @@ def test_a_network_that_returns_no_tensors_is_one_line() -> None:
     watch = TorchNetwork.open(Silent(), SHAPE).watch(Samples({"input": X[:4]}))
     with pytest.raises(DataError, match="returns no tensor"):
         watch.outputs(0)
+
+
+@pytest.mark.parametrize(
+    ("macs", "images"), [(41e6, 128), (4.1e9, 128), (12e9, 50), (17.8e9, 33), (1e12, 32), (0, 128)]
+)
+def test_the_derivative_of_a_costly_network_is_taken_on_fewer_images(
+    macs: float, images: int
+) -> None:
+    assert derived_on(macs) == images

@@ -42,7 +42,7 @@ from trpexport.networks.torch.running import (
 )
 from trpexport.networks.torch.to_onnx import to_onnx
 from trpexport.networks.torch.trace import TorchLayer, Trace, trace
-from trpexport.networks.torch.watch import TorchWatch
+from trpexport.networks.torch.watch import TorchWatch, derived_on
 from trpexport.ops import LinearOp
 from trpexport.plan import Plan
 from trpexport.tensors import Arrays
@@ -354,7 +354,8 @@ class TorchNetwork:
         """
         if not self._takes_any_batch:
             samples = samples.whole_batches(self.inputs.batch)
-        return TorchWatch(self.model, self._cuts, samples, memory, self.outputs)
+        derived = derived_on(self.cost.macs)
+        return TorchWatch(self.model, self._cuts, samples, memory, self.outputs, derived=derived)
 
     def identity(self) -> str:
         """Return what tells it from others, for caches: by its weights and by its behaviour."""

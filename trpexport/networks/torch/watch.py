@@ -18,8 +18,18 @@ from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.replay import Replay, batch_of
 from trpexport.networks.torch.running import forwards_replaced
 
-# Samples that the derivative of the outputs is taken on.
-_METRIC_SAMPLES = 128
+# Samples that the derivative of the outputs is taken on; fewer of a costly network, so that they
+# take so many multiply-adds in a forward pass.
+_MOST_DERIVED, _LEAST_DERIVED, _DERIVED_MACS = 128, 32, 6e11
+
+
+def derived_on(macs: float) -> int:
+    """Return on how many samples the derivative of a network's outputs is taken, at most.
+
+    Args:
+        macs: of a forward pass of one.
+    """
+    return int(min(_MOST_DERIVED, max(_LEAST_DERIVED, _DERIVED_MACS // max(1, macs))))
 
 
 class TorchCandidate:
@@ -83,6 +93,7 @@ class TorchWatch:
         samples: unlabelled inputs.
         memory: bytes of intermediate results to keep of each network.
         outputs: globs of the names of those outputs that count; all where there are none.
+        derived: samples that the derivative of the outputs is taken on, at most.
     """
 
     note = None
@@ -94,12 +105,15 @@ class TorchWatch:
         samples: Samples,
         memory: int,
         outputs: Sequence[str] = (),
+        *,
+        derived: int = _MOST_DERIVED,
     ) -> None:
         self.samples = samples
         self._model = model
         self._cuts = cuts
         self._memory = memory
         self._counted = outputs
+        self._derived_on = derived
         self._replay = Replay(model, cuts, samples, memory, outputs=outputs, is_final=True)
         self._derived: tuple[tuple[str, ...], dict[str, Tensor]] = (), {}
 
@@ -156,6 +170,6 @@ class TorchWatch:
         return list(metric_groups(self._model, self._cuts.layers, self._memory))
 
     def _metrics(self, layers: Sequence[str]) -> dict[str, Tensor]:
-        some = self.samples.first(_METRIC_SAMPLES)
+        some = self.samples.first(self._derived_on)
         batches = (batch_of(self._model, some, index) for index in range(some.batches))
         return output_metrics(self._model, batches, self._counted, layers=layers)
