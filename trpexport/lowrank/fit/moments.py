@@ -193,15 +193,18 @@ class MomentSums:
     def moments(self) -> Moments:
         """Return the moments of all that was taken in, and give up the sums."""
         self._add_block()
+        pp, yp, yy = self._pp, self._yp, self._yy
+        # Let go of: what is made of them takes as much memory again.
+        self._pp = self._yp = self._yy = self._p.new_zeros(0)
         if self._origin is None:
-            return Moments(0, self._p, self._y, self._pp, self._yp, self._yy)
-        for square in (self._pp, self._yy):
+            return Moments(0, self._p, self._y, pp, yp, yy)
+        for square in (pp, yy):
             fill_square(square)
         p, y = self._p / self._count, self._y / self._count
-        for square, left, right in ((self._pp, p, p), (self._yp, y, p), (self._yy, y, y)):
+        for square, left, right in ((pp, p, p), (yp, y, p), (yy, y, y)):
             square.baddbmm_(left[:, :, None], right[:, None], alpha=-self._count)
         at_p, at_y = (some[:, 0].to(torch.float64) for some in self._origin)
-        return Moments(self._count, at_p + p, at_y + y, self._pp, self._yp, self._yy)
+        return Moments(self._count, at_p + p, at_y + y, pp, yp, yy)
 
     def _add_block(self) -> None:
         """Add what waits: large blocks, as each is added to all of the sums."""

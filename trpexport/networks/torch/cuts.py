@@ -81,7 +81,7 @@ class Cuts:
     def before(self, name: str) -> Cut | None:
         """Return the last cut before the layer ``name`` runs; None is the network's input."""
         last = None
-        for layer in self.layers:
+        for layer in self.layers if name not in self._before else ():
             if layer not in self._before:
                 self._before[layer] = self._find_before(layer, last)
             last = self._before[layer]
