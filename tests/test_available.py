@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import resource
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trpexport import available
-from trpexport.available import available_memory
+from trpexport.available import available_memory, give_back
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nobody tells elsewhere")
 
@@ -73,3 +74,24 @@ def test_this_process_may_take_some() -> None:
     found = available_memory()
     assert found is not None
     assert 1 << 20 < found < 1 << 46
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has none")
+def test_freed_memory_is_given_back_where_much_is_held() -> None:
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    # Every second one of many blocks that are too small to be mapped one by one.
+    blocks = [bytearray(64 << 10) for _ in range(4000)]
+    del blocks[::2]
+    before = held()
+    give_back(before + (1 << 30))
+    assert held() > before - (8 << 20)
+    give_back(before // 2)
+    assert held() < before - (64 << 20)
+    del blocks
+
+
+def test_where_the_system_does_not_tell_nothing_is_given_back(machine: Path) -> None:
+    (machine / "statm").unlink()
+    give_back(0)

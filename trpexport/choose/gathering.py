@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from trpexport.available import give_back
 from trpexport.choose.sampling import Sampling, share_of
 from trpexport.errors import DataError
 from trpexport.lowrank.fit.moments import (
@@ -61,6 +62,7 @@ class Gatherer:
         self.watch.advance(layer.name)
         if candidate is not None:
             candidate.advance(layer.name)
+        give_back()  # before the sums take as much
         if self._sees_few_rows(layer):
             return self._rows(layer, candidate, metric)
         narrowing = self._narrowing(layer, candidate, metric) if is_wide(layer.op) else None

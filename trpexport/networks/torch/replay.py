@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,10 +151,17 @@ class Replay:
         def zeros(shape: tuple[int, ...]) -> Tensor:
             # The same for all modules and calls: nothing that counts reads it.
             if shape not in self._zeros:
-                self._zeros[shape] = any_tensor.new_zeros(shape)
+                self._zeros[shape] = _untouched_zeros(shape, any_tensor)
             return self._zeros[shape]
 
         return resumed(self.model, self._cut, outputs, zeros)
+
+
+def _untouched_zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros that take memory only as far as they are read: of NumPy they come untouched."""
+    if like.device.type != "cpu" or not like.is_floating_point():
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(shape, np.float32)).to(like.dtype)
 
 
 def _bytes(values: Any) -> int:
