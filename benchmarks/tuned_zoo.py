@@ -1,9 +1,10 @@
 """One network of every family, and ONNX files, through ``tune``: faster, or told why not.
 
-    python -m benchmarks.tuned_zoo --cache DIR [--files FILE.onnx:SHAPE ...] [NAME ...]
+    python -m benchmarks.tuned_zoo --cache DIR [NAME ...] [--files FILE.onnx:SHAPE ...] [--shared D]
 
 Each is to become 1.2 times as fast, on one thread at batch 1. Weights of the families are random
-(times do not depend on them), calibrated on noise; a bundle that comes out is timed once more
+(times do not depend on them), calibrated on noise; files on photographs, where their folder is
+given, and compared with the original network on others. A bundle that comes out is timed once more
 beside the original network. ``results/tuned_zoo.json`` gets for each what was measured or refused,
 and after how many seconds it was said what can be won at best. A second run goes on where the first
 was stopped.
@@ -25,6 +26,8 @@ import torch
 import trpexport as tx
 from benchmarks.environment import RESULTS, environment, run
 from benchmarks.networks import random_network
+from benchmarks.precision import judged
+from benchmarks.precision_networks import Material, Prepared, photographs
 from trpexport.datasets import TensorSet
 from trpexport.errors import NothingToDoError
 from trpexport.inputs import Inputs
@@ -42,14 +45,16 @@ _FAMILIES = (
     "preresnet20",
     "resnet20-bottleneck",
     "resnet18",
-    "resnext29-8x64d",
+    "resnext29-32x4d",
     "vgg11_bn",
     "wrn-16-4",
 )
 _SETTINGS = tx.ExportSettings(verify_seconds=1, dynamic_batch=False)
 
 
-def tuned(path: Path, shape: tuple[int, ...], cache: Path, arch: str | None) -> dict[str, Any]:
+def tuned(
+    path: Path, shape: tuple[int, ...], cache: Path, arch: str | None, images: Prepared
+) -> dict[str, Any]:
     """Return what ``tune`` makes of a network, or why it makes nothing.
 
     Args:
@@ -57,6 +62,7 @@ def tuned(path: Path, shape: tuple[int, ...], cache: Path, arch: str | None) -> 
         shape: of its input at batch 1.
         cache: folder of tables.
         arch: a checkpoint's architecture.
+        images: to calibrate and, if there are any, to compare on.
     """
     started = time.perf_counter()
     told: dict[str, float] = {}
@@ -66,14 +72,13 @@ def tuned(path: Path, shape: tuple[int, ...], cache: Path, arch: str | None) -> 
         if "can be won" in line:
             told.setdefault("told_after", time.perf_counter() - started)
 
-    images = np.random.default_rng(0).normal(size=(_IMAGES, *shape[1:])).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tuned"
         try:
             tx.tune(
                 path,
                 tx.ByLatency(speedup=_SPEEDUP, cache=cache),
-                images=TensorSet("noise", {input_of(path): images}, {}),
+                images=TensorSet("images", {input_of(path): images.calibration}, {}),
                 out=out,
                 settings=_SETTINGS,
                 inputs=shape,
@@ -88,7 +93,16 @@ def tuned(path: Path, shape: tuple[int, ...], cache: Path, arch: str | None) -> 
         # An ONNX file may leave its sizes open.
         watch = LocalStopwatch(Conditions()).at(Inputs.of({input_of(files[1]): shape}))
         _, timed = watch.race(files, _SECONDS)
-    return {"speedup": timed.speedup.to_json(), "seconds": seconds} | told
+        found = {"speedup": timed.speedup.to_json(), "seconds": seconds} | told
+        if len(images.test):
+            found["output_error"] = judged(files[0], files[1], images)["output_error"]
+    return found
+
+
+def noise(shape: tuple[int, ...]) -> Prepared:
+    """Return random images to calibrate on, and none to compare on."""
+    images = np.random.default_rng(0).normal(size=(_IMAGES, *shape[1:])).astype(np.float32)
+    return Prepared(images, images[:0], None)
 
 
 def input_of(path: Path) -> str:
@@ -118,11 +132,13 @@ def measure(
     shape: tuple[int, ...],
     cache: Path,
     known: dict[str, Any],
+    *,
+    images: Prepared,
 ) -> None:
     """Tune a network that is not known yet, and write what came out."""
     if name in known:
         return
-    known[name] = tuned(path, shape, cache, None if is_onnx(path) else name)
+    known[name] = tuned(path, shape, cache, None if is_onnx(path) else name, images)
     content = {"environment": environment(), "results": known}
     RESULT.write_text(json.dumps(content, indent=2) + "\n")
     print(line(name, known[name]), flush=True)
@@ -135,6 +151,8 @@ def line(name: str, facts: dict[str, Any]) -> str:
     else:
         found = facts["speedup"]
         said = f"{found['mid']:.3f}x ({found['low']:.3f} to {found['high']:.3f})"
+    if "output_error" in facts:
+        said += f", output error {facts['output_error']:.1%}"
     return (
         f"{name}: {said}; told after {facts['told_after']:.0f} s, {facts['seconds']:.0f} s in all"
     )
@@ -148,14 +166,20 @@ def main() -> None:
     parser.add_argument(
         "--files", nargs="*", default=[], metavar="FILE:SHAPE", help="as craft.onnx:1x3x224x224"
     )
+    parser.add_argument("--shared", type=Path, help="folder of photographs, for files")
     args = parser.parse_args()
     known = json.loads(RESULT.read_text())["results"] if RESULT.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names or _FAMILIES:
-            measure(name, *network_of(name, Path(folder)), args.cache, known)
+            path, shape = network_of(name, Path(folder))
+            measure(name, path, shape, args.cache, known, images=noise(shape))
         for some in args.files:
             path, shape = file_of(some)
-            measure(path.stem, path, shape, args.cache, known)
+            images = noise(shape)
+            if args.shared is not None:
+                read = photographs(shape[2], _IMAGES, 2 * _IMAGES, caffe=False)
+                images = read(Material(args.shared, path.parent))
+            measure(path.stem, path, shape, args.cache, known, images=images)
 
 
 if __name__ == "__main__":
