@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 
+from trpexport.garbage import leave_to_the_system, search_after_imports
 from trpexport.standard_output import end_output, open_missing_streams
 from trpexport.supervision import supervised
 
@@ -18,9 +19,11 @@ _SUPERVISED = frozenset(
 def main() -> None:
     """Run the command line and exit with its code."""
     open_missing_streams()
+    search_after_imports()
     code = supervised(_run) if _SUPERVISED.intersection(sys.argv[1:2]) else _run()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done or broken off
     end_output()
+    leave_to_the_system()
     sys.exit(code)
 
 

@@ -14,12 +14,16 @@ from trpexport.installing import install_command
 from trpexport.onnxfile.external_data import external_files
 
 SECONDS = 120.0
-# onnxsim imports torch where it is installed, for conversions that are not needed here, which
-# takes three times as long as simplifying.
+# onnxsim imports torch and sympy where they are installed, for conversions and formulas that are not
+# needed here, which takes several times as long as simplifying. So does the search for garbage in
+# what it imports, and taking that down at the end, by which all is written.
 _RUN = """
-import runpy, sys
-sys.modules["torch"] = None
+import gc, os, runpy, sys
+gc.disable()
+sys.modules["torch"] = sys.modules["sympy"] = None
 runpy.run_module("onnxsim", run_name="__main__")
+sys.stdout.flush()
+os._exit(0)
 """
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trpexport.errors import MissingDependencyError, ModelError
 from trpexport.files import FULL
 from trpexport.foreign import cause_of, told
+from trpexport.garbage import unsearched
 from trpexport.inputs import Inputs, InputsLike
 from trpexport.installing import install_command
 from trpexport.networks.dynamic import Dynamic
@@ -73,7 +74,7 @@ def to_onnx(
     if settings.keep_norms:
         options |= {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     try:
-        with evaluating(model), as_named, as_open, _quiet():
+        with evaluating(model), as_named, as_open, _quiet(), unsearched():
             write(model, x, path, _open_axes(inputs, settings), options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

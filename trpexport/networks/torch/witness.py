@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trpexport.networks.torch.running import evaluating
@@ -41,18 +42,20 @@ def misfits(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     def watch(name: str, norm: _BatchNorm) -> Any:
         def normalise(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             seen = inputs[0]
-            over = [dim for dim in range(seen.ndim) if dim != 1]
-            if seen.numel() // seen.shape[1] < _MIN_VALUES:
+            values = seen.numel() // seen.shape[1]
+            if values < _MIN_VALUES:
                 return None
-            variance, mean = torch.var_mean(seen, over, correction=0)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            # With this momentum they get the statistics of what it is given alone.
+            mean, variance = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
+            normalised = functional.batch_norm(
+                seen, mean, variance, norm.weight, norm.bias, training=True, momentum=1.0,
+                eps=norm.eps,
+            )  # fmt: skip
             if name not in found:  # one that is used twice recorded both uses
-                found[name] = _misfit(norm, mean, variance)
-            shape = (1, -1, *[1] * (seen.ndim - 2))
-            scale = (variance + norm.eps).rsqrt()
-            shift = -mean * scale
-            if norm.affine:
-                scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-            return seen * scale.reshape(shape) + shift.reshape(shape)
+                found[name] = _misfit(norm, mean, variance * ((values - 1) / values))
+            return normalised
 
         return norm.register_forward_hook(normalise)
 
