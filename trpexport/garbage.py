@@ -32,7 +32,7 @@ def search_after_imports() -> None:
 
 @contextmanager
 def unsearched() -> Iterator[None]:
-    """Search for no garbage within the block."""
+    """Search for no garbage within the block, but for all of it behind the block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -40,6 +40,7 @@ def unsearched() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+            gc.collect()
 
 
 def leave_to_the_system() -> None:

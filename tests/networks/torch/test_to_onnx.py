@@ -56,7 +56,7 @@ def test_a_trace_is_not_searched_for_garbage(tmp_path: Path) -> None:
                 searched.append(gc.isenabled())
             return super().forward(x)
 
-    to_onnx(Traced(3, 4, 1), SHAPE, tmp_path / "model.onnx", OnnxSettings(legacy_exporter=True))
+    to_onnx(Traced(3, 4, 1), SHAPE, tmp_path / "model.onnx")
     assert searched
     assert not any(searched)
     assert gc.isenabled()
