@@ -15,25 +15,24 @@ _IMPORTED = 300_000  # objects: somewhat more than importing torch makes
 
 
 def search_after_imports() -> None:
-    """Put off the first search until there is more than imports make; then all is as usual.
+    """Leave out what there is when the first search is due, and put that off until all is imported.
 
-    What there is by then is not searched again.
+    Every later search is as usual.
     """
     usual = gc.get_threshold()
 
-    def go_on(phase: str, _: Any) -> None:
-        if phase == "stop":
-            gc.callbacks.remove(go_on)
-            gc.freeze()
-            gc.set_threshold(*usual)
+    def leave_out(*_: Any) -> None:  # called as the first search begins
+        gc.callbacks.remove(leave_out)
+        gc.freeze()
+        gc.set_threshold(*usual)
 
-    gc.callbacks.append(go_on)
+    gc.callbacks.append(leave_out)
     gc.set_threshold(_IMPORTED, *usual[1:])
 
 
 @contextmanager
 def unsearched() -> Iterator[None]:
-    """Search for no garbage within the block."""
+    """Search for no garbage within the block, but for all of it behind the block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -41,6 +40,7 @@ def unsearched() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+            gc.collect()
 
 
 def leave_to_the_system() -> None:

@@ -269,6 +269,37 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     assert min(own) < 4 * min(library)
 
 
+EXPORTING = {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "sympy", "torch._dynamo"}
+DRAWING = {"rich", "jinja2", "matplotlib", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [
+        (("decompose", "--calib", "npz:nothing.npz", "--target-macs", "0.5"), {"torch"}),
+        (("inspect",), {"torch"}),
+        (("bench",), set()),
+        (("verify",), set()),
+        (("eval", "--data", "npz:nothing.npz"), set()),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_command_begins_without_what_it_may_never_need(
+    command: tuple[str, ...], needs: set[str]
+) -> None:
+    code = (
+        "import importlib, sys; importlib.import_module('trpexport.cli').run(sys.argv[1:]); "
+        f"print(*({EXPORTING | DRAWING | {'torch'}} & set(sys.modules)))"
+    )
+    name, *options = command
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, "nothing.pth", *options],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "nothing." in done.stderr  # the data set or the network: neither is there
+    assert set(done.stdout.split()) == needs
+
+
 def test_version_and_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "trpexport", "--version"], capture_output=True, text=True, check=True

@@ -68,6 +68,29 @@ def test_export_goes_on_without_onnxsim(
     assert verify_bundle(tmp_path / "out").is_equivalent
 
 
+def test_onnxsim_gets_nothing_that_takes_long_to_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "modules/onnxsim"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import shutil, sys\n"
+        "for name in ('torch', 'sympy'):\n"
+        "    try:\n"
+        "        __import__(name)\n"
+        "    except ImportError:\n"
+        "        continue\n"
+        "    sys.exit(f'{name} can be imported')\n"
+        "shutil.copyfile(*sys.argv[1:])\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
+    source.write_bytes(b"a network")
+    simplify.simplify(source, target)
+    assert target.read_bytes() == b"a network"
+
+
 def test_weights_that_onnxsim_puts_in_a_second_file_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_no_batch_norm_is_left_behind_a_convolution(tmp_path: Path, legacy: bool
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert "Conv" in operators
     assert "BatchNormalization" not in operators
+
+
+def test_a_trace_is_not_searched_for_garbage(tmp_path: Path) -> None:
+    searched = []
+
+    class Traced(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.onnx.is_in_onnx_export():
+                searched.append(gc.isenabled())
+            return super().forward(x)
+
+    to_onnx(Traced(3, 4, 1), SHAPE, tmp_path / "model.onnx")
+    assert searched
+    assert not any(searched)
+    assert gc.isenabled()
 
 
 class Interrupted(nn.Module):

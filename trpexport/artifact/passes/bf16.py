@@ -8,7 +8,6 @@ from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
 from trpexport.errors import ModelError
-from trpexport.quantization.half import BFLOAT16, convert
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.runtime.kernels import kernels_of
 
@@ -21,6 +20,8 @@ class BFloat16(Precision):
 
     def check(self, settings: QuantizationSettings) -> None:
         """Refuse a provider that does not multiply in it: nothing here could verify the file."""
+        from trpexport.quantization.half import BFLOAT16
+
         super().check(settings)
         if not kernels_of(settings.provider, BFLOAT16.name).multiplies:
             raise ModelError(
@@ -31,6 +32,8 @@ class BFloat16(Precision):
 
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Convert the file."""
+        from trpexport.quantization.half import BFLOAT16, convert
+
         found = convert(file, file, BFLOAT16, settings)
         return PassResult(found.note, found.facts)
 

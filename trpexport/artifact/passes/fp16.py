@@ -7,7 +7,6 @@ from pathlib import Path
 from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
-from trpexport.quantization.half import FLOAT16, convert, slowness
 from trpexport.quantization.settings import QuantizationSettings
 
 
@@ -19,10 +18,14 @@ class Float16(Precision):
 
     def warning(self, settings: QuantizationSettings) -> str | None:
         """Return that it will be slower, where it will."""
+        from trpexport.quantization.half import FLOAT16, slowness
+
         return slowness(FLOAT16, settings.provider)
 
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Convert the file."""
+        from trpexport.quantization.half import FLOAT16, convert
+
         found = convert(file, file, FLOAT16, settings)
         return PassResult(found.note, found.facts)
 

@@ -11,7 +11,6 @@ from trpexport.artifact.passes.precision import Precision
 from trpexport.measure.machine import instruction_sets
 from trpexport.quantization.formats import number_format
 from trpexport.quantization.settings import QuantizationSettings
-from trpexport.quantization.static import quantize_blank, quantize_static
 
 
 class Int8(Precision):
@@ -32,11 +31,15 @@ class Int8(Precision):
 
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Quantize the file."""
+        from trpexport.quantization.static import quantize_static
+
         found = quantize_static(file, file, settings)
         return PassResult(found.note, found.facts)
 
     def convert_blank(self, file: Path, settings: QuantizationSettings) -> None:
         """Quantize all of the file, by the ranges of its inputs alone."""
+        from trpexport.quantization.static import quantize_blank
+
         quantize_blank(file, settings)
 
 

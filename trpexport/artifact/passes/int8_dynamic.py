@@ -8,7 +8,6 @@ from typing import ClassVar
 from trpexport.artifact.passes import PRECISIONS
 from trpexport.artifact.passes.base import PassResult
 from trpexport.artifact.passes.precision import Precision
-from trpexport.quantization.dynamic import quantize_dynamic
 from trpexport.quantization.settings import QuantizationSettings
 
 
@@ -21,6 +20,8 @@ class Int8Dynamic(Precision):
 
     def convert(self, file: Path, settings: QuantizationSettings) -> PassResult:
         """Quantize the file."""
+        from trpexport.quantization.dynamic import quantize_dynamic
+
         found = quantize_dynamic(file, file, settings)
         return PassResult(found.note, found.facts)
 

@@ -14,9 +14,9 @@ from trpexport.installing import install_command
 from trpexport.onnxfile.external_data import external_files
 
 SECONDS = 120.0
-# onnxsim imports torch and sympy where they are installed, for conversions and formulas that are not
-# needed here, which takes several times as long as simplifying. So does the search for garbage in
-# what it imports, and taking that down at the end, by which all is written.
+# onnxsim imports torch and sympy where they are installed, for what is not needed here, which takes
+# several times as long as simplifying; so do the search for garbage in what it imports, and taking
+# that down at the end, when the file is written.
 _RUN = """
 import gc, os, runpy, sys
 gc.disable()

@@ -69,12 +69,13 @@ def to_onnx(
     names = list(named_tensors(outputs, inputs))
     as_named = nullcontext() if is_flat(outputs) else _returning_tensors(model)
     as_open = forwards_replaced(size_free_forwards(model) if settings.dynamic else {})
+    lasting = nullcontext() if settings.is_legacy else unsearched()  # imports, and the trace
     write = _write_legacy if settings.is_legacy else _write_dynamo
     options = {"opset_version": settings.opset, "input_names": list(inputs), "output_names": names}
     if settings.keep_norms:
         options |= {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     try:
-        with evaluating(model), as_named, as_open, _quiet(), unsearched():
+        with evaluating(model), as_named, as_open, _quiet(), lasting:
             write(model, x, path, _open_axes(inputs, settings), options)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

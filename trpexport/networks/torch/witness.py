@@ -19,6 +19,7 @@ from trpexport.networks.torch.running import evaluating
 
 # Fewer values of a channel than this say nothing of their mean and variance.
 _MIN_VALUES = 16
+_TINY = 1e-12
 # A channel can't count for more than this: a dead one would for everything.
 _MAX_MISFIT = 3.0
 
@@ -51,7 +52,7 @@ def misfits(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
             mean, variance = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
             normalised = functional.batch_norm(
                 seen, mean, variance, norm.weight, norm.bias, training=True, momentum=1.0,
-                eps=norm.eps,
+                eps=norm.eps or _TINY,  # training refuses 0
             )  # fmt: skip
             if name not in found:  # one that is used twice recorded both uses
                 found[name] = _misfit(norm, mean, variance * ((values - 1) / values))
