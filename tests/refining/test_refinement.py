@@ -120,7 +120,7 @@ def test_no_kind_of_network_gets_further_on_its_worst_output(name: str) -> None:
 
 
 def test_what_diverges_is_given_up_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descent, "_RATE", 1e6)
+    monkeypatch.setattr(descent, "_RATE", 1e30)  # more than it is divided by on the way
     found = decomposed()
     assert same(found, decomposed(None))
     assert facts(found)["after"] == facts(found)["before"]
@@ -327,6 +327,36 @@ class Opaque(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = Unknown.apply(self.inner(x))  # type: ignore[no-untyped-call]
         return found
+
+
+class Broken(torch.autograd.Function):
+    """An operation whose derivative is no number."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Any:
+        return gradients[0] * float("nan")
+
+
+class Fragile(nn.Module):
+    """Its outputs are numbers, their derivative is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Normed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = Broken.apply(self.inner(x))  # type: ignore[no-untyped-call]
+        return found
+
+
+def test_a_gradient_that_is_no_number_moves_nothing() -> None:
+    found = decomposed(STEPS, model=network(Fragile))
+    assert facts(found)["after"] == facts(found)["before"]
+    assert found.notes[-1].startswith("refining came no closer on held-out images")
 
 
 def test_where_no_gradient_is_to_be_had_the_calibrated_factors_stay() -> None:

@@ -23,11 +23,12 @@ from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.pupil import Pupil
 from trpexport.refining.exam import Exam
 from trpexport.refining.lesson import Lesson
+from trpexport.refining.soap import Soap
 from trpexport.stages import duration
 from trpexport.training.randomness import generator_at
 
 # Relative to the size of a tensor's values: of factors their RMS, of biases that of the outputs.
-_RATE = 0.015
+_RATE = 0.01
 _WARM_UP = 0.1  # of the whole run
 _EXAMS = 8
 # Where an exam finds more than so many times the least error, or NaN, the rate is divided.
@@ -103,7 +104,7 @@ class Descent:
 
     def __post_init__(self) -> None:
         self._weights = self.pupil.weights
-        self._optimizer = torch.optim.Adam(self._groups())
+        self._optimizer = Soap(self._groups())
 
     def begin(self, steps: int | None) -> Progress:
         """Return a run that begins.
@@ -136,10 +137,10 @@ class Descent:
         """
         saved = begun = self.clock()
         while progress.step < progress.total:
-            loss = self._step(progress)
+            size = self._step(progress)
             progress.step += 1
             progress.share += (1 - progress.share) / max(1, progress.total - progress.step + 1)
-            if not math.isfinite(loss):
+            if not math.isfinite(size):
                 self._slow_down(progress)
             due = int(progress.share * _EXAMS + 1e-9)
             examined = due > progress.exams
@@ -180,16 +181,19 @@ class Descent:
             yield {"params": [weight], "unit": units.get(id(weight)) or size or 1.0}
 
     def _step(self, progress: Progress) -> float:
+        """Go one step unless loss or gradient are not finite; return their sizes together."""
         rate = _RATE / progress.slowness * falling(progress.share)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["unit"]
         self._optimizer.zero_grad(set_to_none=True)
         loss = self.lesson.loss(self.batches(progress.step), bf16=self.bf16)
         loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
-        if math.isfinite(value):
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        # Squared, as the optimizer takes it up.
+        size = float(loss.detach() + torch.nn.utils.get_total_norm(gradients).square())
+        if math.isfinite(size):
             self._optimizer.step()
-        return value
+        return size
 
     def _examine(self, progress: Progress) -> None:
         errors = self.exam.errors()

@@ -39,7 +39,7 @@ from trpexport.training.run_directory import RunDirectory, prune
 
 # What the report says of it, beside what it says of the calibration.
 REFINED = "refined"
-_FORMAT = 1  # of the state: another one is not gone on from
+_FORMAT = 2  # of the state: another one is not gone on from
 _SCALED = 256  # images that variations are taken over
 # Images that are trained on where nobody says how many: those that fit into so much memory.
 _MAX_IMAGES, _IMAGE_BYTES = 10_000, 1 << 29
