@@ -94,6 +94,7 @@ def tune(
     refine: Refine = None,
     refine_images: RefineImages = None,
     device: opt.Device = "auto",
+    ray: m.Ray = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -125,6 +126,9 @@ def tune(
     calibrated, verified, and measured against the original, which the bundle holds as well. Exit
     code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
+    With --ray, the machines of a cluster calibrate several candidates, and points of --pareto, at
+    the same time. Only this machine needs the network and the images, and it times as ever.
+
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
     """
@@ -150,6 +154,7 @@ def tune(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
+        Idle(("device",), beside="ray"),
         REFINING,
     )
     _check_complete(context, calib)
@@ -203,13 +208,13 @@ def tune(
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
         tuning = Tuning(
-            timed,
+            timed if ray is None else timed.on_cluster(ray, stages.say),
             settings,
             output or (),
             array,
             refinement,
             precise or _tuned_for(settings),
-            device,
+            device if ray is None else "cpu",
         )
         if pareto:
             found = tune_front(tuning, source, fitted, out, stages)

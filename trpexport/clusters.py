@@ -47,9 +47,19 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
         ray.shutdown()
 
 
-def task(ray: Any, function: Callable[..., Any], **options: Any) -> Any:
+def task(ray: Any, function: Callable[..., Any], *, cores: int = 1, **options: Any) -> Any:
     """Return a function as a task, which another worker takes over where its own is gone."""
-    return ray.remote(function).options(num_cpus=1, max_retries=_RETRIES, **options)
+    return ray.remote(function).options(num_cpus=cores, max_retries=_RETRIES, **options)
+
+
+@contextlib.contextmanager
+def cancelled(ray: Any, pending: Mapping[Any, Any]) -> Iterator[None]:
+    """End the tasks that are still at work where the block ends before them."""
+    try:
+        yield
+    finally:
+        for ref in pending:
+            ray.cancel(ref, force=True)
 
 
 def _ray() -> Any:
