@@ -22,7 +22,7 @@ from trpexport.choose.fits import Fit, FitStore
 from trpexport.choose.gathering import Gatherer
 from trpexport.clusters import cancelled, connected, task
 from trpexport.errors import TrpexportError
-from trpexport.foreign import told
+from trpexport.foreign import first_line, told
 from trpexport.importing import started_in
 from trpexport.networks.base import Network
 from trpexport.networks.samples import Samples
@@ -97,7 +97,7 @@ class OnRay:
             place = str(Path.cwd())
             pending = {fitting.remote(*job, plan, place, cores): plan for plan in wanted}
             count = len(pending)
-            say(f"{count} networks to calibrate on the cluster, each on {cores} cores")
+            say(f"to calibrate on the cluster: {count}, cores for each: {cores}")
             with cancelled(ray, pending), self.waiting() as check:
                 while pending:
                     check()
@@ -142,7 +142,7 @@ class OnRay:
                 parameters=("ray",),
             ) from error
         except ray.exceptions.RayError as error:
-            say(f"the cluster lost a network, which is calibrated here: {told(error)}")
+            say(f"the cluster lost a network, which is calibrated here: {first_line(error)}")
             return
         for name, fit in fits.items():
             store.keep(plan, name, fit)

@@ -81,8 +81,8 @@ class OnnxNetwork:
 
     def __getstate__(self) -> dict[str, Any]:
         """Be pickled without what was computed of it: sessions can't be."""
-        own = ("source", "inputs", "chains", "outputs", "_is_dense", "_device")
-        return {name: vars(self)[name] for name in own}
+        own = ("source", "inputs", "outputs", "_is_dense", "_device")
+        return {**{name: vars(self)[name] for name in own}, "chains": dict(self.chains)}
 
     @classmethod
     def open(
