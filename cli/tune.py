@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
+_RAY = (
+    Idle(("device",), beside="ray"),
+    Idle(("device_label",), without="ray"),
+    Idle(("host",), beside="device_label"),
+)
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
 _FIRST = 1.25  # the speed-up that a front begins with
@@ -95,6 +100,7 @@ def tune(
     refine_images: RefineImages = None,
     device: opt.Device = "auto",
     ray: m.Ray = None,
+    device_label: Annotated[str | None, m.DEVICE_LABEL] = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -127,7 +133,8 @@ def tune(
     code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
     With --ray, the machines of a cluster calibrate several candidates, and points of --pareto, at
-    the same time. Only this machine needs the network and the images, and it times as ever.
+    the same time. Only this machine needs the network and the images. Times are those of this
+    machine or of --host, as ever, or with --device-label of the nodes of the cluster that have it.
 
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
@@ -154,7 +161,7 @@ def tune(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
-        Idle(("device",), beside="ray"),
+        *_RAY,
         REFINING,
     )
     _check_complete(context, calib)
@@ -208,7 +215,7 @@ def tune(
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
         tuning = Tuning(
-            timed if ray is None else timed.on_cluster(ray, stages.say),
+            timed if ray is None else timed.on_cluster(ray, stages.say, device_label),
             settings,
             output or (),
             array,

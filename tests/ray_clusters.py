@@ -34,6 +34,7 @@ class FakeRay:
         lost: how many of the next results the cluster loses.
         cancelled: how many tasks were.
         cores: of the node.
+        resources: what else the node has.
     """
 
     cloudpickle = pickle
@@ -52,12 +53,13 @@ class FakeRay:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.lost = self.cancelled = 0
         self.cores = cores
+        self.resources: dict[str, float] = {}
 
     def is_initialized(self) -> bool:
         return True
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": float(self.cores)}
+        return {"CPU": float(self.cores), **self.resources}
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": {"CPU": float(self.cores)}}]

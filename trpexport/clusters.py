@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trpexport.errors import MissingDependencyError, TrpexportError
+from trpexport.foreign import told
 from trpexport.installing import install_command
 
 _RETRIES = 5  # of a task whose worker or node is gone
@@ -50,6 +51,39 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
 def task(ray: Any, function: Callable[..., Any], *, cores: int = 1, **options: Any) -> Any:
     """Return a function as a task, which another worker takes over where its own is gone."""
     return ray.remote(function).options(num_cpus=cores, max_retries=_RETRIES, **options)
+
+
+def result_of(ray: Any, ref: Any) -> Any:
+    """Return what a task gave, or several did.
+
+    Raises:
+        TrpexportError: as the task, or it failed in another way; where the cluster lost it, Ray's
+            own error is raised.
+    """
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TrpexportError):
+            raise error.cause from None
+        raise TrpexportError(
+            f"a machine of the cluster can't do its part ({told(error.cause)}): it needs the same "
+            "trpexport, and the modules that the network is made of",
+            parameters=("ray",),
+        ) from error
+
+
+def check_device(ray: Any, label: str) -> None:
+    """Refuse a cluster no node of which is the device, by a resource that such nodes have.
+
+    Raises:
+        TrpexportError: it is one.
+    """
+    if ray.cluster_resources().get(label, 0) < 1:
+        raise TrpexportError(
+            f"no node of the cluster is the device: start one with ray start --address "
+            f"... --resources '{{\"{label}\": 1}}'",
+            parameters=("device_label",),
+        )
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ def tune(
     precision: str = "fp32",
     device: str = "auto",
     ray: str | None = None,
+    device_label: str | None = None,
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -66,7 +67,9 @@ def tune(
         device: where the factors are fitted, as for :func:`trpexport.decompose`; layers are timed
             where the chooser says.
         ray: address of a Ray cluster whose processors fit the factors of several candidates at
-            once; ``"auto"`` for the one that runs here. Layers are timed where the chooser says.
+            once; ``"auto"`` for the one that runs here.
+        device_label: Ray resource of the nodes of the cluster to time on; where the chooser says
+            where it is None.
         announce: called with a line on each step.
 
     Returns:
@@ -89,7 +92,8 @@ def tune(
     drawn = data_from(images, known, limit=count + _HELD_OUT)
     judged = None if data is None else data_from(data, known)
     if ray is not None:
-        chooser, device = chooser.on_cluster(ray, announce or (lambda line: None)), "cpu"
+        say = announce or (lambda line: None)
+        chooser, device = chooser.on_cluster(ray, say, device_label), "cpu"
     how = settings or ExportSettings()
     how = replace(how, preprocessing=how.preprocessing or preprocessing)
     refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine

@@ -30,6 +30,7 @@ from trpexport.judge.examples import find_judge
 from trpexport.judge.metrics import Metric
 from trpexport.latency.alone import AloneStopwatch
 from trpexport.latency.blanks import Blanks, Form, check_found
+from trpexport.latency.on_ray import RayStopwatch
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch, Stopwatch
 from trpexport.latency.store import Store
 from trpexport.latency.timer import Timer
@@ -225,15 +226,20 @@ class ByLatency(AlignedSelection):
         options = {**choice.plan.options, **self.alignment.to_json()}
         return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
-    def on_cluster(self, address: str, say: Callable[[str], None]) -> ByLatency:
-        """Return the same, for which a cluster calibrates; what is timed here, is timed alone.
+    def on_cluster(
+        self, address: str, say: Callable[[str], None], label: str | None = None
+    ) -> ByLatency:
+        """Return the same, for which a cluster calibrates; what is timed there or here, is alone.
 
         Args:
             address: of the cluster; ``auto`` for the one that runs here.
             say: called with a line where this machine is at work, and a timing has to wait.
+            label: the resource of the nodes that time; None for who times without a cluster.
         """
         timekeeper = self.timekeeper
-        if isinstance(timekeeper, LocalStopwatch):
+        if label is not None:
+            timekeeper = RayStopwatch(timekeeper.conditions, address, label)
+        elif isinstance(timekeeper, LocalStopwatch):
             timekeeper = AloneStopwatch(timekeeper, say)
         return replace(self, cluster=OnRay(address), stopwatch=timekeeper)
 

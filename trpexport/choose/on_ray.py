@@ -20,7 +20,7 @@ from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.fits import Fit, FitStore
 from trpexport.choose.gathering import Gatherer
-from trpexport.clusters import cancelled, connected, task
+from trpexport.clusters import cancelled, connected, result_of, task
 from trpexport.errors import TrpexportError
 from trpexport.foreign import first_line, told
 from trpexport.importing import started_in
@@ -132,15 +132,7 @@ class OnRay:
             TrpexportError: it can't be calibrated there.
         """
         try:
-            fits, errors = ray.get(ref)
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, TrpexportError):
-                raise error.cause from None
-            raise TrpexportError(
-                f"a machine of the cluster can't calibrate the network ({told(error.cause)}): it "
-                "needs the same trpexport, and the modules that the network is made of",
-                parameters=("ray",),
-            ) from error
+            fits, errors = result_of(ray, ref)
         except ray.exceptions.RayError as error:
             say(f"the cluster lost a network, which is calibrated here: {first_line(error)}")
             return

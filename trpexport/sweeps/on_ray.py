@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from trpexport import bundle
 from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
-from trpexport.clusters import cancelled, connected, task
+from trpexport.clusters import cancelled, check_device, connected, task
 from trpexport.errors import TrpexportError
 from trpexport.files import files_of, write_atomically, write_files
 from trpexport.importing import started_in
@@ -96,12 +96,7 @@ class OnRay:
         if not made:
             return
         with self._cluster(work) as ray:
-            if ray.cluster_resources().get(self.label, 0) < 1:
-                raise TrpexportError(
-                    f"no node of the cluster is the device: start one with ray start --address "
-                    f"... --resources '{{\"{self.label}\": 1}}'",
-                    parameters=("device_label",),
-                )
+            check_device(ray, self.label)
             timing = task(ray, _time_apart, resources={self.label: 1})
             shared, place = ray.put(work), str(Path.cwd())
             pending = {
