@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from trpexport.foreign import told
 from trpexport.installing import install_command
 
 _RETRIES = 5  # of a task whose worker or node is gone
+_PATIENCE = 10.0  # seconds in which a cluster has to answer
 
 
 @contextlib.contextmanager
@@ -30,13 +32,14 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
         yield ray
         return
     try:
+        _check_answers(address)
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env={"env_vars": dict(variables or {})},
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise TrpexportError(
             f"there is no Ray cluster at {address} ({str(error).splitlines()[0][:200]}): "
             "start one with ray start --head, or leave it out to work on this machine alone",
@@ -46,6 +49,17 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Try whether somebody answers at an address, for which Ray would wait for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def task(ray: Any, function: Callable[..., Any], *, cores: int = 1, **options: Any) -> Any:
