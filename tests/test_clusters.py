@@ -30,15 +30,11 @@ def addresses(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_ray_is_not_asked_where_nobody_answers(scheme: str, addresses: list[Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
-        with (
-            pytest.raises(TrpexportError, match="no instance of Ray was found"),
-            connected(address),
-        ):
+        with pytest.raises(TrpexportError, match="no instance of Ray"), connected(address):
             pass
     assert addresses == [address]
-    with pytest.raises(TrpexportError, match=f"no Ray cluster at {address} .*refused"):  # noqa: SIM117
-        with connected(address):
-            pass
+    with pytest.raises(TrpexportError, match=f"no Ray cluster at {address} "), connected(address):
+        pass
     assert addresses == [address]
 
 

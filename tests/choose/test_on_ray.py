@@ -15,7 +15,6 @@ from tests.artifact.networks import SHAPE, tiny
 from tests.choose.networks import planned, smooth
 from tests.latency.networks import twins
 from tests.ray_clusters import FakeRay
-from trpexport import clusters
 from trpexport.choose import on_ray
 from trpexport.choose.calibrate import Calibrated, calibrate
 from trpexport.choose.fits import FitStore
@@ -216,19 +215,3 @@ def test_without_a_cluster_nothing_is_connected_to(monkeypatch: pytest.MonkeyPat
         pass
     with pytest.raises(MissingDependencyError, match="clusters need Ray"), connected_to(OnRay()):
         pass
-
-
-def test_a_cluster_that_is_not_there_is_told(
-    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**how: object) -> None:
-        raise ConnectionError(f"nobody answers at {how['address']}")
-
-    monkeypatch.setattr(fake_ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(fake_ray, "init", init, raising=False)
-    with (
-        pytest.raises(TrpexportError, match=r"no Ray cluster at 10.0.0.9:1 .*ray start --head"),
-        connected_to(OnRay("10.0.0.9:1")),
-    ):
-        pass
-    assert clusters._ray() is fake_ray
