@@ -35,6 +35,7 @@ class FakeRay:
         cancelled: how many tasks were.
         cores: of the node.
         resources: what else the node has.
+        job: what the connection is called.
     """
 
     cloudpickle = pickle
@@ -53,6 +54,7 @@ class FakeRay:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.lost = self.cancelled = 0
         self.cores = cores
+        self.job = "1"
         self.resources: dict[str, float] = {}
 
     def is_initialized(self) -> bool:
@@ -63,6 +65,9 @@ class FakeRay:
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": {"CPU": float(self.cores)}}]
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_job_id=lambda: self.job)
 
     def put(self, content: Any) -> Any:
         return pickle.loads(pickle.dumps(content))

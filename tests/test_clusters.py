@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import Any
 
@@ -47,3 +48,21 @@ def test_what_ray_says_is_told_in_one_line(address: str, addresses: list[Any]) -
         "start --head, or leave it out to work on this machine alone"
     )
     assert addresses == [address]
+
+
+def test_signals_do_what_they_did(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def own(*_: object) -> None:
+        """What the program does."""
+
+    monkeypatch.setattr(fake_ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(fake_ray, "init", init, raising=False)
+    monkeypatch.setattr(fake_ray, "shutdown", lambda: None, raising=False)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with connected("auto"):
+            assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)

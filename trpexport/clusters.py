@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,12 +35,13 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
         return
     try:
         _check_answers(address)
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": dict(variables or {})},
-        )
+        with _handlers_kept():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": dict(variables or {})},
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise TrpexportError(
             f"there is no Ray cluster at {address} ({str(error).splitlines()[0][:200]}): "
@@ -49,6 +52,17 @@ def connected(address: str, variables: Mapping[str, str] | None = None) -> Itera
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Keep what signals do: Ray has SIGTERM abort the process, with a trace of its native code."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:  # that of somebody's native code
+                signal.signal(number, handler)
 
 
 def _check_answers(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -64,8 +65,9 @@ class Relay:
             yield [*attempts]
         finally:
             self._is_stopped = True
+            end = time.monotonic() + _PATIENCE
             for attempt in attempts:
-                attempt.thread.join(_PATIENCE)
+                attempt.thread.join(max(0.0, end - time.monotonic()))
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[], None]]:

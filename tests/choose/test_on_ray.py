@@ -136,6 +136,12 @@ def test_the_network_is_sent_once(
     (_, (name, content, *_)), (_, (again, same, *_)) = fake_ray.calls
     assert name == again
     assert content is same
+    # What was sent is gone with the connection.
+    fake_ray.job = "2"
+    there.store.keep_errors(plans[0], {})
+    there.ahead(plans[0])
+    _, (_, other, *_) = fake_ray.calls[2]
+    assert other is not content
 
 
 @pytest.mark.parametrize(("jobs", "cores"), [(1, 4), (3, 1), (7, 1)])

@@ -90,6 +90,7 @@ class OnRay:
         wanted = [plan for plan in plans if plan.rewritten and store.errors(plan) is None]
         if not wanted:
             return
+        say(f"to calibrate on the cluster: {len(wanted)}")
         with connected(self.address) as ray:
             job = self._send(ray, network, samples, store.origin)
             cores = _cores(ray, len(wanted) * self.jobs)
@@ -97,8 +98,7 @@ class OnRay:
             place = str(Path.cwd())
             pending = {fitting.remote(*job, plan, place, cores): plan for plan in wanted}
             count = len(pending)
-            say(f"to calibrate on the cluster: {count}, cores for each: {cores}")
-            with cancelled(ray, pending), self.waiting() as check:
+            with self.waiting() as check, cancelled(ray, pending):
                 while pending:
                     check()
                     done, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL)
@@ -113,7 +113,8 @@ class OnRay:
             TrpexportError: the network can't be sent.
         """
         name = hashlib.sha256(origin.encode()).hexdigest()
-        if name not in self._sent:
+        key = f"{ray.get_runtime_context().get_job_id()} {name}"  # it ends with the connection
+        if key not in self._sent:
             try:
                 content = ray.cloudpickle.dumps((network.on(torch.device("cpu")), samples))
             except Exception as error:  # whatever a module of one's own raises
@@ -121,8 +122,8 @@ class OnRay:
                     f"the network can't be sent to a cluster ({told(error)}): calibrate it here",
                     parameters=("ray",),
                 ) from error
-            self._sent[name] = ray.put(content)
-        return name, self._sent[name]
+            self._sent[key] = ray.put(content)
+        return name, self._sent[key]
 
     @staticmethod
     def _keep(ray: Any, ref: Any, plan: Plan, store: FitStore, say: Say) -> None:
