@@ -209,7 +209,7 @@ def tune(
             has_target=True,
         )  # fmt: skip
         return
-    stands = standing(out, cache=kept)
+    stands = standing(None if pareto else out, cache=kept)
     tell(lambda: (_incomplete(out) if pareto else "") or stands())
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)

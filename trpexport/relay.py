@@ -11,7 +11,7 @@ from threading import Lock, Thread
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_PATIENCE = 10.0  # seconds in which jobs may end that were stopped
+_PATIENCE = 2.0  # seconds in which jobs may end that were stopped
 
 
 class _Attempt(Generic[T]):
