@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
     """A network whose weights are beside its file."""
     path = tmp_path / "net.onnx"
     twins().write_onnx(path, OnnxSettings())
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=512)
     return path
 
 
