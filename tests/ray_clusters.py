@@ -103,11 +103,18 @@ def _raised(error: Exception) -> Any:
 
 
 @pytest.fixture
-def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    """A cluster in this process, in the place of Ray."""
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+    """A cluster in this process, in the place of Ray; its tasks leave nothing behind."""
+    import torch
+
+    from trpexport.choose import on_ray
+
     fake = FakeRay()
     monkeypatch.setattr(clusters, "_ray", lambda: fake)
-    return fake
+    monkeypatch.setattr(on_ray, "_jobs", {})
+    before = torch.get_num_threads()
+    yield fake
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

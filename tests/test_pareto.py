@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.tuned import SPEEDUPS
 from trpexport import pareto as module
 from trpexport.artifact.settings import ExportSettings
 from trpexport.calibration_data import CalibrationData
-from trpexport.choose import budget, on_ray
+from trpexport.choose import budget
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError
@@ -47,15 +47,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, fake_ray: FakeRay) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch, fake_ray: FakeRay) -> None:
     """Two points that can be met, and one that can't; all on one core."""
     fake_ray.cores = 1
-    monkeypatch.setattr(module, "_SPEEDUPS", (1.2, 1.5, 50.0))
-    monkeypatch.setattr(on_ray, "_jobs", {})
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    monkeypatch.setattr(module, "_SPEEDUPS", (1.2, 1.5, 50.0))
 
 
 def tuning(cache: Path | None, **limit: Any) -> Tuning:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.cli.conftest import Chained
 from tests.conftest import Run
 from tests.latency.networks import FakeStopwatch
 from tests.ray_clusters import FakeRay
 from trpexport import pareto
-from trpexport.choose import on_ray
 
 
 @pytest.fixture
@@ -29,13 +27,10 @@ def typed(
 
 
 @pytest.fixture
-def cluster(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+def cluster(fake_ray: FakeRay) -> FakeRay:
     """A cluster of one core."""
-    monkeypatch.setattr(on_ray, "_jobs", {})
     fake_ray.cores = 1
-    before = torch.get_num_threads()
-    yield fake_ray
-    torch.set_num_threads(before)
+    return fake_ray
 
 
 def test_a_front(
