@@ -212,7 +212,12 @@ def test_without_a_cluster_nothing_is_connected_to(
     fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(fake_ray, "is_initialized", lambda: asked.append(True) or True)
+
+    def is_initialized() -> bool:
+        asked.append(True)
+        return True
+
+    monkeypatch.setattr(fake_ray, "is_initialized", is_initialized)
     with connected_to(None):
         assert not asked
     with connected_to(OnRay()):
