@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -216,17 +217,20 @@ def progress(heed: Callable[[], None] | None = None) -> Iterator[Stages]:
     with claimed_output(), _stage_bar() as shown:
         shown.add_task("starting", total=None)
 
+        turn = Lock()  # jobs may have threads, each of which says what is going on
+
         def announce(name: str) -> None:
             voice().log(f"{voice().timed(printable(name))}\n")
             done = steps_in(name)
             text = printable(name, 100)
-            if done is None:  # its time begins now
-                for old in shown.task_ids:
-                    shown.remove_task(old)
-                shown.add_task(text, total=None)
-            else:
-                (task,) = shown.task_ids
-                shown.update(task, description=text, completed=done[0], total=done[1])
+            with turn:
+                if done is None:  # its time begins now
+                    for old in shown.task_ids:
+                        shown.remove_task(old)
+                    shown.add_task(text, total=None)
+                else:
+                    (task,) = shown.task_ids
+                    shown.update(task, description=text, completed=done[0], total=done[1])
 
         def remark(line: str) -> None:
             voice().log(f"{voice().timed(printable(line))}\n")

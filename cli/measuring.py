@@ -69,6 +69,7 @@ Ray = Annotated[
         help="Work on the machines of this Ray cluster; auto for the one that runs here.",
     ),
 ]
+DEVICE_LABEL = typer.Option(help="Ray resource that marks the nodes to time on.")
 Save = Annotated[
     Path | None,
     typer.Option(help="Write the result to this file, as JSON; predictions of eval as .npz."),

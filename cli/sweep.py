@@ -110,10 +110,7 @@ def sweep(
         ),
     ] = None,
     ray: m.Ray = None,
-    device_label: Annotated[
-        str,
-        typer.Option(help="Ray resource that marks the nodes to time on."),
-    ] = "trpexport_device",
+    device_label: Annotated[str, m.DEVICE_LABEL] = "trpexport_device",
     plot: Plot = None,
     save: m.Save = None,
     report: ReportTo = None,

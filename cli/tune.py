@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from trpexport.artifact.build import BundleReport, ExportSettings
     from trpexport.latency.stopwatch import Conditions, Stopwatch
 
+_RAY = (
+    Idle(("device",), beside="ray"),
+    Idle(("device_label",), without="ray"),
+    Idle(("host",), beside="device_label"),
+)
 _LIMITS = ("min_speedup", "max_latency", "max_error", "max_drop", "pareto")
 _TABLE_ONLY = "show_table"
 _FIRST = 1.25  # the speed-up that a front begins with
@@ -94,6 +99,8 @@ def tune(
     refine: Refine = None,
     refine_images: RefineImages = None,
     device: opt.Device = "auto",
+    ray: m.Ray = None,
+    device_label: Annotated[str | None, m.DEVICE_LABEL] = None,
     data: Data = None,
     metric: OfMetric = None,
     metric_lower_is_better: LowerIsBetter = False,
@@ -125,6 +132,10 @@ def tune(
     calibrated, verified, and measured against the original, which the bundle holds as well. Exit
     code 3: the network does not get faster, or the limit can't be met; nothing is written then.
 
+    With --ray, the machines of a cluster calibrate several candidates, and points of --pareto, at
+    the same time. Only this machine needs the network and the images. Times are those of this
+    machine or of --host, as ever, or with --device-label of the nodes of the cluster that have it.
+
     Example:
         trpexport tune network.pth --calib cifar10:DIR --min-speedup 1.5
     """
@@ -150,6 +161,7 @@ def tune(
         context,
         Idle(JUDGING, without="max_drop"),
         Idle(("python",), without="host"),
+        *_RAY,
         REFINING,
     )
     _check_complete(context, calib)
@@ -197,19 +209,19 @@ def tune(
             has_target=True,
         )  # fmt: skip
         return
-    stands = standing(out, cache=kept)
+    stands = standing(None if pareto else out, cache=kept)
     tell(lambda: (_incomplete(out) if pareto else "") or stands())
     with refused(context, as_json=as_json), progress(None if pareto else heed) as stages:
         conditions = Conditions(provider, options, m.number_of_threads(threads), batch)
         timed = replace(chooser, stopwatch=_stopwatch(conditions, host, python, stages.say))
         tuning = Tuning(
-            timed,
+            timed if ray is None else timed.on_cluster(ray, stages.say, device_label),
             settings,
             output or (),
             array,
             refinement,
             precise or _tuned_for(settings),
-            device,
+            device if ray is None else "cpu",
         )
         if pareto:
             found = tune_front(tuning, source, fitted, out, stages)

@@ -21,7 +21,7 @@ os.environ["TRPEXPORT_CHANNEL_BLOCK"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.fixtures", "tests.ray_clusters"]
 
 # How tests of something else export: what they take for granted has tests of its own.
 QUICK = ("--verify-seconds", "0", "--no-simplify", "--legacy-exporter", "--opset", "17")

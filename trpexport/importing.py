@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,16 @@ def importable_working_directory() -> Iterator[None]:
     finally:
         if directory in sys.path:
             sys.path.remove(directory)
+
+
+@contextmanager
+def started_in(directory: str) -> Iterator[None]:
+    """Work in the directory that a job was started in, if it is here, as ``python -m`` does."""
+    with (
+        chdir(directory if Path(directory).is_dir() else os.curdir),
+        importable_working_directory(),
+    ):
+        yield
 
 
 def imported(text: str, refused: Refuse, usage: str) -> Callable[..., object]:

@@ -17,6 +17,7 @@ from trpexport.artifact.variants import BlankForm
 from trpexport.calibration_data import CalibrationData
 from trpexport.choose.base import Chooser
 from trpexport.choose.by_latency import ByLatency
+from trpexport.choose.on_ray import connected_to
 from trpexport.conversion import Conversion
 from trpexport.datasets.preprocessing import Preprocessing
 from trpexport.errors import ModelError, NothingToDoError
@@ -113,7 +114,11 @@ class Tuning:
         request = self.request(source, data)
         known = standing(out, request)
         is_replaced = self.settings.replace or (known is not None and known["cut_short"])
-        with bundle.reserved(out, replace=is_replaced), TemporaryDirectory() as folder:
+        with (
+            connected_to(self.chooser.cluster),
+            bundle.reserved(out, replace=is_replaced),
+            TemporaryDirectory() as folder,
+        ):
             report, facts = self._made(source, data, Path(folder), settings, stages)
             place = report.path
             content = {**read_json(place / bundle.REPORT), LATENCY: facts}
@@ -187,7 +192,7 @@ class Tuning:
         facts = {
             "source": [sha256_of(source.path), told(source)],
             "data": told(data),
-            "chooser": told(replace(self.chooser, cache=None, stopwatch=None)),
+            "chooser": told(replace(self.chooser, cache=None, stopwatch=None, cluster=None)),
             "settings": told(replace(self.settings, replace=False)),
             "outputs": list(self.outputs),
             "times": self.chooser.timekeeper.facts(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
 from trpexport.networks.torch.network import TorchNetwork
+from trpexport.plan import Plan
 
 # --- measured networks -----------------------------------------------------------------------
 
@@ -83,6 +84,25 @@ def test_the_target_error_is_kept(measured: Measured) -> None:
             budgeter.to_error(limit)
     with pytest.raises(PlanError, match="out of range"):
         budgeter.to_drop(lambda _: 50.0, -1.0)
+
+
+def test_candidates_are_told_all_at_once_before_one_is_calibrated(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_MAX_PREDICTED_RATIO", float("inf"))
+    network, gatherer, table = measured
+    lines, told = list[str](), list[tuple[int, int]]()
+
+    def ahead(plans: Sequence[Plan]) -> None:
+        done = sum(line.startswith("output error of the network") for line in lines)
+        told.append((len(plans), done))
+
+    Budgeter(network, table, gatherer, ahead=ahead, announce=lines.append).to_fraction(0.6)
+    (count, done), *others = told
+    assert count > 1
+    assert done == 0
+    assert [number for number, _ in others] == [1] * len(others)
+    assert [before for _, before in others] == [*range(count, count + len(others))]
 
 
 @pytest.mark.parametrize("fraction", [0.4, 0.6])

@@ -22,6 +22,7 @@ OWN_DEFAULTS = {
     "recipe": "finetune has one of its own",
     "out": "a run of training has a directory of its own",
     "verify_seconds": "verify stops at the number of inputs, sweep has many networks to verify",
+    "device_label": "tune times here without it",
 }
 
 

@@ -124,3 +124,13 @@ def test_a_front_goes_on_behind_what_stands(
     assert (out / "1.25x" / bundle.MANIFEST).stat().st_mtime_ns == first
     found = [Path(one["bundle"]).name for one in json.loads(result.out)["bundles"]]
     assert found[:2] == ["1.25x", "1.5x"]
+
+
+def test_a_front_of_which_nothing_stands_says_so(
+    run: Run, clock: FakeStopwatch, signals: Callable[..., None], typed: tuple[object, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    signals(clock, "profiles", signal.SIGTERM)
+    stopped = run(*typed, "--pareto")
+    assert stopped.code == 128 + signal.SIGTERM
+    assert "nothing was written" in stopped.error

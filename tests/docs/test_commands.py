@@ -17,7 +17,7 @@ from tests.docs.pages import PAGES, Block, arguments, blocks, prose, shell_block
 # Programs that pages call beside this one; what they do is not ours.
 _FOREIGN = {"pip", "git", "cd", "ssh", "python", "ray", "cat", "ls"}
 # Options of other programs that the text speaks of.
-_FOREIGN_OPTIONS = {"--nproc-per-node"}
+_FOREIGN_OPTIONS = {"--nproc-per-node", "--num-cpus"}
 
 
 @cache

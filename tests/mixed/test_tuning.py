@@ -13,6 +13,7 @@ import pytest
 from tests.choose.networks import smooth
 from tests.latency.networks import SHAPE, twins
 from tests.mixed.networks import Converting
+from tests.ray_clusters import FakeRay
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.artifact.reference import OnnxFile
 from trpexport.bundle import BASELINE, FLOAT32, variant_name
@@ -22,6 +23,7 @@ from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnx_files import OnnxFileSource
+from trpexport.stages import Stages
 from trpexport.tuning import FREE, Tuning
 
 Tune = Callable[..., BundleReport]
@@ -138,3 +140,19 @@ def test_neither_pays(tune: Tune, tmp_path: Path) -> None:
     with pytest.raises(NothingToDoError, match="neither low rank nor int8 pays here"):
         tune(clock, error=0.3)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_fits_what_is_built(folder: Path, tmp_path: Path, fake_ray: FakeRay) -> None:
+    fake_ray.cores = 1
+    clock, said = Converting(1e-8, SLOW_BUT_WIDE), list[str]()
+    chooser = ByLatency(speedup=1.5, scheme="channel", rank_multiple=4, stopwatch=clock)
+    chooser = chooser.on_cluster("auto", said.append)
+    data = CalibrationData(open_data(f"tensors:{folder / 'inputs.npz'}"))
+    tuning = Tuning(chooser, ExportSettings(verify_seconds=0), precision=FREE, device="cpu")
+    source = OnnxFileSource(folder / "twins.onnx")
+    report = tuning(source, data, tmp_path / "out", Stages(said.append))
+    assert report.plan.rewritten
+    assert fake_ray.calls
+    built = [line for line in said if "fitted before" in line]
+    assert len(built) >= len(fake_ray.calls)
+    assert not [line for line in said if "output error" in line and " -> " in line]

@@ -38,6 +38,8 @@ def tune(
     refine: float | Refinement | None = None,
     precision: str = "fp32",
     device: str = "auto",
+    ray: str | None = None,
+    device_label: str | None = None,
     announce: Announce | None = None,
 ) -> BundleReport:
     """Write the fastest network found within a limit, measured beside the original.
@@ -64,6 +66,10 @@ def tune(
             ``"free"`` chooses float32 or int8 for each layer, and the limit is one on that network.
         device: where the factors are fitted, as for :func:`trpexport.decompose`; layers are timed
             where the chooser says.
+        ray: address of a Ray cluster whose processors fit the factors of several candidates at
+            once; ``"auto"`` for the one that runs here.
+        device_label: Ray resource of the nodes of the cluster to time on; where the chooser says
+            where it is None.
         announce: called with a line on each step.
 
     Returns:
@@ -85,6 +91,9 @@ def tune(
     known = None if inputs is None else Inputs.of(inputs)
     drawn = data_from(images, known, limit=count + _HELD_OUT)
     judged = None if data is None else data_from(data, known)
+    if ray is not None:
+        say = announce or (lambda line: None)
+        chooser, device = chooser.on_cluster(ray, say, device_label), "cpu"
     how = settings or ExportSettings()
     how = replace(how, preprocessing=how.preprocessing or preprocessing)
     refinement = Refinement(refine, device=device) if isinstance(refine, int | float) else refine

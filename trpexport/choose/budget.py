@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from trpexport.choose.table import SensitivityTable
 from trpexport.errors import NothingToDoError, PlanError
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.networks.base import Network
+from trpexport.plan import Plan
 
 # A choice is corrected by what was measured where layers act on each other, that is where the
 # network's error is at least this: below it a correction hardly ever pays for its time ...
@@ -111,6 +112,8 @@ class Budgeter:
         factorizer: of the same network, where it knows SVDs.
         resource: what is saved where an error or a drop is the limit.
         store: of fitted layers, which are then not fitted again.
+        ahead: called with plans that are going to be calibrated: fits of theirs may be put into
+            the store.
         announce: called with a line on what is going on.
 
     Attributes:
@@ -129,6 +132,7 @@ class Budgeter:
         factorizer: Factorizer | None = None,
         resource: str = "macs",
         store: FitStore | None = None,
+        ahead: Callable[[Sequence[Plan]], None] = lambda plans: None,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._network = network
@@ -136,6 +140,7 @@ class Budgeter:
         self._gatherer = gatherer
         self._factorizer = factorizer or Factorizer(network)
         self._store = store
+        self._ahead = ahead
         self._scheme = scheme
         self._selection = selection or Selection()
         self._architecture = architecture
@@ -165,13 +170,13 @@ class Budgeter:
         """
         criterion = criterion or f"target-{resource.replace('parameters', 'params')}:{fraction:g}"
         target = _Target(fraction, resource, criterion)
-        tried = [self._first(target, self._offer(scheme)) for scheme in self._alone(target)]
+        tried = self._first(target, *(self._offer(scheme) for scheme in self._alone(target)))
         best = min(tried, key=lambda one: one.outcome.merit, default=None)
         offer = self._offer_around(best, target.resource)
         if best is None:
-            best = self._first(target, offer)
+            (best,) = self._first(target, offer)
         elif offer.choose(target).chosen not in [one.outcome.allotment.chosen for one in tried]:
-            best = min(best, self._first(target, offer), key=lambda one: one.outcome.merit)
+            best = min(best, *self._first(target, offer), key=lambda one: one.outcome.merit)
         return self._corrected(target, best)
 
     def _alone(self, target: _Target) -> list[str]:
@@ -204,8 +209,9 @@ class Budgeter:
         }
         return _Offer(replace(self._table, layers=tuple(layers)), away)
 
-    def _first(self, target: _Target, offer: _Offer) -> _Tried:
-        return _Tried(offer, self._calibrated(offer.choose(target), target))
+    def _first(self, target: _Target, *offers: _Offer) -> list[_Tried]:
+        outcomes = self._calibrated(target, *(offer.choose(target) for offer in offers))
+        return [_Tried(*pair) for pair in zip(offers, outcomes, strict=True)]
 
     def _corrected(self, target: _Target, tried: _Tried) -> Outcome:
         """Return a network, or the one of a choice that is corrected by what it measured."""
@@ -216,7 +222,7 @@ class Budgeter:
         choice = tried.offer.choose(target, weights)
         if not _promises(tried.offer.table, weights, choice, first.allotment):
             return first
-        second = self._calibrated(choice, target)
+        (second,) = self._calibrated(target, choice)
         return min(first, second, key=lambda outcome: outcome.merit)
 
     def to_error(
@@ -307,8 +313,16 @@ class Budgeter:
     def _what(self) -> str:
         return {"macs": "MACs", SECONDS: "time"}.get(self._resource, self._resource)
 
-    def _calibrated(self, choice: Allotment, target: _Target) -> Outcome:
-        plan = plan_for(
+    def _calibrated(self, target: _Target, *choices: Allotment) -> list[Outcome]:
+        plans = [self._plan(target, choice) for choice in choices]
+        self._ahead(plans)
+        return [
+            Outcome(self._by(plan), choice, target.resource)
+            for plan, choice in zip(plans, choices, strict=True)
+        ]
+
+    def _plan(self, target: _Target, choice: Allotment) -> Plan:
+        return plan_for(
             self._network,
             choice,
             scheme=self._scheme,
@@ -317,6 +331,8 @@ class Budgeter:
             architecture=self._architecture,
             factorizer=self._factorizer,
         )
+
+    def _by(self, plan: Plan) -> Calibrated:
         self._passes += 1
         calibrated = calibrate(
             self._network,
@@ -327,7 +343,7 @@ class Budgeter:
             announce=lambda line: self._announce(f"pass {self._passes}, {line}"),
         )
         self._announce(f"output error of the network {calibrated.error:.3f}")
-        return Outcome(calibrated, choice, target.resource)
+        return calibrated
 
 
 def handicap(scheme: str, resource: str) -> float:

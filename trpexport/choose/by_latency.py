@@ -19,6 +19,7 @@ from trpexport.choose.gathering import Gatherer
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.limits import check_drop, only_limit
+from trpexport.choose.on_ray import OnRay
 from trpexport.choose.prices import SECONDS
 from trpexport.choose.prospects import check_pays, least_ways
 from trpexport.choose.speedup import SpeedupSearch
@@ -27,7 +28,9 @@ from trpexport.errors import NothingToDoError, PlanError
 from trpexport.inputs import Inputs
 from trpexport.judge.examples import find_judge
 from trpexport.judge.metrics import Metric
+from trpexport.latency.alone import AloneStopwatch
 from trpexport.latency.blanks import Blanks, Form, check_found
+from trpexport.latency.on_ray import RayStopwatch
 from trpexport.latency.stopwatch import Conditions, LocalStopwatch, Stopwatch
 from trpexport.latency.store import Store
 from trpexport.latency.timer import Timer
@@ -36,6 +39,7 @@ from trpexport.latency.ways import Way
 from trpexport.lowrank.schemes import SCHEMES
 from trpexport.measure.statistics import Interval
 from trpexport.networks.base import Network
+from trpexport.plan import Plan
 from trpexport.stages import Stages, duration
 
 
@@ -67,6 +71,7 @@ class ByLatency(AlignedSelection):
             turn out slower than what they are chosen by.
         cache: folder where tables of times and of what layers lose are kept, and fitted layers, so
             that a job that was stopped goes on; None for nowhere.
+        cluster: calibrates networks, several at the same time; None for this process.
         metric: as for :class:`~trpexport.ByBudget`.
         lower_is_better: likewise.
     """
@@ -81,6 +86,7 @@ class ByLatency(AlignedSelection):
     form: Form | None = None
     beyond: float = 1.0
     cache: str | Path | None = None
+    cluster: OnRay | None = None
     metric: Metric | Callable[..., Any] | str | None = None
     lower_is_better: bool = False
 
@@ -169,6 +175,7 @@ class ByLatency(AlignedSelection):
                     cache=self.cache,
                     announce=stages.say,
                 ).priced(SECONDS, times.whole, times.layers)
+            fits, ahead = self.fits(network, gatherer, Path(name), stages.say)
             budgeter = Budgeter(
                 network,
                 table,
@@ -177,7 +184,8 @@ class ByLatency(AlignedSelection):
                 selection=self,
                 architecture=label,
                 resource=SECONDS,
-                store=FitStore(self.cache, network, gatherer.watch.samples),
+                store=fits,
+                ahead=ahead,
                 announce=stages.say,
             )
             search = SpeedupSearch(timer, times, table, budgeter, stages.say)
@@ -218,6 +226,23 @@ class ByLatency(AlignedSelection):
         options = {**choice.plan.options, **self.alignment.to_json()}
         return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
 
+    def on_cluster(
+        self, address: str, say: Callable[[str], None], label: str | None = None
+    ) -> ByLatency:
+        """Return the same, for which a cluster calibrates; what is timed there or here, is alone.
+
+        Args:
+            address: of the cluster; ``auto`` for the one that runs here.
+            say: called with a line where this machine is at work, and a timing has to wait.
+            label: the resource of the nodes that time; None for who times without a cluster.
+        """
+        timekeeper = self.timekeeper
+        if label is not None:
+            timekeeper = RayStopwatch(timekeeper.conditions, address, label)
+        elif isinstance(timekeeper, LocalStopwatch):
+            timekeeper = AloneStopwatch(timekeeper, say)
+        return replace(self, cluster=OnRay(address), stopwatch=timekeeper)
+
     @property
     def timekeeper(self) -> Stopwatch:
         """Who times networks."""
@@ -253,6 +278,23 @@ class ByLatency(AlignedSelection):
             TrpexportError: there is no such metric, or raw tensors come without one.
         """
         return find_judge(data, self.metric, lower_is_better=self.lower_is_better)
+
+    def fits(
+        self, network: Network, gatherer: Gatherer, folder: Path, say: Callable[[str], None]
+    ) -> tuple[FitStore, Callable[[Sequence[Plan]], None]]:
+        """Return what keeps fitted layers, and what has those of plans fitted ahead, if anyone.
+
+        Args:
+            network: the original network.
+            gatherer: of it, on the images.
+            folder: takes what a cluster fits where there is no cache.
+            say: called with a line on what is going on.
+        """
+        samples, cluster = gatherer.watch.samples, self.cluster
+        if cluster is None:
+            return FitStore(self.cache, network, samples), lambda plans: None
+        store = FitStore(self.cache or folder, network, samples)
+        return store, lambda plans: cluster.fit(network, samples, plans, store, say)
 
     def wanted(self, whole: float) -> float:
         """Return the speed-up that is needed at least, given what the network takes as it is."""

@@ -132,7 +132,7 @@ class FitStore:
             )
 
     @cached_property
-    def _origin(self) -> str:
+    def origin(self) -> str:
         """What all fits hang on, whatever the plan."""
         facts = {
             "format": _FORMAT,
@@ -145,7 +145,7 @@ class FitStore:
 
     def _keys(self, plan: Plan) -> dict[str, str]:
         """Return what the fit of each layer is known by; under no name, the end."""
-        digest = hashlib.sha256(self._origin.encode())
+        digest = hashlib.sha256(self.origin.encode())
         found = {}
         for row in plan.rewritten:
             digest.update(json.dumps([row.name, row.scheme, row.rank]).encode())

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from trpexport.clusters import connected, task
-from trpexport.errors import ModelError, TrpexportError
+from trpexport.clusters import connected, result_of, task
+from trpexport.errors import ModelError
 from trpexport.files import files_of, write_files
 from trpexport.inputs import images_of, rows
 from trpexport.judge.examples import Judged
@@ -102,12 +102,7 @@ class _SpreadSession(Session):
             self._task.remote(self._network, rows(inputs, slice(start, start + size)))
             for start in range(0, count, size)
         ]
-        try:
-            found: list[Arrays] = self._ray.get(refs)
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, TrpexportError):
-                raise error.cause from None
-            raise
+        found: list[Arrays] = result_of(self._ray, refs)
         for name, array in found[0].items():
             if array.shape[:1] != (min(size, count),):
                 raise ModelError(

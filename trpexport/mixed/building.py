@@ -26,6 +26,7 @@ from trpexport.mixed.mix import Mix
 from trpexport.mixed.times import MixTimer
 from trpexport.networks.base import Network
 from trpexport.networks.torch.outputs import picked
+from trpexport.plan import Plan
 from trpexport.quantization.settings import QuantizationSettings
 from trpexport.quantization.static import quantize_static
 from trpexport.tensors import Arrays
@@ -86,6 +87,7 @@ class Builder:
         quantization: images, and who will run the files.
         timer: times files.
         store: of fitted layers, which are then not fitted again.
+        ahead: as for :class:`~trpexport.choose.budget.Budgeter`.
         folder: where they go.
         judge: says what is lost by a metric; None for no such limit.
         scheme: what was asked for.
@@ -105,6 +107,7 @@ class Builder:
         quantization: QuantizationSettings,
         timer: MixTimer,
         store: FitStore,
+        ahead: Callable[[Sequence[Plan]], None],
         folder: Path,
         judge: NetworkJudge | None,
         scheme: str,
@@ -120,6 +123,7 @@ class Builder:
         self._quantization = quantization
         self._timer = timer
         self._store = store
+        self._ahead = ahead
         self._folder = folder
         self._judge = judge
         self._plan: dict[str, Any] = {
@@ -176,6 +180,7 @@ class Builder:
         else:
             plan = keep_all(self._network, architecture=self._plan["architecture"])
             plan = replace(plan, criterion=self._plan["criterion"])
+        self._ahead([plan])
         return calibrate(
             self._network,
             plan,

@@ -15,7 +15,6 @@ from trpexport.artifact.settings import ExportSettings
 from trpexport.artifact.variants import BlankForm
 from trpexport.choose.base import CalibrationImages, Choice, calibrated_choice, gathered
 from trpexport.choose.by_latency import ByLatency
-from trpexport.choose.fits import FitStore
 from trpexport.choose.held_out import HeldOut
 from trpexport.choose.judging import DropLimit, NetworkJudge
 from trpexport.choose.prospects import least_ways
@@ -251,6 +250,7 @@ class _Job:
             settings.quantization(self._images, self._network.inputs),
             provider=self._stopwatch.conditions.provider,
         )
+        fits, ahead = self._how.fits(self._network, self._gatherer, self._folder, self._stages.say)
         return Builder(
             self._network,
             self._blanks,
@@ -258,7 +258,8 @@ class _Job:
             table=table,
             quantization=quantization,
             timer=self._timer,
-            store=FitStore(self._how.cache, self._network, self._gatherer.watch.samples),
+            store=fits,
+            ahead=ahead,
             folder=self._folder,
             judge=self._judge,
             scheme=self._how.scheme,

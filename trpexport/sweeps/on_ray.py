@@ -7,7 +7,6 @@ travels with the cells: bundles, and the tables of what each layer loses.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,10 @@ from uuid import uuid4
 
 from trpexport import bundle
 from trpexport.choose.alignment import BLOCK_VARIABLE, channel_block
-from trpexport.clusters import connected, task
+from trpexport.clusters import cancelled, check_device, connected, task
 from trpexport.errors import TrpexportError
 from trpexport.files import files_of, write_atomically, write_files
-from trpexport.importing import importable_working_directory
+from trpexport.importing import started_in
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
 from trpexport.sweeps.making import Maker
@@ -97,12 +96,7 @@ class OnRay:
         if not made:
             return
         with self._cluster(work) as ray:
-            if ray.cluster_resources().get(self.label, 0) < 1:
-                raise TrpexportError(
-                    f"no node of the cluster is the device: start one with ray start --address "
-                    f"... --resources '{{\"{self.label}\": 1}}'",
-                    parameters=("device_label",),
-                )
+            check_device(ray, self.label)
             timing = task(ray, _time_apart, resources={self.label: 1})
             shared, place = ray.put(work), str(Path.cwd())
             pending = {
@@ -113,7 +107,7 @@ class OnRay:
                 for cell, outcome in made
             }
             say(f"{len(pending)} cells to time on {ray.cluster_resources()[self.label]:g} nodes")
-            with _cancelled(ray, pending):
+            with cancelled(ray, pending):
                 while pending:
                     (ref,), _ = ray.wait(list(pending), num_returns=1)
                     cell, outcome = pending.pop(ref)
@@ -145,7 +139,7 @@ class _Making:
         self.sweep = self.ray.put((uuid4().hex, self.work))
         order = Order(groups)
         self._submit(order.first())
-        with _cancelled(self.ray, self.pending):
+        with cancelled(self.ray, self.pending):
             while self.pending:
                 (ref,), _ = self.ray.wait(list(self.pending), num_returns=1)
                 turn = self.pending.pop(ref)
@@ -236,12 +230,7 @@ def _time_apart(work: Work, cell: Cell, outcome: Outcome, files: Files, director
 @contextlib.contextmanager
 def _folder(directory: str) -> Iterator[Path]:
     """Work in the directory that the sweep was started in, if it is here, and in a folder apart."""
-    here = directory if Path(directory).is_dir() else os.curdir
-    with (
-        contextlib.chdir(here),
-        importable_working_directory(),
-        TemporaryDirectory() as folder,
-    ):
+    with started_in(directory), TemporaryDirectory() as folder:
         yield Path(folder)
 
 
@@ -259,16 +248,6 @@ def _got(ray: Any, ref: Any, lost: Any) -> Any:
 
 def _lost(line: str) -> _Made:
     return _Made(Outcome(None, error=line, code=TrpexportError.exit_code), {}, {})
-
-
-@contextlib.contextmanager
-def _cancelled(ray: Any, pending: Mapping[Any, Any]) -> Iterator[None]:
-    """End the tasks that are still at work where the block ends before them."""
-    try:
-        yield
-    finally:
-        for ref in pending:
-            ray.cancel(ref, force=True)
 
 
 def _read(folder: Path, pattern: str = "*") -> dict[str, bytes]:

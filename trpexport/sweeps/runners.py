@@ -13,8 +13,8 @@ from trpexport.stages import Stages
 from trpexport.sweeps.cells import Cell
 from trpexport.sweeps.journal import Outcome
 from trpexport.sweeps.making import Maker
-from trpexport.sweeps.turns import alone, working
 from trpexport.sweeps.work import Work
+from trpexport.turns import alone, working
 
 Done = Iterator[tuple[Cell, Outcome]]
 Say = Callable[[str], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_layers_that_share_a_weight_share_its_factors(tmp_path: Path) -> None:
     assert len(small.model.graph.initializers) == 2
     x = np.random.default_rng(1).standard_normal((2, 4, 9, 8)).astype(np.float32)
     assert np.allclose(small.run({"x": x})["y"], network.run({"x": x})["y"], atol=1e-5)
+
+
+def test_a_pickled_network_needs_no_file(tmp_path: Path) -> None:
+    path = two_of_one_weight(node("Conv", "h", "w")).save(tmp_path)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+    network = rewritten(opened(path))
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 4, 9, 8)).astype(np.float32)}
+    expected = network.run(feeds)
+    content = pickle.dumps(network)  # also once it has run: sessions can't be pickled
+    for file in (path, path.with_name("w")):
+        file.unlink()
+    found = pickle.loads(content)
+    assert np.array_equal(found.run(feeds)["y"], expected["y"])
+    assert [layer.name for layer in found.layers] == [layer.name for layer in network.layers]
+    assert found.inputs == network.inputs
 
 
 def test_a_weight_that_is_read_in_two_ways_stays(tmp_path: Path) -> None:

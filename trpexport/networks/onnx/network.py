@@ -79,6 +79,11 @@ class OnnxNetwork:
         self._is_dense = is_dense
         self._device = device
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Be pickled without what was computed of it: sessions can't be."""
+        own = ("source", "inputs", "outputs", "_is_dense", "_device")
+        return {**{name: vars(self)[name] for name in own}, "chains": dict(self.chains)}
+
     @classmethod
     def open(
         cls, source: OnnxSource, inputs: InputsLike | None = None, outputs: Sequence[str] = ()
@@ -365,11 +370,9 @@ class OnnxNetwork:
 
     @cached_property
     def _graph(self) -> Graph:
-        return (
-            shaped(self.model, self.source.path, self._shapes)
-            if self.chains
-            else self._source_graph
-        )
+        if not self.chains:
+            return self._source_graph
+        return shaped(self.model, self.source.path, self._shapes)
 
     @cached_property
     def _source_layers(self) -> tuple[OnnxLayer, ...]:

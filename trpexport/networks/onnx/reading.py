@@ -16,6 +16,7 @@ import onnx_ir as ir
 from trpexport.available import available_memory
 from trpexport.errors import ModelError
 from trpexport.foreign import first_line
+from trpexport.networks.onnx.saving import content_of, model_of
 from trpexport.onnxfile.external_data import external_files, external_paths
 from trpexport.onnxfile.graph import load_proto
 from trpexport.onnxfile.recognition import check_onnx_file
@@ -44,6 +45,10 @@ class OnnxSource:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     architecture: None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled with all weights, wherever they lie."""
+        return _unpickled, (self.path, content_of(self.model), self.notes, dict(self.metadata))
+
     @property
     def label(self) -> str:
         """What the network is called."""
@@ -57,6 +62,10 @@ class OnnxSource:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()
+
+
+def _unpickled(path: Path, files: Mapping[str, bytes], *facts: Any) -> OnnxSource:
+    return OnnxSource(path, model_of(files), *facts)
 
 
 def check_memory(path: Path) -> None:

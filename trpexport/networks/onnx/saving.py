@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from trpexport.files import files_of, write_files
 from trpexport.runtime.session import Session, open_session
 
 # A protobuf message may be 2 GB; the graph beside the weights needs some of that.
 _WHOLE_BYTES = 1_900_000_000
 # Tensors up to here may be sizes and axes, whose values shapes depend on.
 _SMALL_BYTES = 16_384
+_NAME = "model.onnx"
 
 
 def save(model: ir.Model, path: Path) -> None:
@@ -23,6 +25,22 @@ def save(model: ir.Model, path: Path) -> None:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
         path.write_bytes(_content(model))
+
+
+def content_of(model: ir.Model) -> dict[str, bytes]:
+    """Return the files of a network by name, the weights in other files included."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder) / _NAME)
+        return files_of(Path(folder).iterdir())
+
+
+def model_of(files: Mapping[str, bytes]) -> ir.Model:
+    """Return the network that :func:`content_of` gave the files of; it needs them no longer."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(files, Path(folder))
+        model = ir.load(Path(folder) / _NAME)
+        ir.external_data.load_to_model(model)
+        return model
 
 
 def open_model(
@@ -52,7 +70,7 @@ def open_model(
         if weight_bytes(model) <= _WHOLE_BYTES:
             return open_session(_content(model), graph_optimization=graph_optimization)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
+            path = Path(folder) / _NAME
             save(model, path)
             return open_session(path, graph_optimization=graph_optimization)
     finally:

@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes on this machine, of which one is the device.
 
-    python -m tests.sweeps.clustered
+    python -m tests.clustered
 
 Prints its address, and ends with the standard input. Ray's warnings and processes stay in this
 process.

@@ -22,7 +22,7 @@ def working(say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def alone(say: Callable[[str], None]) -> Iterator[None]:
-    """Let no other sweep work on this machine, or time anything, while the block runs."""
+    """Let no other job work on this machine, or time anything, while the block runs."""
     with _turn(say, alone=True):
         yield
 

@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
-from trpexport.sweeps.turns import alone, working
+from trpexport.turns import alone, working
 
 
 @pytest.fixture(autouse=True)
