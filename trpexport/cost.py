@@ -74,6 +74,11 @@ class Cost(Shown):
         return FLOPS_PER_MAC * self.macs
 
     @property
+    def largest_activation(self) -> int:
+        """Bytes of the largest output of a layer; 0 where there is none."""
+        return max((layer.activation_bytes for layer in self.layers), default=0)
+
+    @property
     def parameters(self) -> int:
         """Parameters of the whole network."""
         return self.other_parameters + sum(layer.parameters for layer in self.layers)

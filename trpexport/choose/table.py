@@ -32,8 +32,8 @@ from trpexport.schema import check, each, fits, not_negative, number, text, whol
 from trpexport.stages import Countdown, duration
 
 SCHEMA_VERSION = 9
-# Images on which a layer's effect on the network's output is measured, one batch at most, and the
-# relative squared error of the layer at which it is.
+# Images on which a layer's effect on the network's output is measured, fewer if they are large, and
+# the relative squared error of the layer at which it is.
 _GAIN_IMAGES = 16
 _GAIN_ERROR = 0.03
 _TINY = 1e-12
@@ -273,7 +273,7 @@ class _Measurer:
         self._prices = prices
         self._alignment = alignment
         samples = gatherer.watch.samples
-        self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.batch_size)))
+        self._probe = network.watch(samples.first(min(_GAIN_IMAGES, samples.usual_batch)))
 
     def table(
         self,

@@ -20,6 +20,7 @@ from trpexport.tensors import Array, Arrays
 # So few that malloc keeps a batch's activations and hands them out again: beyond 32 MB it asks the
 # system for clean pages each time.
 _BATCH_ELEMENTS = 1_000_000
+_ACTIVATION_BYTES = 32 << 20
 _HELD_OUT = 4  # one sample in so many
 
 
@@ -39,10 +40,15 @@ class Samples:
         return images_of(self.values)
 
     @property
+    def usual_batch(self) -> int:
+        """Samples in each batch, by their size alone."""
+        elements = sum(prod(array.shape[1:]) for array in self.values.values())
+        return int(max(1, _BATCH_ELEMENTS // elements))
+
+    @property
     def batch_size(self) -> int:
         """Samples in each batch but the last."""
-        elements = sum(prod(array.shape[1:]) for array in self.values.values())
-        return int(max(1, min(self.max_batch, _BATCH_ELEMENTS // elements)))
+        return min(self.max_batch, self.usual_batch)
 
     @property
     def batches(self) -> int:
@@ -69,6 +75,15 @@ class Samples:
         """Return the ``count`` samples whose content comes first, whatever their order."""
         each = np.argsort(self._checksums, kind="stable")
         return replace(self, values=rows(self.values, each[:count]))
+
+    def with_outputs_of(self, largest: int) -> Samples:
+        """Return them in batches of which no layer of a network puts out more than malloc keeps.
+
+        Args:
+            largest: bytes that a layer puts out for one sample, at most.
+        """
+        most = max(1, _ACTIVATION_BYTES // max(1, largest))
+        return replace(self, max_batch=min(most, self.max_batch))
 
     def whole_batches(self, batch: int) -> Samples:
         """Return as many of them as make whole batches of ``batch``."""

@@ -157,3 +157,14 @@ def test_the_derivative_of_a_costly_network_is_taken_on_fewer_images(
     macs: float, images: int
 ) -> None:
     assert derived_on(macs) == images
+
+
+def test_batches_are_small_where_layers_put_out_much() -> None:
+    network = TorchNetwork.open(nn.Conv2d(3, 64, 3, padding=1).eval(), (1, 3, 224, 224))
+    samples = Samples({"input": np.zeros((8, 3, 224, 224), np.float32)})
+    assert samples.batch_size == 6  # a million numbers
+    # 64 x 224 x 224 x 4 bytes are 12.8 MB: of two, malloc keeps the 26 MB.
+    assert network.watch(samples).samples.batch_size == 2
+    assert network.watch(samples).samples.digest == samples.digest
+    small = TorchNetwork.open(nn.Conv2d(3, 16, 3, stride=2).eval(), (1, 3, 224, 224))
+    assert small.watch(samples).samples.batch_size == 6

@@ -348,11 +348,10 @@ class TorchNetwork:
         return decides_by_values(self.model, self._example())
 
     def watch(self, samples: Samples, *, memory: int = WATCH_BYTES) -> TorchWatch:
-        """Return all that calibration may ask of it.
-
-        A network that takes one batch size alone gets so many of the samples at a time.
-        """
-        if not self._takes_any_batch:
+        """Return all that calibration may ask of it, in batches of a size that it takes."""
+        if self._takes_any_batch:
+            samples = samples.with_outputs_of(self.cost.largest_activation)
+        else:
             samples = samples.whole_batches(self.inputs.batch)
         derived = derived_on(self.cost.macs)
         return TorchWatch(self.model, self._cuts, samples, memory, self.outputs, derived=derived)
