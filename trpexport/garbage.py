@@ -31,8 +31,8 @@ def search_after_imports() -> None:
 
 
 @contextmanager
-def unsearched() -> Iterator[None]:
-    """Search for no garbage within the block, but for all of it behind the block."""
+def off() -> Iterator[None]:
+    """Search for no garbage within the block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -40,7 +40,15 @@ def unsearched() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-            gc.collect()
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Search for no garbage within the block, but for all of it behind the block."""
+    with off():
+        yield
+    if gc.isenabled():
+        gc.collect()
 
 
 def leave_to_the_system() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -13,11 +11,15 @@ from trpexport.clusters import cancelled, check_device, connected, result_of, ta
 from trpexport.errors import DeviceError
 from trpexport.files import files_of, write_files
 from trpexport.foreign import first_line
-from trpexport.inputs import Inputs
-from trpexport.latency.stopwatch import Conditions, LocalStopwatch, Session, Timed
+from trpexport.latency.stopwatch import (
+    Conditions,
+    ElsewhereStopwatch,
+    LocalStopwatch,
+    Session,
+    Timed,
+)
 from trpexport.measure.profile.profile import Profile
 from trpexport.onnxfile.external_data import external_paths
-from trpexport.runtime.providers import PROVIDERS
 from trpexport.turns import alone
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ _Files = Sequence[tuple[str, Mapping[str, bytes]]]
 """Networks: the name of the file, and the content of all that belongs to it."""
 
 
-class RayStopwatch:
+class RayStopwatch(ElsewhereStopwatch):
     """Times networks on a node of a Ray cluster that is the device, while it does nothing else.
 
     Args:
@@ -35,32 +37,13 @@ class RayStopwatch:
     """
 
     def __init__(self, conditions: Conditions, address: str, label: str) -> None:
-        self.conditions = conditions
+        super().__init__(conditions)
         self._address = address
         self._label = label
 
-    def at(self, inputs: Inputs) -> RayStopwatch:
-        """Return one that runs files with these inputs: some leave their sizes open."""
-        other = copy(self)
-        other.conditions = self.conditions.at(inputs)
-        return other
-
-    def check(self) -> None:
-        """Refuse a provider that is unknown; whether it is there tells the first run."""
-        _ = PROVIDERS[self.conditions.provider]
-
-    @property
-    def instruction_sets(self) -> Collection[str]:
-        """Those of that node."""
-        return list(self._device["instruction_sets"])
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return what times hold for: that node, its ONNX Runtime, the conditions."""
-        return {"device": self._device, **self.conditions.to_json()}
-
-    @functools.cached_property
-    def _device(self) -> Mapping[str, Any]:
-        return self._done(lambda clock, files: clock.facts()["device"], ())
+    def _asked(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._done(lambda clock, files: clock.facts()["device"], ())
+        return found
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:
         """Return where networks spend their time, in turns."""

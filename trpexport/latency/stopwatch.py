@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from trpexport.device.remote import run_on_host
 from trpexport.inputs import Inputs
@@ -162,7 +163,45 @@ class LocalStopwatch:
         return raced(bench, self.conditions, files, seconds, sessions)
 
 
-class RemoteStopwatch:
+class ElsewhereStopwatch(ABC):
+    """Times networks on a device that must be asked what it is, which is done once.
+
+    Args:
+        conditions: under which.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+
+    def at(self, inputs: Inputs) -> Self:
+        """Return one that runs files with these inputs: some leave their sizes open."""
+        other = copy(self)
+        other.conditions = self.conditions.at(inputs)
+        return other
+
+    def check(self) -> None:
+        """Refuse a provider that is unknown; whether it is there tells the first run."""
+        _ = PROVIDERS[self.conditions.provider]
+
+    @property
+    def instruction_sets(self) -> Collection[str]:
+        """Those of the device."""
+        return list(self._device["instruction_sets"])
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what times hold for: the device, its ONNX Runtime, the conditions."""
+        return {"device": self._device, **self.conditions.to_json()}
+
+    @functools.cached_property
+    def _device(self) -> Mapping[str, Any]:
+        return self._asked()
+
+    @abstractmethod
+    def _asked(self) -> Mapping[str, Any]:
+        """Ask the device for its facts: see :func:`device_of`."""
+
+
+class RemoteStopwatch(ElsewhereStopwatch):
     """Times networks on another machine, over ssh; nothing stays there.
 
     Args:
@@ -182,30 +221,10 @@ class RemoteStopwatch:
         say: Callable[[str], None] | None = None,
         ssh: Sequence[str] = ("ssh",),
     ) -> None:
-        self.conditions = conditions
+        super().__init__(conditions)
         self._run = functools.partial(run_on_host, host, python=python, announce=say, ssh=ssh)
 
-    def at(self, inputs: Inputs) -> RemoteStopwatch:
-        """Return one that runs files with these inputs: some leave their sizes open."""
-        other = copy(self)
-        other.conditions = self.conditions.at(inputs)
-        return other
-
-    def check(self) -> None:
-        """Refuse a provider that is unknown; whether it is there tells the first run."""
-        _ = PROVIDERS[self.conditions.provider]
-
-    @property
-    def instruction_sets(self) -> Collection[str]:
-        """Those of that machine."""
-        return list(self._device["instruction_sets"])
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return what times hold for: that machine, its ONNX Runtime, the conditions."""
-        return {"device": self._device, **self.conditions.to_json()}
-
-    @functools.cached_property
-    def _device(self) -> Mapping[str, Any]:
+    def _asked(self) -> Mapping[str, Any]:
         return device_of(self._run(ProfileJob((), self.conditions.provider))["machine"])
 
     def profiles(self, files: Sequence[Path], runs: int) -> list[Profile]:

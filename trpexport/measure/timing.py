@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from trpexport import garbage
 from trpexport.measure.statistics import ratio_interval
 from trpexport.tensors import Array
 
@@ -185,14 +186,9 @@ def warm_up(run: Run, limits: WarmUp, *, clock: Clock = time.perf_counter_ns) ->
 @contextmanager
 def garbage_collector_off() -> Iterator[None]:
     """Collect garbage once, then keep the collector off until the block ends."""
-    was_enabled = gc.isenabled()
     gc.collect()
-    gc.disable()
-    try:
+    with garbage.off():
         yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Model:
