@@ -78,7 +78,7 @@ def _reason(name: str, mix: Mix, offer: Offer) -> str:
     if slower > -_SAME:
         before, after = (offer.times.share(name, way, one) for one in (FLOAT32, INT8))
         assert before is not None and after is not None
-        if after >= before:
+        if after >= before - _SAME:
             return "it is no faster in int8"
         return "conversions around it cost as much as int8 saves"
     before, after = (math.sqrt(one.error) for one in (now, then))
