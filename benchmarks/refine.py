@@ -2,13 +2,14 @@ r"""What some minutes of gradient without labels win back after the closed form.
 
     python -m benchmarks.refine --data cifar10:DIR resnet20.th
     python -m benchmarks.refine --data cifar10:DIR --steps 600 --ratios 3 resnet32.th
-    python -m benchmarks.refine --data imagefolder:natural-1000.tar --size 227 --steps 400 \
+    python -m benchmarks.refine --data imagelist:natural-1000/labels.csv --size 227 --steps 400 \
         --factory squeezenet:squeezenet --mean 0.48235,0.45882,0.40784 \
         --std 0.0039216,0.0039216,0.0039216 --scheme auto --ratios 1.43 1.8 squeezenet.pth
 
 Each network is calibrated to some fractions of its MACs on a few images, and refined on the images
 of the training split but those held out, which tell what is kept. Top-1 is that on all test images,
-which nothing is chosen by. So many steps give the same everywhere, so many minutes what a machine
+which nothing is chosen by; of the photographs the list must call them ``test``, the others
+``train``. So many steps give the same everywhere, so many minutes what a machine
 manages in them. Each row is written when it is there, and a second run measures what is missing, or
 goes on where it was stopped. ``PYTHONPATH`` must hold the code that a factory is in.
 """
