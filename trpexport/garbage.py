@@ -31,7 +31,7 @@ def search_after_imports() -> None:
 
 
 @contextmanager
-def off() -> Iterator[None]:
+def search_off() -> Iterator[None]:
     """Search for no garbage within the block."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -45,7 +45,7 @@ def off() -> Iterator[None]:
 @contextmanager
 def unsearched() -> Iterator[None]:
     """Search for no garbage within the block, but for all of it behind the block."""
-    with off():
+    with search_off():
         yield
     if gc.isenabled():
         gc.collect()

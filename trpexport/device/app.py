@@ -32,7 +32,7 @@ _MODULES = (
     *("__init__", "_version", "errors", "registry", "plan", "cost", "bundle", "stages"),
     *("files", "directories", "locks", "arrays", "ops", "tensors", "golden", "compare"),
     *("standard_output", "supervision", "schema", "text", "inputs", "foreign", "installing"),
-    *("older_python", "shown"),
+    *("older_python", "shown", "garbage"),
 )
 _PACKAGES = ("onnxfile", "runtime", "measure", "device")
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trpexport import garbage
+from trpexport.garbage import search_off
 from trpexport.measure.statistics import ratio_interval
 from trpexport.tensors import Array
 
@@ -187,7 +187,7 @@ def warm_up(run: Run, limits: WarmUp, *, clock: Clock = time.perf_counter_ns) ->
 def garbage_collector_off() -> Iterator[None]:
     """Collect garbage once, then keep the collector off until the block ends."""
     gc.collect()
-    with garbage.off():
+    with search_off():
         yield
 
 
