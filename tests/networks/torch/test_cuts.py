@@ -128,6 +128,62 @@ def test_a_network_that_takes_its_images_one_by_one_is_not_cut() -> None:
     assert cuts.calls("b", 3) == 3
 
 
+class Level(nn.Module):
+    """Returns the mean of its input, which is no number that others could stand in for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs().mean((1, 2, 3)) + 1.0
+
+
+class Checked(nn.Module):
+    """Computes between its modules what zeros in the place of their outputs make impossible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.level = nn.Conv2d(3, 4, 3, padding=1), Level()
+        self.second, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        matrix = torch.diag_embed(self.level(y)[:, None].expand(-1, 4))
+        scale = torch.linalg.cholesky(matrix).diagonal(dim1=1, dim2=2)
+        y = self.second(y * scale[..., None, None])
+        z: Tensor = self.last(y)
+        return z
+
+
+def test_a_place_behind_what_can_not_take_zeros_is_no_cut() -> None:
+    cut = Cuts(Checked().eval(), (1, 3, 8, 8)).before("last")
+    # A Cholesky factor of zeros is an error: passes that skip what comes before it raise it.
+    assert cut is None or "second" not in cut.names
+
+
+class Catches(nn.Module):
+    """Goes another way where a module refuses what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.picky = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(9, 4, 1)
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        try:
+            y = self.picky(y)
+        except RuntimeError:
+            y = y.relu()
+        z: Tensor = self.last(y)
+        return z
+
+
+def test_a_module_that_raises_and_is_caught_is_followed_around() -> None:
+    cut = Cuts(nn.Sequential(Catches().eval()), (1, 3, 8, 8)).before("0.last")
+    assert cut is not None
+    assert cut.names == ("0.first",)
+
+
 class Gated(nn.Module):
     """What the gate lets through depends on the image: on most of them nothing goes around."""
 

@@ -67,7 +67,8 @@ class Dataflow(OperatorMode):
 
     def leave(self, module: str, output: Any) -> None:
         """Note what a module returned."""
-        self._running.pop()
+        while self._running.pop() != module:  # one in it raised what it caught
+            pass
         self._put(output, _Node(self._now(output), module))
 
     def end(self, outputs: Any) -> None:
