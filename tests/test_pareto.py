@@ -11,39 +11,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from tests.choose.networks import smooth
-from tests.latency.networks import SHAPE, FakeStopwatch, twins
+from tests.latency.networks import FakeStopwatch
 from tests.ray_clusters import FakeRay, kill_a_worker
-from tests.tuned import SPEEDUPS
+from tests.tuned import SPEEDUPS, Job, twins_in
 from trpexport import pareto as module
 from trpexport.artifact.settings import ExportSettings
-from trpexport.calibration_data import CalibrationData
 from trpexport.choose import budget
 from trpexport.choose.by_latency import ByLatency
-from trpexport.datasets import open_data
 from trpexport.errors import NothingToDoError
 from trpexport.files import read_json
 from trpexport.latency.alone import AloneStopwatch
-from trpexport.networks.onnx_settings import OnnxSettings
-from trpexport.onnx_files import OnnxFileSource
 from trpexport.pareto import pareto
 from trpexport.stages import Stages
 from trpexport.tuning import Tuning
 
-Job = tuple[OnnxFileSource, CalibrationData]
-
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    folder = tmp_path_factory.mktemp("network")
-    twins().write_onnx(folder / "twins.onnx", OnnxSettings())
-    np.savez(folder / "inputs.npz", input=smooth(40, SHAPE))
-    data = CalibrationData(open_data(f"tensors:{folder / 'inputs.npz'}"))
-    return OnnxFileSource(folder / "twins.onnx"), data
+    return twins_in(tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture

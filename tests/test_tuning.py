@@ -11,6 +11,7 @@ import pytest
 
 from tests.choose.networks import smooth
 from tests.latency.networks import SHAPE, FakeStopwatch, twins
+from tests.tuned import Job, twins_in
 from trpexport import tuning as module
 from trpexport.artifact.build import BundleReport, ExportSettings
 from trpexport.bundle import MODEL, is_bundle
@@ -26,8 +27,6 @@ from trpexport.plan import Plan
 from trpexport.stages import Stages
 from trpexport.tuning import TooSlowError, Tuning
 
-Job = tuple[OnnxFileSource, CalibrationData]
-
 
 class Pessimistic(FakeStopwatch):
     """A machine on which finished files take so many times as long as what they are chosen by."""
@@ -42,11 +41,7 @@ class Pessimistic(FakeStopwatch):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    folder = tmp_path_factory.mktemp("network")
-    twins().write_onnx(folder / "twins.onnx", OnnxSettings())
-    np.savez(folder / "inputs.npz", input=smooth(40, SHAPE))
-    data = CalibrationData(open_data(f"tensors:{folder / 'inputs.npz'}"))
-    return OnnxFileSource(folder / "twins.onnx"), data
+    return twins_in(tmp_path_factory.mktemp("network"))
 
 
 def tuning(stopwatch: FakeStopwatch, tmp_path: Path) -> Tuning:

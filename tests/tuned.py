@@ -11,17 +11,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.latency.networks import FakeStopwatch
+import numpy as np
+
+from tests.choose.networks import smooth
+from tests.latency.networks import SHAPE, FakeStopwatch, twins
 from trpexport import pareto as module
 from trpexport.artifact.settings import ExportSettings
 from trpexport.calibration_data import CalibrationData
 from trpexport.choose.by_latency import ByLatency
 from trpexport.datasets import open_data
+from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.onnx_files import OnnxFileSource
 from trpexport.stages import Stages
 from trpexport.tuning import Tuning
 
 SPEEDUPS = (1.2, 1.5)
+
+Job = tuple[OnnxFileSource, CalibrationData]
+
+
+def twins_in(folder: Path) -> Job:
+    """Write the network with twin layers and inputs of it; return both."""
+    twins().write_onnx(folder / "twins.onnx", OnnxSettings())
+    np.savez(folder / "inputs.npz", input=smooth(40, SHAPE))
+    data = CalibrationData(open_data(f"tensors:{folder / 'inputs.npz'}"))
+    return OnnxFileSource(folder / "twins.onnx"), data
 
 
 def main(folder: str, place: str, address: str | None = None) -> None:

@@ -43,7 +43,14 @@ class Soap(torch.optim.Optimizer):
 
 
 def _direction(state: dict[str, Any], gradient: Tensor, *, is_matrix: bool) -> Tensor:
-    """Return where a tensor moves, in values of about one, and update its state."""
+    """Return where a tensor moves, in values of about one, and update its state.
+
+    Args:
+        state: of the tensor: mean gradient and mean square (rows, columns), those of its sides
+            (rows, rows) and (columns, columns), and the eigenvectors of these.
+        gradient: (rows, columns).
+        is_matrix: whether its sides get bases.
+    """
     if not state:
         state.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
         for side, size in zip(_SIDES, gradient.shape, strict=True):
