@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trpexport.errors import PlanError
+from trpexport.lowrank.products import add_square
 
 # Elements of a matrix that are doubled at once: a whole one of 25088 x 4096 takes 800 MB.
 _PART_ELEMENTS = 1 << 24
-# Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
-_BLOCK = 128
 # Eigenvalues of a Gram matrix, relative to the largest, down to which they are exact enough.
 _SMALL = 1e-3
 
@@ -84,7 +83,7 @@ class Basis:
         batch, rows, _ = wide.shape
         gram = torch.zeros(batch, rows, rows, dtype=torch.float64, device=wide.device)
         for part in _parts(wide):
-            add_square(gram, part.mT)
+            add_square(gram, part)
         try:
             squares, vectors = torch.linalg.eigh(gram, UPLO="U")
         except RuntimeError:  # torch.linalg.LinAlgError, which has no type
@@ -142,25 +141,6 @@ def svd(matrices: Tensor) -> Svd:
     basis = torch.take_along_dim(basis, order[:, None, :], dim=2)
     projected = torch.take_along_dim(projected, order[:, :, None], dim=1)
     return _assembled(basis, projected, values, wide is not matrices)
-
-
-def add_square(total: Tensor, some: Tensor) -> None:
-    """Add the products of columns, but for blocks of the sum that lie below its diagonal.
-
-    Args:
-        total: (batch, columns, columns), which is added to.
-        some: (batch, rows, columns), multiplied in their own precision.
-    """
-    for start in range(0, some.shape[2], _BLOCK):
-        columns = slice(start, start + _BLOCK)
-        total[:, columns, start:].add_(some[:, :, columns].mT @ some[:, :, start:])
-
-
-def fill_square(total: Tensor) -> None:
-    """Fill in the blocks that :func:`add_square` leaves out."""
-    for start in range(_BLOCK, total.shape[2], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        total[:, rows, :start] = total[:, :start, rows].mT
 
 
 def _finite(matrices: Tensor) -> Tensor:

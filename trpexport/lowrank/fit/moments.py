@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trpexport.lowrank.fit.narrowing import Narrowing
 from trpexport.lowrank.fit.patches import seen_through
-from trpexport.lowrank.spectrum import add_square, fill_square
+from trpexport.lowrank.products import add_square, fill_square, row_products
 from trpexport.ops import LinearOp
 
 # Elements of patches that are multiplied at once: 16 MB in float32, which malloc keeps and hands
@@ -203,27 +203,30 @@ class MomentSums:
         p, y = self._p / self._count, self._y / self._count
         for square, left, right in ((pp, p, p), (yp, y, p), (yy, y, y)):
             square.baddbmm_(left[:, :, None], right[:, None], alpha=-self._count)
-        at_p, at_y = (some[:, 0].to(torch.float64) for some in self._origin)
+        at_p, at_y = (some[:, :, 0].to(torch.float64) for some in self._origin)
         return Moments(self._count, at_p + p, at_y + y, pp, yp, yy)
 
     def _add_block(self) -> None:
         """Add what waits: large blocks, as each is added to all of the sums."""
         if not any(p.shape[1] for p, _ in self._waiting):
             return
-        p, y = (torch.cat(some, dim=1) for some in zip(*self._waiting, strict=True))
+        # Transposed: what a value is over the pixels lies in one piece.
+        p, y = (
+            torch.cat([few.mT for few in some], dim=2) for some in zip(*self._waiting, strict=True)
+        )
         self._waiting = []
         precision = torch.promote_types(p.dtype, torch.float32)
         p, y = p.to(precision), y.to(precision)
         if self._origin is None:
-            self._origin = p.mean(1, keepdim=True), y.mean(1, keepdim=True)
+            self._origin = p.mean(2, keepdim=True), y.mean(2, keepdim=True)
         p.sub_(self._origin[0])
         y.sub_(self._origin[1])
         add_square(self._pp, p)
-        self._yp.add_(y.mT @ p)
+        self._yp.add_(row_products(y, p))
         add_square(self._yy, y)
-        self._p.add_(p.sum(1))
-        self._y.add_(y.sum(1))
-        self._count += p.shape[1]
+        self._p.add_(p.sum(2))
+        self._y.add_(y.sum(2))
+        self._count += p.shape[2]
 
 
 @dataclass(frozen=True)
