@@ -19,15 +19,19 @@ def row_products(left: Tensor, right: Tensor) -> Tensor:
         left: (batch, n, elements).
         right: (batch, m, elements).
     """
-    if not (len(left) == 1 and left.dtype == torch.float32 and left.device.type == "cpu"):
-        return left @ right.mT
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    is_for_onednn = len(left) == 1 and left.dtype == torch.float32 and left.device.type == "cpu"
+    is_empty = not (left.numel() and right.numel())
+    if is_empty or not is_for_onednn or not _has_onednn():
         return left @ right.mT
     # Rows that do not lie one behind the other are multiplied a hundred times as slowly.
     rows = (left[0].contiguous(), right[0].contiguous())
     # What torch.compile makes of a linear layer.
     products: Tensor = torch.ops.mkldnn._linear_pointwise(*rows, None, "none", [], "")
     return products[None]
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def add_square(total: Tensor, some: Tensor) -> None:
