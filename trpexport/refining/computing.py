@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.layout import channels_last, has_images
 from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.running import RUN_ERRORS
 from trpexport.refining.lesson import Lesson
@@ -19,7 +20,6 @@ _BYTES = 3 << 29  # of what the gradient needs of a batch
 _TRIALS = 3
 # How much faster bfloat16 has to be, and how far off its loss may be, relative.
 _FASTER, _MAX_LOSS_CHANGE = 1.1, 0.05
-_IMAGE_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,15 @@ class Computing:
 
 def lay_out(pupil: Pupil, batch: Arguments) -> None:
     """Put channels last where the networks run so: convolutions are faster with that."""
-    if not any(x.ndim == _IMAGE_RANK for x in batch.tensors.values()):
+    if not has_images(batch):
         return
     pupil.lay_out(torch.channels_last)
     try:
         for model in (pupil.teacher, pupil.student):
             with torch.no_grad():
-                last(batch).call(model)
+                channels_last(batch).call(model)
     except RUN_ERRORS:  # a forward that flattens by view, say
         pupil.lay_out(torch.contiguous_format)
-
-
-def last(batch: Arguments) -> Arguments:
-    """Return inputs with the channels of images last in memory, as copies."""
-    return batch.map(
-        lambda x: x.clone(memory_format=torch.channels_last) if x.ndim == _IMAGE_RANK else x.clone()
-    )
 
 
 def batch_size(lesson: Lesson, one: Arguments, most: int) -> int:

@@ -25,6 +25,7 @@ from trpexport.lowrank.chain import Chain
 from trpexport.networks.base import Network
 from trpexport.networks.samples import Samples, checked_samples
 from trpexport.networks.torch.arguments import Arguments
+from trpexport.networks.torch.layout import channels_last
 from trpexport.networks.torch.pupil import Pupil
 from trpexport.networks.torch.running import RUN_ERRORS, arguments_for
 from trpexport.plan import CALIBRATION, Plan
@@ -219,7 +220,7 @@ class Refinement:
         augmentation = self._augmentation(samples)
 
         def arguments(values: Mapping[str, Tensor]) -> Arguments:
-            return computing.last(arguments_for(pupil.student, values))
+            return channels_last(arguments_for(pupil.student, values))
 
         def prepare(values: dict[str, Tensor], generator: torch.Generator) -> Arguments:
             if augmentation is not None:

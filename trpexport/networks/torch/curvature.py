@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trpexport.lowrank.fit.narrowing import is_fitted
+from trpexport.lowrank.products import row_products
 from trpexport.networks.torch.arguments import Arguments
 from trpexport.networks.torch.modules import LAYERS, LinearLayer, by_channel, op_of
 from trpexport.networks.torch.outputs import named_tensors, picked
@@ -136,7 +137,7 @@ def _sampled(
                 if gradient is not None:
                     each = by_channel(op, gradient).transpose(0, 1)
                     rows = each.reshape(op.groups, op.out_channels // op.groups, -1)
-                    yield name, (rows @ rows.mT).to(torch.float64)
+                    yield name, row_products(rows, rows).to(torch.float64)
 
 
 def _derivable(x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Replay:
 
     def batch(self, index: int) -> Arguments:
         """Return a batch of the samples as the network takes it."""
-        return batch_of(self.model, self._samples, index)
+        return self._cuts.laid_out(batch_of(self.model, self._samples, index))
 
     def advance(self, name: str) -> None:
         """Move to the last cut before the layer ``name``."""

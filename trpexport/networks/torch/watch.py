@@ -169,5 +169,7 @@ class TorchWatch:
 
     def _metrics(self, layers: Sequence[str]) -> dict[str, Tensor]:
         some = self.samples.first(self._derived_on)
-        batches = (batch_of(self._model, some, index) for index in range(some.batches))
+        batches = (
+            self._cuts.laid_out(batch_of(self._model, some, index)) for index in range(some.batches)
+        )
         return output_metrics(self._model, batches, self._counted, layers=layers)
