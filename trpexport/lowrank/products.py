@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rows of a symmetric product that are formed at once: the smaller, the less is formed twice.
-_BLOCK = 128
+# Edge of the blocks of a symmetric product: the smaller, the less is formed twice. All but the last
+# are of one shape, for which oneDNN makes one program.
+_BLOCK = 256
 
 
 def row_products(left: Tensor, right: Tensor) -> Tensor:
@@ -41,9 +42,11 @@ def add_square(total: Tensor, some: Tensor) -> None:
         total: (batch, rows, rows), which is added to.
         some: (batch, rows, elements), multiplied in their own precision.
     """
-    for start in range(0, some.shape[1], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        total[:, rows, start:].add_(row_products(some[:, rows], some[:, start:]))
+    parts = some.split(_BLOCK, dim=1)
+    blocks = [block.split(_BLOCK, dim=2) for block in total.split(_BLOCK, dim=1)]
+    for row, left in enumerate(parts):
+        for column in range(row, len(parts)):
+            blocks[row][column].add_(row_products(left, parts[column]))
 
 
 def fill_square(total: Tensor) -> None:
