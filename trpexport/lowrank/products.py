@@ -42,8 +42,8 @@ def add_square(total: Tensor, some: Tensor) -> None:
         total: (batch, rows, rows), which is added to.
         some: (batch, rows, elements), multiplied in their own precision.
     """
-    parts = some.split(_BLOCK, dim=1)
-    blocks = [block.split(_BLOCK, dim=2) for block in total.split(_BLOCK, dim=1)]
+    parts = torch.split(some, _BLOCK, dim=1)
+    blocks = [torch.split(rows, _BLOCK, dim=2) for rows in torch.split(total, _BLOCK, dim=1)]
     for row, left in enumerate(parts):
         for column in range(row, len(parts)):
             blocks[row][column].add_(row_products(left, parts[column]))

@@ -63,6 +63,7 @@ class Cuts:
             self._doubled = self._trace_of_two()
             self._calls, self._reference = self._trace(self._x, self._flow)
         self._forms = self._forms_for_one()
+        self._runs_channels_last = runs_channels_last(model, self._x, self._reference)
 
     def calls(self, name: str, images: int = 1) -> int:
         """Return how often a forward pass calls the module ``name``.
@@ -104,10 +105,6 @@ class Cuts:
         cuts = (self.before(name) for name in self.layers)
         later = [other for other in cuts if other is not None and other.end > end]
         return min(later, key=lambda other: other.end, default=None)
-
-    @cached_property
-    def _runs_channels_last(self) -> bool:
-        return runs_channels_last(self._model, self._x, self._reference)
 
     @cached_property
     def layers(self) -> list[str]:
