@@ -22,6 +22,13 @@ from trpexport.networks.torch.devices import full_precision
 from trpexport.networks.torch.network import TorchNetwork
 
 
+@pytest.fixture(autouse=True)
+def as_any_device_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a CPU alone does, so that both give the same to the last bit."""
+    monkeypatch.setattr("trpexport.networks.torch.cuts.runs_channels_last", lambda *_: False)
+    monkeypatch.setattr("trpexport.lowrank.products._has_onednn", lambda: False)
+
+
 class Residual(nn.Module):
     """A batch norm and a shortcut behind a layer, a depthwise one, few rows, a shared weight."""
 
