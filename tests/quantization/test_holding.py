@@ -1,4 +1,4 @@
-"""Max pools behind float32 are not run in 8 bits, and nothing that is computed changes."""
+"""What stays in float32 is run in float32, and nothing that is computed changes."""
 
 from __future__ import annotations
 
@@ -84,3 +84,53 @@ def test_what_stops_the_move_is_gone_when_it_runs_and_changes_nothing(
         node.input[:] = [clip.input[0] if name == clip.output[0] else name for name in node.input]
     expected = open_session(serialized(without)).run({"x": x})["y"]
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip", None])
+@pytest.mark.parametrize("operator", ["Conv", "Gemm"])
+def test_a_layer_between_layers_in_int8_keeps_its_weights(
+    operator: str, activation: str | None, write_onnx: Write, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    node, tail = helper.make_node, () if operator == "Gemm" else (1, 1)
+    bounds = ["low", "high"] if activation == "Clip" else []
+    made = "h" if activation is None else "r"
+    path = write_onnx(
+        [
+            node(operator, ["x", "a.weight"], ["g"]),
+            node(operator, ["g", "b.weight"], ["h"]),
+            *([] if activation is None else [node(activation, ["h", *bounds], ["r"])]),
+            node(operator, [made, "c.weight"], ["y"]),
+        ],
+        {"x": (4, 6, *tail)},
+        {"y": (4, 6, *tail)},
+        {
+            # One channel is large: with one step for all of them the others would be lost.
+            **{
+                f"{name}.weight": (rng.normal(size=(6, 6, *tail)) * scale).astype(np.float32)
+                for name, scale in (
+                    ("a", 0.4),
+                    ("b", np.array([40, *[0.2] * 5]).reshape(1, 6, *tail)),
+                    ("c", 0.4),
+                )
+            },
+            **{
+                name: np.array(bound, np.float32)
+                for name, bound in zip(bounds, range(0, 12, 6), strict=False)
+            },
+        },
+    )
+    model = ready(path)
+    middle = model.graph.node[1].name
+    left = [middle, *(one.name for one in model.graph.node if one.op_type == activation)]
+    ranges = dict.fromkeys(("x", "g", "h", "r", "y"), (-8.0, 8.0))
+    content = serialized(Quantizer(model, NumberFormat())(ranges, without=left))
+    optimized = tmp_path / "run.onnx"
+    session = open_session(content, optimized_path=optimized, graph_optimization="extended")
+    run = onnx.load(optimized).graph
+    kinds = {tensor.data_type for tensor in run.initializer if len(tensor.dims) == 2 + len(tail)}
+    assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}
+    assert len([one for one in run.node if "QLinear" in one.op_type or "QGemm" in one.op_type]) == 2
+    x: Any = rng.normal(size=(4, 6, *tail)).astype(np.float32)
+    as_written = open_session(content, graph_optimization="disable").run({"x": x})["y"]
+    assert np.abs(session.run({"x": x})["y"] - as_written).max() <= 2 * 16 / 255
