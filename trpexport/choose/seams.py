@@ -111,14 +111,16 @@ class Program:
         inside = in_int8(
             [entry.is_int8 for entry in entries], [one.sources for one in self.followers]
         )
-        following = [
-            one for place, one in enumerate(self.followers, len(entries)) if place in inside
-        ]
-        seconds = self.fixed + sum(one.seconds for one in (*entries, *following))
+        seconds = self.fixed + sum(entry.seconds for entry in entries)
+        error = sum(entry.error for entry in entries)
+        for place, follower in enumerate(self.followers, len(entries)):
+            if place in inside:
+                seconds += follower.seconds
+                error += follower.error
         for seam in self.seams:
             if is_converted(seam.source, seam.users, inside):
                 seconds += seam.out if seam.source in inside else seam.into
-        return Sums(seconds, sum(one.error for one in (*entries, *following)))
+        return Sums(seconds, error)
 
     def least(self, what: Scarce, within: float) -> list[int]:
         """Return the choice that takes, or loses, least while it does not lose, or take, too much.

@@ -27,13 +27,14 @@ from trpexport.latency.timer import Timer
 from trpexport.latency.timetable import TimeTable, time_layers
 from trpexport.latency.ways import Way
 from trpexport.measure.statistics import Interval
+from trpexport.mixed.between import Prices, prices
 from trpexport.mixed.building import Builder, Built, FileNetwork
 from trpexport.mixed.facts import mixed_facts
 from trpexport.mixed.mix import whole
 from trpexport.mixed.offer import Offer
 from trpexport.mixed.places import Places, find_places
 from trpexport.mixed.search import MixSearch
-from trpexport.mixed.times import MixTimer, MixTimes, fit, told
+from trpexport.mixed.times import MixTimer, MixTimes, fit, probes, told
 from trpexport.networks.base import Network
 from trpexport.plan import PRECISIONS
 from trpexport.quantization.wiring import INT8
@@ -151,9 +152,10 @@ class _Job:
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}
             check_found(self._blanks, ways)
-            bound = self._times(places, gain, store, least_ways(ways))
+            between = self._between(places)
+            bound = self._times(places, gain, store, least_ways(ways), between)
             best = self._checked(bound, gain)
-            times = self._times(places, gain, store, ways)
+            times = self._times(places, gain, store, ways, between)
         with stages("measure what each rank loses"):
             table = self._table()
         build = self._builder(table)
@@ -161,9 +163,10 @@ class _Job:
             alone = build(whole(places.layers, INT8))
         times.observe(alone.mix, alone.speedup)
         offer = Offer(times, table, alone.alone)
+        search = MixSearch(offer, timer, build, stages.say)
         with stages("calibrate"):
-            found = self._found(MixSearch(offer, timer, build, stages.say), alone, times.latency)
-        return self._chosen(found, alone, offer, best)
+            found = self._found(search, alone, times.latency)
+        return self._chosen(found, alone, search, best)
 
     @property
     def _names(self) -> list[str]:
@@ -180,12 +183,22 @@ class _Job:
         most = self._gatherer.watch.samples.max_batch
         return NetworkJudge(self._network, labelled, metric, max_batch=most)
 
+    def _between(self, places: Places) -> Prices:
+        """Return what precisions cost beside the layers."""
+        self._stages.say("profile networks in two precisions")
+        return prices(places, self._timer.between(places, probes(places)))
+
     def _times(
-        self, places: Places, gain: Interval, store: Store, ways: Mapping[str, Sequence[Way]]
+        self,
+        places: Places,
+        gain: Interval,
+        store: Store,
+        ways: Mapping[str, Sequence[Way]],
+        between: Prices,
     ) -> MixTimes:
         """Return what layers take in any mix of both precisions, as they are and in some ways."""
         float32, int8 = self._tables(store, ways)
-        times = MixTimes(places, float32, int8, gain)
+        times = MixTimes(places, float32, int8, gain, between)
         fit(times, self._timer)
         return times
 
@@ -294,16 +307,17 @@ class _Job:
             )
         return found
 
-    def _chosen(self, found: Built, alone: Built, offer: Offer, best: Interval) -> Choice:
+    def _chosen(self, found: Built, alone: Built, search: MixSearch, best: Interval) -> Choice:
         kind, limit = self._how.limit
-        times, judge = offer.times, self._judge
+        offer, judge = search.offer, self._judge
+        times = offer.times
         facts: dict[str, Any] = {"target": {"kind": kind, "value": limit}}
         facts["latency"] = {
             **self._stopwatch.facts(),
             **({"precision": INT8} if found.mix.has_int8 else {}),
             "gain": Interval(1.0, 1.0, 1.0).to_json(),
             "speedup": found.speedup.to_json(),
-            "predicted_speedup": 1 / offer.predicted(found.mix).seconds,
+            "predicted_speedup": search.foreseen(found),
             "best_speedup": best.to_json(),
             "seconds_before": times.latency,
             "seconds": times.latency / found.speedup.mid,
@@ -323,7 +337,12 @@ class _Job:
             **self._how.alignment.to_json(),
             PRECISIONS: dict(found.mix.precisions),
         }
-        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
+        return replace(
+            choice,
+            plan=replace(choice.plan, options=options),
+            notes=(*choice.notes, *search.doubts(found)),
+            drop=drop,
+        )
 
 
 def _within(kind: str, limit: float) -> Callable[[Built], bool]:
