@@ -27,7 +27,7 @@ from trpexport.latency.timer import Timer
 from trpexport.latency.timetable import TimeTable, time_layers
 from trpexport.latency.ways import Way
 from trpexport.measure.statistics import Interval
-from trpexport.mixed.between import Prices, prices
+from trpexport.mixed.between import prices
 from trpexport.mixed.building import Builder, Built, FileNetwork
 from trpexport.mixed.facts import mixed_facts
 from trpexport.mixed.mix import whole
@@ -147,15 +147,19 @@ class _Job:
             )
             (gain,) = timer.speedups([whole(places.layers, INT8)])
             stages.say(f"int8 alone runs {told(gain)} as fast")
-            if not (places.layers and _gains(*self._tables(store, {}))):
-                return self._in_float32(places, gain)
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}
+            if not places.layers:
+                return self._in_float32(places, gain)
+            tables = self._tables(store, least_ways(ways))
+            if not _gains(*tables):
+                return self._in_float32(places, gain)
             check_found(self._blanks, ways)
-            between = self._between(places)
-            bound = self._times(places, gain, store, least_ways(ways), between)
-            best = self._checked(bound, gain)
-            times = self._times(places, gain, store, ways, between)
+            stages.say("profile networks in two precisions")
+            beside = prices(places, timer.between(places, probes(places)))
+            best = self._checked(MixTimes(places, *tables, gain, beside), gain)
+            times = MixTimes(places, *self._tables(store, ways), gain, beside)
+            fit(times, timer)
         with stages("measure what each rank loses"):
             table = self._table()
         build = self._builder(table)
@@ -183,30 +187,14 @@ class _Job:
         most = self._gatherer.watch.samples.max_batch
         return NetworkJudge(self._network, labelled, metric, max_batch=most)
 
-    def _between(self, places: Places) -> Prices:
-        """Return what precisions cost beside the layers."""
-        self._stages.say("profile networks in two precisions")
-        return prices(places, self._timer.between(places, probes(places)))
-
-    def _times(
-        self,
-        places: Places,
-        gain: Interval,
-        store: Store,
-        ways: Mapping[str, Sequence[Way]],
-        between: Prices,
-    ) -> MixTimes:
-        """Return what layers take in any mix of both precisions, as they are and in some ways."""
-        float32, int8 = self._tables(store, ways)
-        times = MixTimes(places, float32, int8, gain, between)
-        fit(times, self._timer)
-        return times
-
-    def _tables(self, store: Store, ways: Mapping[str, Sequence[Way]]) -> list[TimeTable]:
+    def _tables(
+        self, store: Store, ways: Mapping[str, Sequence[Way]]
+    ) -> tuple[TimeTable, TimeTable]:
         """Return what layers take where all is in float32, and where all is in int8."""
         forms = (None, BlankForm(INT8))
         timers = (Timer(self._blanks.into(form), self._stopwatch) for form in forms)
-        return [time_layers(timer, ways, store, self._stages.say) for timer in timers]
+        float32, int8 = (time_layers(timer, ways, store, self._stages.say) for timer in timers)
+        return float32, int8
 
     def _in_float32(self, places: Places, gain: Interval) -> Choice:
         """Choose ranks alone, as no layer gains by int8."""
@@ -226,6 +214,7 @@ class _Job:
         Raises:
             NothingToDoError: that is no faster than it is, or not as fast as was asked for.
         """
+        fit(times, self._timer)
         fastest = Offer(times, _table_of(times), {}).least("seconds", math.inf)
         (best,) = self._timer.speedups([fastest])
         said = f"with each layer in its fastest way and precision it is {told(best)}"
