@@ -61,6 +61,7 @@ def rounded_weights(
         _gather(model, some, inputs)
         for layer in some:
             weight = layer.rounded(numbers.largest_weight)
+            layer.clear()
             if weight is not None:
                 found[layer.node.input[1]] = weight
     return found
@@ -144,6 +145,10 @@ class _Layer:
         self.compared.append(found[:, is_compared])
         some = found[:, ~is_compared]
         self.moment = self.moment + (some.swapaxes(1, 2) @ some).astype(np.float64)
+
+    def clear(self) -> None:
+        """Forget what it got: that is far larger than its weight."""
+        self.moment, self.compared = np.zeros(()), []
 
     def rounded(self, largest: int) -> RoundedWeight | None:
         """Return the weight in whole numbers; None where the nearest ones are as good."""
