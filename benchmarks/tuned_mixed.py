@@ -5,8 +5,9 @@
 Each network is tuned with ``precision="free"`` to the output error of int8 alone, at full rank, and
 to larger ones, on one thread at batch 1. Every file is timed in turns with the original network and
 with that in int8 alone, and compared with the original on photographs that nothing was fitted to.
-``results/tuned_mixed.json`` gets each row when it is there; a second run goes on where the first
-was stopped. What an earlier run timed stands in the folder of tables.
+A first row holds what is predicted for networks with any layers in int8, at full rank, against what
+they take. ``results/tuned_mixed.json`` gets each row when it is there; a second run goes on where
+the first was stopped. What an earlier run timed stands in the folder of tables.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import trpexport as tx
@@ -27,12 +29,29 @@ from benchmarks.precision import judged
 from benchmarks.precision_networks import Material, Prepared, photographs
 from benchmarks.tuned_curve import SUBJECTS, Subject
 from benchmarks.tuned_zoo import input_of
+from trpexport.artifact.variants import BlankForm
 from trpexport.bundle import BASELINE, FLOAT32, MODEL, variant_name
 from trpexport.datasets import TensorSet
+from trpexport.latency.blanks import Blanks
+from trpexport.latency.stopwatch import Conditions, LocalStopwatch
+from trpexport.latency.store import Store
+from trpexport.latency.timer import Timer
+from trpexport.latency.timetable import time_layers
+from trpexport.mixed.between import prices
+from trpexport.mixed.mix import Mix, whole
+from trpexport.mixed.places import find_places
+from trpexport.mixed.times import MixTimer, MixTimes, fit, probes
+from trpexport.networks.base import Network
+from trpexport.networks.onnx.network import OnnxNetwork
+from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.networks.torch.network import TorchNetwork
+from trpexport.quantization.wiring import INT8
 
 RESULT = RESULTS / "tuned_mixed.json"
 NAMES = ("ResNet-18 at 224", "CRAFT at 224")
-_IMAGES = photographs(224, 48, 64, caffe=False)
+_SIZE = 224
+_IMAGES = photographs(_SIZE, 48, 64, caffe=False)
+_DRAWN = 12  # networks of which the time is predicted
 # Output errors that are allowed; None for what int8 alone has, which the row before it measures.
 _ERRORS = (0.1, None, 0.05, 0.2)
 _SETTINGS = tx.ExportSettings(verify_seconds=1, dynamic_batch=True)
@@ -76,6 +95,47 @@ def row(
     }
 
 
+def predictions(subject: Subject, material: Material) -> dict[str, Any]:
+    """Return what is predicted of a dozen networks in two precisions, and what they take."""
+    shape = (1, 3, _SIZE, _SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = _file_of(subject, material, Path(folder))
+        network: Network = (
+            OnnxNetwork.open(OnnxSource(path, read_model(path)), shape)
+            if path.suffix == ".onnx"
+            else TorchNetwork.open(random_network(subject.file, 1000), shape)
+        )
+        blanks = Blanks(network, Path(folder))
+        stopwatch = LocalStopwatch(Conditions()).at(network.inputs)
+        timer = MixTimer(blanks, stopwatch)
+        places = find_places(blanks.original, blanks.layers, "cpu")
+        (gain,) = timer.speedups([whole(places.layers, INT8)])
+        with Store(None) as store:
+            float32, int8 = (
+                time_layers(Timer(blanks.into(form), stopwatch), {}, store)
+                for form in (None, BlankForm(INT8))
+            )
+        between = prices(places, timer.between(places, probes(places)))
+        times = MixTimes(places, float32, int8, gain, between)
+        fit(times, timer)
+        drawn = np.random.default_rng(0).random((_DRAWN, len(places.layers)))
+        mixes = [
+            Mix({}, {name: INT8 if one < share else FLOAT32 for name, one in named})
+            for row, share in zip(drawn, np.linspace(0.25, 0.95, _DRAWN), strict=True)
+            for named in [list(zip(places.layers, row, strict=True))]
+        ]
+        measured = timer.speedups(mixes)
+        rows = [
+            {
+                "int8": [name for name, one in mix.precisions.items() if one == INT8],
+                "predicted": 1 / times.predicted(mix),
+                "speedup": one.to_json(),
+            }
+            for mix, one in zip(mixes, measured, strict=True)
+        ]
+    return {"int8_alone": gain.to_json(), "mixtures": rows}
+
+
 def _file_of(subject: Subject, material: Material, folder: Path) -> tuple[Path, str | None]:
     """Return the file of a network, and its architecture where that is one of the zoo."""
     if "{" in subject.file:
@@ -88,6 +148,13 @@ def _file_of(subject: Subject, material: Material, folder: Path) -> tuple[Path, 
 
 def measure(name: str, material: Material, cache: Path, known: dict[str, Any]) -> None:
     """Add to ``known`` what is missing of a network; each row is written when it is there."""
+    key = f"{name}/predictions"
+    if key not in known:
+        known[key] = predictions(SUBJECTS[name], material)
+        _keep(known, key)
+    rows = known[key]["mixtures"]
+    off = [abs(one["speedup"]["mid"] / one["predicted"] - 1) for one in rows]
+    print(f"{key}: off by {np.median(off):.1%}, at most {max(off):.1%}", flush=True)
     images, alone = _IMAGES(material), None
     for error in _ERRORS:
         key = f"{name}/{'int8 alone' if error is None else f'{error:g}'}"
@@ -99,12 +166,16 @@ def measure(name: str, material: Material, cache: Path, known: dict[str, Any]) -
                 known[key] = row(SUBJECTS[name], material, images, limit, cache)
             except tx.TrpexportError as refusal:
                 known[key] = {"error": limit, "refused": str(refusal)}
-            known[key] |= stamp()
-            content = {"environment": environment(), "results": known}
-            RESULT.write_text(json.dumps(content, indent=2) + "\n")
+            _keep(known, key)
         print(line(key, known[key]), flush=True)
         if (mixed := known[key].get("mixed")) is not None:
             alone = mixed["int8_alone"]["error"]
+
+
+def _keep(known: dict[str, Any], key: str) -> None:
+    known[key] |= stamp()
+    content = {"environment": environment(), "results": known}
+    RESULT.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def line(key: str, facts: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ def programs(draw: st.DrawFn) -> Program:
         followers.append(Follower(sources, draw(AMOUNTS), draw(AMOUNTS)))
     place = st.one_of(st.none(), st.integers(0, len(layers) + len(followers) - 1))
     users = st.lists(place, min_size=1, max_size=3).map(tuple)
-    seams = draw(st.lists(st.builds(Seam, place, users, AMOUNTS), max_size=4))
+    seams = draw(st.lists(st.builds(Seam, place, users, AMOUNTS, AMOUNTS), max_size=4))
     return Program(layers, followers, seams, draw(AMOUNTS))
 
 
@@ -44,7 +44,8 @@ def all_choices(program: Program) -> list[Sums]:
             error += follower.error * int8[len(int8) - 1]
         for seam in program.seams:
             ends = [end is not None and int8[end] for end in (seam.source, *seam.users)]
-            seconds += seam.seconds * (any(ends) and not all(ends))
+            seconds += seam.into * (any(ends[1:]) and not ends[0])
+            seconds += seam.out * (ends[0] and not all(ends))
         found.append(Sums(seconds, error))
     return found
 
@@ -78,7 +79,7 @@ def chain(price: float) -> Program:
     rows = [[float32, Entry(True, seconds, 0.1)] for seconds in int8]
     rows[2] = [float32, Entry(True, 11, 0.1)]
     places = [None, 0, 1, 2, 3, None]
-    seams = [Seam(a, (b,), price) for a, b in pairwise(places)]
+    seams = [Seam(a, (b,), price, price) for a, b in pairwise(places)]
     return Program(rows, seams=seams)
 
 
@@ -107,7 +108,7 @@ def test_changing_to_and_fro_is_dearer_than_its_parts() -> None:
 
 def test_one_conversion_serves_all_that_take_a_tensor() -> None:
     rows = [[Entry(False, 0, 0)], [Entry(True, 0, 0)], [Entry(True, 0, 0)]]
-    assert Program(rows, seams=[Seam(0, (1, 2), 3.0)]).sums([0, 0, 0]).seconds == 3
+    assert Program(rows, seams=[Seam(0, (1, 2), 3.0, 9.0)]).sums([0, 0, 0]).seconds == 3
 
 
 def test_a_sum_is_in_8_bits_where_both_parts_are() -> None:
@@ -134,7 +135,7 @@ def test_nothing_is_written_to_standard_output(capfd: pytest.CaptureFixture[str]
         [Entry(n % 2 == 1, (layer * 7 + n * 13) % 31 + 1, (n * 5 + layer) % 17) for n in range(6)]
         for layer in range(8)
     ]
-    seams = [Seam(place, (place + 1,), 2.0) for place in range(7)]
+    seams = [Seam(place, (place + 1,), 2.0, 2.0) for place in range(7)]
     program = Program(rows, seams=seams)
     program.least("error", 0.4 * program.sums([0] * 8).seconds)
     assert capfd.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -38,6 +39,32 @@ def test_an_error_is_kept_to_and_used_up(times_worse: float, limit: float) -> No
     assert found.error <= limit
     best = min((ROW.seconds(mix) for mix in _within(limit / times_worse)), default=100.0)
     assert 100 / found.speedup.mid <= best * 1.06
+
+
+@pytest.mark.parametrize("profiled", [0.6, 1.4])
+@pytest.mark.parametrize("limit", [0.1, 0.2])
+def test_prices_that_are_wrong_are_put_right_by_what_is_measured(
+    profiled: float, limit: float
+) -> None:
+    dear = replace(ROW, conversion=5.0, profiled=profiled)
+    some = MixSearch(dear.offer(), Truth(dear), dear.built, lambda line: None)
+    alone = dear.built(ALONE)
+    found = some.to_limit(lambda built: built.error <= limit, limit, alone)
+    assert some.agrees(found)
+    assert not some.doubts(found)
+    exact = replace(dear, profiled=1.0).offer()
+    assert 100 / found.speedup.mid <= dear.seconds(exact.least("seconds", limit**2)) * 1.06
+
+
+def test_a_network_that_is_slower_than_predicted_is_told() -> None:
+    some, _ = search()
+    some.to_limit(lambda built: built.error <= 0.2, 0.2)
+    assert some.best is not None
+    slower = replace(some.best, speedup=Interval(1.0, 1.0, 1.0))
+    assert not some.agrees(slower)
+    (doubt,) = some.doubts(slower)
+    assert doubt.startswith(f"the network was predicted to be {some.foreseen(slower):.2f}x as fast")
+    assert "and is 1.00x (1.00 to 1.00)" in doubt
 
 
 def _within(limit: float) -> list[Mix]:

@@ -313,10 +313,10 @@ class ByLatency(AlignedSelection):
         ways = self.ways(network)
         check_found(timer.blanks, ways)
         gain = timer.gain()
-        bound = time_layers(timer, least_ways(ways), store, stages.say)
+        bound = time_layers(timer, least_ways(ways), store, stages.say).fitted(timer)
         best = check_pays(timer, bound, self._needed(bound.latency, gain), stages.say)
         stages.say(f"calibration: {self._forecast(network, ways, gatherer)}")
-        times = time_layers(timer, ways, store, stages.say)
+        times = time_layers(timer, ways, store, stages.say).fitted(timer)
         return gain, best, replace(times, measured=bound.measured + times.measured)
 
     def _needed(self, latency: float, gain: Interval) -> float:

@@ -8,7 +8,7 @@ revised simplex method", Mathematical Programming Computation 10, 2018).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from trpexport.errors import NothingToDoError
 
 Floats = NDArray[np.float64]
+Sources = tuple[int | None, ...]
 
 _OUT_OF_REACH = 10.0  # times the room: what takes more is as if it took so much
 _GAP = 1e-6  # how far from the best a choice may stay, relative to it
@@ -48,7 +49,7 @@ class Follower(NamedTuple):
         error: what it then adds to the squared error.
     """
 
-    sources: tuple[int | None, ...]
+    sources: Sources
     seconds: float
     error: float
 
@@ -59,12 +60,14 @@ class Seam(NamedTuple):
     Attributes:
         source: place of what gives it, as in :class:`Follower`.
         users: places of what takes it.
-        seconds: what the conversion takes.
+        into: what its conversion to 8 bits takes.
+        out: what that from 8 bits takes.
     """
 
     source: int | None
-    users: tuple[int | None, ...]
-    seconds: float
+    users: Sources
+    into: float
+    out: float
 
 
 class Sums(NamedTuple):
@@ -105,17 +108,18 @@ class Program:
             chosen: place of the entry of each layer.
         """
         entries = [row[place] for row, place in zip(self.layers, chosen, strict=True)]
-        inside = {place for place, entry in enumerate(entries) if entry.is_int8}
+        inside = in_int8(
+            [entry.is_int8 for entry in entries], [one.sources for one in self.followers]
+        )
         seconds = self.fixed + sum(entry.seconds for entry in entries)
         error = sum(entry.error for entry in entries)
         for place, follower in enumerate(self.followers, len(entries)):
-            if follower.sources and set(follower.sources) <= inside:
-                inside.add(place)
+            if place in inside:
                 seconds += follower.seconds
                 error += follower.error
         for seam in self.seams:
-            if len({place in inside for place in (seam.source, *seam.users)}) > 1:
-                seconds += seam.seconds
+            if is_converted(seam.source, seam.users, inside):
+                seconds += seam.out if seam.source in inside else seam.into
         return Sums(seconds, error)
 
     def least(self, what: Scarce, within: float) -> list[int]:
@@ -134,29 +138,48 @@ class Program:
         return rows.solved(rows.errors, rows.seconds, within - self.fixed)
 
 
+def in_int8(layers: Sequence[bool], sources: Sequence[Sources]) -> frozenset[int | None]:
+    """Return the places of what is in 8 bits.
+
+    Args:
+        layers: which of the layers are.
+        sources: of each follower.
+    """
+    inside: set[int | None] = {place for place, is_int8 in enumerate(layers) if is_int8}
+    for place, some in enumerate(sources, len(layers)):
+        if some and inside.issuperset(some):
+            inside.add(place)
+    return frozenset(inside)
+
+
+def is_converted(source: int | None, users: Sources, inside: Collection[int | None]) -> bool:
+    """Whether not all that touch a tensor are of one precision."""
+    return len({place in inside for place in (source, *users)}) > 1
+
+
 class _Rows:
-    """A program as rows of a matrix: an entry, a follower or a seam a column."""
+    """A program as rows of a matrix: an entry or a follower a column, a seam two."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._counts = [len(row) for row in program.layers]
         self._starts = np.cumsum([0, *self._counts])
         self._entries = int(self._starts[-1])
-        self._width = self._entries + len(program.followers) + len(program.seams)
+        self._width = self._entries + len(program.followers) + 2 * len(program.seams)
         entries = [entry for row in program.layers for entry in row]
         followers, seams = program.followers, program.seams
         self.seconds = _floats(
             [
                 *(entry.seconds for entry in entries),
                 *(follower.seconds for follower in followers),
-                *(seam.seconds for seam in seams),
+                *(price for seam in seams for price in (seam.into, seam.out)),
             ]
         )
         self.errors = _floats(
             [
                 *(entry.error for entry in entries),
                 *(follower.error for follower in followers),
-                *(0.0 for _ in seams),
+                *(0.0 for _ in seams for _ in range(2)),
             ]
         )
 
@@ -217,12 +240,13 @@ class _Rows:
                 add(own, 0, 0)
             else:
                 add(own - sum(inside), 1 - len(sources), np.inf)
-        for index, seam in enumerate(self._program.seams, self._width - len(self._program.seams)):
-            own, source = self._own(index), self._is_int8(seam.source)
+        first = self._entries + len(self._program.followers)
+        for index, seam in enumerate(self._program.seams):
+            into, out = (self._own(first + 2 * index + way) for way in range(2))
             for user in seam.users:
-                difference = source - self._is_int8(user)
-                add(own - difference, 0, np.inf)
-                add(own + difference, 0, np.inf)
+                difference = self._is_int8(seam.source) - self._is_int8(user)
+                add(into + difference, 0, np.inf)
+                add(out - difference, 0, np.inf)
         return [self._row(np.array(rows).reshape(-1, self._width), lows, highs)]
 
     def _is_int8(self, place: int | None) -> Floats:

@@ -164,7 +164,12 @@ def time_layers(
         ops={name: timer.blanks.nodes(name)[0].op for name in original.layers},
         deviation=deviation,
         measured=len(networks),
-    ).fitted(timer)
+    )
+
+
+def profiled_runs(latency: float) -> int:
+    """Return how often a network that takes so many seconds is run under the profiler."""
+    return int(np.clip(round(_PROFILE_SECONDS / latency), _MIN_RUNS, _MAX_RUNS))
 
 
 def _networks(
@@ -221,7 +226,7 @@ class _Profiler:
         self._known = known
         self.latency = timed[0].seconds
         self._speedup = timed[1].speedup.mid
-        self._runs = int(np.clip(round(_PROFILE_SECONDS / self.latency), _MIN_RUNS, _MAX_RUNS))
+        self._runs = profiled_runs(self.latency)
 
     @classmethod
     def of(cls, timer: Timer, known: Ways) -> _Profiler:

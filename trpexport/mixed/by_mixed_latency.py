@@ -27,13 +27,14 @@ from trpexport.latency.timer import Timer
 from trpexport.latency.timetable import TimeTable, time_layers
 from trpexport.latency.ways import Way
 from trpexport.measure.statistics import Interval
+from trpexport.mixed.between import prices
 from trpexport.mixed.building import Builder, Built, FileNetwork
 from trpexport.mixed.facts import mixed_facts
 from trpexport.mixed.mix import whole
 from trpexport.mixed.offer import Offer
 from trpexport.mixed.places import Places, find_places
 from trpexport.mixed.search import MixSearch
-from trpexport.mixed.times import MixTimer, MixTimes, fit, told
+from trpexport.mixed.times import MixTimer, MixTimes, fit, probes, told
 from trpexport.networks.base import Network
 from trpexport.plan import PRECISIONS
 from trpexport.quantization.wiring import INT8
@@ -146,14 +147,19 @@ class _Job:
             )
             (gain,) = timer.speedups([whole(places.layers, INT8)])
             stages.say(f"int8 alone runs {told(gain)} as fast")
-            if not (places.layers and _gains(*self._tables(store, {}))):
-                return self._in_float32(places, gain)
             ways = self._how.ways(self._network)
             ways = {name: some for name, some in ways.items() if name in places.layers}
+            if not places.layers:
+                return self._in_float32(places, gain)
+            tables = self._tables(store, least_ways(ways))
+            if not _gains(*tables):
+                return self._in_float32(places, gain)
             check_found(self._blanks, ways)
-            bound = self._times(places, gain, store, least_ways(ways))
-            best = self._checked(bound, gain)
-            times = self._times(places, gain, store, ways)
+            stages.say("profile networks in two precisions")
+            beside = prices(places, timer.between(places, probes(places)))
+            best = self._checked(MixTimes(places, *tables, gain, beside), gain)
+            times = MixTimes(places, *self._tables(store, ways), gain, beside)
+            fit(times, timer)
         with stages("measure what each rank loses"):
             table = self._table()
         build = self._builder(table)
@@ -161,9 +167,10 @@ class _Job:
             alone = build(whole(places.layers, INT8))
         times.observe(alone.mix, alone.speedup)
         offer = Offer(times, table, alone.alone)
+        search = MixSearch(offer, timer, build, stages.say)
         with stages("calibrate"):
-            found = self._found(MixSearch(offer, timer, build, stages.say), alone, times.latency)
-        return self._chosen(found, alone, offer, best)
+            found = self._found(search, alone, times.latency)
+        return self._chosen(found, alone, search, best)
 
     @property
     def _names(self) -> list[str]:
@@ -180,20 +187,14 @@ class _Job:
         most = self._gatherer.watch.samples.max_batch
         return NetworkJudge(self._network, labelled, metric, max_batch=most)
 
-    def _times(
-        self, places: Places, gain: Interval, store: Store, ways: Mapping[str, Sequence[Way]]
-    ) -> MixTimes:
-        """Return what layers take in any mix of both precisions, as they are and in some ways."""
-        float32, int8 = self._tables(store, ways)
-        times = MixTimes(places, float32, int8, gain)
-        fit(times, self._timer)
-        return times
-
-    def _tables(self, store: Store, ways: Mapping[str, Sequence[Way]]) -> list[TimeTable]:
+    def _tables(
+        self, store: Store, ways: Mapping[str, Sequence[Way]]
+    ) -> tuple[TimeTable, TimeTable]:
         """Return what layers take where all is in float32, and where all is in int8."""
         forms = (None, BlankForm(INT8))
         timers = (Timer(self._blanks.into(form), self._stopwatch) for form in forms)
-        return [time_layers(timer, ways, store, self._stages.say) for timer in timers]
+        float32, int8 = (time_layers(timer, ways, store, self._stages.say) for timer in timers)
+        return float32, int8
 
     def _in_float32(self, places: Places, gain: Interval) -> Choice:
         """Choose ranks alone, as no layer gains by int8."""
@@ -213,6 +214,7 @@ class _Job:
         Raises:
             NothingToDoError: that is no faster than it is, or not as fast as was asked for.
         """
+        fit(times, self._timer)
         fastest = Offer(times, _table_of(times), {}).least("seconds", math.inf)
         (best,) = self._timer.speedups([fastest])
         said = f"with each layer in its fastest way and precision it is {told(best)}"
@@ -294,16 +296,17 @@ class _Job:
             )
         return found
 
-    def _chosen(self, found: Built, alone: Built, offer: Offer, best: Interval) -> Choice:
+    def _chosen(self, found: Built, alone: Built, search: MixSearch, best: Interval) -> Choice:
         kind, limit = self._how.limit
-        times, judge = offer.times, self._judge
+        offer, judge = search.offer, self._judge
+        times = offer.times
         facts: dict[str, Any] = {"target": {"kind": kind, "value": limit}}
         facts["latency"] = {
             **self._stopwatch.facts(),
             **({"precision": INT8} if found.mix.has_int8 else {}),
             "gain": Interval(1.0, 1.0, 1.0).to_json(),
             "speedup": found.speedup.to_json(),
-            "predicted_speedup": 1 / offer.predicted(found.mix).seconds,
+            "predicted_speedup": search.foreseen(found),
             "best_speedup": best.to_json(),
             "seconds_before": times.latency,
             "seconds": times.latency / found.speedup.mid,
@@ -323,7 +326,12 @@ class _Job:
             **self._how.alignment.to_json(),
             PRECISIONS: dict(found.mix.precisions),
         }
-        return replace(choice, plan=replace(choice.plan, options=options), drop=drop)
+        return replace(
+            choice,
+            plan=replace(choice.plan, options=options),
+            notes=(*choice.notes, *search.doubts(found)),
+            drop=drop,
+        )
 
 
 def _within(kind: str, limit: float) -> Callable[[Built], bool]:

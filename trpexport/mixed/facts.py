@@ -34,7 +34,7 @@ def mixed_facts(found: Built, alone: Built, offer: Offer) -> dict[str, Any]:
             "error": alone.error,
             "drop": alone.drop,
         },
-        "seconds_per_number": times.seam * times.latency,
+        "conversion_seconds": times.conversions(found.mix) * times.latency,
         "layers": [_layer(name, found.mix, offer) for name in times.places.layers],
     }
 

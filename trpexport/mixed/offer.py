@@ -142,14 +142,8 @@ class Offer:
         return Entry(precision == INT8, seconds, layer.gain * option.error + added)
 
     def _program(self, entries: Sequence[Sequence[Entry]]) -> Program:
-        times = self.times
-        return times.places.program(
-            entries,
-            fixed=times.fixed,
-            follower=times.follower,
-            seam=times.seam,
-            errors=[self._alone.get(name, 0.0) for name in times.places.followers],
-        )
+        names = self.times.places.followers
+        return self.times.program(entries, [self._alone.get(name, 0.0) for name in names])
 
 
 def _undominated(

@@ -1,16 +1,16 @@
-"""The layers whose precision is chosen, and what lies between them, in the words of a program."""
+"""The layers whose precision is chosen, and what lies between them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trpexport.choose.seams import Entry, Follower, Program, Seam
+from trpexport.choose.seams import Sources, in_int8, is_converted
 from trpexport.measure.machine import instruction_sets
 from trpexport.quantization.formats import number_format
 from trpexport.quantization.ort import ready
-from trpexport.quantization.wiring import Wiring, layers_of, tensor_sizes, wire
+from trpexport.quantization.wiring import INT8, layers_of, tensor_sizes, wire
 
 
 @dataclass(frozen=True)
@@ -21,42 +21,28 @@ class Places:
         layers: their names, in the order in which they run.
         followers: names of what is in 8 bits where all that it gets is.
         sources: of each follower, as in :class:`~trpexport.choose.seams.Follower`.
-        sizes: of each follower, how many numbers it gives.
         flows: source and users of each tensor between them, as in
             :class:`~trpexport.choose.seams.Seam`, and how many numbers it holds.
+        nodes: of each follower, the names of its nodes in the file.
     """
 
     layers: tuple[str, ...]
     followers: tuple[str, ...]
-    sources: tuple[tuple[int | None, ...], ...]
-    sizes: tuple[int, ...]
-    flows: tuple[tuple[int | None, tuple[int | None, ...], int], ...]
+    sources: tuple[Sources, ...]
+    flows: tuple[tuple[int | None, Sources, int], ...]
+    nodes: tuple[tuple[str, ...], ...]
 
-    def program(
-        self,
-        entries: Sequence[Sequence[Entry]],
-        *,
-        fixed: float = 0.0,
-        follower: float = 0.0,
-        seam: float = 0.0,
-        errors: Sequence[float] = (),
-    ) -> Program:
-        """Return the choice among entries of the layers.
+    def inside(self, precisions: Mapping[str, str]) -> frozenset[int | None]:
+        """Return the places of what is in int8, given the precisions of layers."""
+        return in_int8([precisions.get(name) == INT8 for name in self.layers], self.sources)
 
-        Args:
-            entries: of each layer.
-            fixed: seconds that nothing changes.
-            follower: seconds that a number takes a follower in int8 more than in float32.
-            seam: seconds that the conversion of a number takes.
-            errors: what each follower adds to the squared error in int8; nothing where empty.
-        """
-        costs = zip(self.sources, self.sizes, errors or [0.0] * len(self.sizes), strict=True)
-        return Program(
-            entries,
-            [Follower(sources, follower * size, error) for sources, size, error in costs],
-            [Seam(source, users, seam * size) for source, users, size in self.flows],
-            fixed,
-        )
+    def converted(self, inside: Collection[int | None]) -> list[int]:
+        """Return the flows whose tensor is converted, given what is in int8."""
+        return [
+            flow
+            for flow, (source, users, _) in enumerate(self.flows)
+            if is_converted(source, users, inside)
+        ]
 
 
 def find_places(file: Path, names: Collection[str], provider: str) -> Places:
@@ -81,7 +67,6 @@ def find_places(file: Path, names: Collection[str], provider: str) -> Places:
         layers=layers,
         followers=tuple(wiring.units[place].label for place in rest),
         sources=tuple(_indexed(wiring.sources(place), index) for place in rest),
-        sizes=tuple(_given(wiring, place) for place in rest),
         flows=tuple(
             (
                 None if flow.source is None else index[flow.source],
@@ -90,13 +75,10 @@ def find_places(file: Path, names: Collection[str], provider: str) -> Places:
             )
             for flow in wiring.flows
         ),
+        nodes=tuple(wiring.units[place].nodes for place in rest),
     )
 
 
-def _indexed(places: Collection[int | None], index: dict[int, int]) -> tuple[int | None, ...]:
+def _indexed(places: Collection[int | None], index: dict[int, int]) -> Sources:
     found = sorted({index[place] for place in places if place is not None})
     return (*found, *([None] if None in places else []))
-
-
-def _given(wiring: Wiring, place: int) -> int:
-    return sum(flow.elements for flow in wiring.flows if flow.source == place)

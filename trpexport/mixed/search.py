@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 from trpexport.errors import NothingToDoError
@@ -13,9 +14,9 @@ from trpexport.mixed.times import MixTimer, told
 
 # What is aimed at beyond a speed-up, and what of that a file must reach.
 _MARGIN, _FLOOR = 1.015, 1.005
-# How far from what is aimed at a measured speed-up may lie before another try; and how often files
-# and networks without weights are tried.
-_NEAR = 0.015
+# How far from what was predicted a measured time may lie before another try, and before it is told;
+# and how often files and networks without weights are tried.
+_NEAR, _AGREES = 0.015, 0.05
 _TRIES, _BUILDS = 4, 5
 # A share of the time that is so much smaller is another choice.
 _STEP = 1e-5
@@ -36,6 +37,7 @@ class MixSearch:
         say: called with a line on what is going on.
 
     Attributes:
+        offer: as it was given.
         best: the best of the files that keep within the limit so far; None where there is none.
     """
 
@@ -46,12 +48,13 @@ class MixSearch:
         build: Callable[[Mix], Built],
         say: Callable[[str], None],
     ) -> None:
-        self._offer = offer
+        self.offer = offer
         self._timer = timer
         self._make = build
         self._say = say
         self._found: list[Built] = []
         self._speedup: float | None = None
+        self._foreseen: dict[tuple[object, ...], float] = {}
 
     @property
     def best(self) -> Built | None:
@@ -73,15 +76,8 @@ class MixSearch:
         """
         self._speedup = speedup
         self._found = list(others)
-        share, goal = 1 / (speedup * _MARGIN), 1 / (speedup * _MARGIN)
-        for _ in range(_TRIES):
-            mix = self._least_error(share, speedup)
-            (measured,) = self._timer.speedups([mix])
-            self._say(f"{told(measured)} measured, {1 / self._predicted(mix):.2f}x by the table")
-            if abs(measured.mid * goal - 1) <= _NEAR:
-                break
-            self._offer.times.observe(mix, measured)
-            share *= measured.mid * goal
+        share = goal = 1 / (speedup * _MARGIN)
+        mix = self._settled(partial(self._least_error, share, speedup))
         for _ in range(_TRIES):
             built = self._built(mix)
             self._found.append(built)
@@ -118,17 +114,17 @@ class MixSearch:
             if low >= high * (1 - _FINE):
                 break
             share = self._share_within(error, scale, low, high)
-            mix = self._offer.least("error", share)
+            mix = self._settled(partial(self.offer.least, "error", share))
             built = self._built(mix)
             nearest = min(nearest, built.error)
             if within(built):
                 self._found.append(built)
-                high = share
-                if error is not None and built.error >= _USED * error:
+                high = min(high, 1 / built.speedup.mid)
+                if error is not None and built.error >= _USED * error and self.agrees(built):
                     break
             else:
                 low = share
-            predicted = self._offer.predicted(mix).error
+            predicted = self.offer.predicted(mix).error
             scale = built.error**2 / predicted if predicted > 0 else scale
         best = self.best
         if best is None:
@@ -146,33 +142,74 @@ class MixSearch:
         self._say(f"{told(beside)} as fast as int8 alone")
         return best if beside.low > 1 and beside.mid >= _WORTH else alone
 
+    def foreseen(self, built: Built) -> float:
+        """Return how many times faster than the original a network was predicted to be.
+
+        That is before its file was timed; what was timed before as another network is known.
+        """
+        return 1 / self._foreseen.get(built.mix.key, self._predicted(built.mix))
+
+    def agrees(self, built: Built) -> bool:
+        """Whether a network is about as fast as was predicted."""
+        return abs(self.foreseen(built) / built.speedup.mid - 1) <= _AGREES
+
+    def doubts(self, built: Built) -> list[str]:
+        """Return what to say of a network that is not as fast as was predicted."""
+        if self.agrees(built):
+            return []
+        return [
+            f"the network was predicted to be {self.foreseen(built):.2f}x as fast as the original, "
+            f"and is {told(built.speedup)}, after {len(self._foreseen)} networks that were built: "
+            "there may be a better one"
+        ]
+
+    def _settled(self, choose: Callable[[], Mix]) -> Mix:
+        """Return a choice whose network without weights takes what was predicted.
+
+        What is measured corrects the prediction, by which is chosen again; a few times at most.
+        """
+        mix = choose()
+        for _ in range(_TRIES):
+            predicted = self._predicted(mix)
+            (measured,) = self._timer.speedups([mix])
+            self.offer.times.observe(mix, measured)
+            self._say(f"{told(measured)} measured, {1 / predicted:.2f}x predicted")
+            if abs(predicted * measured.mid - 1) <= _NEAR:
+                break
+            following = choose()
+            if following == mix:
+                break
+            mix = following
+        return mix
+
     def _share_within(self, error: float | None, scale: float, low: float, high: float) -> float:
         """Return a share of the time to try: what the limit seems to need, or the middle."""
         middle = (low + high) / 2
         if error is None:
             return middle
         try:
-            mix = self._offer.least("seconds", error**2 / scale)
+            mix = self.offer.least("seconds", error**2 / scale)
         except NothingToDoError:
             return middle
         share = self._predicted(mix) * (1 + 1e-6)
         return share if low < share < high else middle
 
     def _built(self, mix: Mix) -> Built:
+        self._foreseen.setdefault(mix.key, self._predicted(mix))
         built = self._make(mix)
-        self._offer.times.observe(mix, built.speedup)
-        self._offer.learn(mix, built.alone)
+        self.offer.times.observe(mix, built.speedup)
+        self.offer.learn(mix, built.alone)
         return built
 
     def _predicted(self, mix: Mix) -> float:
-        return self._offer.predicted(mix).seconds
+        return self.offer.predicted(mix).seconds
 
     def _fastest_share(self) -> float:
-        return self._predicted(self._offer.least("seconds", float("inf")))
+        return self._predicted(self.offer.least("seconds", float("inf")))
 
     def _least_error(self, share: float, speedup: float) -> Mix:
         try:
-            return self._offer.least("error", max(share, self._fastest_share() * (1 + 1e-6)))
+            return self.offer.least("error", max(share, self._fastest_share() * (1 + 1e-6)))
         except NothingToDoError:
             raise NothingToDoError(
                 f"a speed-up of {speedup:.4g} can't be met with ranks that the images tell"

@@ -18,6 +18,7 @@ from trpexport.errors import ModelError
 from trpexport.foreign import first_line
 from trpexport.onnxfile.graph import load_proto
 from trpexport.quantization.formats import NumberFormat, RoundedWeight
+from trpexport.quantization.holding import hold_float32
 from trpexport.quantization.linear import stored_tensors
 from trpexport.quantization.ranges import Range
 from trpexport.runtime.session import import_onnxruntime
@@ -117,6 +118,7 @@ class Quantizer:
         for mark in marks:
             result.metadata_props.remove(mark)
         self._store_weights(result)
+        hold_float32(result)
         return result
 
     def _prepared(

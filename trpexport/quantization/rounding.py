@@ -4,10 +4,11 @@ For an output with the weights w, in steps of s, rounding to s·q changes it on 
 ``(w - s q)ᵀ x``, whose mean square is ``(w - s q)ᵀ H (w - s q)`` with ``H`` the mean of ``x xᵀ``.
 Nearest numbers minimise it only where inputs do not correlate. Here they are chosen one after the
 other, and after each the weights that are still free make up for what it changed, as well as they
-can (OBQ, Frantar and Alistarh 2022; GPTQ, Frantar et al. 2023): with ``U`` the upper triangular
-factor of ``H^-1 = Uᵀ U``, ::
+can (OBQ, Frantar and Alistarh 2022; GPTQ, Frantar et al. 2023). With ``R`` the upper triangular
+factor of ``H = R Rᵀ``, it is the square of ``Rᵀ d``, ``d = w - s q``. Later weights have no part in
+the j-th number of that, and can make zero of all that come after it. So it is made small by ::
 
-    e = (w_j - s q_j) / U_jj,   w_k <- w_k - e U_jk  for all k > j
+    s q_j  ≈  w_j + Σ_(i<j) R_ij d_i / R_jj
 
 Inputs with the most energy come first, while all others are there to make up for them.
 """
@@ -60,6 +61,7 @@ def rounded_weights(
         _gather(model, some, inputs)
         for layer in some:
             weight = layer.rounded(numbers.largest_weight)
+            layer.clear()
             if weight is not None:
                 found[layer.node.input[1]] = weight
     return found
@@ -77,22 +79,24 @@ def compensated(kernel: Floats, steps: Floats, moment: Floats, largest: int) -> 
     columns = kernel.shape[-1]
     energy = np.einsum("gii->gi", moment)
     order = np.argsort(-energy, axis=1, kind="stable")
-    moment = np.take_along_axis(moment, order[:, :, None], 1)
-    moment = np.take_along_axis(moment, order[:, None], 2)
+    # The last one first: LAPACK's factor is the lower triangular one.
+    backwards = order[:, ::-1]
+    groups = np.arange(len(moment))[:, None, None]
+    turned = moment[groups, backwards[:, :, None], backwards[:, None, :]]
     damping = _DAMPING * energy.mean(1) + np.finfo(np.float64).tiny
-    moment[:, range(columns), range(columns)] += np.maximum(damping, _DAMPING**4)[:, None]
-    factor = np.linalg.cholesky(np.linalg.inv(moment)).swapaxes(1, 2)
+    turned[:, range(columns), range(columns)] += np.maximum(damping, _DAMPING**4)[:, None]
+    factor = np.ascontiguousarray(np.linalg.cholesky(turned)[:, ::-1, ::-1])
     free = np.take_along_axis(kernel, order[:, None], 2)
-    chosen = np.empty_like(free)
+    chosen, carried = np.empty_like(free), np.zeros_like(free)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = np.empty((*free.shape[:2], stop - start))
+        off = np.empty((*free.shape[:2], stop - start))
         for j in range(start, stop):
-            chosen[..., j] = nearest(free[..., j : j + 1], steps, largest)[..., 0]
-            off = free[..., j] - chosen[..., j] * steps[..., 0]
-            errors[..., j - start] = off / factor[:, None, j, j]
-            free[..., j:stop] -= errors[..., j - start, None] * factor[:, None, j, j:stop]
-        free[..., stop:] -= errors @ factor[:, start:stop, stop:]
+            wanted = free[..., j] + carried[..., j] / factor[:, None, j, j]
+            chosen[..., j] = nearest(wanted[..., None], steps, largest)[..., 0]
+            off[..., j - start] = free[..., j] - chosen[..., j] * steps[..., 0]
+            carried[..., j:stop] += off[..., j - start, None] * factor[:, None, j, j:stop]
+        carried[..., stop:] += off @ factor[:, start:stop, stop:]
     result = np.empty_like(chosen)
     np.put_along_axis(result, np.broadcast_to(order[:, None], chosen.shape), chosen, 2)
     return result
@@ -141,6 +145,10 @@ class _Layer:
         self.compared.append(found[:, is_compared])
         some = found[:, ~is_compared]
         self.moment = self.moment + (some.swapaxes(1, 2) @ some).astype(np.float64)
+
+    def clear(self) -> None:
+        """Forget what it got: that is far larger than its weight."""
+        self.moment, self.compared = np.zeros(()), []
 
     def rounded(self, largest: int) -> RoundedWeight | None:
         """Return the weight in whole numbers; None where the nearest ones are as good."""
