@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.choose.networks import SHAPE, Small, ranks, reasons
 from tests.latency.networks import FakeStopwatch
@@ -241,3 +242,33 @@ def test_another_machine_has_blocks_of_its_own(
     chooser = ByLatency(speedup=2.0, stopwatch=FakeStopwatch(instruction_sets=sets))
     assert chooser.alignment.multiple == block
     assert ByLatency(speedup=2.0, stopwatch=FakeStopwatch()).alignment.multiple == 16
+
+
+@pytest.mark.parametrize(
+    ("rank", "rank_multiple", "found"),
+    [
+        # From 64 to 128 channels by a 1x1 kernel: 8192 MACs a pixel, 192 for each rank.
+        (42, "auto", None),  # 8064: one part in 64 less
+        (36, "auto", 40),  # 7680: one in 16
+        (32, "auto", 32),
+        (42, 1, 42),  # as the paper has it
+        (42, 42, 42),  # as it was asked for
+    ],
+)
+def test_a_layer_that_hardly_gets_cheaper_stays_whole_where_ranks_are_to_run_fast(
+    rank: int, rank_multiple: int | str, found: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BLOCK_VARIABLE, "16")
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 128, 1), nn.Conv2d(128, 128, 3))
+    network = TorchNetwork.open(model.eval(), (1, 3, 8, 8))
+    chooser = ByCriterion("channel", f"rank:{rank}", rank_multiple=rank_multiple, include="1")
+    try:
+        plan = chooser(network, None, Stages(), None).plan
+    except NothingCheaperError as error:
+        plan = error.plan
+    (row,) = (layer for layer in plan.layers if layer.name == "1")
+    assert row.rank == found
+    if found is None:
+        assert row.reason == (
+            "rank 42 of 64 saves 1.6% of its MACs, less than a second operator takes in time"
+        )

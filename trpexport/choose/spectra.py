@@ -150,7 +150,7 @@ class Analysis:
             rank = found[layer.name]
             if rank is None:
                 return layer.kept(no_multiple(self.alignment, ranks[layer.name]))
-            return guarded(layer, self.scheme, rank, keep_expensive)
+            return guarded(layer, self.scheme, rank, keep_expensive, self.alignment.most_kept)
 
         rows = [row(layer) for layer in self.layers]
         return replace(
@@ -167,11 +167,14 @@ class Analysis:
 
     @cached_property
     def _cheaper(self) -> dict[str, int]:
-        """The largest rank that makes each layer cheaper."""
-        return {
-            layer.name: self.scheme.break_even_rank(layer.op, layer.layer.calls)
+        """The largest rank that makes each layer cheaper, by as much as it has to be."""
+        dear = {
+            layer.name: self.scheme.break_even_rank(layer.op, layer.layer.calls) + 1
             for layer in self.layers
             if layer.values is not None
+        }
+        return {
+            name: min(rank - 1, int(self.alignment.most_kept * rank)) for name, rank in dear.items()
         }
 
     def _aligned(
@@ -192,7 +195,13 @@ class Analysis:
         }
 
 
-def guarded(layer: LayerSpectrum, scheme: Scheme, rank: int, keep_expensive: bool) -> LayerPlan:
+def guarded(
+    layer: LayerSpectrum,
+    scheme: Scheme,
+    rank: int,
+    keep_expensive: bool,
+    most_kept: float = 1.0,
+) -> LayerPlan:
     """Rewrite a layer at ``rank``, unless that does not make it cheaper.
 
     Args:
@@ -200,17 +209,23 @@ def guarded(layer: LayerSpectrum, scheme: Scheme, rank: int, keep_expensive: boo
         scheme: how to rewrite it.
         rank: the rank that was chosen.
         keep_expensive: turn the guard off.
+        most_kept: the largest share of its MACs that it may keep.
     """
     full = scheme.full_rank(layer.op)
     if rank > full:
         return layer.kept(f"rank {rank} is above its full rank {full}")
     candidate = layer.rewritten(scheme, rank)
-    if candidate.factor_macs < candidate.macs or keep_expensive:
+    share = candidate.factor_macs / candidate.macs
+    if keep_expensive or (share < 1 and share <= most_kept):
         return candidate
+    if share < 1:
+        return layer.kept(
+            f"rank {rank} of {full} saves {1 - share:.1%} of its MACs, less than a second operator "
+            "takes in time"
+        )
     cheaper = scheme.break_even_rank(layer.op, layer.layer.calls)
     advice = f"cheaper up to rank {cheaper}" if cheaper else "no rank is cheaper"
-    ratio = candidate.factor_macs / candidate.macs
-    return layer.kept(f"rank {rank} of {full} costs {ratio:.2f}x the MACs, {advice}")
+    return layer.kept(f"rank {rank} of {full} costs {share:.2f}x the MACs, {advice}")
 
 
 def analyse(
