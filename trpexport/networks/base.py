@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
 # Bytes of intermediate results that a watch keeps of each network.
-WATCH_BYTES = 1 << 29
+WATCH_BYTES = 3 << 28
 
 
 @dataclass
