@@ -114,7 +114,7 @@ class MixSearch:
             if low >= high * (1 - _FINE):
                 break
             share = self._share_within(error, scale, low, high)
-            mix = self._settled(partial(self.offer.least, "error", share))
+            mix = self._settled(partial(self._least_within, share))
             built = self._built(mix)
             nearest = min(nearest, built.error)
             if within(built):
@@ -207,9 +207,16 @@ class MixSearch:
     def _fastest_share(self) -> float:
         return self._predicted(self.offer.least("seconds", float("inf")))
 
+    def _least_within(self, share: float) -> Mix:
+        """Return what loses least within a share of the time, or in the least that any takes.
+
+        What was measured since may have put that above the share.
+        """
+        return self.offer.least("error", max(share, self._fastest_share() * (1 + 1e-6)))
+
     def _least_error(self, share: float, speedup: float) -> Mix:
         try:
-            return self.offer.least("error", max(share, self._fastest_share() * (1 + 1e-6)))
+            return self._least_within(share)
         except NothingToDoError:
             raise NothingToDoError(
                 f"a speed-up of {speedup:.4g} can't be met with ranks that the images tell"
