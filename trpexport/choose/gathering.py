@@ -77,7 +77,7 @@ class Gatherer:
             raise _not_finite(layer)
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
-        give_back()  # and before what is made of them does
+        give_back()  # before the factors take as much
         return LayerMoments(fit, others[0] if others else None, metric, narrowing)
 
     def _seen(

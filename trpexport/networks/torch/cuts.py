@@ -60,10 +60,11 @@ class Cuts:
         self._before: dict[str, Cut | None] = {}
         self._flow = Dataflow()
         with evaluating(model):
-            self._doubled = self._trace_of_two()
             self._calls, self._reference = self._trace(self._x, self._flow)
+            several, self._doubled, outputs = self._of_two()
         self._forms = self._forms_for_one()
-        self._runs_channels_last = runs_channels_last(model, self._x, self._reference)
+        # By two images where it takes them: of one, more views than of a batch suit either layout.
+        self._runs_channels_last = runs_channels_last(model, several, outputs)
 
     def calls(self, name: str, images: int = 1) -> int:
         """Return how often a forward pass calls the module ``name``.
@@ -185,11 +186,16 @@ class Cuts:
         flow.end(outputs)
         return found, tensor_leaves(outputs)
 
-    def _trace_of_two(self) -> dict[str, _Calls]:
+    def _of_two(self) -> tuple[Arguments, dict[str, _Calls], list[Tensor]]:
+        """Return two images, when modules ran for them, and what the network returned.
+
+        The first one and no modules where it takes one image at a time.
+        """
+        both = self._x.joined(self._other)
         try:
-            return self._trace(self._x.joined(self._other), Dataflow())[0]
-        except RUN_ERRORS:  # it takes one image at a time
-            return {}
+            return both, *self._trace(both, Dataflow())
+        except RUN_ERRORS:
+            return self._x, {}, self._reference
 
     def _forms_for_one(self) -> dict[str, Form]:
         """Return the forms of what modules that need not run return: the same at each call."""
