@@ -56,6 +56,16 @@ def test_prices_that_are_wrong_are_put_right_by_what_is_measured(
     assert 100 / found.speedup.mid <= dear.seconds(exact.least("seconds", limit**2)) * 1.06
 
 
+@pytest.mark.parametrize(("profiled", "conversion"), [(0.2, 5.0), (0.1, 20.0)])
+def test_prices_that_are_far_too_low_end_no_search(profiled: float, conversion: float) -> None:
+    # What is measured puts the least time that any takes above the share that was tried.
+    dear = replace(ROW, conversion=conversion, profiled=profiled)
+    some = MixSearch(dear.offer(), Truth(dear), dear.built, lambda line: None)
+    found = some.to_limit(lambda built: built.error <= 0.2, 0.2)
+    assert found.error <= 0.2
+    assert found.speedup.low > 1
+
+
 def test_a_network_that_is_slower_than_predicted_is_told() -> None:
     some, _ = search()
     some.to_limit(lambda built: built.error <= 0.2, 0.2)
