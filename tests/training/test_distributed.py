@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import importlib
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -115,6 +117,35 @@ def test_synchronised_norms_evaluate_as_before(momentum: float | None, affine: b
     assert list(replaced.state_dict()) == names
     assert torch.equal(replaced(images), expected)
     assert list(map(id, replaced.parameters())) == list(map(id, norm.parameters()))
+
+
+def test_a_failure_waits_for_workers_that_still_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchrun ends them otherwise, and each says that it was ended."""
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    for name, value in {
+        "MASTER_ADDR": "localhost", "MASTER_PORT": server.port, "WORLD_SIZE": 2,
+        "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    raised: list[type[BaseException]] = []
+
+    def join() -> None:
+        try:
+            with joined("tpu"):
+                pass
+        except (DeviceError, SystemExit) as error:
+            raised.append(type(error))
+
+    workers = [threading.Thread(target=join, daemon=True) for _ in range(2)]
+    monkeypatch.setenv("RANK", "0")
+    workers[0].start()
+    workers[0].join(0.5)
+    assert workers[0].is_alive()
+    monkeypatch.setenv("RANK", "1")
+    workers[1].start()
+    for worker in workers:
+        worker.join(20)
+    assert sorted(error.__name__ for error in raised) == ["DeviceError", "SystemExit"]
 
 
 def test_devices_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

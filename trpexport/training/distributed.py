@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from trpexport.errors import TrainingError, TrpexportError
 from trpexport.networks.torch.devices import device_named
 from trpexport.training.sync_batch_norm import synchronised
 
-_FAILURES = "trpexport/failures"
+_ARRIVED, _FAILURES = "trpexport/arrived", "trpexport/failures"
+_MOMENT = 0.02  # seconds between two looks for the others; a signal is heard in between
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def joined(device: str) -> Iterator[Workers]:
             f"can't reach the other processes ({_first_line(error)}): start them with torchrun"
         ) from error
     with _one_voice(store):
+        _meet(store, rank, count)
         place = _device(device, _from_environment("LOCAL_RANK", rank))
         on_cuda = place.type == "cuda"
         if on_cuda:
@@ -143,6 +146,15 @@ def joined(device: str) -> Iterator[Workers]:
             # What averages gradients holds the group too, in a cycle. A thread of the group that
             # lets go of a tensor while the interpreter goes down aborts the process.
             gc.collect()
+
+
+def _meet(store: Any, rank: int, count: int) -> None:
+    """Wait for every worker: one that torchrun ends because another failed would say so."""
+    store.set(f"{_ARRIVED}/{rank}", "")
+    everyone = [f"{_ARRIVED}/{number}" for number in range(count)]
+    until = time.monotonic() + dist.default_pg_timeout.total_seconds()
+    while not store.check(everyone) and time.monotonic() < until:
+        time.sleep(_MOMENT)
 
 
 @contextmanager
