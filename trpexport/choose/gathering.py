@@ -57,6 +57,7 @@ class Gatherer:
         Raises:
             DataError: the network makes NaN or infinity of these images.
         """
+        give_back()  # what the factors of the layer before left
         # First of all: it takes memory of its own, before any batch is kept.
         metric = self.watch.metric(layer.name)
         self.watch.advance(layer.name)
@@ -73,12 +74,14 @@ class Gatherer:
         if implied:
             kernels, bias = linear_map(*self._network.weights(layer.name), layer.op)
             fit = Moments.of_outputs(fit, kernels, bias)
-        if not all(some.is_finite for some in (fit, *others)):
+        everything = sum(others, start=fit)
+        del others  # they follow from the two, and take as much
+        if not everything.is_finite:
             raise _not_finite(layer)
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
         give_back()  # before the factors take as much
-        return LayerMoments(fit, others[0] if others else None, metric, narrowing)
+        return LayerMoments(fit, everything, metric, narrowing)
 
     def _seen(
         self, layer: Layer, candidate: Candidate | None, index: int

@@ -193,7 +193,8 @@ def test_the_ridge_grows_where_images_are_few_and_noisy() -> None:
     conv = conv_op(30, 4, (1,), (1,), (0,), (1,))
 
     def chosen(fit: Moments, held_out: Moments | None) -> float:
-        moments = LayerMoments(fit, held_out, metric=None)
+        everything = fit if held_out is None else fit + held_out
+        moments = LayerMoments(fit, everything, metric=None)
         regression = Regression(moments.everything, weight, ridge=1e-3)
         return Factorization(regression, Channel(), conv).best_ridge(4, moments)
 

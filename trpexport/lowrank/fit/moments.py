@@ -16,6 +16,7 @@ from trpexport.ops import LinearOp
 # Elements of patches that are multiplied at once: 16 MB in float32, which malloc keeps and hands
 # out again without asking the system for clean pages.
 BLOCK_ELEMENTS = 4_000_000
+_SIZES = 8  # of the last block of a layer
 _SCALE_FLOOR = 1e-6
 
 
@@ -73,6 +74,22 @@ class Moments:
             (self.pp + other.pp).baddbmm_(p[:, :, None], p[:, None], alpha=weight),
             (self.yp + other.yp).baddbmm_(y[:, :, None], p[:, None], alpha=weight),
             (self.yy + other.yy).baddbmm_(y[:, :, None], y[:, None], alpha=weight),
+        )
+
+    def without(self, part: Moments) -> Moments:
+        """Return the moments of the pixels that are not in a part of them: undoes a sum."""
+        count = self.count - part.count
+        rest = max(1, count)
+        p, y = self.mean_p - part.mean_p, self.mean_y - part.mean_y
+        # The means of part and rest lie apart by what each is off the mean of all, together.
+        weight = -part.count * self.count / rest
+        return Moments(
+            count,
+            self.mean_p + part.count / rest * p,
+            self.mean_y + part.count / rest * y,
+            (self.pp - part.pp).baddbmm_(p[:, :, None], p[:, None], alpha=weight),
+            (self.yp - part.yp).baddbmm_(y[:, :, None], p[:, None], alpha=weight),
+            (self.yy - part.yy).baddbmm_(y[:, :, None], y[:, None], alpha=weight),
         )
 
     def seen_through(self, basis: Tensor) -> Moments:
@@ -172,9 +189,12 @@ class MomentSums:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
 
+        # Blocks are of one size, as oneDNN keeps what it makes for each size that it ever sees.
+        self._most = max(1, BLOCK_ELEMENTS // (groups * max(inputs, outputs)))
+        self._block: tuple[Tensor, ...] = ()
+        self._filled = 0
         self._count = 0
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._origin: tuple[Tensor, Tensor] | None = None
+        self._origin: tuple[Tensor, ...] = ()
         self._p, self._y = zeros(inputs), zeros(outputs)
         self._pp = zeros(inputs, inputs)
         self._yp, self._yy = zeros(outputs, inputs), zeros(outputs, outputs)
@@ -186,17 +206,34 @@ class MomentSums:
             p: patches (groups, pixels, K).
             y: targets (groups, pixels, O).
         """
-        self._waiting.append((p, y))
-        if sum(p.numel() for p, _ in self._waiting) >= BLOCK_ELEMENTS:
-            self._add_block()
+        if not self._block:
+            # Transposed: what a value is over the pixels lies in one piece.
+            precision = torch.promote_types(p.dtype, torch.float32)
+            shapes = ((len(some), some.shape[2], self._most) for some in (p, y))
+            self._block = tuple(p.new_empty(shape, dtype=precision) for shape in shapes)
+        start = 0
+        while start < p.shape[1]:
+            stop = min(p.shape[1], start + self._most - self._filled)
+            filled = self._filled + stop - start
+            for block, some in zip(self._block, (p, y), strict=True):
+                block[:, :, self._filled : filled] = some[:, start:stop].mT
+            start, self._filled = stop, filled
+            if filled == self._most:
+                self._add_block(*self._block)
 
     def moments(self) -> Moments:
         """Return the moments of all that was taken in, and give up the sums."""
-        self._add_block()
+        if self._filled:
+            # What is left, in one of a few sizes.
+            step = -(-self._most // _SIZES)
+            size = min(self._most, -(-self._filled // step) * step)
+            p, y = (block[:, :, :size].contiguous() for block in self._block)
+            self._add_block(p, y)
         pp, yp, yy = self._pp, self._yp, self._yy
         # Let go of: what is made of them takes as much memory again.
         self._pp = self._yp = self._yy = self._p.new_zeros(0)
-        if self._origin is None:
+        self._block = ()
+        if not self._origin:
             return Moments(0, self._p, self._y, pp, yp, yy)
         for square in (pp, yy):
             fill_square(square)
@@ -206,27 +243,21 @@ class MomentSums:
         at_p, at_y = (some[:, :, 0].to(torch.float64) for some in self._origin)
         return Moments(self._count, at_p + p, at_y + y, pp, yp, yy)
 
-    def _add_block(self) -> None:
-        """Add what waits: large blocks, as each is added to all of the sums."""
-        if not any(p.shape[1] for p, _ in self._waiting):
-            return
-        # Transposed: what a value is over the pixels lies in one piece.
-        p, y = (
-            torch.cat([few.mT for few in some], dim=2) for some in zip(*self._waiting, strict=True)
-        )
-        self._waiting = []
-        precision = torch.promote_types(p.dtype, torch.float32)
-        p, y = p.to(precision), y.to(precision)
-        if self._origin is None:
-            self._origin = p.mean(2, keepdim=True), y.mean(2, keepdim=True)
-        p.sub_(self._origin[0])
-        y.sub_(self._origin[1])
+    def _add_block(self, p: Tensor, y: Tensor) -> None:
+        """Add the pixels that a block (groups, values, pixels) is filled with, and empty it."""
+        seen = slice(self._filled)
+        if not self._origin:
+            self._origin = tuple(some[:, :, seen].mean(2, keepdim=True) for some in (p, y))
+        for some, mean in zip((p, y), self._origin, strict=True):
+            some.sub_(mean)
+            some[:, :, self._filled :] = 0.0
         add_square(self._pp, p)
         self._yp.add_(row_products(y, p))
         add_square(self._yy, y)
         self._p.add_(p.sum(2))
         self._y.add_(y.sum(2))
-        self._count += p.shape[2]
+        self._count += self._filled
+        self._filled = 0
 
 
 @dataclass(frozen=True)
@@ -235,20 +266,22 @@ class LayerMoments:
 
     Attributes:
         fit: moments over most images.
-        held_out: over the others; None where nothing is chosen by them.
+        everything: over all; the same where no ridge is chosen by the others.
         metric: what counts as error, (groups, O, O), positive definite; the identity if None.
         narrowing: what the patches were made of where the layer has too many input channels.
     """
 
     fit: Moments
-    held_out: Moments | None
+    everything: Moments
     metric: Tensor | None
     narrowing: Narrowing | None = None
 
     @property
-    def everything(self) -> Moments:
-        """Over all images."""
-        return self.fit if self.held_out is None else self.fit + self.held_out
+    def held_out(self) -> Moments | None:
+        """Over the others, not kept, as they may be large; None where there are none."""
+        if self.everything.count == self.fit.count:
+            return None
+        return self.everything.without(self.fit)
 
     def seen_op(self, op: LinearOp) -> LinearOp:
         """Return the layer with the input channels that the patches have."""
@@ -260,8 +293,8 @@ class LayerMoments:
 
     def seen_through(self, basis: Tensor) -> LayerMoments:
         """Return the moments of patches of fewer channels: see :meth:`Moments.seen_through`."""
-        held_out = None if self.held_out is None else self.held_out.seen_through(basis)
-        return LayerMoments(self.fit.seen_through(basis), held_out, self.metric)
+        fit, everything = (some.seen_through(basis) for some in (self.fit, self.everything))
+        return LayerMoments(fit, everything, self.metric)
 
 
 def scale_metric(scale: Tensor, groups: int) -> Tensor:

@@ -82,7 +82,9 @@ class Regression:
         if made_by is not None and torch.equal(made_by, self.weight):
             return self.weight
         a, b = self.normal
-        return torch.cholesky_solve(b.mT, cholesky(a)).mT
+        lower = cholesky(a)
+        del a  # the solver copies the factor, which may be the largest of all
+        return torch.cholesky_solve(b.mT, lower).mT
 
     def bias(self, kernels: Tensor) -> Tensor:
         """Return the bias (groups, O) with which the mean error is zero."""

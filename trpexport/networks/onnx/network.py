@@ -306,6 +306,7 @@ class OnnxNetwork:
         A network that takes one batch size alone gets so many of the samples at a time.
         """
         if isinstance(self._in_torch, TorchNetwork):
+            self.__dict__.pop("_session", None)  # it would be kept beside PyTorch's copy
             watch = self._in_torch.watch(samples, memory=memory)
             return OnnxWatch(watch, names_of(self._in_torch))
         if self._session.batch_size is not None:
