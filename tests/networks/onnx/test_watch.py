@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from trpexport.choose.gathering import Gatherer
 from trpexport.networks.onnx.network import OnnxNetwork
 from trpexport.networks.onnx.ort_watch import OrtWatch
 from trpexport.networks.onnx.reading import OnnxSource, read_model
+from trpexport.networks.onnx.saving import open_model
 from trpexport.networks.onnx.watch import OnnxWatch
 from trpexport.networks.onnx_settings import OnnxSettings
 from trpexport.networks.samples import Samples
@@ -147,6 +150,29 @@ def test_a_file_of_one_image_runs_in_batches(
     assert watch.samples.batches == 1
     watch.advance("second")
     assert len(watch.observe("second", 0).outputs[0]) == len(images)
+
+
+def test_onnx_runtimes_copy_is_let_go_of_where_pytorch_takes_over(
+    onnx_network_of: Callable[[], OnnxNetwork],
+    images: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[weakref.ref[Session]] = []
+
+    def noted(model: ir.Model) -> Session:
+        session = open_model(model)
+        opened.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr("trpexport.networks.onnx.network.open_model", noted)
+    network = onnx_network_of()
+    feeds = dict.fromkeys(network.inputs, images[:1])
+    before = network.run(feeds)
+    network.watch(Samples(dict.fromkeys(network.inputs, images)))
+    assert [session() for session in opened] == [None]
+    again = network.run(feeds)
+    for name, output in before.items():
+        np.testing.assert_array_equal(output, again[name])
 
 
 @pytest.mark.parametrize(("memory", "runs"), [(1 << 30, 1), (0, 4)])
