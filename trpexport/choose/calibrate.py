@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from trpexport.available import give_back
 from trpexport.choose.distance import distance, worst
 from trpexport.choose.factorizer import Factorizer
 from trpexport.choose.fits import Fit, FitStore, LayerCalibration
@@ -227,6 +228,7 @@ def fit_layer(
     fit = layer_fit(weights[0], chain.op, chain.scheme, evidence)
     if not fit.can_take(row.rank):
         return None
+    give_back()  # what is held out is formed
     ridge = fit.best_ridge(row.rank)
     fitted = fit.chain(row.rank, ridge)
     return fitted, LayerCalibration(

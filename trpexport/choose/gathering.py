@@ -80,7 +80,6 @@ class Gatherer:
             raise _not_finite(layer)
         if metric is None and scale is not None:
             metric = scale_metric(scale, layer.op.groups)
-        give_back()  # before the factors take as much
         return LayerMoments(fit, everything, metric, narrowing)
 
     def _seen(
@@ -187,6 +186,7 @@ class Gatherer:
                 for sums, pixels in zip((several[0], several[-1]), some, strict=True):
                     for few in pixels.split(max(1, BLOCK_ELEMENTS // (inputs * op.groups))):
                         sums.add(patches.at(few), few.outputs(target, op.groups))
+        give_back()  # what running the network left: the sums are copied
         return [sums.moments().ordered(kernel_order(op)) for sums in several], scale
 
 

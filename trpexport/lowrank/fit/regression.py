@@ -20,6 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trpexport.available import give_back
 from trpexport.lowrank.fit.moments import LayerMoments, Moments
 from trpexport.lowrank.schemes import MatrixScheme, Scheme
 from trpexport.lowrank.spectrum import svd
@@ -81,6 +82,7 @@ class Regression:
         made_by = self.moments.kernels
         if made_by is not None and torch.equal(made_by, self.weight):
             return self.weight
+        give_back()  # what follows is as large as all that is kept
         a, b = self.normal
         lower = cholesky(a)
         del a  # the solver copies the factor, which may be the largest of all
@@ -176,19 +178,27 @@ class Factorization(Fit):
     def __init__(self, regression: Regression, scheme: MatrixScheme, op: LinearOp) -> None:
         super().__init__(regression, scheme, op)
         self._transposed = False
-        numbers = torch.arange(regression.weight.numel(), device=regression.weight.device)
-        numbers = self._unfold(numbers.reshape(regression.weight.shape))
-        inputs = regression.weight.shape[2]
-        outputs = numbers // inputs
-        if (outputs != outputs[:, :, :1]).any():
-            self._transposed, numbers = True, numbers.mT
-        # The input of the layer at (row, column of one output).
-        self._inputs = (numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs).reshape(-1)
-        self._first_count = numbers.shape[1]
-        self._in_order = torch.equal(self._inputs, torch.arange(inputs).to(self._inputs))
+        self._transposed, self._inputs, self._first_count = self._arrangement()
+        self._in_order = torch.equal(self._inputs, torch.arange(len(self._inputs)).to(self._inputs))
         self._known: tuple[int, Equations] | None = None
         # Of full rank, (groups, n, rows, rank), the best ones first.
         self.first = self._first_factors()
+
+    def _arrangement(self) -> tuple[bool, Tensor, int]:
+        """Return how an unfolded kernel of numbers lies: whether its columns have to become rows.
+
+        Then also the input of the layer at (row, column of one output), and how many kernels a
+        group unfolds to.
+        """
+        weight, is_transposed = self.regression.weight, False
+        numbers = torch.arange(weight.numel(), device=weight.device)
+        numbers = self._unfold(numbers.reshape(weight.shape))
+        inputs = weight.shape[2]
+        outputs = numbers // inputs
+        if (outputs != outputs[:, :, :1]).any():
+            is_transposed, numbers = True, numbers.mT
+        some = numbers[0, 0, :, : inputs // numbers.shape[2]] % inputs
+        return is_transposed, some.reshape(-1), numbers.shape[1]
 
     def weights(self, rank: int, ridge: float | None = None) -> tuple[Tensor, ...]:
         """Return the kernels of both factors, in float64."""
