@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from trpexport import available
 from trpexport.available import available_memory, give_back
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nobody tells elsewhere")
+
+of_glibc = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has none"
+)
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_this_process_may_take_some() -> None:
     assert 1 << 20 < found < 1 << 46
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has none")
+@of_glibc
 def test_freed_memory_is_given_back_where_much_is_held() -> None:
     def held() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
@@ -90,6 +95,33 @@ def test_freed_memory_is_given_back_where_much_is_held() -> None:
     give_back(before // 2)
     assert held() < before - (64 << 20)
     del blocks
+
+
+@of_glibc
+def test_large_blocks_go_back_at_once_from_then_on() -> None:
+    """In another process: what it is about lasts as long as the process does."""
+    subprocess.run([sys.executable, "-c", _LARGE_BLOCKS], check=True, timeout=60)
+
+
+_LARGE_BLOCKS = """
+from trpexport.available import _STATM, give_back
+
+def held():
+    return int(_STATM.read_text().split()[1]) * 4096
+
+def comes_back():
+    block = bytearray(b"x") * (20 << 20)
+    behind = [bytearray(64 << 10) for _ in range(50)]  # nothing goes back that has this behind it
+    with_it = held()
+    del block
+    return with_it - held() > 16 << 20
+
+block = bytearray(b"x") * (31 << 20)  # after which glibc keeps what is smaller
+del block
+assert not comes_back()
+give_back(0)
+assert comes_back()
+"""
 
 
 def test_where_the_system_does_not_tell_nothing_is_given_back(machine: Path) -> None:
