@@ -33,7 +33,7 @@ class Style:
 
 
 MEASURED = {
-    "refined": Style("calibrated, spatial, and refined", "*", "#d55e00"),
+    "refined": Style("calibrated and refined", "*", "#d55e00"),
     "auto": Style("calibrated, auto", "D", "#000000"),
     "spatial": Style("calibrated, spatial", "o", "#0072b2"),
     "decoupling": Style("calibrated, decoupling", "s", "#009e73", "--"),
