@@ -104,10 +104,12 @@ def test_large_blocks_go_back_at_once_from_then_on() -> None:
 
 
 _LARGE_BLOCKS = """
-from trpexport.available import _STATM, give_back
+from mmap import PAGESIZE
+from pathlib import Path
+from trpexport.available import give_back
 
 def held():
-    return int(_STATM.read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGESIZE
 
 def comes_back(size):
     block = bytearray(b"x") * size

@@ -45,7 +45,7 @@ def test_nothing_is_held_out_where_all_is_fitted_to() -> None:
 
 
 def test_products_are_of_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OneDNN keeps half a megabyte for each size that it ever multiplied."""
+    """OneDNN keeps memory for each size that it ever multiplied."""
     monkeypatch.setattr("trpexport.lowrank.fit.moments.BLOCK_ELEMENTS", 1000)
     sizes = []
 

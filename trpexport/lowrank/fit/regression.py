@@ -177,7 +177,7 @@ class Factorization(Fit):
 
     def __init__(self, regression: Regression, scheme: MatrixScheme, op: LinearOp) -> None:
         super().__init__(regression, scheme, op)
-        self._transposed = False
+        self._transposed = False  # until it is known
         self._transposed, self._inputs, self._first_count = self._arrangement()
         self._in_order = torch.equal(self._inputs, torch.arange(len(self._inputs)).to(self._inputs))
         self._known: tuple[int, Equations] | None = None
@@ -185,10 +185,12 @@ class Factorization(Fit):
         self.first = self._first_factors()
 
     def _arrangement(self) -> tuple[bool, Tensor, int]:
-        """Return how an unfolded kernel of numbers lies: whether its columns have to become rows.
+        """Return how the elements of an unfolded kernel lie, read off a kernel of numbers.
 
-        Then also the input of the layer at (row, column of one output), and how many kernels a
-        group unfolds to.
+        Returns:
+            Whether it has to be transposed for each column to belong to one output channel, the
+            input of the layer at (row, column of one output), (K,), and how many matrices a group
+            unfolds to.
         """
         weight, is_transposed = self.regression.weight, False
         numbers = torch.arange(weight.numel(), device=weight.device)
